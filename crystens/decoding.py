@@ -1,0 +1,397 @@
+"""CrysTens images back to crystals.
+
+Decoding averages the redundancy of an image away, in the steps of the paper's Sec. 3.2:
+
+1. `count_sites`: how many sites A the image holds.
+2. `read_images`: the 8A copies of each cell value and the 8 copies of each site value are averaged; each site j votes
+   on the place of each site i by x_j + d_ij, where d is the difference block, antisymmetrised as (d - d^T) / 2; the
+   place of i is the mean of the A votes (its own coordinate is the vote of i itself, so each guess counts once).
+3. `Decoder.decode`: atomic numbers and the coordinates on each axis are clustered by one-dimensional K-means and
+   replaced by the centroids; atomic numbers are rounded once, after that. Sites that coincide are merged.
+
+`decode=paper` does just this, with K_atom = 3 and K_coord = 6. `decode=auto` differs: means of coordinates are
+periodic (circular) and votes take the shortest way around the cell; K is chosen from the data, by how far the copies
+of one value disagree; sites nearer than 0.5 angstrom are merged; and the space group is found again and the crystal
+symmetrised, in the cell it was generated in.
+
+Differs from the paper: the number of sites is not read off one row, which fails for acute angles under noise, but is
+the A that fits the whole image best in the least squares sense. K-means in one dimension is solved exactly
+(`kmeans1d`), not by Lloyd's algorithm from random seeds; the result is the optimum that the latter looks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import kmeans1d
+import numpy as np
+import torch
+from torch import Tensor
+
+from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal
+from crystens.encoding import ATTRIBUTES, CELL_ROWS, HEADER, NUM_CHANNELS
+from crystens.errors import CrystensError
+from crystens.scaling import Scaling
+from crystens.symmetry import SymmetrisedCrystal, SymmetryError, symmetrised
+
+Clusters = int | Literal["auto"]
+
+# How well the copies of a clean float32 image agree: below these the spread of copies is rounding, not disagreement.
+_NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table are always told apart
+_COORDINATE_RESOLUTION = 1e-5  # fractional
+
+# An image whose cell rows are, in the root mean square, nearer to 0 than this over one site holds no site at all.
+_EMPTY = 0.01
+
+_SYMMETRY_TOLERANCES = (0.01, 0.03, 0.1, 0.2, 0.3)  # angstrom
+
+
+@dataclass(frozen=True, eq=False)
+class ImageReading:
+    """What a batch of images says, averaged over its redundancy and before any clustering.
+
+    Attributes:
+        counts: (B,) int64, number of sites; 0 where the image holds none.
+        cells: (B, 7) float64: a, b, c (angstrom), alpha, beta, gamma (degree), space group, not rounded.
+        numbers: (B, N) float64, atomic numbers, not rounded.
+        coordinates: (B, N, 3) float64, fractional, in [0, 1) if read periodically; zero in empty slots.
+        number_spread: (B,) float64, standard error of an atomic number, judged by the spread of its copies.
+        coordinate_spread: (B,) float64, standard error of a coordinate, fractional, judged by the spread of the votes.
+    """
+
+    counts: Tensor
+    cells: Tensor
+    numbers: Tensor
+    coordinates: Tensor
+    number_spread: Tensor
+    coordinate_spread: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedCrystal:
+    """One decoded image: a crystal, or the reason why there is none.
+
+    Attributes:
+        crystal: the decoded crystal in its generated cell; None if decoding failed. Its space group is the one found
+            if it was symmetrised, else the generated one, which its atoms need not have.
+        reason: why decoding failed; empty if it did not.
+        num_sites: number of sites that the image holds.
+        generated_space_group: the mean of the image's space group cells, rounded and limited to 1-230; None if it
+            was not a number.
+        merged_sites: how many sites were merged into others.
+        symmetry: the symmetry that the crystal was brought to; None if it was left as it was.
+    """
+
+    crystal: Crystal | None
+    reason: str
+    num_sites: int
+    generated_space_group: int | None
+    merged_sites: int = 0
+    symmetry: SymmetrisedCrystal | None = None
+
+
+def count_sites(images: Tensor, scaling: Scaling) -> Tensor:
+    """Return the number of sites of scaled images: (B, 4, S, S) to (B,) int64; 0 for an empty image.
+
+    Takes the A for which the image is nearest, by the sum of squares over all channels, to an image with A sites:
+    rows of the cell are constant over A sites and 0 beyond; the three difference channels scatter around a difference
+    of 0 in the block of A sites and are 0 beyond. No cell has to be told apart from 0 by itself, so the answer holds
+    under the paper's scaling, where hydrogen, x = 0 and P1 scale to 0, and under noise.
+    """
+    images = images.double()
+    sites = images.shape[-1] - HEADER
+    cells = torch.stack([images[:, :, CELL_ROWS, HEADER:], images[:, :, HEADER:, CELL_ROWS].transpose(2, 3)], dim=1)
+    # Fitting a constant to the first A cells of a row lowers the squares by (sum over them)^2 / A.
+    sums = cells.cumsum(dim=-1).sum(dim=(1, 2))  # (B, 7, N), over both orientations and four channels
+    copies = 2 * NUM_CHANNELS * torch.arange(1, sites + 1, device=images.device)
+    gain = (sums.square() / copies).sum(dim=1)
+    # Taking a pair as present lowers the squares by v^2 - (v - m)^2 = 2 m v - m^2 with m the scaled difference 0.
+    middle = scaling.scaled_value("difference", 0.0)
+    block = images[:, 1:, HEADER:, HEADER:]
+    gained = (2 * middle * block - middle**2).sum(dim=1)
+    if not scaling.diagonal:
+        gained = gained - torch.diag_embed(gained.diagonal(dim1=1, dim2=2))
+    # Sum over the leading A x A squares, for all A at once.
+    gain = gain + gained.cumsum(dim=1).cumsum(dim=2).diagonal(dim1=1, dim2=2)
+    best, where = gain.max(dim=1)
+    empty = ~(best > _EMPTY**2 * cells.shape[3] * 2 * NUM_CHANNELS)  # also true where the image has a NaN
+    return torch.where(empty, 0, where + 1)
+
+
+def read_images(images: Tensor, scaling: Scaling, periodic: bool, counts: Tensor | None = None) -> ImageReading:
+    """Return the averaged values of scaled images (B, 4, S, S); the images are not changed.
+
+    Args:
+        images: scaled images.
+        scaling: the scaling they were made with.
+        periodic: circular means of coordinates, and votes by the shortest way around the cell.
+        counts: (B,) numbers of sites, where they are known; counted otherwise.
+    """
+    images = images.double()
+    counts = count_sites(images, scaling) if counts is None else counts.to(torch.int64)
+    values = scaling.unscale(images)
+    sites = values.shape[-1] - HEADER
+    mask = torch.arange(sites, device=values.device) < counts[:, None]  # (B, N)
+    copies = attribute_copies(values)
+    filled = counts.clamp(min=1).double()
+
+    means = copies.mean(dim=2)  # (B, 11, N)
+    cells = (means[:, CELL_ROWS] * mask[:, None]).sum(dim=2) / filled[:, None]
+    numbers = means[:, 0] * mask
+    spread = copies[:, 0].var(dim=1, correction=1) * mask
+    number_spread = (spread.sum(dim=1) / filled / copies.shape[2]).sqrt()
+
+    own = _circular_mean(copies[:, 1:4], dim=2) if periodic else means[:, 1:4]  # (B, 3, N)
+    votes = coordinate_votes(values, own)  # (B, 3, N, N), vote of j on i
+    pairs = (mask[:, :, None] & mask[:, None, :])[:, None]
+    if periodic:
+        # The shortest way from the own coordinate to each vote, averaged: as good as a circular mean for votes that
+        # agree, and exact where they agree fully.
+        centre = _circular_mean(votes, dim=3, weights=pairs)
+        step = votes - centre[..., None]
+        step = (step - step.round()) * pairs
+        places = centre + step.sum(dim=3) / filled[:, None, None]
+        places = (places - places.floor()) * mask[:, None]
+        step = step - step.sum(dim=3, keepdim=True) / filled[:, None, None, None]
+    else:
+        places = (votes * pairs).sum(dim=3) / filled[:, None, None]
+        step = (votes - places[..., None]) * pairs
+    scatter = (step * pairs).square().sum(dim=(1, 2, 3)) / (3 * filled * (filled - 1).clamp(min=1))
+    # The votes on a site share their errors only through the common origin, so their mean is sharper by sqrt(A).
+    coordinate_spread = (scatter / filled).sqrt()
+    return ImageReading(counts, cells, numbers, places.transpose(1, 2), number_spread, coordinate_spread)
+
+
+def attribute_copies(values: Tensor) -> Tensor:
+    """Return the 8 copies of each attribute of each site: (B, 4, S, S) to (B, 11, 8, N)."""
+    rows = len(ATTRIBUTES)
+    horizontal = values[:, :, :rows, HEADER:]
+    vertical = values[:, :, HEADER:, :rows].transpose(2, 3)
+    return torch.cat([horizontal, vertical], dim=1).transpose(1, 2)
+
+
+def coordinate_votes(values: Tensor, own: Tensor) -> Tensor:
+    """Return where site j says that site i is: physical images (B, 4, S, S), own (B, 3, N) to (B, 3, N, N) [i, j]."""
+    differences = values[:, 1:, HEADER:, HEADER:]
+    differences = (differences - differences.transpose(2, 3)) / 2
+    return own[:, :, None, :] + differences
+
+
+def _circular_mean(coordinates: Tensor, dim: int, weights: Tensor | None = None) -> Tensor:
+    """Return the mean of fractional coordinates on the circle, in [0, 1)."""
+    angle = 2 * torch.pi * coordinates
+    sine, cosine = angle.sin(), angle.cos()
+    if weights is not None:
+        sine, cosine = sine * weights, cosine * weights
+    turn = torch.atan2(sine.sum(dim=dim), cosine.sum(dim=dim)) / (2 * torch.pi)
+    return turn - turn.floor()
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Turns scaled images into crystals; every choice is a config value of the group `decode`.
+
+    Args:
+        atom_clusters: K of the atomic numbers (the paper: 3), or "auto".
+        coordinate_clusters: K of the coordinates on each axis (the paper: 6), or "auto".
+        periodic: circular means of coordinates and shortest-way votes.
+        merge_distance: sites nearer than this, over periodic images, become one, in angstrom.
+        merge_unlike: whether sites of different elements are merged too (the element of the lower site index stays).
+        symmetrise: find the space group of the atoms again and symmetrise the crystal.
+
+    Raises:
+        CrystensError: if a K is neither a positive number nor "auto".
+    """
+
+    atom_clusters: Clusters = "auto"
+    coordinate_clusters: Clusters = "auto"
+    periodic: bool = True
+    merge_distance: float = 0.5
+    merge_unlike: bool = True
+    symmetrise: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers of clusters."""
+        for name in ("atom_clusters", "coordinate_clusters"):
+            value = getattr(self, name)
+            if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise CrystensError(f"decode.{name} must be a positive whole number or auto, got {value!r}")
+
+    def decode(self, images: Tensor, scaling: Scaling, counts: Tensor | None = None) -> list[DecodedCrystal]:
+        """Return the crystals of scaled images (B, 4, S, S), one each, failures with their reason.
+
+        Args:
+            images: scaled images, of any device; not changed.
+            scaling: the scaling they were made with.
+            counts: (B,) numbers of sites, where they are known; counted otherwise.
+        """
+        reading = read_images(images, scaling, self.periodic, counts)
+        rows = zip(
+            reading.counts.tolist(),
+            reading.cells.numpy(force=True),
+            reading.numbers.numpy(force=True),
+            reading.coordinates.numpy(force=True),
+            reading.number_spread.tolist(),
+            reading.coordinate_spread.tolist(),
+            strict=True,
+        )
+        return [self._decode_one(*row) for row in rows]
+
+    def _decode_one(
+        self,
+        count: int,
+        cell: np.ndarray,
+        numbers: np.ndarray,
+        coordinates: np.ndarray,
+        number_spread: float,
+        coordinate_spread: float,
+    ) -> DecodedCrystal:
+        """Cluster, merge and symmetrise the reading of one image."""
+        if count == 0:
+            return DecodedCrystal(None, "the image holds no site", 0, None)
+        numbers, coordinates = numbers[:count], coordinates[:count]
+        finite = np.isfinite(cell).all() and np.isfinite(numbers).all() and np.isfinite(coordinates).all()
+        if not finite:
+            return DecodedCrystal(None, "the image has values that are not finite", count, None)
+        group = int(np.clip(np.rint(cell[6]), 1, NUM_SPACE_GROUPS))
+        spread = max(number_spread, _NUMBER_RESOLUTION)
+        centroids = cluster(numbers, self.atom_clusters, spread, cost=np.log(MAX_ATOMIC_NUMBER))
+        atoms = np.rint(centroids).astype(np.int64)
+        if atoms.min() < 1 or atoms.max() > MAX_ATOMIC_NUMBER:
+            bad = atoms[(atoms < 1) | (atoms > MAX_ATOMIC_NUMBER)][0]
+            return DecodedCrystal(None, f"atomic number {bad} is not 1-{MAX_ATOMIC_NUMBER}", count, group)
+        spread = max(coordinate_spread, _COORDINATE_RESOLUTION)
+        places = np.stack([self._cluster_axis(axis, spread) for axis in coordinates.T], axis=1)
+        try:
+            crystal = Crystal(cell[:3], cell[3:6], group, atoms, places)
+        except CrystensError as error:
+            return DecodedCrystal(None, str(error), count, group)
+        merged = merge_sites(crystal, self.merge_distance, self.merge_unlike)
+        symmetry = None
+        if self.symmetrise:
+            symmetry = _symmetry_of(merged, group, coordinate_spread)
+        if symmetry is not None:
+            merged = symmetry.crystal
+        return DecodedCrystal(merged, "", count, group, count - len(merged), symmetry)
+
+    def _cluster_axis(self, values: np.ndarray, spread: float) -> np.ndarray:
+        """Return the centroids of coordinates on one axis, cut open at the widest gap if they are periodic."""
+        start = _widest_gap(values) if self.periodic else 0.0
+        opened = (values - start) % 1.0 if self.periodic else values
+        return cluster(opened, self.coordinate_clusters, spread, cost=np.log(1 / spread)) + start
+
+
+def cluster(values: np.ndarray, clusters: Clusters, spread: float, cost: float) -> np.ndarray:
+    """Return the centroid of each value under one-dimensional K-means: (N,) to (N,).
+
+    With a number, that many clusters, or as many as there are distinct values if these are fewer. With "auto", the
+    K-means partition of shortest description: a value off its centroid by r costs r^2 / (2 spread^2), and each
+    cluster costs `cost` (how many nats it takes to state its centroid) plus log N to place its border.
+
+    Args:
+        values: numbers to cluster, (N,).
+        clusters: K or "auto".
+        spread: standard error of one value, positive; used by "auto" only.
+        cost: price of a cluster in nats; used by "auto" only.
+    """
+    if clusters == "auto":
+        order = np.argsort(values, kind="stable")
+        ordered = values[order]
+        labels = np.empty(len(values), dtype=np.int64)
+        labels[order] = _partition(ordered, spread, cost + np.log(len(values)))
+    else:
+        distinct = len(np.unique(values))
+        labels = np.array(kmeans1d.cluster(values, min(clusters, distinct)).clusters)
+    sums = np.bincount(labels, weights=values)
+    sizes = np.bincount(labels)
+    return sums[labels] / sizes[labels]
+
+
+def _partition(ordered: np.ndarray, spread: float, price: float) -> np.ndarray:
+    """Return cluster labels of sorted values that minimise squares / (2 spread^2) + price * clusters.
+
+    Optimal partitioning (Jackson et al., "An algorithm for optimal partitioning of data on an interval", IEEE Signal
+    Processing Letters 2005): the optimal K-means clusters in one dimension are intervals, so the best cost of the
+    first n values follows from the best costs of all shorter beginnings.
+    """
+    size = len(ordered)
+    centred = ordered - ordered.mean()
+    sums = np.concatenate([[0.0], np.cumsum(centred)])
+    squares = np.concatenate([[0.0], np.cumsum(centred**2)])
+    best = np.zeros(size + 1)
+    begin = np.zeros(size + 1, dtype=np.int64)
+    starts = np.arange(size)
+    for end in range(1, size + 1):
+        first = starts[:end]
+        within = squares[end] - squares[first] - (sums[end] - sums[first]) ** 2 / (end - first)
+        costs = best[first] + np.maximum(within, 0.0) / (2 * spread**2) + price
+        begin[end] = costs.argmin()
+        best[end] = costs[begin[end]]
+    labels = np.empty(size, dtype=np.int64)
+    end, label = size, 0
+    while end > 0:
+        labels[begin[end] : end] = label
+        end, label = int(begin[end]), label + 1
+    return labels
+
+
+def _widest_gap(values: np.ndarray) -> float:
+    """Return where to cut the circle [0, 1) so that no cluster is cut: the middle of the widest empty arc."""
+    ordered = np.sort(values % 1.0)
+    gaps = np.diff(ordered, append=ordered[0] + 1.0)
+    widest = int(gaps.argmax())
+    return float(ordered[widest] + gaps[widest] / 2)
+
+
+def merge_sites(crystal: Crystal, distance: float, unlike: bool) -> Crystal:
+    """Return the crystal with sites nearer than `distance` (angstrom, over periodic images) made one.
+
+    The site of the lower index stays where it is, so merging never moves an atom. Sites of different elements are
+    merged only if `unlike`.
+    """
+    if len(crystal) == 1 or distance <= 0:
+        return crystal
+    near = _near_pairs(crystal, distance)
+    if not unlike:
+        near &= crystal.numbers[:, None] == crystal.numbers[None, :]
+    keep = np.ones(len(crystal), dtype=bool)
+    for site in range(1, len(crystal)):
+        keep[site] = not (near[site, :site] & keep[:site]).any()
+    if keep.all():
+        return crystal
+    return Crystal(
+        crystal.lengths, crystal.angles, crystal.space_group, crystal.numbers[keep], crystal.coordinates[keep]
+    )
+
+
+def _near_pairs(crystal: Crystal, distance: float) -> np.ndarray:
+    """Return which pairs of sites are nearer than `distance` over periodic images: (N, N) bool."""
+    differences = crystal.coordinates[:, None] - crystal.coordinates[None, :]
+    differences -= np.rint(differences)
+    matrix = crystal.lattice.matrix
+    shifts = np.array(np.meshgrid(*[[-1, 0, 1]] * 3)).reshape(3, -1).T
+    near = np.zeros(differences.shape[:2], dtype=bool)
+    for shift in shifts:
+        near |= (((differences + shift) @ matrix) ** 2).sum(axis=-1) < distance**2
+    return near
+
+
+def _symmetry_of(crystal: Crystal, generated_group: int, coordinate_spread: float) -> SymmetrisedCrystal | None:
+    """Return the crystal symmetrised, or None if that fails at every tolerance.
+
+    The tolerance is the smallest at which the atoms have the space group that the image states; where there is none,
+    it follows the spread of the coordinate votes, so that a clean image keeps its small distortions.
+    """
+    limit = max(3.0 * coordinate_spread * float(crystal.lengths.max()), _SYMMETRY_TOLERANCES[0])
+    fallback: SymmetrisedCrystal | None = None
+    for tolerance in _SYMMETRY_TOLERANCES:
+        try:
+            found = symmetrised(crystal, tolerance)
+        except SymmetryError:
+            continue
+        if found.crystal.space_group == generated_group:
+            return found
+        if tolerance <= limit:
+            fallback = found
+    return fallback

@@ -1,0 +1,161 @@
+"""Scaling of CrysTens images between physical values and [0, 1].
+
+Every quantity q of an image (eleven attributes, the coordinate difference, the distance) is mapped by one affine
+function in both directions,
+
+    scaled = gap + (1 - gap) * (q - minimum) / (maximum - minimum),
+
+and empty cells are 0. With gap = 0 an empty cell is the same as the smallest value (hydrogen, x = 0, P1); with the
+default gap no present value of the training data is below `gap`, so that presence can be read off the image.
+
+Two ways to get the numbers:
+
+- `Scaling.fit`: minimum and maximum over the training split. Atomic numbers always span at least 1-99, coordinates
+  0-1, space groups 1-230 and differences -1 to 1, so that these keep their meaning from one data set to the next.
+- `Scaling.paper`: the paper's "avg_std" scheme, which is, worked out, minimum and maximum over Pearson's Crystal Data
+  with gap 0 and an empty diagonal of the pair block (Alverson et al., Digital Discovery 2024, 3, 62, Sec. 3.1).
+
+The numbers are part of a trained model: they travel in its checkpoint (`to_dict`, `from_dict`). Values outside of the
+fitted range scale to values outside of [gap, 1]; nothing is clipped here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crystens.crystal import CrystalBatch
+from crystens.encoding import HEADER, QUANTITIES, encode, pair_distances, present_cells
+from crystens.errors import CrystensError
+
+# The paper's constants [mean, std, low, high] give (q - mean) / std + low over (low + high); written out as the
+# minimum mean - low * std and the maximum mean + high * std.
+_PAPER_RANGES = {
+    "Z": (1.0, 99.0),
+    "x": (0.0, 0.9999933333333),
+    "y": (0.0, 0.9999933333333),
+    "z": (0.0, 0.99999),
+    "a": (1.7624, 42.664),
+    "b": (1.7624, 45.183),
+    "c": (2.168, 116.195),
+    "alpha": (59.767, 120.0),
+    "beta": (59.702, 138.423),
+    "gamma": (58.919, 120.0),
+    "space_group": (1.0, 230.0),
+    "difference": (-0.9999933333333, 0.9999933333333),
+    "distance": (0.0213784938665, 1.6546732154719),
+}
+
+
+class Scaling(nn.Module):
+    """One affine map for each quantity of an image, used in both directions.
+
+    Args:
+        ranges: (minimum, maximum) of each of the 13 `QUANTITIES`, in physical units.
+        max_sites: number of site slots N.
+        gap: what the minimum scales to, in [0, 1).
+        diagonal: whether the pair block's diagonal holds values (distance 0, difference 0) or is empty.
+
+    Raises:
+        CrystensError: if a quantity is missing, a range is empty, or the gap is out of range.
+    """
+
+    def __init__(self, ranges: dict[str, tuple[float, float]], max_sites: int, gap: float, diagonal: bool) -> None:
+        """Check the numbers and spread them over the cells of an image."""
+        super().__init__()
+        if set(ranges) != set(QUANTITIES):
+            raise CrystensError(f"scaling needs ranges of {', '.join(QUANTITIES)}; got {', '.join(ranges)}")
+        for name, (low, high) in ranges.items():
+            if not high > low:
+                raise CrystensError(f"scaling range of {name} is empty: [{low}, {high}]")
+        if not 0 <= gap < 1:
+            raise CrystensError(f"scaling {gap=} must be at least 0 and below 1")
+        self.ranges = {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
+        self.max_sites = max_sites
+        self.gap = float(gap)
+        self.diagonal = diagonal
+        low, high = torch.tensor([self.ranges[name] for name in QUANTITIES], dtype=torch.float64).unbind(dim=1)
+        factors = (1 - self.gap) / (high - low)
+        self.register_buffer("factors", factors.float(), persistent=False)
+        self.register_buffer("offsets", (self.gap - factors * low).float(), persistent=False)
+
+    factors: Tensor
+    offsets: Tensor
+
+    @classmethod
+    def fit(cls, crystals: CrystalBatch, distance: str = "fractional", gap: float = 0.1) -> Scaling:
+        """Return the scaling whose ranges are the smallest and largest values of crystals (the training split)."""
+        if len(crystals) == 0:
+            raise CrystensError("cannot fit a scaling to an empty training split")
+        ranges = {"Z": (1.0, 99.0), **{axis: (0.0, 1.0) for axis in "xyz"}, "space_group": (1.0, 230.0)}
+        ranges["difference"] = (-1.0, 1.0)
+        values = torch.cat([crystals.lengths, crystals.angles], dim=1)
+        for name, column in zip(("a", "b", "c", "alpha", "beta", "gamma"), values.unbind(dim=1), strict=True):
+            ranges[name] = _widened(float(column.min()), float(column.max()))
+        ranges["Z"] = (1.0, max(99.0, float(crystals.numbers.max())))
+        # Chunks keep the (B, N, N) distances of a large training split out of memory.
+        longest = [
+            (pair_distances(part, distance) * (part.site_mask[:, None] & part.site_mask[:, :, None])).max()
+            for part in (crystals[start : start + 256] for start in range(0, len(crystals), 256))
+        ]
+        ranges["distance"] = _widened(0.0, float(torch.stack(longest).max()))
+        return cls(ranges, crystals.max_sites, gap, diagonal=True)
+
+    @classmethod
+    def paper(cls, crystals: CrystalBatch, distance: str = "fractional") -> Scaling:
+        """Return the paper's scaling; nothing is fitted, `crystals` gives the number of site slots.
+
+        Raises:
+            CrystensError: for a distance other than the paper's, whose range the paper does not give.
+        """
+        if distance != "fractional":
+            raise CrystensError(
+                f"the paper's scaling knows fractional distances only, got {distance=}; use scaling=fitted"
+            )
+        return cls(_PAPER_RANGES, crystals.max_sites, gap=0.0, diagonal=False)
+
+    def encode(self, crystals: CrystalBatch, distance: str = "fractional") -> Tensor:
+        """Return the scaled images of crystals: (B, 4, S, S) float32, empty cells 0."""
+        return encode(crystals, distance, self.factors, self.offsets, self.diagonal)
+
+    def scale(self, images: Tensor, counts: Tensor) -> Tensor:
+        """Return physical images (B, 4, S, S) of crystals with `counts` (B,) sites scaled, empty cells 0."""
+        scaled = images * self._spread(self.factors, images) + self._spread(self.offsets, images)
+        return scaled * present_cells(counts, images.shape[-1], self.diagonal)[:, None]
+
+    def unscale(self, images: Tensor) -> Tensor:
+        """Return scaled images (B, 4, S, S) in physical values; cells that hold no value mean nothing."""
+        return (images - self._spread(self.offsets, images)) / self._spread(self.factors, images)
+
+    def _spread(self, values: Tensor, images: Tensor) -> Tensor:
+        """Return the 13 values of the quantities on the cells where they stand: (4, S, S), elsewhere 1."""
+        cells = torch.ones_like(images[0])
+        rows = values[:-2].to(cells)
+        cells[:, : len(rows), HEADER:] = rows[:, None]
+        cells[:, HEADER:, : len(rows)] = rows
+        cells[0, HEADER:, HEADER:] = values[-1]
+        cells[1:, HEADER:, HEADER:] = values[-2]
+        return cells
+
+    def scaled_value(self, quantity: str, value: float) -> float:
+        """Return what one physical value of a quantity scales to."""
+        where = QUANTITIES.index(quantity)
+        return float(self.factors[where] * value + self.offsets[where])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as plain values, for a checkpoint or a file."""
+        ranges = {name: list(pair) for name, pair in self.ranges.items()}
+        return {"ranges": ranges, "max_sites": self.max_sites, "gap": self.gap, "diagonal": self.diagonal}
+
+    @classmethod
+    def from_dict(cls, numbers: dict[str, Any]) -> Scaling:
+        """Return the scaling that `to_dict` wrote."""
+        ranges = {name: (pair[0], pair[1]) for name, pair in numbers["ranges"].items()}
+        return cls(ranges, numbers["max_sites"], numbers["gap"], numbers["diagonal"])
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """Return a range that is not empty: a quantity that never varies scales to the middle of one unit."""
+    return (low, high) if high - low > 1e-6 else (low - 0.5, high + 0.5)

@@ -1,0 +1,161 @@
+"""Space groups: found by moyopy, and imposed on a crystal in the cell that it stands in.
+
+An operation is a rotation R (3, 3) of integers and a translation t (3,), both in the basis of the crystal's own cell:
+a site at fractional x (a column) moves to R x + t. A cell with metric tensor G = A A^T (rows of A are the cell vectors)
+has the rotation as a symmetry when R^T G R = G.
+
+Nothing here turns a cell into a primitive or conventional one, moves its origin, or changes the order of its sites.
+
+Source for averaging a metric tensor and positions over a group: Grosse-Kunstleve and Adams, Acta Cryst. A 58 (2002) 60
+(projection on the invariant part).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+
+import moyopy
+import numpy as np
+from pymatgen.core import Lattice
+
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+
+# Tolerance at which a symmetrised crystal must show its space group again, angstrom. Far below any tolerance that
+# finds groups in noisy cells, far above the rounding of double precision.
+_VERIFY_SYMPREC = 1e-4
+
+
+class SymmetryError(CrystensError):
+    """No space group could be found or imposed; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class SymmetrisedCrystal:
+    """A crystal that has its space group exactly, and the operations that show it.
+
+    Attributes:
+        crystal: cell, site order and origin of the crystal it was made of; `crystal.space_group` is the group found.
+        rotations: (M, 3, 3) int, in the basis of the crystal's cell, centring included.
+        translations: (M, 3) float in [0, 1), fractional.
+        orbits: (N,) int: for each site the first site that the operations map it on.
+        origin: (3,) float, fractional: the group's conventional origin. Seen from there, translations are simple
+            fractions.
+    """
+
+    crystal: Crystal
+    rotations: np.ndarray
+    translations: np.ndarray
+    orbits: np.ndarray
+    origin: np.ndarray
+
+
+def space_group_number(
+    lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, symprec: float = 0.01
+) -> int:
+    """Return the international space group number (1-230) of a crystal.
+
+    Args:
+        lengths: a, b, c, shape (3,), angstrom.
+        angles: alpha, beta, gamma, shape (3,), degrees.
+        numbers: atomic numbers, shape (N,).
+        coordinates: fractional, shape (N, 3).
+        symprec: distance up to which two sites count as one, angstrom.
+
+    Raises:
+        SymmetryError: if the search fails, as it does for sites on top of each other.
+    """
+    return int(_dataset(Lattice.from_parameters(*lengths, *angles).matrix, numbers, coordinates, symprec).number)
+
+
+def symmetrised(crystal: Crystal, symprec: float) -> SymmetrisedCrystal:
+    """Return the crystal with the space group that it has within `symprec` (angstrom) made exact.
+
+    The metric tensor is averaged over the rotations; each position is averaged over the operations that map the sites
+    on each other. Cell, origin and site order stay.
+
+    Raises:
+        SymmetryError: if no group is found, if its operations do not map the sites on each other one to one, or if the
+            result does not have the group again at a tight tolerance.
+    """
+    found = _dataset(crystal.lattice.matrix, crystal.numbers, crystal.coordinates, symprec)
+    rotations = np.array(found.operations.rotations, dtype=np.int64).reshape(-1, 3, 3)
+    translations = np.array(found.operations.translations, dtype=np.float64).reshape(-1, 3)
+    metric = crystal.lattice.matrix @ crystal.lattice.matrix.T
+    metric = np.einsum("mki,kl,mlj->ij", rotations, metric, rotations, optimize=True) / len(rotations)
+    lengths, angles = _cell_of(metric)
+    coordinates, orbits = _averaged(crystal, rotations, translations, metric)
+    result = Crystal(lengths, angles, int(found.number), crystal.numbers, coordinates)
+    again = space_group_number(lengths, angles, result.numbers, result.coordinates, _VERIFY_SYMPREC)
+    if again != result.space_group:
+        raise SymmetryError(
+            f"{crystal.formula} has space group {result.space_group} within {symprec} angstrom, but {again} once it is "
+            "symmetrised; try a smaller tolerance"
+        )
+    origin = np.array(found.std_origin_shift, dtype=np.float64)
+    return SymmetrisedCrystal(result, rotations, translations - np.floor(translations), orbits, origin)
+
+
+def _dataset(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, symprec: float) -> moyopy.MoyoDataset:
+    """Return what moyopy finds for cell vectors as rows (3, 3)."""
+    if not len(numbers):
+        raise SymmetryError("no space group of a cell without sites")
+    _silence_moyopy()
+    cell = moyopy.Cell(basis=matrix.tolist(), positions=coordinates.tolist(), numbers=[int(z) for z in numbers])
+    try:
+        return moyopy.MoyoDataset(cell, symprec=symprec)
+    except ValueError as error:
+        raise SymmetryError(f"no space group found at a tolerance of {symprec} angstrom: {error}") from error
+    except BaseException as error:
+        # A panic inside moyopy arrives as a class that cannot be imported and that `except Exception` does not catch.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise SymmetryError(f"the search for a space group broke down: {error}") from error
+
+
+def _cell_of(metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return lengths (3,), angstrom, and angles (3,), degrees, of a metric tensor (3, 3)."""
+    lengths = np.sqrt(np.diag(metric))
+    cosines = (metric / np.outer(lengths, lengths))[[1, 0, 0], [2, 2, 1]]
+    angles = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
+    # Angles that symmetry fixes are written as 90, 120 or 60 and not as 90.00000000000001.
+    fixed = np.round(angles)
+    return lengths, np.where(np.abs(angles - fixed) < 1e-9, fixed, angles)
+
+
+def _averaged(
+    crystal: Crystal, rotations: np.ndarray, translations: np.ndarray, metric: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates (N, 3) that the operations map on each other exactly, and the orbit (N,) of each site.
+
+    The first site of an orbit is averaged over where the operations say it is; the others are its images. The orbits
+    come from the operations and not from moyopy, whose orbits are those of the primitive cell, larger in a supercell.
+    """
+    inverses = np.round(np.linalg.inv(rotations))
+    exact = np.empty_like(crystal.coordinates)
+    orbits = np.full(len(crystal), -1)
+    for first in range(len(crystal)):
+        if orbits[first] >= 0:
+            continue
+        like = np.flatnonzero((crystal.numbers == crystal.numbers[first]) & (orbits < 0))
+        site = crystal.coordinates[first]
+        steps = crystal.coordinates[like] - (rotations @ site + translations)[:, None]  # (M, sites, 3): image to site
+        steps -= np.round(steps)
+        nearest = (steps @ metric * steps).sum(axis=2).argmin(axis=1)
+        missed = steps[np.arange(len(steps)), nearest]
+        site = site + (inverses @ missed[:, :, None])[:, :, 0].mean(axis=0)
+        # Any operation that reaches a site will do: they agree, because the averaged site is invariant.
+        members, operation = np.unique(nearest, return_index=True)
+        if len(rotations) % len(members):
+            raise SymmetryError("the operations found do not map the sites on each other; try a smaller tolerance")
+        exact[like[members]] = rotations[operation] @ site + translations[operation]
+        orbits[like[members]] = first
+    return exact, orbits
+
+
+@functools.cache
+def _silence_moyopy() -> None:
+    """Keep a warning out of the log that comes with each supercell: operations are missing, orbits differ."""
+    logging.getLogger("moyo").setLevel(logging.ERROR)

@@ -1,0 +1,203 @@
+"""Decoding inverts encoding, exactly for clean images and closely for noisy ones."""
+
+import numpy as np
+import pytest
+import torch
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from sklearn.cluster import KMeans
+
+from crystens.crystal import Crystal, CrystalBatch
+from crystens.decoding import Decoder, cluster, count_sites, merge_sites, read_images
+from crystens.errors import CrystensError
+from crystens.scaling import Scaling
+
+PAPER = Decoder(
+    atom_clusters=3, coordinate_clusters=6, periodic=False, merge_distance=0.01, merge_unlike=False, symmetrise=False
+)
+PAPER_AUTO_K = Decoder(periodic=False, merge_distance=0.01, merge_unlike=False, symmetrise=False)
+AUTO = Decoder()
+SCALINGS = [Scaling.fit, Scaling.paper]
+
+
+@pytest.fixture
+def border() -> Crystal:
+    """Sites at 0.99 and 0.01, on either side of the cell border, and 1.2 angstrom apart across it."""
+    return Crystal([60.0, 5, 5], [90, 90, 90], 1, [6, 8], np.array([[0.99, 0.5, 0.5], [0.01, 0.5, 0.5]]))
+
+
+@pytest.fixture
+def batch(
+    nacl: Crystal,
+    copper_primitive: Crystal,
+    single_atom: Crystal,
+    triclinic: Crystal,
+    sites_52: Crystal,
+    border: Crystal,
+) -> CrystalBatch:
+    hydrogen = Crystal([1.9, 2.0, 2.4], [60, 60, 60], 1, [1, 1], np.array([[0, 0, 0], [0.4, 0.5, 0.5]]))
+    crystals = [nacl, copper_primitive, single_atom, triclinic, sites_52, border, hydrogen]
+    return CrystalBatch.from_crystals(crystals, 52)
+
+
+def _noisy(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    return images + sigma * torch.randn(images.shape, generator=torch.Generator().manual_seed(5))
+
+
+def _matches(one: Crystal, other: Crystal | None) -> bool:
+    return other is not None and StructureMatcher().fit(one.to_structure(), other.to_structure())
+
+
+@pytest.mark.parametrize("make", SCALINGS)
+@pytest.mark.parametrize("decoder", [AUTO, PAPER_AUTO_K])
+def test_decode_inverts_encode(batch: CrystalBatch, make, decoder: Decoder) -> None:
+    scaling = make(batch)
+    for index, decoded in enumerate(decoder.decode(scaling.encode(batch), scaling)):
+        original = batch.crystal(index)
+        assert decoded.crystal is not None, decoded.reason
+        assert decoded.crystal.numbers.tolist() == original.numbers.tolist()
+        np.testing.assert_allclose(decoded.crystal.lengths, original.lengths, rtol=2e-4)
+        np.testing.assert_allclose(decoded.crystal.angles, original.angles, rtol=2e-4)
+        gap = decoded.crystal.coordinates - original.coordinates
+        np.testing.assert_allclose(gap - np.rint(gap), 0, atol=1e-3)
+        assert decoded.generated_space_group == original.space_group
+        assert _matches(original, decoded.crystal)
+
+
+# 0.003 of the paper's range of c is a third of an angstrom, too much for the 8 copies of a crystal of one site.
+@pytest.mark.parametrize(("make", "sigma"), [(Scaling.fit, 0.001), (Scaling.fit, 0.003), (Scaling.paper, 0.001)])
+def test_decode_inverts_encode_under_small_noise(batch: CrystalBatch, make, sigma: float) -> None:
+    scaling = make(batch)
+    for index, decoded in enumerate(AUTO.decode(_noisy(scaling.encode(batch), sigma), scaling)):
+        assert _matches(batch.crystal(index), decoded.crystal), batch.crystal(index).formula
+
+
+@pytest.mark.parametrize("make", SCALINGS)
+@pytest.mark.parametrize("sigma", [0.0, 0.01, 0.05])
+def test_sites_are_counted_at_angles_of_60_degrees_with_hydrogen_and_noise(batch, make, sigma: float) -> None:
+    scaling = make(batch)
+    counted = count_sites(_noisy(scaling.encode(batch), sigma), scaling)
+    assert counted.tolist() == batch.counts.tolist()
+
+
+def test_an_image_without_sites_is_a_failure_with_a_reason(batch: CrystalBatch) -> None:
+    scaling = Scaling.fit(batch)
+    empty = torch.zeros(1, 4, 64, 64)
+    for image in (empty, _noisy(empty, 0.005)):
+        (decoded,) = AUTO.decode(image, scaling)
+        assert decoded.crystal is None
+        assert decoded.reason == "the image holds no site"
+
+
+def test_an_image_with_nan_is_a_failure_with_a_reason(batch: CrystalBatch) -> None:
+    scaling = Scaling.fit(batch)
+    images = scaling.encode(batch[:2])
+    images[0, 0, 0, 12] = float("nan")
+    first, second = AUTO.decode(images, scaling, counts=batch.counts[:2])
+    assert first.crystal is None
+    assert first.reason == "the image has values that are not finite"
+    assert second.crystal is not None
+
+
+def test_impossible_cells_and_elements_fail_with_the_value(batch: CrystalBatch) -> None:
+    scaling = Scaling.fit(batch)
+    images = scaling.encode(batch[:1]).repeat(2, 1, 1, 1)
+    images[0, :, 7, 12:20] = images[0, :, 12:20, 7] = 5.0
+    images[1, :, 0, 12:20] = images[1, :, 12:20, 0] = 0.0
+    angle, element = AUTO.decode(images, scaling, counts=torch.tensor([8, 8]))
+    assert "180 degrees" in angle.reason
+    assert element.reason.startswith("atomic number -")
+
+
+def test_the_image_is_not_edited(batch: CrystalBatch) -> None:
+    scaling = Scaling.fit(batch)
+    images = _noisy(scaling.encode(batch), 0.01)
+    before = images.clone()
+    AUTO.decode(images, scaling)
+    PAPER.decode(images, scaling)
+    assert torch.equal(images, before)
+
+
+def test_each_vote_counts_once(triclinic: Crystal) -> None:
+    batch = CrystalBatch.from_crystals([triclinic], 20)
+    scaling = Scaling.fit(batch)
+    images = _noisy(scaling.encode(batch), 0.01).double()
+    values, count = scaling.unscale(images)[0], len(triclinic)
+    own = torch.stack([values[:, 1:4, 12 : 12 + count], values[:, 12 : 12 + count, 1:4].transpose(1, 2)]).mean(
+        dim=(0, 1)
+    )
+    for i in range(count):
+        votes = [own[:, j] + (values[1:, 12 + i, 12 + j] - values[1:, 12 + j, 12 + i]) / 2 for j in range(count)]
+        expected = torch.stack(votes).mean(dim=0)
+        found = read_images(images, scaling, periodic=False).coordinates[0, i]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def test_forced_cluster_counts_limit_the_elements_and_auto_does_not() -> None:
+    places = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0, 0, 0.5]])
+    perovskite = Crystal([4, 4, 4], [90] * 3, 99, [3, 26, 57, 8], places)
+    batch = CrystalBatch.from_crystals([perovskite], 52)
+    scaling = Scaling.fit(batch)
+    (paper,) = PAPER.decode(scaling.encode(batch), scaling)
+    (auto,) = AUTO.decode(scaling.encode(batch), scaling)
+    assert len(set(paper.crystal.numbers)) == 3
+    assert auto.crystal.numbers.tolist() == [3, 26, 57, 8]
+
+
+def test_neighbouring_elements_stay_apart() -> None:
+    numbers = [26] * 25 + [27] + [28] * 26
+    crystal = Crystal([12, 12, 12], [90] * 3, 1, numbers, np.random.default_rng(0).uniform(0, 1, (52, 3)))
+    batch = CrystalBatch.from_crystals([crystal], 52)
+    scaling = Scaling.fit(batch)
+    (decoded,) = Decoder(merge_distance=0).decode(_noisy(scaling.encode(batch), 0.001), scaling)
+    assert decoded.crystal.numbers.tolist() == numbers
+
+
+def test_symmetry_is_found_again_under_noise_without_leaving_the_generated_cell(copper_primitive, nacl) -> None:
+    batch = CrystalBatch.from_crystals([copper_primitive, nacl], 20)
+    scaling = Scaling.paper(batch)
+    for original, decoded in zip(
+        (copper_primitive, nacl), AUTO.decode(_noisy(scaling.encode(batch), 0.001), scaling), strict=True
+    ):
+        assert decoded.crystal.space_group == 225
+        assert len(decoded.crystal) == len(original)
+        np.testing.assert_allclose(decoded.crystal.angles, original.angles, atol=1e-6)
+        assert np.ptp(decoded.crystal.lengths) < 1e-9
+
+
+def test_sites_that_coincide_across_the_border_are_merged() -> None:
+    places = np.array([[0.9999, 0, 0], [0.0001, 0, 0], [0.5, 0.5, 0.5]])
+    crystal = Crystal([5, 5, 5], [90] * 3, 1, [11, 11, 17], places)
+    merged = merge_sites(crystal, 0.01, unlike=False)
+    assert merged.numbers.tolist() == [11, 17]
+    unlike = Crystal([5, 5, 5], [90] * 3, 1, [11, 12, 17], places)
+    assert len(merge_sites(unlike, 0.01, unlike=False)) == 3
+    assert merge_sites(unlike, 0.01, unlike=True).numbers.tolist() == [11, 17]
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 3, 6])
+def test_one_dimensional_kmeans_is_at_least_as_good_as_scikit_learn(clusters: int) -> None:
+    values = np.random.default_rng(clusters).uniform(0, 1, 52)
+    exact = ((cluster(values, clusters, 1.0, 1.0) - values) ** 2).sum()
+    lloyd = KMeans(clusters, n_init=10, random_state=0).fit(values[:, None])
+    assert exact <= lloyd.inertia_ + 1e-12
+    assert exact == pytest.approx(lloyd.inertia_, rel=0.05)
+
+
+def test_more_clusters_than_distinct_values_leave_values_as_they_are() -> None:
+    values = np.array([0.5, 0.25, 0.5, 0.25])
+    assert cluster(values, 12, 1.0, 1.0).tolist() == values.tolist()
+
+
+def test_auto_clusters_values_that_agree_within_their_spread() -> None:
+    generator = np.random.default_rng(3)
+    centres = np.repeat([0.0, 0.1, 0.25, 0.5], 10)
+    values = centres + 0.001 * generator.standard_normal(40)
+    found = cluster(values, "auto", 0.001, cost=np.log(1 / 0.001))
+    assert len(np.unique(found)) == 4
+    np.testing.assert_allclose(found, centres, atol=0.0015)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "many", True])
+def test_a_wrong_number_of_clusters_is_refused(value) -> None:
+    with pytest.raises(CrystensError, match=r"decode.atom_clusters must be a positive whole number or auto"):
+        Decoder(atom_clusters=value)

@@ -1,0 +1,78 @@
+"""Imports point down only: each layer knows the layers below it and none above."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "crystens"
+
+# From the bottom up; a module may import from lower layers and from its own.
+LAYERS = [
+    {"errors", "torchvision_schemas"},
+    {"crystal"},
+    {"symmetry", "encoding", "cif"},
+    {"scaling"},
+    {"decoding"},
+    {"data", "networks", "metrics"},
+    {"pictures", "report"},
+    {"models", "callbacks", "evaluate"},
+    {"tasks"},
+    {"command_line"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+CONFIGURED = {"hydra", "omegaconf"}
+TRAINED = {"pytorch_lightning", "lightning"}
+
+
+def _modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def _layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(f"relative import in {path.name}")
+    return found
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    own = LEVEL[_layer(path)]
+    for name in _imports(path):
+        assert not name.startswith("relative"), "imports are absolute"
+        if name.startswith("crystens.") and name != "crystens.__version__":
+            other = name.split(".")[1]
+            assert LEVEL[other] <= own, f"{path.name} imports {name} from a higher layer"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_top_sees_hydra_and_only_models_data_and_callbacks_see_lightning(path: Path) -> None:
+    roots = {name.split(".")[0] for name in _imports(path)}
+    layer = _layer(path)
+    if layer not in {"tasks", "command_line"}:
+        assert not roots & CONFIGURED
+    if layer not in {"tasks", "models", "callbacks", "data"}:
+        assert not roots & TRAINED
+
+
+def test_one_module_imports_imagen_pytorch_and_lazily() -> None:
+    users = [path for path in _modules() if any(name.split(".")[0] == "imagen_pytorch" for name in _imports(path))]
+    assert [path.relative_to(PACKAGE).as_posix() for path in users] in ([], ["networks/imagen.py"])
+    for path in users:
+        top = {
+            alias.name
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        assert not any(name.startswith("imagen_pytorch") for name in top)
