@@ -1,0 +1,26 @@
+"""Puts into every checkpoint what sampling needs beside the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from crystens.checkpoint import KEY, card
+
+
+class CheckpointCard(pl.Callback):
+    """Writes config, scaling numbers and reference distributions into each checkpoint.
+
+    Args:
+        config: the resolved config of the run, in plain types.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Keep the config."""
+        self.config = config
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the entry "crystens" to a checkpoint that is about to be written."""
+        data = trainer.datamodule
+        checkpoint[KEY] = card(self.config, data.representation, data.reference.state_dict())

@@ -1,0 +1,52 @@
+"""Random states travel in the checkpoint, so that a resumed run draws what an uninterrupted one would have drawn.
+
+Lightning saves weights, optimizers and loops, but no random generator. Checkpoints of crystens are written at the ends
+of epochs, and the order of the training data is a function of the seed and the epoch, so the states of the global
+generators are all that is missing.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+
+class RandomStates(pl.Callback):
+    """Saves the states of Python's, NumPy's and torch's global generators and restores them on resume."""
+
+    def __init__(self) -> None:
+        """Start without anything to restore."""
+        self._restored: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states in types that torch's safe loading accepts."""
+        kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 (libraries use the global one)
+        state = {
+            "python": random.getstate(),
+            "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+            "torch": torch.get_rng_state(),
+        }
+        if torch.cuda.is_available():
+            state["cuda"] = torch.cuda.get_rng_state_all()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the states until training starts; setting up would draw from generators restored now."""
+        self._restored = state_dict
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the states, the last thing before the first batch."""
+        if self._restored is None:
+            return
+        state, self._restored = self._restored, None
+        version, words, gauss = state["python"]
+        random.setstate((version, tuple(words), gauss))
+        kind, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+        torch.set_rng_state(state["torch"].cpu())
+        if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])

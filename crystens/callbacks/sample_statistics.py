@@ -1,0 +1,53 @@
+"""Every few epochs a few samples are drawn and judged, so that a run shows whether its images become crystals."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+
+from crystens.decoding import Decoder, read_images
+from crystens.errors import CrystensError
+from crystens.metrics.distributions import ks_statistics, reading_values
+from crystens.metrics.statistics import image_statistics
+
+
+class SampleStatistics(pl.Callback):
+    """Logs the statistics of Tables 1 and 2 and the distance to the training data as `val/...`.
+
+    `val/<statistic>` are means over the samples that hold a site; `val/decoded_rate` counts all samples;
+    `val/mean_ks` is the mean of the Kolmogorov-Smirnov statistics of cell lengths, angles, space group and atomic
+    number against the training data, 1 where no sample holds a site: the best checkpoint is the one of the lowest.
+
+    Args:
+        every_n_epochs: how often; also after the last epoch.
+        num_samples: how many samples each time.
+        seed: of the samples, the same each time, so that changes are the model's.
+        decoder: turns samples into crystals; as `decode=auto` by default.
+    """
+
+    def __init__(
+        self, every_n_epochs: int = 10, num_samples: int = 64, seed: int = 0, decoder: Decoder | None = None
+    ) -> None:
+        """Check the numbers and keep them."""
+        if every_n_epochs < 1 or num_samples < 1:
+            raise CrystensError(f"{every_n_epochs=} and {num_samples=} must be at least 1")
+        self.every_n_epochs = every_n_epochs
+        self.num_samples = num_samples
+        self.seed = seed
+        self.decoder = decoder or Decoder()
+
+    @torch.no_grad()
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sample, judge and log."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs != 0 and epoch != trainer.max_epochs:
+            return
+        data = trainer.datamodule
+        images = pl_module.sample(self.num_samples, torch.Generator().manual_seed(self.seed)).cpu()
+        for name, values in image_statistics(images, data.scaling, distance=data.distance).items():
+            pl_module.log(f"val/{name}", values[values.isfinite()].mean())
+        decoded = self.decoder.decode(images, data.scaling)
+        pl_module.log("val/decoded_rate", sum(item.crystal is not None for item in decoded) / len(decoded))
+        reading = read_images(images, data.scaling, periodic=self.decoder.periodic)
+        distances = ks_statistics(reading_values(reading), data.reference)
+        pl_module.log("val/mean_ks", sum(distances.values()) / len(distances), prog_bar=True)

@@ -1,0 +1,140 @@
+"""The command lines of train.py and sample.py: Hydra, and errors that a person can mend in one line.
+
+A misspelt key or group is answered with the nearest that exists; a `CrystensError` is printed as one line. Both exit
+with status 1 and without a traceback; set CRYSTENS_TRACEBACK=1 to see it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from crystens.errors import CrystensError
+
+
+def main(task: Callable[[DictConfig], None], conf: Path, name: str) -> None:
+    """Compose the config `name` of the folder `conf` from the command line and run a task on it.
+
+    Args:
+        task: gets the composed config; with `-m`, once for each job.
+        conf: absolute path of the folder of configs.
+        name: of the main config, without ".yaml".
+    """
+
+    def job(cfg: DictConfig) -> None:
+        with _one_line_errors():
+            task(cfg)
+
+    with _one_line_errors():
+        check_overrides([argument for argument in sys.argv[1:] if not argument.startswith("-")], conf, name)
+    hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(job)()
+
+
+def check_overrides(overrides: Sequence[str], conf: Path, name: str) -> None:
+    """Raise a CrystensError, with the nearest key or choice that exists, unless the overrides can be composed.
+
+    Of a sweep (`model=gan,wgan`) each value is tried.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise CrystensError(f"cannot read the command line: {_first_line(error)}") from error
+    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
+        chosen = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+        lines = [chosen, *([*chosen, line] for override in parsed for line in _sweep_lines(override))]
+        for line in lines:
+            _try(line, conf, name)
+
+
+def _sweep_lines(override: Override) -> list[str]:
+    """Return one override for each value of a sweep over choices; other sweeps cannot be tried one by one."""
+    if not override.is_choice_sweep():
+        return []
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _try(overrides: list[str], conf: Path, name: str) -> None:
+    """Compose once; turn what goes wrong into a CrystensError."""
+    try:
+        compose(config_name=name, overrides=overrides, return_hydra_config=True)
+    except HydraException as error:
+        raise CrystensError(_explain(str(error), conf, name)) from error
+    except OmegaConfBaseException as error:
+        raise CrystensError(f"the config does not fit: {_first_line(error)}") from error
+
+
+def _explain(message: str, conf: Path, name: str) -> str:
+    """Return what went wrong in composing a config, with the nearest name that exists."""
+    key = re.search(r"Could not override '([^']+)'", message)
+    if key:
+        wrong = key.group(1)
+        near = _nearest(wrong, _all_keys(compose(config_name=name)))
+        return f"there is no config key '{wrong}'{near}; `--cfg job` prints all keys"
+    choice = re.search(r"Could not find '([^']+)/([^'/]+)'", message)
+    if choice:
+        group, wrong = choice.groups()
+        choices = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+        return f"there is no {group}={wrong}{_nearest(wrong, choices)}; choices: {', '.join(choices)}"
+    return message.strip().splitlines()[0]
+
+
+def _nearest(wrong: str, names: Sequence[str]) -> str:
+    """Return ", did you mean ...?" for the nearest name, or nothing."""
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def _all_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """Return the dotted names of all keys."""
+    keys: list[str] = []
+    for key in cfg:
+        dotted = f"{prefix}{key}"
+        keys.append(dotted)
+        if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):
+            value = cfg._get_node(key)
+            if isinstance(value, DictConfig) and not value._is_none():
+                keys += _all_keys(value, f"{dotted}.")
+    return keys
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().splitlines()[0]
+
+
+class _one_line_errors:  # noqa: N801 (reads as a statement)
+    """Prints a CrystensError as one line and exits with status 1; lets everything else pass."""
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Print and exit, unless the traceback was asked for."""
+        if isinstance(error, CrystensError) and os.environ.get("CRYSTENS_TRACEBACK", "") in ("", "0"):
+            sys.stdout.flush()
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+
+def quiet_known_warnings() -> None:
+    """Turn off warnings of libraries that are about their own inside and that no user can act on."""
+    for text in (
+        ".*does not have many workers.*",
+        ".*is smaller than the logging interval.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)

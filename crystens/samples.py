@@ -1,0 +1,179 @@
+"""A folder of samples: images that a model gave, written chunk by chunk.
+
+    images.safetensors     "images" (n, 4, S, S) float32 as the network gave them, and with them all that judging needs:
+                           the scaling and what they were sampled with (metadata), and the distributions of the training
+                           data ("reference.*")
+    images.part            the same file while it grows; an interrupted sampling goes on from its last whole chunk
+
+The file is written by hand because the safetensors library writes a file at once, from memory: a header with the place
+of every tensor (known beforehand), then the bytes of one tensor after the other. The library reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from crystens import __version__
+from crystens.encoding import NUM_CHANNELS, image_side
+from crystens.errors import CrystensError
+from crystens.metrics.distributions import Reference
+from crystens.scaling import Scaling
+
+log = logging.getLogger(__name__)
+
+IMAGES = "images.safetensors"
+_PART = "images.part"
+_FLOAT = 4  # bytes
+
+
+class Sampler(Protocol):
+    """What gives images: every model of crystens."""
+
+    image_side: int
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return n scaled images (n, 4, S, S) in [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Scaled images and what they have to be judged with.
+
+    Attributes:
+        images: (n, 4, S, S) float32; a view of the file where they were read from one.
+        scaling: the scaling of the model's training data.
+        distance: what their distance block holds.
+        reference: distributions of the training data.
+        about: seed, model and more, for reports; plain types.
+    """
+
+    images: Tensor
+    scaling: Scaling
+    distance: str
+    reference: Reference
+    about: dict[str, Any]
+
+
+def sample_to_file(
+    model: Sampler,
+    folder: Path,
+    num_samples: int,
+    chunk_size: int,
+    seed: int,
+    scaling: Scaling,
+    distance: str,
+    reference: Reference,
+    about: dict[str, Any],
+) -> Samples:
+    """Sample a model into folder/images.safetensors, chunk by chunk, and return the samples.
+
+    Goes on with a part that an interrupted call left, if it was made by the same call. Each chunk has a seed of its
+    own, made of `seed` and its place, so that the images do not depend on interruptions.
+
+    Raises:
+        CrystensError: if the model's images are not of the scaling's side, or the folder holds other samples.
+    """
+    if num_samples < 1 or chunk_size < 1:
+        raise CrystensError(f"{num_samples=} and {chunk_size=} must be at least 1")
+    side = image_side(scaling.max_sites)
+    if model.image_side != side:
+        raise CrystensError(f"the model makes images of side {model.image_side}, the scaling is for side {side}")
+    about = {**about, "num_samples": num_samples, "chunk_size": chunk_size, "seed": seed, "crystens": __version__}
+    tensors = {f"reference.{name}": tensor for name, tensor in reference.to_tensors().items()}
+    head = _header((num_samples, NUM_CHANNELS, side, side), scaling, distance, about, tensors)
+    final, part = folder / IMAGES, folder / _PART
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (final, part):
+        if path.exists() and not _starts_with(path, head):
+            raise CrystensError(
+                f"{path} holds samples of another model, number, seed or chunk size; give another out=DIR, or delete it"
+            )
+    if final.exists():
+        log.info("%s is complete; not sampled again", final)
+        return read_samples(final)
+    done = 0
+    image_bytes = _FLOAT * NUM_CHANNELS * side * side
+    if part.exists():
+        done = min((part.stat().st_size - len(head)) // image_bytes, num_samples) // chunk_size * chunk_size
+        log.info("going on after %d of %d samples", done, num_samples)
+    with part.open("r+b" if part.exists() else "w+b") as file, _progress() as progress:
+        file.write(head)
+        file.truncate(len(head) + done * image_bytes)
+        file.seek(0, os.SEEK_END)
+        task = progress.add_task("sampling", total=num_samples, completed=done)
+        for start in range(done, num_samples, chunk_size):
+            size = min(chunk_size, num_samples - start)
+            chunk_seed = int(np.random.SeedSequence([seed, start]).generate_state(1, np.uint64)[0] >> 1)
+            images = model.sample(size, torch.Generator().manual_seed(chunk_seed))
+            file.write(images.float().numpy(force=True).astype("<f4").tobytes())
+            file.flush()
+            progress.update(task, advance=size)
+        for tensor in tensors.values():
+            file.write(tensor.numpy(force=True).tobytes())
+    os.replace(part, final)
+    return read_samples(final)
+
+
+def read_samples(path: Path) -> Samples:
+    """Return the samples of a file that `sample_to_file` wrote; the images stay in the file until they are used.
+
+    Raises:
+        CrystensError: if the file is missing, torn, or was not written by crystens.
+    """
+    if not path.is_file():
+        raise CrystensError(f"no images at {path}; sample.py writes {IMAGES} into its folder out=DIR")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "crystens" not in metadata:
+                raise CrystensError(f"{path} was not written by crystens: it does not say how its images are scaled")
+            images = file.get_tensor("images")
+            names = [name for name in file.keys() if name.startswith("reference.")]  # noqa: SIM118 (no mapping)
+            reference = Reference.from_tensors({name.removeprefix("reference."): file.get_tensor(name) for name in names})
+    except SafetensorError as error:
+        raise CrystensError(f"{path} cannot be read as safetensors: {error}") from error
+    told = json.loads(metadata["crystens"])
+    return Samples(images, Scaling.from_dict(told["scaling"]), told["distance"], reference, told["about"])
+
+
+def _header(
+    shape: tuple[int, ...], scaling: Scaling, distance: str, about: dict[str, Any], tensors: dict[str, Tensor]
+) -> bytes:
+    """Return the beginning of a safetensors file: the length of the header, and the header."""
+    told = {"scaling": scaling.to_dict(), "distance": distance, "about": about}
+    header: dict[str, Any] = {"__metadata__": {"crystens": json.dumps(told, sort_keys=True)}}
+    end = _FLOAT * int(np.prod(shape))
+    header["images"] = {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}
+    kinds = {torch.float32: "F32", torch.uint8: "U8", torch.int64: "I64"}
+    for name, tensor in tensors.items():
+        entry = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
+        header[name] = entry
+        end += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _starts_with(path: Path, head: bytes) -> bool:
+    """Return whether a file begins with these bytes."""
+    with path.open("rb") as file:
+        return file.read(len(head)) == head
+
+
+def _progress() -> Progress:
+    """Return a progress bar with counts and times."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    )

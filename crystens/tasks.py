@@ -1,0 +1,261 @@
+"""The two tasks, train and sample: the only code that sees a config.
+
+`train` writes into its run folder: config.yaml, rejected.csv, checkpoints/last.ckpt and best.ckpt, the logger's files,
+and samples/. `sample` writes the contents of samples/ (see `crystens.samples`) into a folder of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from crystens.callbacks.checkpoint_card import CheckpointCard
+from crystens.checkpoint import KEY, load_checkpoint
+from crystens.encoding import image_side
+from crystens.errors import CrystensError
+from crystens.metrics.distributions import Reference
+from crystens.samples import SampleFolder, judge, read_images_file, sample_images
+from crystens.scaling import Scaling
+
+log = logging.getLogger(__name__)
+
+_GROUPS = ("data", "scaling", "decode", "trainer", "callbacks", "logger", "model", "experiment")
+
+
+@dataclass
+class TrainConfig:
+    """Every top-level key of train.py; a key that is not here is an error wherever it is written."""
+
+    data: Any = MISSING
+    scaling: Any = MISSING
+    decode: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: Any = MISSING
+    logger: Any = MISSING
+    model: Any = MISSING
+    seed: int = 0
+    max_sites: int = 52
+    distance: str = "fractional"
+    threads: Any = "auto"
+    num_samples: int = 0
+    resume: str | None = None
+    image_side: int = MISSING
+    run_folder: str = MISSING
+
+
+@dataclass
+class SampleConfig:
+    """Every top-level key of sample.py."""
+
+    decode: Any = MISSING
+    checkpoint: str | None = None
+    images: str | None = None
+    num_samples: int = 100
+    chunk_size: int = 50
+    seed: int = 0
+    device: str = "auto"
+    threads: Any = "auto"
+    model: dict[str, Any] = field(default_factory=dict)
+    out: str | None = None
+
+
+def register() -> None:
+    """Give Hydra the schemas and the two resolvers that conf/ uses."""
+    store = ConfigStore.instance()
+    store.store("train_schema", TrainConfig)
+    store.store("sample_schema", SampleConfig)
+    OmegaConf.register_new_resolver("image_side", image_side, replace=True)
+    OmegaConf.register_new_resolver("folder_or", lambda folder, other: folder or other, replace=True)
+
+
+def train(cfg: DictConfig) -> Path:
+    """Train a model, or go on training it, and sample it; return the run folder.
+
+    Raises:
+        CrystensError: if something that the config names cannot be used, or training stopped on a loss that is not
+            finite.
+    """
+    cfg = _resumed(cfg) if cfg.resume else cfg
+    folder = Path(cfg.run_folder)
+    cfg.run_folder = str(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _set_threads(cfg.threads)
+    _quiet_libraries()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+
+    config = _plain(cfg)
+    data = _build(cfg.data, "data", scaling=_build(cfg.scaling, "scaling"), rejected_path=str(folder / "rejected.csv"))
+    model = _build(cfg.model, "model")
+    callbacks = [_build(part, f"callbacks.{name}") for name, part in cfg.callbacks.items() if part is not None]
+    logger = _build(cfg.logger, "logger") if cfg.logger is not None else False
+    trainer = _build(
+        cfg.trainer, "trainer", callbacks=[*callbacks, CheckpointCard(config)], logger=logger, default_root_dir=str(folder)
+    )
+    checkpoint = folder / "checkpoints" / "last.ckpt" if cfg.resume else None
+    if checkpoint is None:
+        OmegaConf.save(cfg, folder / "config.yaml")
+    else:
+        load_checkpoint(checkpoint)
+    log.info("run folder: %s", folder)
+    # Checkpoints hold Python's random state and optimizer settings beside tensors; all are types of safe loading.
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise CrystensError(f"training was interrupted; `python train.py resume={folder}` goes on after the last checkpoint")
+    log.info("trained %d epochs, %d steps", trainer.current_epoch, trainer.global_step)
+    if cfg.num_samples > 0:
+        samples = SampleFolder.create(
+            folder / "samples", cfg.num_samples, data.scaling, data.distance, data.reference, seed=cfg.seed
+        )
+        sample_images(samples, model, chunk_size=64)
+        judge(samples, _build(cfg.decode, "decode"), about=_about(config, folder))
+    return folder
+
+
+def sample(cfg: DictConfig) -> Path:
+    """Sample a checkpoint, or take images sampled before; decode and judge them; return the folder of the results.
+
+    Raises:
+        CrystensError: if neither or both of `checkpoint` and `images` are given, or cannot be used.
+    """
+    if (cfg.checkpoint is None) == (cfg.images is None):
+        raise CrystensError("give either checkpoint=FILE, to sample it, or images=FILE, to decode images sampled before")
+    _set_threads(cfg.threads)
+    _quiet_libraries()
+    out = Path(HydraConfig.get().runtime.output_dir)
+    decoder = _build(cfg.decode, "decode")
+    if cfg.images is not None:
+        samples = read_images_file(Path(cfg.images), out)
+        judge(samples, decoder, about={"images": str(cfg.images)})
+        return out
+    checkpoint = load_checkpoint(cfg.checkpoint)
+    config = checkpoint[KEY]["config"]
+    model_config = OmegaConf.merge(OmegaConf.create(config["model"]), cfg.model)
+    model = _build(model_config, "model")
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise CrystensError(f"{cfg.checkpoint} does not fit its model: {str(error).splitlines()[-1].strip()}") from error
+    model.to(_device(cfg.device))
+    representation = checkpoint[KEY]["representation"]
+    samples = SampleFolder.create(
+        out,
+        cfg.num_samples,
+        Scaling.from_dict(representation["scaling"]),
+        representation["distance"],
+        Reference.from_state_dict(checkpoint[KEY]["reference"]),
+        seed=cfg.seed,
+    )
+    sample_images(samples, model, chunk_size=cfg.chunk_size)
+    about = {**_about(config, Path(cfg.checkpoint)), "epoch": checkpoint["epoch"], "global_step": checkpoint["global_step"]}
+    judge(samples, decoder, about=about)
+    return out
+
+
+def _resumed(cfg: DictConfig) -> DictConfig:
+    """Return the config of the run to continue, with the keys given on the command line changed.
+
+    Raises:
+        CrystensError: if the run cannot be continued, or the command line would change what it is.
+    """
+    folder = Path(cfg.resume)
+    if not (folder / "config.yaml").is_file():
+        raise CrystensError(f"{folder} is no run folder of train.py: it has no config.yaml")
+    if not (folder / "checkpoints" / "last.ckpt").is_file():
+        raise CrystensError(f"{folder} has no checkpoints/last.ckpt yet; start the run again instead of resuming it")
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise CrystensError("resume=RUN continues one run; leave out -m")
+    saved = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(saved, DictConfig)
+    OmegaConf.set_struct(saved, True)
+    lines = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for override in OverridesParser.create().parse_overrides(list(lines)):
+        key = override.key_or_group
+        if key == "resume":
+            continue
+        if key in _GROUPS:
+            raise CrystensError(f"{key} cannot be exchanged on resume; single keys such as trainer.max_epochs can")
+        try:
+            OmegaConf.update(saved, key, override.value(), force_add=override.is_add())
+        except OmegaConfBaseException as error:
+            raise CrystensError(f"cannot set {key} on resume: {str(error).splitlines()[0]}") from error
+    saved.resume = str(folder)
+    saved.run_folder = str(folder)
+    return saved
+
+
+def _build(config: DictConfig, name: str, **arguments: Any) -> Any:
+    """Instantiate one part of the config; a mistake in it becomes one line with the part's name."""
+    try:
+        return instantiate(config, _convert_="all", **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, CrystensError):
+            raise cause from error
+        detail = str(cause or error).strip().splitlines()[0]
+        raise CrystensError(f"cannot build {name} from its config: {detail}") from error
+    except OmegaConfBaseException as error:
+        raise CrystensError(f"cannot build {name} from its config: {str(error).splitlines()[0]}") from error
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the config in plain types with every interpolation resolved."""
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise CrystensError(f"the config is not complete: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _about(config: dict[str, Any], source: Path) -> dict[str, Any]:
+    """Return what a report says of the model that was sampled."""
+    return {
+        "source": str(source),
+        "model": config["model"]["_target_"],
+        "data": config["data"]["source"]["_target_"],
+        "training_seed": config["seed"],
+        "max_sites": config["max_sites"],
+    }
+
+
+def _set_threads(threads: Any) -> None:
+    """Set the number of torch threads: too many beside another busy process can be ten times slower than one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads != "auto" and (not isinstance(threads, int) or threads < 1):
+        raise CrystensError(f"threads must be a positive whole number or auto, got {threads!r}")
+    torch.set_num_threads(cores if threads == "auto" else threads)
+
+
+def _device(name: str) -> torch.device:
+    """Return the device of a name; auto is CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CrystensError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _quiet_libraries() -> None:
+    """Keep Lightning's notices of its own inside out of the output; its warnings stay."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+register()

@@ -1,0 +1,17 @@
+"""Train a model of crystals, sample it, and judge the samples.
+
+    python train.py                                             a small default, on any laptop
+    python train.py model=wgan trainer.max_epochs=200
+    python train.py -m model=gan,wgan,diffusion seed=1,2,3
+    python train.py experiment=paper_wgan data=cif_folder data.path=DIR
+    python train.py resume=RUN                                  continue an interrupted run
+    python train.py --cfg job                                   print every key that can be set
+"""
+
+from pathlib import Path
+
+from crystens.command_line import main
+from crystens.tasks import train
+
+if __name__ == "__main__":
+    main(train, Path(__file__).resolve().parent / "conf", "train")
