@@ -10,7 +10,6 @@ import difflib
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-class _one_line_errors:  # noqa: N801 (reads as a statement)
+class _one_line_errors:
     """Prints a CrystensError as one line and exits with status 1; lets everything else pass."""
 
     def __enter__(self) -> None:
@@ -127,14 +126,3 @@ class _one_line_errors:  # noqa: N801 (reads as a statement)
             sys.stdout.flush()
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
-
-
-def quiet_known_warnings() -> None:
-    """Turn off warnings of libraries that are about their own inside and that no user can act on."""
-    for text in (
-        ".*does not have many workers.*",
-        ".*is smaller than the logging interval.*",
-        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-    ):
-        warnings.filterwarnings("ignore", message=text)

@@ -4,6 +4,9 @@
                            the scaling and what they were sampled with (metadata), and the distributions of the training
                            data ("reference.*")
     images.part            the same file while it grows; an interrupted sampling goes on from its last whole chunk
+    cifs/000000.cif ...    the samples that could be decoded
+    crystals.csv           one row a sample, failed ones too
+    metrics.json, report.html
 
 The file is written by hand because the safetensors library writes a file at once, from memory: a header with the place
 of every tensor (known beforehand), then the bytes of one tensor after the other. The library reads it.
@@ -15,7 +18,8 @@ import json
 import logging
 import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,9 +30,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from crystens import __version__
+from crystens.cif import write_cif
+from crystens.decoding import DecodedCrystal, Decoder
 from crystens.encoding import NUM_CHANNELS, image_side
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
+from crystens.metrics.summary import Metrics, summarise, write_metrics
+from crystens.metrics.table import CrystalTable, image_rows
+from crystens.report import chosen_samples, write_report
 from crystens.scaling import Scaling
 
 log = logging.getLogger(__name__)
@@ -36,6 +45,8 @@ log = logging.getLogger(__name__)
 IMAGES = "images.safetensors"
 _PART = "images.part"
 _FLOAT = 4  # bytes
+_JUDGED_AT_ONCE = 64
+_IMAGES_SHOWN = 4
 
 
 class Sampler(Protocol):
@@ -108,7 +119,7 @@ def sample_to_file(
     if part.exists():
         done = min((part.stat().st_size - len(head)) // image_bytes, num_samples) // chunk_size * chunk_size
         log.info("going on after %d of %d samples", done, num_samples)
-    with part.open("r+b" if part.exists() else "w+b") as file, _progress() as progress:
+    with part.open("r+b" if part.exists() else "w+b") as file, progress_bar() as progress:
         file.write(head)
         file.truncate(len(head) + done * image_bytes)
         file.seek(0, os.SEEK_END)
@@ -141,11 +152,68 @@ def read_samples(path: Path) -> Samples:
                 raise CrystensError(f"{path} was not written by crystens: it does not say how its images are scaled")
             images = file.get_tensor("images")
             names = [name for name in file.keys() if name.startswith("reference.")]  # noqa: SIM118 (no mapping)
-            reference = Reference.from_tensors({name.removeprefix("reference."): file.get_tensor(name) for name in names})
+            reference = Reference.from_tensors(
+                {name.removeprefix("reference."): file.get_tensor(name) for name in names}
+            )
     except SafetensorError as error:
         raise CrystensError(f"{path} cannot be read as safetensors: {error}") from error
     told = json.loads(metadata["crystens"])
     return Samples(images, Scaling.from_dict(told["scaling"]), told["distance"], reference, told["about"])
+
+
+def judge_samples(samples: Samples, decoder: Decoder, folder: Path, statement: Iterable[str]) -> Metrics:
+    """Decode samples, write their CIFs, and judge them, chunk by chunk; return the metrics.
+
+    What an earlier judgement left in the folder is replaced.
+
+    Args:
+        samples: what to judge.
+        decoder: turns images into crystals.
+        folder: where the CIFs, crystals.csv, metrics.json and report.html go.
+        statement: sentences at the top of the report: where the samples come from and what that is worth.
+    """
+    cifs = folder / "cifs"
+    cifs.mkdir(parents=True, exist_ok=True)
+    for old in cifs.glob("[0-9]*.cif"):
+        old.unlink()
+    table = CrystalTable(folder / "crystals.csv")
+    table.keep(0)
+    with progress_bar() as progress:
+        for start in progress.track(range(0, len(samples.images), _JUDGED_AT_ONCE), description="decoding and judging"):
+            images = samples.images[start : start + _JUDGED_AT_ONCE]
+            decoded = decoder.decode(images, samples.scaling)
+            for index, item in enumerate(decoded, start):
+                if item.crystal is not None:
+                    (cifs / f"{index:06d}.cif").write_text(_cif(item))
+            table.append(image_rows(images, decoded, samples.scaling, samples.distance, start))
+    rows = table.rows()
+    about = {**samples.about, "decode": asdict(decoder)}
+    metrics = summarise(rows, samples.reference, about)
+    write_metrics(folder / "metrics.json", metrics)
+    chosen = chosen_samples(rows, seed=samples.about["seed"])
+    crystals = {}
+    for index in chosen:
+        (item,) = decoder.decode(samples.images[index : index + 1], samples.scaling)
+        if item.crystal is not None:
+            crystals[index] = item.crystal
+    write_report(
+        folder / "report.html",
+        metrics,
+        rows,
+        title=f"{len(rows)} crystals from {samples.about['model']}",
+        statement=statement,
+        reference=samples.reference,
+        crystals=crystals,
+        images={index: samples.images[index] for index in chosen[:_IMAGES_SHOWN]},
+    )
+    return metrics
+
+
+def _cif(decoded: DecodedCrystal) -> str:
+    """Return the CIF of a decoded image, with the space group that the image states in an item of its own."""
+    assert decoded.crystal is not None
+    stated = {"_crystens_generated_space_group_IT_number": float(decoded.generated_space_group or 0)}
+    return write_cif(decoded.symmetry or decoded.crystal, extra=stated)
 
 
 def _header(
@@ -172,7 +240,7 @@ def _starts_with(path: Path, head: bytes) -> bool:
         return file.read(len(head)) == head
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
     """Return a progress bar with counts and times."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crystens.callbacks.checkpoint_card import CheckpointCard
 from crystens.checkpoint import KEY, load_checkpoint
+from crystens.decoding import Decoder
 from crystens.encoding import image_side
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
-from crystens.samples import SampleFolder, judge, read_images_file, sample_images
+from crystens.samples import Samples, judge_samples, read_samples, sample_to_file
 from crystens.scaling import Scaling
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,11 @@ def train(cfg: DictConfig) -> Path:
     callbacks = [_build(part, f"callbacks.{name}") for name, part in cfg.callbacks.items() if part is not None]
     logger = _build(cfg.logger, "logger") if cfg.logger is not None else False
     trainer = _build(
-        cfg.trainer, "trainer", callbacks=[*callbacks, CheckpointCard(config)], logger=logger, default_root_dir=str(folder)
+        cfg.trainer,
+        "trainer",
+        callbacks=[*callbacks, CheckpointCard(config)],
+        logger=logger,
+        default_root_dir=str(folder),
     )
     checkpoint = folder / "checkpoints" / "last.ckpt" if cfg.resume else None
     if checkpoint is None:
@@ -114,14 +120,18 @@ def train(cfg: DictConfig) -> Path:
     # Checkpoints hold Python's random state and optimizer settings beside tensors; all are types of safe loading.
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
-        raise CrystensError(f"training was interrupted; `python train.py resume={folder}` goes on after the last checkpoint")
-    log.info("trained %d epochs, %d steps", trainer.current_epoch, trainer.global_step)
-    if cfg.num_samples > 0:
-        samples = SampleFolder.create(
-            folder / "samples", cfg.num_samples, data.scaling, data.distance, data.reference, seed=cfg.seed
+        raise CrystensError(
+            f"training was interrupted; `python train.py resume={folder}` goes on after the last checkpoint"
         )
-        sample_images(samples, model, chunk_size=64)
-        judge(samples, _build(cfg.decode, "decode"), about=_about(config, folder))
+    trained = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
+    log.info("trained %s", trained)
+    if cfg.num_samples > 0:
+        decoder = _build(cfg.decode, "decode")
+        about = {**_about(config), "trained": trained, "checkpoint": str(folder / "checkpoints" / "last.ckpt")}
+        samples = sample_to_file(
+            model, folder / "samples", cfg.num_samples, 64, cfg.seed, data.scaling, data.distance, data.reference, about
+        )
+        _judge(samples, decoder, folder / "samples")
     return folder
 
 
@@ -132,14 +142,15 @@ def sample(cfg: DictConfig) -> Path:
         CrystensError: if neither or both of `checkpoint` and `images` are given, or cannot be used.
     """
     if (cfg.checkpoint is None) == (cfg.images is None):
-        raise CrystensError("give either checkpoint=FILE, to sample it, or images=FILE, to decode images sampled before")
+        raise CrystensError(
+            "give either checkpoint=FILE, to sample it, or images=FILE, to decode images sampled before"
+        )
     _set_threads(cfg.threads)
     _quiet_libraries()
     out = Path(HydraConfig.get().runtime.output_dir)
     decoder = _build(cfg.decode, "decode")
     if cfg.images is not None:
-        samples = read_images_file(Path(cfg.images), out)
-        judge(samples, decoder, about={"images": str(cfg.images)})
+        _judge(read_samples(Path(cfg.images)), decoder, out)
         return out
     checkpoint = load_checkpoint(cfg.checkpoint)
     config = checkpoint[KEY]["config"]
@@ -148,20 +159,25 @@ def sample(cfg: DictConfig) -> Path:
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        raise CrystensError(f"{cfg.checkpoint} does not fit its model: {str(error).splitlines()[-1].strip()}") from error
+        raise CrystensError(
+            f"{cfg.checkpoint} does not fit its model: {str(error).splitlines()[-1].strip()}"
+        ) from error
     model.to(_device(cfg.device))
     representation = checkpoint[KEY]["representation"]
-    samples = SampleFolder.create(
+    trained = f"{checkpoint['epoch'] + 1} epochs, {checkpoint['global_step']} steps"
+    about = {**_about(config), "trained": trained, "checkpoint": str(cfg.checkpoint), "overrides": dict(cfg.model)}
+    samples = sample_to_file(
+        model,
         out,
         cfg.num_samples,
+        cfg.chunk_size,
+        cfg.seed,
         Scaling.from_dict(representation["scaling"]),
         representation["distance"],
         Reference.from_state_dict(checkpoint[KEY]["reference"]),
-        seed=cfg.seed,
+        about,
     )
-    sample_images(samples, model, chunk_size=cfg.chunk_size)
-    about = {**_about(config, Path(cfg.checkpoint)), "epoch": checkpoint["epoch"], "global_step": checkpoint["global_step"]}
-    judge(samples, decoder, about=about)
+    _judge(samples, decoder, out)
     return out
 
 
@@ -221,15 +237,29 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _about(config: dict[str, Any], source: Path) -> dict[str, Any]:
-    """Return what a report says of the model that was sampled."""
+def _about(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what metrics and reports say of the model that was sampled, from the resolved config of its training."""
     return {
-        "source": str(source),
-        "model": config["model"]["_target_"],
-        "data": config["data"]["source"]["_target_"],
+        "model": config["model"]["_target_"].rsplit(".", maxsplit=1)[-1],
+        "data": config["data"]["source"],
         "training_seed": config["seed"],
         "max_sites": config["max_sites"],
     }
+
+
+def _judge(samples: Samples, decoder: Decoder, folder: Path) -> None:
+    """Judge samples and log the line that matters, and where the report lies."""
+    about, reference = samples.about, samples.reference
+    statement = [
+        f"{len(samples.images)} samples of {about['model']}, trained for {about['trained']} on {reference.name} "
+        f"({reference.count} crystals; training seed {about['training_seed']}, sampling seed {about['seed']})."
+    ]
+    metrics = judge_samples(samples, decoder, folder, statement)
+    shown = ("decoded_rate", "structural_validity", "unique_formula_rate", "coordinate_variance", "ks_a", "ks_Z")
+    log.info(
+        "%s", ", ".join(f"{name} {metrics[name]['value']:.3g}" for name in shown if metrics[name]["value"] is not None)
+    )
+    log.info("report: %s", folder / "report.html")
 
 
 def _set_threads(threads: Any) -> None:
@@ -253,9 +283,17 @@ def _device(name: str) -> torch.device:
 
 
 def _quiet_libraries() -> None:
-    """Keep Lightning's notices of its own inside out of the output; its warnings stay."""
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "pytorch_lightning"):
+    """Keep what libraries say of their own inside, which no user can act on, out of the output."""
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",  # a batch is a slice of arrays
+        ".*is smaller than the logging interval.*",  # losses are averaged over the epoch anyway
+        ".*treespec, LeafSpec.*is deprecated.*",
+        ".*Checkpoint directory .* exists and is not empty.*",  # on resume it has to be
+        ".*No Pauling electronegativity.*",  # of noble gases, in prototypes
+    ):
+        warnings.filterwarnings("ignore", message=text)
 
 
 register()

@@ -9,14 +9,14 @@ PACKAGE = Path(__file__).parent.parent / "crystens"
 
 # From the bottom up; a module may import from lower layers and from its own.
 LAYERS = [
-    {"errors", "torchvision_schemas"},
+    {"errors", "torchvision_schemas", "checkpoint"},
     {"crystal"},
     {"symmetry", "encoding", "cif"},
     {"scaling"},
     {"decoding"},
     {"data", "networks", "metrics"},
     {"pictures", "report"},
-    {"models", "callbacks", "evaluate"},
+    {"models", "callbacks", "evaluate", "samples"},
     {"tasks"},
     {"command_line"},
 ]

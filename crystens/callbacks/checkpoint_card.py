@@ -20,7 +20,9 @@ class CheckpointCard(pl.Callback):
         """Keep the config."""
         self.config = config
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Add the entry "crystens" to a checkpoint that is about to be written."""
         data = trainer.datamodule
-        checkpoint[KEY] = card(self.config, data.representation, data.reference.state_dict())
+        checkpoint[KEY] = card(self.config, data.state_dict(), data.reference.state_dict())
