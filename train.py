@@ -1,11 +1,11 @@
 """Train a model of crystals, sample it, and judge the samples.
 
-    python train.py                                             a small default, on any laptop
-    python train.py model=wgan trainer.max_epochs=200
-    python train.py -m model=gan,wgan,diffusion seed=1,2,3
-    python train.py experiment=paper_wgan data=cif_folder data.path=DIR
-    python train.py resume=RUN                                  continue an interrupted run
-    python train.py --cfg job                                   print every key that can be set
+python train.py                                             a small default, on any laptop
+python train.py model=wgan trainer.max_epochs=200
+python train.py -m model=gan,wgan,diffusion seed=1,2,3
+python train.py experiment=paper_wgan data=cif_folder data.path=DIR
+python train.py resume=RUN                                  continue an interrupted run
+python train.py --cfg job                                   print every key that can be set
 """
 
 from pathlib import Path

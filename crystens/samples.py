@@ -212,7 +212,7 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, statement: I
 def _cif(decoded: DecodedCrystal) -> str:
     """Return the CIF of a decoded image, with the space group that the image states in an item of its own."""
     assert decoded.crystal is not None
-    stated = {"_crystens_generated_space_group_IT_number": float(decoded.generated_space_group or 0)}
+    stated = {"_crystens_generated_space_group_IT_number": decoded.generated_space_group or 0}
     return write_cif(decoded.symmetry or decoded.crystal, extra=stated)
 
 

@@ -44,10 +44,16 @@ class SampleStatistics(pl.Callback):
             return
         data = trainer.datamodule
         images = pl_module.sample(self.num_samples, torch.Generator().manual_seed(self.seed)).cpu()
-        for name, values in image_statistics(images, data.scaling, distance=data.distance).items():
-            pl_module.log(f"val/{name}", values[values.isfinite()].mean())
+        statistics = image_statistics(images, data.scaling, distance=data.distance)
+        found = {f"val/{name}": values[values.isfinite()].mean() for name, values in statistics.items()}
         decoded = self.decoder.decode(images, data.scaling)
-        pl_module.log("val/decoded_rate", sum(item.crystal is not None for item in decoded) / len(decoded))
-        reading = read_images(images, data.scaling, periodic=self.decoder.periodic)
-        distances = ks_statistics(reading_values(reading), data.reference)
-        pl_module.log("val/mean_ks", sum(distances.values()) / len(distances), prog_bar=True)
+        found["val/decoded_rate"] = torch.tensor(sum(item.crystal is not None for item in decoded) / len(decoded))
+        distances = ks_statistics(
+            reading_values(read_images(images, data.scaling, self.decoder.periodic)), data.reference
+        )
+        found["val/mean_ks"] = torch.tensor(sum(distances.values()) / len(distances))
+        # Not through `log` alone, which would write them under the number of batches instead of the number of steps.
+        for name, value in found.items():
+            pl_module.log(name, value.float(), logger=False, prog_bar=name == "val/mean_ks")
+        for logger in trainer.loggers:
+            logger.log_metrics({**found, "epoch": trainer.current_epoch}, step=trainer.global_step)
