@@ -1,0 +1,116 @@
+"""Tables in CDVAE's form: a CSV file, plain or gzipped, with a CIF text in each row.
+
+Columns: `cif`, and `material_id`, which is text even where it looks like a number; other columns are passed over. The
+benchmarks Perov-5, Carbon-24 and MP-20 are folders of three such tables, train, val and test.
+
+Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197),
+and the folder `data` of its public repository.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from crystens.data.cif import MAX_BYTES, read_cif
+from crystens.data.entries import SPLITS, Entry, Reject
+from crystens.data.limits import Limits
+from crystens.data.sources import existing
+from crystens.errors import CrystensError
+
+CSV_SUFFIXES = (".csv", ".csv.gz")
+_EXPECTED = "a .csv or .csv.gz file with the columns material_id and cif"
+_ADDRESS = "https://github.com/txie-93/cdvae/tree/main/data"
+
+
+class CsvTable:
+    """Source: one table.
+
+    Args:
+        path: the file; None if the user gave none, which `read` reports.
+        split: the split that its rows belong to, if that is known.
+    """
+
+    def __init__(self, path: str | Path | None, split: str | None = None) -> None:
+        """Keep the path; nothing is opened before `read`."""
+        self.path = path
+        self.split = split
+
+    def __str__(self) -> str:
+        """Return what is read, for messages."""
+        return f"table {self.path}"
+
+    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield each row; a row without an id is called by its number, counted from 1.
+
+        Raises:
+            CrystensError: if there is no such file or it has no column `cif`.
+        """
+        path = existing(self.path, _EXPECTED)
+        if not path.is_file():
+            raise CrystensError(f"{path} is not a file; give {_EXPECTED}")
+        csv.field_size_limit(MAX_BYTES)
+        number = 0
+        try:
+            with _opened(path) as text:
+                reader = csv.DictReader(text)
+                if "cif" not in (reader.fieldnames or ()):
+                    columns = ", ".join(reader.fieldnames or ()) or "none"
+                    raise CrystensError(f"{path} has no column cif (its columns: {columns[:200]}); give {_EXPECTED}")
+                for number, row in enumerate(reader, start=1):
+                    yield from self._row(path.name, row.get("material_id") or f"row {number}", row["cif"], limits)
+        except (OSError, EOFError, zlib.error, csv.Error) as error:
+            yield Reject(path.name, "", f"cannot read the table: {error} after row {number}", "fetch the file again")
+
+    def _row(self, file: str, name: str, text: str | None, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield what the CIF text of one row holds."""
+        items = read_cif(text or "", file, limits)
+        for item in items:
+            item = replace(item, entry=name if len(items) == 1 else f"{name}/{item.entry}")
+            yield replace(item, split=self.split) if isinstance(item, Entry) else item
+
+
+class CdvaeSplits:
+    """Source: a folder with train, val and test tables, whose splits are kept.
+
+    Args:
+        path: the folder; None if the user gave none, which `read` reports.
+        name: name of the folder in CDVAE's repository, for messages.
+    """
+
+    def __init__(self, path: str | Path | None, name: str) -> None:
+        """Keep path and name; nothing is opened before `read`."""
+        self.path = path
+        self.name = name
+
+    def __str__(self) -> str:
+        """Return what is read, for messages."""
+        return f"{self.name} of {self.path}"
+
+    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield the rows of the three tables.
+
+        Raises:
+            CrystensError: if one of the tables is not there.
+        """
+        expected = (
+            f"the folder with train.csv, val.csv and test.csv (or .csv.gz) of {self.name}; they can be downloaded from "
+            f"{_ADDRESS}/{self.name}"
+        )
+        folder = existing(self.path, expected)
+        for split in SPLITS:
+            found = [folder / f"{split}{suffix}" for suffix in CSV_SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+            if not found:
+                raise CrystensError(f"no {split}.csv or {split}.csv.gz in {folder}; give {expected}")
+            yield from CsvTable(found[0], split).read(limits)
+
+
+def _opened(path: Path) -> io.TextIOWrapper:
+    """Return the text of a table; a byte order mark is dropped, bytes that are no UTF-8 become marks."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    return io.TextIOWrapper(opener(path, "rb"), encoding="utf-8-sig", errors="replace", newline="")

@@ -1,0 +1,65 @@
+"""What a source gives: entries that can be used, and rejects that cannot, each with its reason.
+
+A reason begins with what is wrong in words that do not depend on the entry; details follow a colon. The first part is
+the reject's category, by which summaries count: "cell length must be > 0: _cell_length_a is 0".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crystens.crystal import Crystal
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One crystal that can be used.
+
+    Attributes:
+        file: the file it was read from, as a person would look for it; members of an archive as `archive/member`.
+        entry: which one in that file: name of the data block, id in a table, number of a line.
+        crystal: the crystal.
+        split: "train", "val" or "test" where the source gives splits, otherwise None.
+    """
+
+    file: str
+    entry: str
+    crystal: Crystal
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One input that is set aside.
+
+    Attributes:
+        file: as in `Entry`.
+        entry: as in `Entry`; empty if the file as a whole is meant.
+        reason: what is wrong, `category: details`.
+        advice: what a person can do about it.
+    """
+
+    file: str
+    entry: str
+    reason: str
+    advice: str
+
+    @property
+    def category(self) -> str:
+        """The part of the reason that does not depend on the entry."""
+        return self.reason.split(": ", maxsplit=1)[0]
+
+
+class Unusable(Exception):
+    """Raised where an input turns out to be unusable, caught where its file and entry are known.
+
+    Never leaves `crystens.data`: it becomes a `Reject`.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        """Keep the reason (`category: details`) and the advice."""
+        super().__init__(reason)
+        self.reason = reason
+        self.advice = advice

@@ -1,0 +1,154 @@
+"""What counts as a usable crystal, whatever file it comes from.
+
+`Limits.crystal` is the one place where raw numbers become a `Crystal`: it checks cell, sites, and distances, and finds
+the space group again, because the number that a file states is often that of another setting or simply wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import moyopy
+import numpy as np
+from pymatgen.core import Element, Lattice
+
+from crystens.crystal import Crystal, check_cell, wrap
+from crystens.data.entries import Unusable
+from crystens.errors import CrystensError
+from crystens.symmetry import SymmetryError, space_group_number
+
+_ROWS_AT_ONCE = 256  # rows of the distance matrix, so that a cell of thousands of sites does not fill the memory
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on crystals; the names are those of the options under `data.limits`.
+
+    Attributes:
+        max_sites: most sites in the cell as given; None for no bound.
+        min_distance: two sites nearer than this, over periodic images, are an error of the file; angstrom. The
+            shortest bond there is, H-H, measures 0.74.
+        max_length: longest cell length, angstrom.
+        max_volume_per_site: largest cell volume for each site, cubic angstrom; gas-like cells reach about 1,500.
+        merge_distance: symmetry images of one site that are nearer than this are one site on a symmetry element whose
+            coordinates were rounded in the file; angstrom.
+        symprec: tolerance with which the space group is found again, angstrom.
+    """
+
+    max_sites: int | None = None
+    min_distance: float = 0.5
+    max_length: float = 1000.0
+    max_volume_per_site: float = 2000.0
+    merge_distance: float = 0.05
+    symprec: float = 0.01
+
+    def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
+        """Raise `Unusable` unless lengths (3,), angstrom, and angles (3,), degrees, form a cell within bounds."""
+        try:
+            check_cell(lengths, angles)
+        except CrystensError as error:
+            raise Unusable(f"impossible cell: {error}", "correct the cell in the file") from error
+        if lengths.min() < self.min_distance:
+            raise Unusable(
+                f"two atoms closer than any bond: an atom and its own image are {lengths.min():g} angstrom apart",
+                "check the cell lengths; they are in angstrom",
+            )
+        if lengths.max() > self.max_length:
+            raise Unusable(
+                f"cell length out of range: {lengths.max():g} angstrom is above {self.max_length:g}",
+                "check the unit (angstrom); raise data.limits.max_length if the cell is right",
+            )
+
+    def check_count(self, count: int) -> None:
+        """Raise `Unusable` if a cell has no sites or more than `max_sites`."""
+        if count == 0:
+            raise Unusable("no atoms in the cell", "give at least one atom")
+        if self.max_sites is not None and count > self.max_sites:
+            raise Unusable(
+                f"more than {self.max_sites} atoms in the cell: {count}",
+                "raise max_sites (the image grows with it), or use a primitive cell",
+            )
+
+    def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
+        """Return the crystal of raw numbers with its space group found again.
+
+        Args:
+            lengths: a, b, c, shape (3,), angstrom.
+            angles: alpha, beta, gamma, shape (3,), degrees.
+            numbers: atomic numbers, shape (N,).
+            coordinates: fractional, shape (N, 3); any cell.
+
+        Raises:
+            Unusable: with the reason why this is no crystal that can be used.
+        """
+        self.check_cell(lengths, angles)
+        self.check_count(len(numbers))
+        if not np.isfinite(coordinates).all():
+            raise Unusable("coordinate is not a finite number", "correct the coordinates in the file")
+        coordinates = wrap(coordinates)
+        matrix = Lattice.from_parameters(*lengths, *angles).matrix
+        volume = abs(np.linalg.det(matrix)) / len(numbers)
+        if volume > self.max_volume_per_site:
+            raise Unusable(
+                f"volume per atom out of range: {volume:.0f} cubic angstrom is above {self.max_volume_per_site:g}",
+                "check that no atoms are missing; raise data.limits.max_volume_per_site if the cell is right",
+            )
+        self._check_distances(matrix, numbers, coordinates)
+        try:
+            space_group = space_group_number(lengths, angles, numbers, coordinates, self.symprec)
+        except SymmetryError as error:
+            raise Unusable(
+                f"no space group found: {error}", "look at the structure, or change data.limits.symprec"
+            ) from error
+        try:
+            return Crystal(lengths, angles, space_group, numbers, coordinates)
+        except CrystensError as error:
+            raise Unusable(f"not a crystal: {error}", "correct the file") from error
+
+    def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
+        """Raise `Unusable` if two sites, or a site and its own image, are nearer than `min_distance`."""
+        transform = np.eye(3)
+        spacings = _plane_spacings(matrix)
+        if spacings.min() <= 2 * self.min_distance:
+            reduced = moyopy.minkowski_reduce(matrix.tolist())
+            matrix, transform = np.array(reduced[0]), np.array(reduced[1], dtype=np.float64)
+            spacings = _plane_spacings(matrix)
+            shortest = np.linalg.norm(matrix, axis=1).min()
+            if shortest < self.min_distance:
+                raise Unusable(
+                    f"two atoms closer than any bond: an atom and its own image are {shortest:.3f} angstrom apart",
+                    "check the cell lengths and angles",
+                )
+        # A difference rounded into [-1/2, 1/2] is at least as short along each axis as any other image. Planes further
+        # apart than twice the bound leave no second image to look at.
+        reach = 0 if spacings.min() > 2 * self.min_distance else 2
+        shifts = np.array(list(itertools.product(range(-reach, reach + 1), repeat=3)))
+        places = coordinates @ np.linalg.inv(transform).T
+        for start in range(0, len(places), _ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(places)))
+            steps = places[rows, None] - places[None]
+            steps -= np.round(steps)
+            shortest = np.full(steps.shape[:2], np.inf)
+            for shift in shifts:
+                vectors = (steps + shift) @ matrix
+                shortest = np.minimum(shortest, np.einsum("ijk,ijk->ij", vectors, vectors))
+            shortest[np.arange(len(rows)), rows] = np.inf
+            if shortest.min() < self.min_distance**2:
+                first, second = np.unravel_index(shortest.argmin(), shortest.shape)
+                raise self._too_near(start + int(first), int(second), numbers, float(np.sqrt(shortest.min())))
+
+    def _too_near(self, first: int, second: int, numbers: np.ndarray, distance: float) -> Unusable:
+        """Return the refusal of two sites that are too near."""
+        names = [f"{Element.from_Z(int(numbers[i])).symbol} (site {i})" for i in sorted((first, second))]
+        which = "two atoms at the same position" if distance < 1e-3 else "two atoms closer than any bond"
+        return Unusable(
+            f"{which}: {' and '.join(names)} are {distance:.3f} angstrom apart, nearer than {self.min_distance:g}",
+            "remove the double atom (a file must not list what its symmetry operations make), or lower "
+            "data.limits.min_distance",
+        )
+
+
+def _plane_spacings(matrix: np.ndarray) -> np.ndarray:
+    """Return the distances (3,) of the lattice planes along a, b, c of cell vectors as rows (3, 3), angstrom."""
+    return 1.0 / np.linalg.norm(np.linalg.inv(matrix), axis=0)

@@ -1,0 +1,69 @@
+"""The Materials Project structures that the 3DSC database ships, with given splits.
+
+A folder with `cifs.tar.gz` (or the folder `cifs`), one `<id>.cif` for each structure, and `splits.json`, which lists
+the ids of train, val and test.
+
+Source: Sommer et al., 3DSC - a dataset of superconductors including crystal structures, Sci. Data 2023, 10, 816; Jain
+et al., The Materials Project, APL Materials 2013, 1, 011002. Licence CC BY 4.0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from crystens.data.cif_folder import CifFolder
+from crystens.data.entries import SPLITS, Entry, Reject
+from crystens.data.limits import Limits
+from crystens.data.sources import existing
+from crystens.errors import CrystensError
+
+_EXPECTED = "the folder with cifs.tar.gz (or a folder cifs) and splits.json"
+
+
+class Mp3dsc:
+    """Source: the CIFs of the folder, with their splits.
+
+    Args:
+        path: the folder; None if the user gave none, which `read` reports.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        """Keep the path; nothing is opened before `read`."""
+        self.path = path
+
+    def __str__(self) -> str:
+        """Return what is read, for messages."""
+        return f"mp_3dsc of {self.path}"
+
+    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield each structure under its id; one that no split lists is a reject.
+
+        Raises:
+            CrystensError: if one of the files is missing or `splits.json` is not as expected.
+        """
+        folder = existing(self.path, _EXPECTED)
+        cifs = [folder / name for name in ("cifs.tar.gz", "cifs") if (folder / name).exists()]
+        if not cifs:
+            raise CrystensError(f"neither cifs.tar.gz nor cifs in {folder}; give {_EXPECTED}")
+        splits = _splits(folder / "splits.json")
+        for item in CifFolder(cifs[0]).read(limits):
+            name = PurePosixPath(item.file).name.split(".cif")[0]
+            if isinstance(item, Reject):
+                yield replace(item, entry=name)
+            elif name in splits:
+                yield replace(item, entry=name, split=splits[name])
+            else:
+                yield Reject(item.file, name, "in no split", "add its id to splits.json")
+
+
+def _splits(path: Path) -> dict[str, str]:
+    """Return the split of each id."""
+    expected = "a JSON object with the lists train, val and test"
+    try:
+        listed = json.loads(existing(path, f"splits.json, {expected}").read_text(encoding="utf-8"))
+        return {name: split for split in SPLITS for name in listed[split]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CrystensError(f"{path} is not {expected}: {error!r}") from error

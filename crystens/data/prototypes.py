@@ -1,0 +1,58 @@
+"""The crystal structures that pymatgen ships: 288 prototypes of the AFLOW library, of 1 to some 400 sites.
+
+Source: Mehl et al., The AFLOW Library of Crystallographic Prototypes: Part 1, Comput. Mater. Sci. 2017, 136, S1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from crystens.data.entries import Entry, Reject, Unusable
+from crystens.data.limits import Limits
+from crystens.errors import CrystensError
+
+
+class Prototypes:
+    """Source: pymatgen's AFLOW prototypes, in pymatgen's order.
+
+    Args:
+        path: must be None: a path given beside this source would otherwise be passed over without a word.
+
+    Raises:
+        CrystensError: if there is a path.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        """Check that no path was given."""
+        if path is not None:
+            raise CrystensError(
+                f"data=prototypes reads no path, but data.path={path}; choose data=cif_folder, csv, "
+                "crystal_dictionary, perov_5, carbon_24, mp_20 or mp_3dsc as well"
+            )
+
+    def __str__(self) -> str:
+        """Return what is read, for messages."""
+        return "AFLOW prototypes of pymatgen"
+
+    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield each prototype under its AFLOW label."""
+        # Takes seconds to import, and only this source needs it.
+        from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+
+        for prototype in AFLOW_PROTOTYPE_LIBRARY:
+            structure, name = prototype["snl"].structure, prototype["tags"]["aflow"]
+            try:
+                if not structure.is_ordered:
+                    raise Unusable("partial occupancy (disordered structure)", "none: this prototype cannot be encoded")
+                numbers = np.array([site.specie.Z for site in structure])
+                lattice = structure.lattice
+                crystal = limits.crystal(
+                    np.array(lattice.abc), np.array(lattice.angles), numbers, structure.frac_coords
+                )
+            except Unusable as error:
+                yield Reject(str(self), name, error.reason, error.advice)
+            else:
+                yield Entry(str(self), name, crystal)

@@ -1,0 +1,1 @@
+"""Models: losses and optimizers around injected networks, one LightningModule each."""

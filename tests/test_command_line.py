@@ -1,0 +1,63 @@
+"""train.py and sample.py as a person calls them: mistakes are one line and no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crystens import tasks  # noqa: F401  (registers schemas and resolvers)
+from crystens.command_line import check_overrides
+from crystens.errors import CrystensError
+
+REPOSITORY = Path(__file__).parent.parent
+CONF = REPOSITORY / "conf"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.max_epoch=3", r"no config key 'trainer.max_epoch' \(did you mean 'trainer.max_epochs'\?\)"),
+        ("seeed=1", r"no config key 'seeed' \(did you mean 'seed'\?\)"),
+        ("model=wgam", r"there is no model=wgam \(did you mean 'wgan'\?\); choices: .*diffusion.*wgan"),
+        ("model=wgan,diffusin", r"there is no model=diffusin \(did you mean 'diffusion'\?\)"),
+        ("max_sites=many", "max_sites"),
+        ("=3", "cannot read the command line"),
+    ],
+)
+def test_a_misspelt_override_is_answered_with_the_nearest_name(override: str, message: str) -> None:
+    with pytest.raises(CrystensError, match=message) as caught:
+        check_overrides([override], CONF, "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_good_overrides_and_sweeps_pass() -> None:
+    check_overrides(["model=gan,wgan", "seed=range(3)", "data=cif_folder", "data.path=x"], CONF, "train")
+    check_overrides(["checkpoint=a.ckpt", "decode.atom_clusters=2,3,auto", "+model.sampling_steps=5"], CONF, "sample")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train.py", ["modle=wgan"], "did you mean 'model'"),
+        ("train.py", ["data=cif_folder", "data.path=/nowhere"], "/nowhere does not exist"),
+        ("train.py", ["data=cif_folder", "data.path=EMPTY"], "EMPTY"),
+        ("sample.py", [], "give either checkpoint=FILE"),
+        ("sample.py", ["checkpoint=/nowhere.ckpt"], "no checkpoint at /nowhere.ckpt"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_status_1(tmp_path: Path, script, arguments, message) -> None:
+    (tmp_path / "EMPTY").mkdir()
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / script), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line]) == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -1,0 +1,186 @@
+"""The entry points, from composed configs: train, stop, resume, sample, judge."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from crystens import tasks
+from crystens.checkpoint import KEY, load_checkpoint
+from crystens.errors import CrystensError
+from crystens.samples import read_samples
+
+CONF = Path(__file__).parent.parent / "conf"
+
+# Narrow networks at 32 px on few crystals: seconds, not quality.
+SMALL = {
+    "gan": ["model.generator.width=8", "model.discriminator.width=8"],
+    "wgan": ["model.generator.width=8", "model.critic.width=8", "model.critic_steps=2"],
+    "diffusion": ["model.unets.0.dim=8", "model.unets.1.dim=8", "model.sampling_steps=2"],
+}
+LOSSES = {
+    "gan": ["train/generator_loss", "train/discriminator_loss"],
+    "wgan": ["train/generator_loss", "train/critic_loss"],
+    "diffusion": ["train/unet1_loss", "train/unet2_loss"],
+}
+MODELS = list(SMALL)
+
+
+def config(folder: Path, model: str, *overrides: str) -> DictConfig:
+    """Return a config of train.py as the command line would compose it."""
+    lines = [
+        f"model={model}",
+        *SMALL[model],
+        f"run_folder={folder}",
+        "max_sites=20",
+        "data.batch_size=16",
+        "data.split_fractions=[0.2,0.4,0.4]",
+        "trainer.max_epochs=4",
+        "trainer.accelerator=cpu",
+        "+trainer.enable_progress_bar=false",
+        "callbacks.progress_bar=null",
+        "trainer.enable_model_summary=false",
+        "callbacks.sample_statistics.every_n_epochs=2",
+        "callbacks.sample_statistics.num_samples=4",
+        "threads=1",
+        "num_samples=0",
+        *overrides,
+    ]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=lines)
+
+
+def losses(folder: Path, model: str) -> dict[str, list[float]]:
+    """Return the losses of every epoch from the csv logger's files of a run and of its resumptions."""
+    found: dict[str, dict[int, float]] = {name: {} for name in LOSSES[model]}
+    for path in sorted(folder.glob("csv/version_*/metrics.csv")):
+        for row in csv.DictReader(path.open()):
+            for name, values in found.items():
+                if row.get(f"{name}_epoch"):
+                    values[round(float(row["epoch"]))] = float(row[f"{name}_epoch"])
+    return {name: [values[epoch] for epoch in sorted(values)] for name, values in found.items()}
+
+
+class Stop(pl.Callback):
+    """Breaks a run off in the middle of an epoch, as a kill does: nothing more is written."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Raise in the third epoch."""
+        if trainer.current_epoch == 2 and not trainer.is_last_batch:
+            raise KeyError("stopped")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_broken_off_and_resumed_has_the_losses_of_an_uninterrupted_one(tmp_path: Path, model: str) -> None:
+    tasks.train(config(tmp_path / "whole", model))
+    with pytest.raises(KeyError):
+        tasks.train(config(tmp_path / "broken", model, "+callbacks.stop={_target_:test_train.Stop}"))
+    resumed = config(tmp_path / "broken", model, f"resume={tmp_path / 'broken'}")
+    path = tmp_path / "broken" / "config.yaml"
+    path.write_text(path.read_text().replace("_target_: test_train.Stop", "_target_: pytorch_lightning.Callback"))
+    tasks.train(resumed)
+    whole, broken = losses(tmp_path / "whole", model), losses(tmp_path / "broken", model)
+    assert whole == broken
+    assert all(len(values) >= 2 for values in whole.values())
+    states = [
+        load_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt")["state_dict"] for run in ("whole", "broken")
+    ]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_ends_with_judged_samples(tmp_path: Path, model: str) -> None:
+    folder = tasks.train(config(tmp_path / "run", model, "trainer.max_epochs=1", "num_samples=6"))
+    samples = folder / "samples"
+    metrics = json.loads((samples / "metrics.json").read_text())
+    for name in ("cell_length_variance", "coordinate_agreement", "decoded_rate", "structural_validity", "ks_a"):
+        assert set(metrics[name]) >= {"value", "unit", "description", "count"}
+    rows = list(csv.DictReader((samples / "crystals.csv").open()))
+    assert len(rows) == 6
+    assert len(list((samples / "cifs").glob("*.cif"))) == sum(row["status"] == "ok" for row in rows)
+    assert "<html" in (samples / "report.html").read_text()
+    assert (folder / "rejected.csv").read_text().startswith("file,entry,reason,advice")
+    checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert checkpoint[KEY]["config"]["model"]["_target_"].startswith("crystens.models.")
+    images = read_samples(samples / "images.safetensors").images
+    assert images.shape == (6, 4, 32, 32)
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def test_two_runs_with_one_seed_are_the_same_bit_for_bit(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        tasks.train(config(tmp_path / name, "wgan", "num_samples=4", "seed=3"))
+    assert losses(tmp_path / "one", "wgan") == losses(tmp_path / "two", "wgan")
+    one, two = (read_samples(tmp_path / name / "samples" / "images.safetensors").images for name in ("one", "two"))
+    assert torch.equal(one, two)
+
+
+class Poison(pl.Callback):
+    """Makes the generator's weights NaN after the first epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put one NaN in."""
+        next(pl_module.generator.parameters()).data.fill_(math.nan)
+
+
+def test_a_nan_loss_stops_the_run_and_says_what_to_look_at(tmp_path: Path) -> None:
+    with pytest.raises(CrystensError, match=r"became NaN or infinite by step \d+ .*learning rate"):
+        tasks.train(config(tmp_path, "gan", "+callbacks.poison={_target_:test_train.Poison}"))
+
+
+def test_resuming_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CrystensError, match="is no run folder"):
+        tasks.train(config(tmp_path, "gan", f"resume={tmp_path}"))
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(CrystensError, match=r"no checkpoints/last.ckpt yet"):
+        tasks.train(config(tmp_path, "gan", f"resume={tmp_path}"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no checkpoint at"),
+        (b"not a checkpoint", "cannot be read as a checkpoint"),
+        ({"state_dict": {}}, "was not written by crystens"),
+        ({KEY: {"format": 999, "version": "9.9"}}, r"checkpoint format 999 \(crystens 9.9\)"),
+    ],
+)
+def test_a_wrong_checkpoint_is_refused_in_one_line(tmp_path: Path, content, message: str) -> None:
+    path = tmp_path / "some.ckpt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(CrystensError, match=message) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_key_in_an_experiment_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CrystensError, match=r"cannot build trainer from its config.*max_epoch"):
+        tasks.train(config(tmp_path, "gan", "+trainer.max_epoch=3"))
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes(path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=[f"experiment={path.stem}", "run_folder=x", "data.path=y"])
+    assert tasks._plain(cfg)["image_side"] == 64
+
+
+@pytest.mark.parametrize("group", ["data", "logger", "model", "scaling", "decode"])
+def test_every_choice_of_a_group_composes(group: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for path in sorted((CONF / group).glob("[a-z]*.yaml")):
+            cfg = compose("train", overrides=[f"{group}={path.stem}", "run_folder=x"])
+            assert tasks._plain(cfg)[group]["_target_"]
