@@ -49,6 +49,6 @@ class FiniteLosses(pl.Callback):
             raise CrystensError(
                 f"{' and '.join(bad)} became NaN or infinite by step {trainer.global_step} (epoch "
                 f"{trainer.current_epoch}). Look at the curve of that loss before it; common causes are a learning "
-                "rate that is too high (model.*_optimizer.lr), 16-bit precision (trainer.precision=32-true) and gradients "
+                "rate that is too high (model.*_optimizer.lr), 16-bit precision (trainer.precision) and gradients "
                 "without clipping. The checkpoints written before this step are intact"
             )

@@ -1,0 +1,173 @@
+"""Distributions of real and generated crystals, and how far apart they are (the paper's Figs. 4-6).
+
+Compared are the eight `QUANTITIES`: a, b, c (angstrom), alpha, beta, gamma (degree), the space group number, each with
+one value a crystal, and the atomic number Z with one value a site. The distance is the two-sample Kolmogorov-Smirnov
+statistic: the largest gap of the two cumulative distributions, 0 for the same and 1 for disjoint ones. It has no
+parameter and needs no bins.
+
+A `Reference` keeps every real value, so that it can travel with a trained model and nothing has to be read again.
+
+Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 4, Figs. 4-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pymatgen.core import Composition, Element
+from scipy.stats import ks_2samp
+from torch import Tensor
+
+from crystens.crystal import MAX_ATOMIC_NUMBER, CrystalBatch
+from crystens.decoding import ImageReading
+from crystens.errors import CrystensError
+
+QUANTITIES = ("a", "b", "c", "alpha", "beta", "gamma", "space_group", "Z")
+
+_TEXTS = ("formulas", "name", "split")
+
+# Values are compared to this many decimals (0.001 angstrom or degree): where all real angles are 90, one that came back
+# from an image as 90.000004 must not count as different.
+_DECIMALS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The real crystals that samples are compared with.
+
+    Attributes:
+        values: for each of the `QUANTITIES` a float32 array of all values: (crystals,), for Z (sites,).
+        formulas: the reduced formulas, sorted, each once.
+        name: what the crystals are, for people.
+        split: which part of the data they are, "train" unless said otherwise.
+        count: number of crystals.
+    """
+
+    values: dict[str, np.ndarray]
+    formulas: tuple[str, ...]
+    name: str
+    split: str
+    count: int
+
+    def __post_init__(self) -> None:
+        """Check that every quantity is there."""
+        if set(self.values) != set(QUANTITIES):
+            raise CrystensError(f"a reference needs values of {', '.join(QUANTITIES)}; got {', '.join(self.values)}")
+
+    @classmethod
+    def from_crystals(cls, crystals: CrystalBatch, name: str, split: str = "train") -> Reference:
+        """Return the reference of real crystals.
+
+        Raises:
+            CrystensError: if there are none.
+        """
+        if len(crystals) == 0:
+            raise CrystensError(f"the {split} split of {name} is empty: there is nothing to compare samples with")
+        columns = torch.cat([crystals.lengths, crystals.angles, crystals.space_groups[:, None].float()], dim=1)
+        values = dict(zip(QUANTITIES, columns.T.float().numpy(force=True).copy(), strict=False))
+        values["Z"] = crystals.numbers[crystals.site_mask].float().numpy(force=True)
+        return cls(values, _formulas(crystals), name, split, len(crystals))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the reference as tensors and plain values, for a checkpoint."""
+        values = {name: torch.from_numpy(array) for name, array in self.values.items()}
+        return {
+            "values": values,
+            "formulas": list(self.formulas),
+            "name": self.name,
+            "split": self.split,
+            "count": self.count,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Reference:
+        """Return the reference that `state_dict` wrote."""
+        values = {name: tensor.numpy(force=True) for name, tensor in state["values"].items()}
+        return cls(values, tuple(state["formulas"]), state["name"], state["split"], state["count"])
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the reference as a flat dictionary of tensors, texts as UTF-8 bytes, for a safetensors file.
+
+        Ordered from the widest type to bytes, so that tensors written one behind the other stay aligned.
+        """
+        texts = {"formulas": "\n".join(self.formulas), "name": self.name, "split": self.split}
+        return {
+            "count": torch.tensor(self.count),
+            **{name: torch.from_numpy(array) for name, array in self.values.items()},
+            **{name: torch.tensor(list(text.encode()), dtype=torch.uint8) for name, text in texts.items()},
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Reference:
+        """Return the reference that `to_tensors` wrote."""
+        formulas, name, split = (bytes(tensors[key].tolist()).decode() for key in _TEXTS)
+        values = {key: tensors[key].numpy(force=True) for key in QUANTITIES}
+        return cls(values, tuple(formulas.split("\n")), name, split, int(tensors["count"]))
+
+
+def ks_statistics(values: Mapping[str, np.ndarray], reference: Reference) -> dict[str, float]:
+    """Return the Kolmogorov-Smirnov statistic of each quantity: names "ks_a" to "ks_Z", values 0-1.
+
+    Args:
+        values: generated values of each of the `QUANTITIES`, any number each. Values that are not finite are left out;
+            whoever reports the result reports the number of values beside it (`finite_counts`).
+        reference: the real values.
+
+    A quantity without a single finite value has statistic 1: nothing generated is as far away as it gets.
+    """
+    return {f"ks_{name}": _ks_statistic(_finite(values[name]), reference.values[name]) for name in QUANTITIES}
+
+
+def finite_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return how many values of each quantity are finite: names as in `ks_statistics`."""
+    return {f"ks_{name}": len(_finite(values[name])) for name in QUANTITIES}
+
+
+def reading_values(reading: ImageReading) -> dict[str, np.ndarray]:
+    """Return the generated values of the `QUANTITIES` in images that hold a site, before any clustering.
+
+    Space groups and atomic numbers are rounded and limited to 1-230 and 1-118.
+    """
+    held = reading.counts > 0
+    cells = reading.cells[held].numpy(force=True)
+    values = dict(zip(QUANTITIES, cells.T, strict=False))
+    values["space_group"] = np.clip(np.rint(values["space_group"]), 1, 230)
+    mask = torch.arange(reading.numbers.shape[1], device=reading.counts.device) < reading.counts[:, None]
+    values["Z"] = np.clip(np.rint(reading.numbers[mask].numpy(force=True)), 1, MAX_ATOMIC_NUMBER)
+    return values
+
+
+def _ks_statistic(generated: np.ndarray, real: np.ndarray) -> float:
+    """Return the Kolmogorov-Smirnov statistic of two samples."""
+    if len(generated) == 0:
+        return 1.0
+    # The asymptotic method only spares the time of an exact p-value, which is not used.
+    real = real.astype(np.float64)
+    return float(ks_2samp(generated.round(_DECIMALS), real.round(_DECIMALS), method="asymp").statistic)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Return the finite values of an array."""
+    values = np.asarray(values, dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def _formulas(crystals: CrystalBatch) -> tuple[str, ...]:
+    """Return the reduced formulas of crystals, sorted, each once; compositions are reduced before they are named."""
+    numbers = crystals.numbers.numpy(force=True)
+    amounts = np.zeros((len(numbers), MAX_ATOMIC_NUMBER + 1), dtype=np.int64)
+    np.add.at(amounts, (np.arange(len(numbers))[:, None], numbers), 1)
+    amounts[:, 0] = 0
+    amounts //= np.gcd.reduce(amounts, axis=1, keepdims=True)
+    distinct = np.unique(amounts, axis=0)
+    return tuple(sorted({_formula(row) for row in distinct}))
+
+
+def _formula(amounts: np.ndarray) -> str:
+    """Return the reduced formula of amounts (119,) by atomic number."""
+    present = np.flatnonzero(amounts)
+    return Composition({Element.from_Z(int(z)).symbol: int(amounts[z]) for z in present}).reduced_formula

@@ -1,0 +1,148 @@
+"""How well an image agrees with itself: the statistics of the paper's Tables 1 and 2.
+
+A CrysTens image says everything several times: each cell value 8A times (A sites), each value of a site 8 times, each
+coordinate once more by every other site's difference to it, each distance twice. A perfect image says the same each
+time, and every statistic here is 0. They are measured on the scaled image as the network gave it, which is read and
+never changed, and before anything is clustered:
+
+- variances: population variance of the copies of one value;
+- coordinate agreement: |own coordinate - mean of the votes|, where the own coordinate is the mean of its 8 copies, and
+  site j votes for site i by x_j + d_ij with the antisymmetrised difference block d (the vote of i on itself is its own
+  coordinate and counts once among A). Fractional; mean over sites and axes;
+- pairwise agreement: sum over ordered pairs i != j of |distance block, made symmetric, - distance of the decoded
+  coordinates|, divided by A. The decoded coordinates are the mean votes.
+
+Nothing is periodic here: a coordinate of 0.99 and one of 0.01 disagree by 0.98, as in the paper.
+
+Source: Alverson et al., "Generative adversarial networks and diffusion models in material discovery", Digital
+Discovery 2024, 3, 62, Sec. 4, Tables 1 and 2. Differs from the paper: all three coordinates count in the variance (the
+public code leaves z out); each vote counts once in the agreement, which is a mean over sites and not that mean divided
+by A again.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crystens.crystal import CrystalBatch
+from crystens.decoding import ImageReading, attribute_copies, count_sites, read_images
+from crystens.encoding import CELL_ROWS, HEADER, pair_distances
+from crystens.scaling import Scaling
+
+STATISTICS = (
+    "cell_length_variance",
+    "cell_angle_variance",
+    "space_group_variance",
+    "coordinate_variance",
+    "coordinate_agreement",
+    "pairwise_agreement",
+)
+
+# Images measured at a time: in float64 with their intermediates, 64 images of side 64 take some 50 MB.
+_CHUNK = 64
+
+
+def image_statistics(
+    images: Tensor, scaling: Scaling, counts: Tensor | None = None, distance: str = "fractional"
+) -> dict[str, Tensor]:
+    """Return the six `STATISTICS` of each image: name to (B,) float64, NaN where the image holds no site.
+
+    Args:
+        images: scaled images (B, 4, S, S) as the network gave them; not changed.
+        scaling: the scaling they were made with.
+        counts: (B,) numbers of sites, where they are known; counted otherwise.
+        distance: what the distance block holds, "fractional" or "cartesian"; the pairwise agreement is then unitless
+            or in angstrom.
+
+    Units: angstrom^2, degree^2, space group numbers squared, fractional^2, fractional, unit of the distance.
+    """
+    counts = count_sites(images, scaling) if counts is None else counts.to(images.device)
+    parts = [
+        _chunk_statistics(images[start : start + _CHUNK], scaling, counts[start : start + _CHUNK], distance)
+        for start in range(0, len(images), _CHUNK)
+    ]
+    if not parts:
+        return {name: torch.zeros(0, dtype=torch.float64, device=images.device) for name in STATISTICS}
+    return {name: torch.cat([part[name] for part in parts]) for name in STATISTICS}
+
+
+def _chunk_statistics(images: Tensor, scaling: Scaling, counts: Tensor, distance: str) -> dict[str, Tensor]:
+    """Return the six statistics of a few images, each (B,) float64."""
+    reading = read_images(images, scaling, periodic=False, counts=counts)
+    values = scaling.unscale(images.double())
+    cells = cell_variances(values, reading.counts)
+    found = {
+        "cell_length_variance": cells[:, :3].mean(dim=1),
+        "cell_angle_variance": cells[:, 3:6].mean(dim=1),
+        "space_group_variance": cells[:, 6],
+        "coordinate_variance": coordinate_variances(values, reading.counts).mean(dim=1),
+        "coordinate_agreement": _coordinate_agreement(values, reading),
+        "pairwise_agreement": _pairwise_agreement(values, reading, distance),
+    }
+    empty = reading.counts == 0
+    return {name: value.masked_fill(empty, torch.nan) for name, value in found.items()}
+
+
+def cell_variances(values: Tensor, counts: Tensor) -> Tensor:
+    """Return the population variance of the 8A copies of each cell value.
+
+    Args:
+        values: physical images (B, 4, S, S).
+        counts: (B,) numbers of sites.
+
+    Returns:
+        (B, 7): a, b, c in angstrom^2, alpha, beta, gamma in degree^2, space group; 0 where there is no site.
+    """
+    copies = attribute_copies(values)[:, CELL_ROWS]  # (B, 7, 8, N)
+    mask = _site_mask(values, counts)[:, None, None]
+    number = (copies.shape[2] * counts.clamp(min=1))[:, None]
+    mean = (copies * mask).sum(dim=(2, 3)) / number
+    deviation = (copies - mean[:, :, None, None]) * mask
+    return deviation.square().sum(dim=(2, 3)) / number
+
+
+def coordinate_variances(values: Tensor, counts: Tensor) -> Tensor:
+    """Return the population variance of the 8 copies of each coordinate, mean over sites, for each of x, y, z.
+
+    Args:
+        values: physical images (B, 4, S, S).
+        counts: (B,) numbers of sites.
+
+    Returns:
+        (B, 3), fractional^2; 0 where there is no site.
+    """
+    copies = attribute_copies(values)[:, 1:4]  # (B, 3, 8, N)
+    variances = copies.var(dim=2, correction=0) * _site_mask(values, counts)[:, None]
+    return variances.sum(dim=2) / counts.clamp(min=1)[:, None]
+
+
+def _coordinate_agreement(values: Tensor, reading: ImageReading) -> Tensor:
+    """Return the mean over sites and axes of |own coordinate - mean of the votes|: (B,), fractional."""
+    own = attribute_copies(values)[:, 1:4].mean(dim=2)  # (B, 3, N)
+    mask = _site_mask(values, reading.counts)[:, None]
+    apart = (own - reading.coordinates.transpose(1, 2)).abs() * mask
+    return apart.sum(dim=(1, 2)) / (3 * reading.counts.clamp(min=1))
+
+
+def _pairwise_agreement(values: Tensor, reading: ImageReading, distance: str) -> Tensor:
+    """Return the sum over ordered pairs of |distance block - decoded distances|, divided by A: (B,)."""
+    stated = values[:, 0, HEADER:, HEADER:]
+    stated = (stated + stated.transpose(1, 2)) / 2
+    decoded = CrystalBatch(
+        lengths=reading.cells[:, :3],
+        angles=reading.cells[:, 3:6],
+        space_groups=reading.cells[:, 6],
+        counts=reading.counts,
+        numbers=reading.numbers,
+        coordinates=reading.coordinates,
+    )
+    mask = _site_mask(values, reading.counts)
+    pairs = mask[:, :, None] & mask[:, None, :] & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    apart = (stated - pair_distances(decoded, distance)).abs() * pairs
+    return apart.sum(dim=(1, 2)) / reading.counts.clamp(min=1)
+
+
+def _site_mask(values: Tensor, counts: Tensor) -> Tensor:
+    """Return which site slots are filled: (B, N) bool."""
+    return torch.arange(values.shape[-1] - HEADER, device=values.device) < counts[:, None]

@@ -1,0 +1,222 @@
+"""`metrics.json`: the rows of `crystals.csv` made into numbers, each with its meaning, unit and count.
+
+Every entry is an object with `value`, `unit`, `description` and `count`: how many samples (or sites, where the
+description says so) the value is made of. A value that has nothing to be made of is null with count 0. Rates are taken
+over all samples: a sample that failed is not valid, not unique and not novel.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pymatgen.core import Composition
+
+from crystens import __version__
+from crystens.errors import CrystensError
+from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts, ks_statistics
+from crystens.metrics.statistics import STATISTICS
+from crystens.metrics.table import OK, Row
+from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME
+
+Metrics = dict[str, dict[str, Any]]
+
+_STATISTIC_TEXTS = {
+    "cell_length_variance": ("angstrom^2", "population variance of the copies of a, b and c, mean of the three"),
+    "cell_angle_variance": (
+        "degree^2",
+        "population variance of the copies of alpha, beta and gamma, mean of the three",
+    ),
+    "space_group_variance": ("1", "population variance of the copies of the space group number"),
+    "coordinate_variance": (
+        "fractional^2",
+        "population variance of the 8 copies of a coordinate, mean over sites, x, y, z",
+    ),
+    "coordinate_agreement": ("fractional", "|own coordinate - mean of the votes|, mean over sites and x, y, z"),
+    "pairwise_agreement": (
+        "fractional",
+        "sum over ordered pairs of |distance block - distance of the decoded coordinates|, divided by the number of "
+        "sites",
+    ),
+}
+_QUANTITY_TEXTS = {
+    "a": "cell length a",
+    "b": "cell length b",
+    "c": "cell length c",
+    "alpha": "cell angle alpha",
+    "beta": "cell angle beta",
+    "gamma": "cell angle gamma",
+    "space_group": "space group number",
+    "Z": "atomic number, one value a site (count: sites)",
+}
+
+
+def summarise(
+    rows: Sequence[Row],
+    reference: Reference | None = None,
+    about: Mapping[str, Any] | None = None,
+    distance: str = "fractional",
+) -> Metrics:
+    """Return the metrics of samples.
+
+    Args:
+        rows: of all samples, failed ones too.
+        reference: what they are compared with; without one there are no Kolmogorov-Smirnov statistics and no novelty.
+        about: where the samples come from (model, seed, checkpoint, decoding), in plain values; kept in `provenance`.
+        distance: what the distance block of the images holds; it gives the pairwise agreement its unit.
+
+    Raises:
+        CrystensError: if there is no row.
+    """
+    if not rows:
+        raise CrystensError("there is no sample to judge; draw at least one")
+    total = len(rows)
+    decoded = [row for row in rows if row["status"] == OK]
+    from_images = STATISTICS[0] in rows[0]
+    metrics: Metrics = {"num_samples": _entry(total, "samples", "all samples, those that failed included", total)}
+    if from_images:
+        metrics |= {name: _statistic(name, rows) for name in STATISTICS}
+        metrics["pairwise_agreement"]["unit"] = "angstrom" if distance == "cartesian" else "fractional"
+    how = "decoded to a crystal" if from_images else "could be read as an ordered crystal"
+    metrics["decoded_rate"] = _rate(len(decoded), total, f"share of all samples that {how}")
+    metrics["structural_validity"] = _rate(
+        sum(bool(row["structurally_valid"]) for row in decoded),
+        total,
+        f"share of all samples with no two atoms nearer than {MIN_DISTANCE} angstrom over periodic images and a volume "
+        f"of at least {MIN_VOLUME} angstrom^3; failed samples are not valid"
+        + ("; decoding may have merged sites that were nearer, see mean_merged_sites" if from_images else ""),
+    )
+    formulas = {row["formula"] for row in decoded}
+    metrics["unique_formula_rate"] = _rate(
+        len(formulas), total, "number of different reduced formulas divided by the number of all samples"
+    )
+    if reference is not None:
+        known = set(reference.formulas)
+        metrics["novel_formula_rate"] = _rate(
+            sum(row["formula"] not in known for row in decoded),
+            total,
+            f"share of all samples whose reduced formula is not in {reference.name} ({reference.split}, "
+            f"{len(known)} formulas); failed samples are not novel",
+        )
+        metrics |= _distances(decoded, reference, from_images)
+    if from_images:
+        merged = [float(row["merged_sites"]) for row in decoded]
+        metrics["mean_merged_sites"] = _mean(
+            merged, "sites", "sites merged into others in decoding, mean over decoded samples"
+        )
+    metrics["failures"] = _failures(rows)
+    metrics["provenance"] = _provenance(total, reference, about or {})
+    return metrics
+
+
+def write_metrics(path: str | Path, metrics: Metrics) -> None:
+    """Write metrics as JSON, at once: a kill leaves the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(metrics, indent=2, allow_nan=False, default=str) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def generated_values(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """Return the values of the quantities of distributions in the samples that decoded, one a crystal, Z one a site.
+
+    The space group is the one that the image states; for crystals from files the one found in the atoms.
+    """
+    decoded = [row for row in rows if row["status"] == OK]
+    values = {name: _column(decoded, name) for name in QUANTITIES if name not in ("space_group", "Z")}
+    stated = "generated_space_group" if decoded and "generated_space_group" in decoded[0] else "space_group"
+    values["space_group"] = _column(decoded, stated)
+    values["Z"] = np.concatenate([np.zeros(0), *(_atomic_numbers(row["formula"], row["num_sites"]) for row in decoded)])
+    return values
+
+
+def _column(rows: Sequence[Row], name: str) -> np.ndarray:
+    """Return a column as floats, NaN where there is no value."""
+    return np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
+
+
+def _atomic_numbers(formula: str, num_sites: int) -> np.ndarray:
+    """Return the atomic number of each site of a cell with a reduced formula: (num_sites,)."""
+    composition = Composition(formula)
+    units = num_sites / composition.num_atoms
+    return np.concatenate([np.full(round(amount * units), element.Z) for element, amount in composition.items()])
+
+
+def _entry(value: Any, unit: str, description: str, count: int, **more: Any) -> dict[str, Any]:
+    """Return one metric."""
+    return {"value": value, "unit": unit, "description": description, "count": count, **more}
+
+
+def _rate(part: int, total: int, description: str) -> dict[str, Any]:
+    """Return a share of all samples."""
+    return _entry(part / total, "1", description, total)
+
+
+def _mean(values: Sequence[float], unit: str, description: str) -> dict[str, Any]:
+    """Return a mean with its spread, null if there is nothing to average."""
+    count = len(values)
+    spread = float(np.std(values, ddof=1)) if count > 1 else None
+    return _entry(float(np.mean(values)) if count else None, unit, description, count, standard_deviation=spread)
+
+
+def _statistic(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the mean of an image statistic over the samples whose image holds a site."""
+    unit, meaning = _STATISTIC_TEXTS[name]
+    description = f"{meaning}; measured on the image as the network gave it, mean over all samples that hold a site"
+    return _mean([row[name] for row in rows if row[name] is not None], unit, description)
+
+
+def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) -> Metrics:
+    """Return the Kolmogorov-Smirnov statistics."""
+    values = generated_values(decoded)
+    distances, counts = ks_statistics(values, reference), finite_counts(values)
+    entries = {}
+    for quantity in QUANTITIES:
+        name = f"ks_{quantity}"
+        meaning = _QUANTITY_TEXTS[quantity]
+        if quantity == "space_group":
+            meaning += " that the image states" if from_images else " found in the atoms"
+        description = (
+            f"Kolmogorov-Smirnov statistic (0 same, 1 disjoint) of the {meaning}: decoded samples against "
+            f"{reference.name} ({reference.split})"
+        )
+        value = distances[name] if counts[name] else None
+        entries[name] = _entry(value, "1", description, counts[name], reference_count=len(reference.values[quantity]))
+    return entries
+
+
+def _failures(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return how many samples failed, and for which reasons."""
+    reasons = Counter(_category(row["reason"]) for row in rows if row["status"] != OK)
+    return _entry(
+        reasons.total(), "samples", "samples that failed, by reason", len(rows), reasons=dict(reasons.most_common())
+    )
+
+
+def _category(reason: str | None) -> str:
+    """Return the part of a reason that does not depend on the sample."""
+    text = re.split(r": |,? got |, nearer ", reason or "no reason given", maxsplit=1)[0]
+    return re.sub(r"(?<=atomic number )-?\d+ ", "", text)
+
+
+def _provenance(total: int, reference: Reference | None, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the numbers were made with."""
+    made_with: dict[str, Any] = {
+        "crystens": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pymatgen": version("pymatgen"),
+        "numpy": np.__version__,
+    }
+    if reference is not None:
+        made_with["reference"] = {"name": reference.name, "split": reference.split, "count": reference.count}
+    return _entry({**made_with, **about}, "", "what the numbers were made with", total)

@@ -1,0 +1,41 @@
+"""Whether a crystal can be one at all: the structural validity of the field's shared protocol.
+
+A crystal is structurally valid if no two atoms are nearer than 0.5 angstrom, over periodic images, and the cell has at
+least 0.1 cubic angstrom. A site and its own periodic images do not count as two atoms, as in the original, so that a
+crystal of one site is judged by its volume alone.
+
+Source: Xie et al., "Crystal Diffusion Variational Autoencoder for Periodic Material Generation", ICLR 2022, Sec. 5.2;
+distance rule after Court et al., J. Chem. Inf. Model. 2020, 60, 4518.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crystens.crystal import Crystal
+
+MIN_DISTANCE = 0.5  # angstrom
+MIN_VOLUME = 0.1  # cubic angstrom
+
+_ROWS_AT_ONCE = 256
+
+
+def shortest_distance(crystal: Crystal) -> float:
+    """Return the distance of the two nearest sites over periodic images, angstrom; infinity for a single site.
+
+    Own images of a site are ignored. The cell is reduced first, so that skewed cells are measured right.
+    """
+    lattice, sites = crystal.lattice, crystal.coordinates
+    shortest = float("inf")
+    # By blocks of rows, so that a file with thousands of sites does not fill the memory.
+    for start in range(0, len(sites), _ROWS_AT_ONCE):
+        distances = lattice.get_all_distances(sites[start : start + _ROWS_AT_ONCE], sites)
+        own = np.arange(len(distances))
+        distances[own, start + own] = np.inf
+        shortest = min(shortest, float(distances.min()))
+    return shortest
+
+
+def is_structurally_valid(crystal: Crystal) -> bool:
+    """Return whether no two sites are nearer than 0.5 angstrom and the cell has at least 0.1 cubic angstrom."""
+    return crystal.lattice.volume >= MIN_VOLUME and shortest_distance(crystal) >= MIN_DISTANCE

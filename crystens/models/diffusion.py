@@ -1,0 +1,213 @@
+"""Cascaded diffusion of CrysTens images (paper Sec. 3.3 and B.3): two U-Nets, one training run, one after the other.
+
+The first U-Net learns low-resolution images of side S/2, the second images of side S given the low-resolution one. What
+"low resolution" means for a crystal is in `networks/low_resolution.py`; the diffusion itself is `networks/imagen.py`.
+
+One batch is one optimizer step of one U-Net, so Lightning's `global_step` counts steps of training. The first stage has
+its share of the run's planned steps, then the second has the rest. Each counts its own steps in the state dict, and
+whose turn it is follows from those counts, after a resume as well.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from crystens.encoding import NUM_CHANNELS
+from crystens.errors import CrystensError
+from crystens.networks.imagen import CascadeProcess
+from crystens.networks.low_resolution import choose_low_resolution
+
+logger = logging.getLogger(__name__)
+
+
+class CascadedDiffusion(pl.LightningModule):
+    """Two U-Nets trained in turn on images (B, 4, S, S) in [0, 1], sampled through their averaged weights.
+
+    Differs from the paper: by default the low-resolution image is folded rather than thinned. The paper's preset
+    thins.
+
+    With several devices the U-Net whose turn it is not gets no gradient: take a strategy that finds unused parameters.
+
+    Args:
+        unets: The two networks, as `networks.imagen.build_unet` and `build_sr_unet` make them.
+        process: The diffusion process; its `image_side` is the model's.
+        optimizer: Makes an optimizer of one U-Net's parameters; called once for each.
+        low_resolution: "folded" or "nearest" (the paper's).
+        first_stage_share: Share of the planned steps that trains the first U-Net, between 0 and 1.
+        sampling_steps: Denoising steps, one number or one for each stage. Training does not depend on it.
+        ema_decay: Decay of the averaged weights in a step; smaller in the first steps.
+        gradient_clip: Largest norm of a U-Net's gradient in a step; None does not clip.
+        sample_chunk: Images denoised at once by `sample`.
+
+    Raises:
+        CrystensError: if a number is out of range or there are not two U-Nets.
+    """
+
+    unet1_steps: Tensor
+    unet2_steps: Tensor
+
+    def __init__(
+        self,
+        unets: Sequence[nn.Module],
+        process: CascadeProcess,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        low_resolution: str = "folded",
+        first_stage_share: float = 0.5,
+        sampling_steps: int | Sequence[int] = 1000,
+        ema_decay: float = 0.9999,
+        gradient_clip: float | None = None,
+        sample_chunk: int = 64,
+    ) -> None:
+        super().__init__()
+        steps = (sampling_steps, sampling_steps) if isinstance(sampling_steps, int) else tuple(sampling_steps)
+        if len(unets) != 2:
+            raise CrystensError(f"the cascade has two U-Nets, but unets lists {len(unets)}")
+        if not 0 < first_stage_share < 1:
+            raise CrystensError(f"{first_stage_share=} must lie between 0 and 1: both stages need training")
+        if len(steps) != 2 or min(steps) < 1:
+            raise CrystensError(f"{sampling_steps=} must be one positive number, or one for each of the two stages")
+        if not 0 <= ema_decay < 1:
+            raise CrystensError(f"{ema_decay=} must be at least 0 and less than 1")
+        if gradient_clip is not None and not gradient_clip > 0:
+            raise CrystensError(f"{gradient_clip=} must be positive, or null for no clipping")
+        if sample_chunk < 1:
+            raise CrystensError(f"{sample_chunk=} must be at least 1")
+        self.automatic_optimization = False
+        self.image_side = process.image_side
+        self.process = process
+        self.unets = nn.ModuleList(unets)
+        self.average_unets = nn.ModuleList(copy.deepcopy(unet).requires_grad_(False) for unet in unets)
+        self.low_resolution = choose_low_resolution(low_resolution)
+        self.first_stage_share = first_stage_share
+        self.sampling_steps = steps
+        self.ema_decay = ema_decay
+        self.gradient_clip = gradient_clip
+        self.sample_chunk = sample_chunk
+        self.register_buffer("unet1_steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("unet2_steps", torch.zeros((), dtype=torch.long))
+        self._steps = [
+            0,
+            0,
+        ]  # the same counts on the host, so that no step waits for the device to tell whose turn it is
+        self._first_stage_steps = 0
+        self._optimizer = optimizer
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return one optimizer for each U-Net, over the parameters that train."""
+        return [self._optimizer([p for p in unet.parameters() if p.requires_grad]) for unet in self.unets]
+
+    def on_train_start(self) -> None:
+        """Plan the stages, and read the counts of steps back from what was restored.
+
+        Raises:
+            CrystensError: for a run without a planned end.
+        """
+        planned = self.trainer.estimated_stepping_batches
+        if not math.isfinite(planned):
+            raise CrystensError(
+                "the two stages of the diffusion model share the planned steps of a run, and this run has no planned "
+                "end; set trainer.max_steps or trainer.max_epochs"
+            )
+        self._first_stage_steps = max(1, round(self.first_stage_share * planned))
+        self._steps = [int(self.unet1_steps), int(self.unet2_steps)]
+
+    def on_train_end(self) -> None:
+        """Say so when the run ended before the second U-Net was trained."""
+        if self._steps[1] == 0:
+            logger.warning(
+                "The second U-Net was not trained: the run ended after %d of the %d steps of the first. Samples are "
+                "noise until the run is resumed.",
+                self._steps[0],
+                self._first_stage_steps,
+            )
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        """Train the U-Net whose turn it is on images (B, 4, S, S) in [0, 1]; return its loss, detached."""
+        stage = 0 if self._steps[0] < self._first_stage_steps else 1
+        optimizer = self.optimizers()[stage]  # type: ignore[index]
+        loss = self.stage_loss(stage, batch)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.gradient_clip is not None:
+            self.clip_gradients(
+                optimizer.optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm"
+            )
+        optimizer.step()
+        self._count_and_average(stage)
+
+        name, loss = f"train/unet{stage + 1}_loss", loss.detach()
+        # A number in the progress bar makes every step wait for the device, which on XLA means to run it alone.
+        self.log(name, loss, prog_bar=self.device.type != "xla")
+        self.log(f"{name}_epoch", loss, on_step=False, on_epoch=True, batch_size=len(batch))
+        self.log_dict({"steps/unet1": float(self._steps[0]), "steps/unet2": float(self._steps[1])})
+        return {name: loss}
+
+    def stage_loss(self, stage: int, images: Tensor) -> Tensor:
+        """Return the loss of stage 0 or 1 on images (B, 4, S, S) in [0, 1] at random times, a scalar."""
+        low = self.low_resolution.reduce(images)
+        if stage == 0:
+            return self.process.loss(0, self.unets[0], low)
+        return self.process.loss(1, self.unets[1], images, condition=self.low_resolution.enlarge(low))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, on_step: Callable[[int, int], None] | None = None
+    ) -> Tensor:
+        """Return n generated images (n, 4, S, S), float32 in [0, 1], on the module's device, by the averaged weights.
+
+        Each image has a random stream of its own, on the CPU, whose seed is drawn from `generator`: rounding apart, an
+        image depends neither on `sample_chunk` nor on the device, and n images drawn in two calls are those of one.
+
+        Args:
+            n: How many, at least 1.
+            generator: CPU generator of the seeds. None draws them from torch's global generator.
+            on_step: Called after each denoising step with the number of steps done and of all steps.
+        """
+        seeds = torch.randint(2**62, (n,), generator=generator).split(self.sample_chunk)
+        steps_done, steps_in_all = 0, sum(self.sampling_steps) * len(seeds)
+
+        def count() -> None:
+            nonlocal steps_done
+            steps_done += 1
+            if on_step is not None:
+                on_step(steps_done, steps_in_all)
+
+        training = self.average_unets.training
+        self.average_unets.eval()
+        try:
+            return torch.cat([self._sample_at_once(chunk.tolist(), count) for chunk in seeds])
+        finally:
+            self.average_unets.train(training)
+
+    def _sample_at_once(self, seeds: list[int], on_step: Callable[[], None]) -> Tensor:
+        """Denoise one image for each seed, first at half the side, then at the full one."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+        def noise(side: int) -> Tensor:
+            return torch.stack([torch.randn(NUM_CHANNELS, side, side, generator=g) for g in generators]).to(self.device)
+
+        def denoise(stage: int, condition: Tensor | None = None) -> Tensor:
+            side, unet, steps = self.process.image_sides[stage], self.average_unets[stage], self.sampling_steps[stage]
+            return self.process.sample(stage, unet, lambda: noise(side), steps, condition, on_step)
+
+        return denoise(1, condition=self.low_resolution.enlarge(denoise(0))).float()
+
+    @torch.no_grad()
+    def _count_and_average(self, stage: int) -> None:
+        """Count a step of a stage and move its averaged weights towards the trained ones.
+
+        After t steps the decay is at most (1 + t) / (10 + t): a short run does not average with its first weights.
+        The weight comes from the counter on the device: a Python number would have XLA compile every step anew.
+        """
+        self._steps[stage] += 1
+        count = (self.unet1_steps, self.unet2_steps)[stage].add_(1)
+        weight = 1 - ((1 + count) / (10 + count)).clamp(max=self.ema_decay)
+        for average, value in zip(self.average_unets[stage].parameters(), self.unets[stage].parameters(), strict=True):
+            if value.requires_grad:
+                average.lerp_(value, weight.to(value.dtype))
