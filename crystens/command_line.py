@@ -99,7 +99,7 @@ def _nearest(wrong: str, names: Sequence[str]) -> str:
 def _all_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
     """Return the dotted names of all keys."""
     keys: list[str] = []
-    for key in cfg:
+    for key in map(str, cfg):
         dotted = f"{prefix}{key}"
         keys.append(dotted)
         if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):

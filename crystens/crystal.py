@@ -96,7 +96,7 @@ class Crystal:
 
     def to_structure(self) -> Structure:
         """Return the crystal as a pymatgen Structure; the space group number is not part of it."""
-        return Structure(self.lattice, self.numbers, self.coordinates)
+        return Structure(self.lattice, self.numbers.tolist(), self.coordinates)
 
     @classmethod
     def from_structure(cls, structure: Structure, space_group: int) -> Crystal:

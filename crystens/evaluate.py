@@ -179,19 +179,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.reference is None and (options.data_path or options.split):
             raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")
-        reference = None
-        if options.reference is not None:
-            reference = read_reference(options.reference, options.data_path, options.split)
+        source = _source(options.source)
         with Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         ) as progress:
+            reference = None
+            if options.reference is not None:
+                task = progress.add_task("reading the reference", total=None)
+                reference = read_reference(options.reference, options.data_path, options.split)
+                progress.update(task, total=reference.count, completed=reference.count)
             task = progress.add_task("judging", total=None)
             metrics = evaluate(
-                _source(options.source),
-                options.out,
-                reference,
-                options.seed,
-                lambda count: progress.update(task, completed=count),
+                source, options.out, reference, options.seed, lambda count: progress.update(task, completed=count)
             )
             progress.update(task, total=metrics["num_samples"]["value"])
     except CrystensError as error:

@@ -76,10 +76,10 @@ class Scaling(nn.Module):
         self.max_sites = max_sites
         self.gap = float(gap)
         self.diagonal = diagonal
-        low, high = torch.tensor([self.ranges[name] for name in QUANTITIES], dtype=torch.float64).unbind(dim=1)
-        factors = (1 - self.gap) / (high - low)
+        limits = torch.tensor([self.ranges[name] for name in QUANTITIES], dtype=torch.float64)
+        factors = (1 - self.gap) / (limits[:, 1] - limits[:, 0])
         self.register_buffer("factors", factors.float(), persistent=False)
-        self.register_buffer("offsets", (self.gap - factors * low).float(), persistent=False)
+        self.register_buffer("offsets", (self.gap - factors * limits[:, 0]).float(), persistent=False)
 
     factors: Tensor
     offsets: Tensor

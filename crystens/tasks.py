@@ -154,8 +154,7 @@ def sample(cfg: DictConfig) -> Path:
         return out
     checkpoint = load_checkpoint(cfg.checkpoint)
     config = checkpoint[KEY]["config"]
-    model_config = OmegaConf.merge(OmegaConf.create(config["model"]), cfg.model)
-    model = _build(model_config, "model")
+    model = _build(OmegaConf.unsafe_merge(OmegaConf.create(config["model"]), cfg.model), "model")
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
@@ -213,7 +212,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     return saved
 
 
-def _build(config: DictConfig, name: str, **arguments: Any) -> Any:
+def _build(config: Any, name: str, **arguments: Any) -> Any:
     """Instantiate one part of the config; a mistake in it becomes one line with the part's name."""
     try:
         return instantiate(config, _convert_="all", **arguments)

@@ -24,5 +24,5 @@ class CheckpointCard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the entry "crystens" to a checkpoint that is about to be written."""
-        data = trainer.datamodule
+        data = trainer.datamodule  # type: ignore[attr-defined]
         checkpoint[KEY] = card(self.config, data.state_dict(), data.reference.state_dict())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytorch_lightning as pl
 import torch
 
@@ -9,6 +11,7 @@ from crystens.decoding import Decoder, read_images
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import ks_statistics, reading_values
 from crystens.metrics.statistics import image_statistics
+from crystens.samples import Sampler
 
 
 class SampleStatistics(pl.Callback):
@@ -42,8 +45,9 @@ class SampleStatistics(pl.Callback):
         epoch = trainer.current_epoch + 1
         if epoch % self.every_n_epochs != 0 and epoch != trainer.max_epochs:
             return
-        data = trainer.datamodule
-        images = pl_module.sample(self.num_samples, torch.Generator().manual_seed(self.seed)).cpu()
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        sample = cast(Sampler, pl_module).sample
+        images = sample(self.num_samples, torch.Generator().manual_seed(self.seed)).cpu()
         statistics = image_statistics(images, data.scaling, distance=data.distance)
         found = {f"val/{name}": values[values.isfinite()].mean() for name, values in statistics.items()}
         decoded = self.decoder.decode(images, data.scaling)
@@ -56,4 +60,5 @@ class SampleStatistics(pl.Callback):
         for name, value in found.items():
             pl_module.log(name, value.float(), logger=False, prog_bar=name == "val/mean_ks")
         for logger in trainer.loggers:
-            logger.log_metrics({**found, "epoch": trainer.current_epoch}, step=trainer.global_step)
+            values = {name: float(value) for name, value in found.items()}
+            logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=trainer.global_step)
