@@ -37,8 +37,11 @@ def main(task: Callable[[DictConfig], None], conf: Path, name: str) -> None:
         with _one_line_errors():
             task(cfg)
 
+    # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
+    overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in overrides] + overrides
     with _one_line_errors():
-        check_overrides([argument for argument in sys.argv[1:] if not argument.startswith("-")], conf, name)
+        check_overrides(overrides, conf, name)
     hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(job)()
 
 

@@ -260,7 +260,7 @@ class Decoder:
         atoms = np.rint(centroids).astype(np.int64)
         if atoms.min() < 1 or atoms.max() > MAX_ATOMIC_NUMBER:
             bad = atoms[(atoms < 1) | (atoms > MAX_ATOMIC_NUMBER)][0]
-            return DecodedCrystal(None, f"atomic number {bad} is not 1-{MAX_ATOMIC_NUMBER}", count, group)
+            return DecodedCrystal(None, f"atomic number must be 1-{MAX_ATOMIC_NUMBER}, got {bad}", count, group)
         spread = max(coordinate_spread, _COORDINATE_RESOLUTION)
         places = np.stack([self._cluster_axis(axis, spread) for axis in coordinates.T], axis=1)
         try:

@@ -22,8 +22,8 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from crystens.crystal import Crystal, CrystalBatch
-from crystens.data.__main__ import KINDS, guess_kind
 from crystens.data.entries import SPLITS, Reject, Unusable
+from crystens.data.kinds import open_source
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, read_all
 from crystens.errors import CrystensError
@@ -159,7 +159,7 @@ def read_reference(name: str, data_path: str | None = None, split: str | None = 
 
 def _source(path: str) -> Source:
     """Return the source at a path."""
-    return KINDS[guess_kind(path)](path)
+    return open_source(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -188,7 +188,7 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, statement: I
             table.append(image_rows(images, decoded, samples.scaling, samples.distance, start))
     rows = table.rows()
     about = {**samples.about, "decode": asdict(decoder)}
-    metrics = summarise(rows, samples.reference, about)
+    metrics = summarise(rows, samples.reference, about, distance=samples.distance)
     write_metrics(folder / "metrics.json", metrics)
     chosen = chosen_samples(rows, seed=samples.about["seed"])
     crystals = {}

@@ -105,7 +105,7 @@ def test_impossible_cells_and_elements_fail_with_the_value(batch: CrystalBatch) 
     images[1, :, 0, 12:20] = images[1, :, 12:20, 0] = 0.0
     angle, element = AUTO.decode(images, scaling, counts=torch.tensor([8, 8]))
     assert "180 degrees" in angle.reason
-    assert element.reason.startswith("atomic number -")
+    assert element.reason.startswith("atomic number must be 1-118, got -")
 
 
 def test_the_image_is_not_edited(batch: CrystalBatch) -> None:

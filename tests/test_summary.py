@@ -38,8 +38,8 @@ def rows(nacl: Crystal, triclinic: Crystal) -> list[Row]:
         image_row(1, nacl, cell_length_variance=2.0, merged_sites=0),
         image_row(2, triclinic, group=3, cell_length_variance=6.0),
         image_row(3, tight, group=9),
-        image_row(4, None, reason="atomic number 120 is not 1-118", cell_length_variance=3.0),
-        image_row(5, None, reason="atomic number -4 is not 1-118"),
+        image_row(4, None, reason="atomic number must be 1-118, got 120", cell_length_variance=3.0),
+        image_row(5, None, reason="atomic number must be 1-118, got -4"),
         image_row(6, None, reason="cell lengths must be > 0 angstrom, got [-1.0, 2.0, 3.0]"),
         image_row(7, None, reason="the image holds no site"),
     ]
@@ -78,7 +78,7 @@ def test_failures_are_counted_by_reason(rows: list[Row]) -> None:
     failures = summarise(rows)["failures"]
     assert failures["value"] == 4
     assert failures["reasons"] == {
-        "atomic number is not 1-118": 2,
+        "atomic number must be 1-118": 2,
         "cell lengths must be > 0 angstrom": 1,
         "the image holds no site": 1,
     }

@@ -204,8 +204,7 @@ def _failures(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _category(reason: str | None) -> str:
     """Return the part of a reason that does not depend on the sample."""
-    text = re.split(r": |,? got |, nearer ", reason or "no reason given", maxsplit=1)[0]
-    return re.sub(r"(?<=atomic number )-?\d+ ", "", text)
+    return re.split(r": |,? got |, nearer ", reason or "no reason given", maxsplit=1)[0]
 
 
 def _provenance(total: int, reference: Reference | None, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class CascadeProcess:
         min_snr_gamma: Largest signal-to-noise ratio counted in the loss (arXiv:2303.09556); None is unweighted.
         condition_noise: Time in [0, 1] up to which, at sampling, a low-resolution image is noised before it conditions
             the second U-Net (in training the time is random, and the U-Net is told). imagen's is 0.2, where the noise
-            has a standard deviation of 0.29 in the image; at 0.02 it is 0.04.
+            has a standard deviation of 0.29 in the image; at 0.05 it is 0.08.
         dynamic_thresholding: See above.
         return_prediction: End sampling with the last predicted clean image. Otherwise, as imagen does, with the mean of
             the last step, where time 0 still has noise: with 1000 steps, of a standard deviation of 0.005 in the image.

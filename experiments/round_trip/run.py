@@ -1,6 +1,6 @@
 """Match rate of decode(encode(crystal)) over whole data sets; see README.md.
 
-python experiments/round_trip/run.py mp_3dsc DIR/mp_3dsc --out results.csv
+python experiments/round_trip/run.py DIR/mp_3dsc --out results.csv
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from rich.progress import track
 
 from crystens.crystal import Crystal, CrystalBatch
 from crystens.data.entries import Entry
+from crystens.data.kinds import open_source
 from crystens.data.limits import Limits
-from crystens.data.sources import open_source, read_all
+from crystens.data.sources import read_all
 from crystens.decoding import DecodedCrystal, Decoder
 from crystens.scaling import Scaling
 
@@ -77,8 +78,7 @@ def _pairs(
 def main() -> None:
     """Run every case over a data set and write one line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="a kind of source: mp_3dsc, perov_5, carbon_24, prototypes, cif_folder, ...")
-    parser.add_argument("path", nargs="?", help="where it lies")
+    parser.add_argument("source", help="folder, archive or table, or the word prototypes")
     parser.add_argument("--split", help="only this split of the source")
     parser.add_argument("--out", type=Path, required=True, help="CSV to append to")
     parser.add_argument("--processes", type=int, default=2)
@@ -87,10 +87,10 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
 
-    entries, rejects = read_all(open_source(arguments.source, arguments.path), Limits(max_sites=52))
+    entries, rejects = read_all(open_source(arguments.source), Limits(max_sites=52))
     crystals = [e.crystal for e in entries if isinstance(e, Entry) and arguments.split in (None, e.split)]
     batch = CrystalBatch.from_crystals(crystals, 52).in_canonical_order()
-    name = arguments.source + (f" {arguments.split}" if arguments.split else "")
+    name = Path(arguments.source).name + (f" {arguments.split}" if arguments.split else "")
     print(f"{name}: {len(batch)} crystals, {len(rejects)} set aside")
 
     with arguments.out.open("a", newline="") as file, multiprocessing.Pool(arguments.processes) as pool:

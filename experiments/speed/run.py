@@ -1,6 +1,6 @@
 """Speed of encoding and decoding, in microseconds a crystal; see README.md.
 
-python experiments/speed/run.py mp_3dsc DIR/mp_3dsc
+python experiments/speed/run.py DIR/mp_3dsc
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 from crystens.cif import write_cif
 from crystens.crystal import CrystalBatch
 from crystens.data.entries import Entry
+from crystens.data.kinds import open_source
 from crystens.data.limits import Limits
-from crystens.data.sources import open_source, read_all
+from crystens.data.sources import read_all
 from crystens.decoding import Decoder
 from crystens.scaling import Scaling
 
@@ -38,11 +39,10 @@ def _time(function: Callable[[], object], crystals: int, repeats: int) -> tuple[
 def main() -> None:
     """Time each step on one thread and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source")
-    parser.add_argument("path", nargs="?")
+    parser.add_argument("source", help="folder, archive or table, or the word prototypes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    entries, _ = read_all(open_source(arguments.source, arguments.path), Limits(max_sites=52))
+    entries, _ = read_all(open_source(arguments.source), Limits(max_sites=52))
     crystals = [entry.crystal for entry in entries if isinstance(entry, Entry)]
     batch = CrystalBatch.from_crystals(crystals[:256], 52).in_canonical_order()
     scaling = Scaling.paper(batch)
