@@ -74,6 +74,8 @@ def _try(overrides: list[str], conf: Path, name: str) -> None:
         compose(config_name=name, overrides=overrides, return_hydra_config=True)
     except HydraException as error:
         raise CrystensError(_explain(str(error), conf, name)) from error
+    except ValueError as error:  # Hydra's own for overrides such as "=3"
+        raise CrystensError(f"cannot read the command line: {_first_line(error)}") from error
     except OmegaConfBaseException as error:
         raise CrystensError(f"the config does not fit: {_first_line(error)}") from error
 

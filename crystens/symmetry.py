@@ -27,6 +27,10 @@ from crystens.errors import CrystensError
 # finds groups in noisy cells, far above the rounding of double precision.
 _VERIFY_SYMPREC = 1e-4
 
+# A cell that repeats after less than this, in angstrom, is no crystal (the shortest of all real ones is above 2), and
+# moyopy's search in it can take all time and memory: among generated cells there was one of 0.45 angstrom.
+_MIN_TRANSLATION = 1.0
+
 
 class SymmetryError(CrystensError):
     """No space group could be found or imposed; the message says why."""
@@ -104,6 +108,11 @@ def _dataset(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, s
     """Return what moyopy finds for cell vectors as rows (3, 3)."""
     if not len(numbers):
         raise SymmetryError("no space group of a cell without sites")
+    shortest = min(Lattice(matrix).get_lll_reduced_lattice().abc)
+    if shortest < max(_MIN_TRANSLATION, 4 * symprec):
+        raise SymmetryError(
+            f"the cell repeats after {shortest:.3g} angstrom, too little to look for symmetry at {symprec} angstrom"
+        )
     _silence_moyopy()
     cell = moyopy.Cell(basis=matrix.tolist(), positions=coordinates.tolist(), numbers=[int(z) for z in numbers])
     try:

@@ -16,11 +16,12 @@ import pytest
 
 from crystens.cif import write_cif
 from crystens.crystal import Crystal
-from crystens.data.__main__ import guess_kind, main
+from crystens.data.__main__ import main
 from crystens.data.cdvae import CdvaeSplits, CsvTable
 from crystens.data.cif_folder import CifFolder
 from crystens.data.dictionary import CrystalDictionary
 from crystens.data.entries import Entry, Reject
+from crystens.data.kinds import guess_kind
 from crystens.data.limits import Limits
 from crystens.data.mp_3dsc import Mp3dsc
 from crystens.data.prototypes import Prototypes

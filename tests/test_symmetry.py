@@ -87,3 +87,11 @@ def test_symmetrised_leaves_a_structure_without_symmetry_alone():
     assert np.allclose(result.crystal.coordinates, crystal.coordinates)
     assert np.allclose(result.crystal.lengths, crystal.lengths)
     assert np.allclose(result.crystal.angles, crystal.angles)
+
+
+def test_a_cell_that_repeats_within_an_angstrom_is_refused_and_not_searched_for_ever():
+    """A generated cell like this one took moyopy all memory."""
+    places = np.random.default_rng(0).uniform(0, 1, (6, 3))
+    for angle in (74.0, 90.0):
+        with pytest.raises(SymmetryError, match=r"repeats after 0\.45 angstrom"):
+            space_group_number(np.array([3.86, 5.92, 0.45]), np.full(3, angle), np.full(6, 8), places, symprec=0.1)

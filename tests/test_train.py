@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,8 @@ from crystens.checkpoint import KEY, load_checkpoint
 from crystens.errors import CrystensError
 from crystens.samples import read_samples
 
-CONF = Path(__file__).parent.parent / "conf"
+REPOSITORY = Path(__file__).parent.parent
+CONF = REPOSITORY / "conf"
 
 # Narrow networks at 32 px on few crystals: seconds, not quality.
 SMALL = {
@@ -34,9 +39,9 @@ LOSSES = {
 MODELS = list(SMALL)
 
 
-def config(folder: Path, model: str, *overrides: str) -> DictConfig:
-    """Return a config of train.py as the command line would compose it."""
-    lines = [
+def overrides(folder: Path, model: str) -> list[str]:
+    """Return what turns the default run into one of seconds."""
+    return [
         f"model={model}",
         *SMALL[model],
         f"run_folder={folder}",
@@ -52,10 +57,13 @@ def config(folder: Path, model: str, *overrides: str) -> DictConfig:
         "callbacks.sample_statistics.num_samples=4",
         "threads=1",
         "num_samples=0",
-        *overrides,
     ]
+
+
+def config(folder: Path, model: str, *more: str) -> DictConfig:
+    """Return a config of train.py as the command line would compose it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=lines)
+        return compose("train", overrides=[*overrides(folder, model), *more])
 
 
 def losses(folder: Path, model: str) -> dict[str, list[float]]:
@@ -184,3 +192,28 @@ def test_every_choice_of_a_group_composes(group: str) -> None:
         for path in sorted((CONF / group).glob("[a-z]*.yaml")):
             cfg = compose("train", overrides=[f"{group}={path.stem}", "run_folder=x"])
             assert tasks._plain(cfg)[group]["_target_"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_killed_with_signal_9_and_resumed_has_the_losses_of_an_uninterrupted_one(
+    tmp_path: Path, model: str
+) -> None:
+    arguments = [line for line in overrides(tmp_path / "unused", model) if not line.startswith("run_folder=")]
+    arguments = [line for line in arguments if not line.startswith("trainer.max_epochs=")] + ["trainer.max_epochs=12"]
+    command = [sys.executable, str(REPOSITORY / "train.py")]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, *arguments, f"hydra.run.dir={whole}"], check=True, timeout=600, capture_output=True)
+    process = subprocess.Popen([*command, *arguments, f"hydra.run.dir={killed}"], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (killed / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed; give it more epochs"
+    assert len(losses(killed, model)[LOSSES[model][0]]) < 12
+    subprocess.run([*command, f"resume={killed}"], check=True, timeout=600, capture_output=True)
+    expected, found = losses(whole, model), losses(killed, model)
+    for name, values in expected.items():
+        assert values[-len(found[name]) :] == found[name]
+        assert len(found[name]) >= 1
+    states = [load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (whole, killed)]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
