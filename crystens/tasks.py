@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.loggers import WandbLogger
 
 from crystens.callbacks.checkpoint_card import CheckpointCard
 from crystens.checkpoint import KEY, load_checkpoint
@@ -117,8 +118,11 @@ def train(cfg: DictConfig) -> Path:
     else:
         load_checkpoint(checkpoint)
     log.info("run folder: %s", folder)
-    # Checkpoints hold Python's random state and optimizer settings beside tensors; all are types of safe loading.
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # or the next job of a sweep would go on with this run
     if trainer.interrupted:
         raise CrystensError(
             f"training was interrupted; `python train.py resume={folder}` goes on after the last checkpoint"

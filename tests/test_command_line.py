@@ -61,3 +61,18 @@ def test_a_mistake_is_one_line_on_stderr_and_status_1(tmp_path: Path, script, ar
     assert message in done.stderr
     assert len([line for line in done.stderr.splitlines() if line]) == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_makes_a_run_folder_for_each_job_and_its_images_can_be_judged_again(tmp_path: Path) -> None:
+    tiny = ["max_sites=20", "data.batch_size=128", "trainer.max_epochs=1", "num_samples=4", "threads=1"]
+    train = [sys.executable, str(REPOSITORY / "train.py"), "-m", "model=gan,wgan", *tiny, f"hydra.sweep.dir={tmp_path}"]
+    subprocess.run(train, cwd=tmp_path, check=True, capture_output=True, timeout=600)
+    for job in ("0", "1"):
+        assert (tmp_path / job / "samples" / "report.html").is_file()
+    images = tmp_path / "0" / "samples" / "images.safetensors"
+    # Overrides before and after -m, as the README writes it.
+    judge = [sys.executable, str(REPOSITORY / "sample.py"), f"images={images}", "-m", "decode.atom_clusters=2,auto"]
+    subprocess.run([*judge, f"out={tmp_path / 'again'}"], cwd=tmp_path, check=True, capture_output=True, timeout=600)
+    for job in ("0", "1"):
+        assert len((tmp_path / "again" / job / "crystals.csv").read_text().splitlines()) == 5

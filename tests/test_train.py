@@ -133,6 +133,15 @@ def test_two_runs_with_one_seed_are_the_same_bit_for_bit(tmp_path: Path) -> None
     assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize(("logger", "pattern"), [("tensorboard", "events.out.*"), ("wandb", "run-*.wandb")])
+def test_other_loggers_work_without_an_account(tmp_path: Path, monkeypatch, logger: str, pattern: str) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    tasks.train(config(tmp_path / "run", "gan", f"logger={logger}", "trainer.max_epochs=2"))
+    (written,) = (tmp_path / "run").rglob(pattern)
+    assert written.stat().st_size > 500
+
+
 class Poison(pl.Callback):
     """Makes the generator's weights NaN after the first epoch."""
 

@@ -108,7 +108,9 @@ class CascadeProcess:
         image_side: S, 12 + `max_sites`; divisible by 8, for the second U-Net halves it three times.
         objective: What both U-Nets predict: "noise", "v" or "x_start".
         noise_schedule: "cosine" or "linear", for both stages.
-        min_snr_gamma: Largest signal-to-noise ratio counted in the loss (arXiv:2303.09556); None is unweighted.
+        min_snr_gamma: Clip of the weight of the loss (arXiv:2303.09556): the squared error of the clean image counts
+            min(signal-to-noise ratio, this). imagen's is 5. How many sites a crystal has is settled while noise still
+            rules; the smaller the clip, the sooner that is learned. None does not clip.
         condition_noise: Time in [0, 1] up to which, at sampling, a low-resolution image is noised before it conditions
             the second U-Net (in training the time is random, and the U-Net is told). imagen's is 0.2, where the noise
             has a standard deviation of 0.29 in the image; at 0.05 it is 0.08.
