@@ -21,6 +21,7 @@ the A that fits the whole image best in the least squares sense. K-means in one 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -352,7 +353,7 @@ def merge_sites(crystal: Crystal, distance: float, unlike: bool) -> Crystal:
     """
     if len(crystal) == 1 or distance <= 0:
         return crystal
-    near = _near_pairs(crystal, distance)
+    near = _shortest_distances(crystal) < distance
     if not unlike:
         near &= crystal.numbers[:, None] == crystal.numbers[None, :]
     keep = np.ones(len(crystal), dtype=bool)
@@ -365,16 +366,18 @@ def merge_sites(crystal: Crystal, distance: float, unlike: bool) -> Crystal:
     )
 
 
-def _near_pairs(crystal: Crystal, distance: float) -> np.ndarray:
-    """Return which pairs of sites are nearer than `distance` over periodic images: (N, N) bool."""
+def _shortest_distances(crystal: Crystal) -> np.ndarray:
+    """Return the distance of each pair of sites over periodic images, of a site to its own image: (N, N), angstrom."""
     differences = crystal.coordinates[:, None] - crystal.coordinates[None, :]
     differences -= np.rint(differences)
     matrix = crystal.lattice.matrix
-    shifts = np.array(np.meshgrid(*[[-1, 0, 1]] * 3)).reshape(3, -1).T
-    near = np.zeros(differences.shape[:2], dtype=bool)
-    for shift in shifts:
-        near |= (((differences + shift) @ matrix) ** 2).sum(axis=-1) < distance**2
-    return near
+    shortest = np.full(differences.shape[:2], np.inf)
+    for shift in itertools.product((-1, 0, 1), repeat=3):
+        squared = (((differences + shift) @ matrix) ** 2).sum(axis=-1)
+        if shift == (0, 0, 0):
+            np.fill_diagonal(squared, np.inf)
+        np.minimum(shortest, squared, out=shortest)
+    return np.sqrt(shortest)
 
 
 def _symmetry_of(crystal: Crystal, generated_group: int, coordinate_spread: float) -> SymmetrisedCrystal | None:
@@ -384,8 +387,12 @@ def _symmetry_of(crystal: Crystal, generated_group: int, coordinate_spread: floa
     it follows the spread of the coordinate votes, so that a clean image keeps its small distortions.
     """
     limit = max(3.0 * coordinate_spread * float(crystal.lengths.max()), _SYMMETRY_TOLERANCES[0])
+    # A tolerance that confuses neighbouring sites finds no symmetry, and can send the search into the endless.
+    largest = _shortest_distances(crystal).min() / 5
     fallback: SymmetrisedCrystal | None = None
     for tolerance in _SYMMETRY_TOLERANCES:
+        if tolerance > largest:
+            break
         try:
             found = symmetrised(crystal, tolerance)
         except SymmetryError:

@@ -28,8 +28,8 @@ from crystens.errors import CrystensError
 _VERIFY_SYMPREC = 1e-4
 
 # A cell that repeats after less than this, in angstrom, is no crystal (the shortest of all real ones is above 2), and
-# moyopy's search in it can take all time and memory: among generated cells there was one of 0.45 angstrom.
-_MIN_TRANSLATION = 1.0
+# moyopy's search in it can take all time and memory: in generated cells of 0.45 and 1.14 angstrom it did.
+_MIN_TRANSLATION = 1.8
 
 
 class SymmetryError(CrystensError):
