@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import struct
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,6 +47,13 @@ _PART = "images.part"
 _FLOAT = 4  # bytes
 _JUDGED_AT_ONCE = 64
 _IMAGES_SHOWN = 4
+
+# Variances whose root is called a shortcoming above a bound: metric, bound, what it is of, unit.
+_CONSISTENT = (
+    ("cell_length_variance", 0.3, "cell length", "angstrom"),
+    ("cell_angle_variance", 3.0, "cell angle", "degrees"),
+    ("coordinate_variance", 0.03, "coordinate", "of the cell"),
+)
 
 
 class Sampler(Protocol):
@@ -161,7 +168,7 @@ def read_samples(path: Path) -> Samples:
     return Samples(images, Scaling.from_dict(told["scaling"]), told["distance"], reference, told["about"])
 
 
-def judge_samples(samples: Samples, decoder: Decoder, folder: Path, statement: Iterable[str]) -> Metrics:
+def judge_samples(samples: Samples, decoder: Decoder, folder: Path) -> Metrics:
     """Decode samples, write their CIFs, and judge them, chunk by chunk; return the metrics.
 
     What an earlier judgement left in the folder is replaced.
@@ -170,7 +177,6 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, statement: I
         samples: what to judge.
         decoder: turns images into crystals.
         folder: where the CIFs, crystals.csv, metrics.json and report.html go.
-        statement: sentences at the top of the report: where the samples come from and what that is worth.
     """
     cifs = folder / "cifs"
     cifs.mkdir(parents=True, exist_ok=True)
@@ -201,12 +207,45 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, statement: I
         metrics,
         rows,
         title=f"{len(rows)} crystals from {samples.about['model']}",
-        statement=statement,
+        statement=_statement(samples, metrics),
         reference=samples.reference,
         crystals=crystals,
         images={index: samples.images[index] for index in chosen[:_IMAGES_SHOWN]},
     )
     return metrics
+
+
+def shortcomings(metrics: Metrics) -> list[str]:
+    """Return, in words, what keeps samples from being usable crystals; empty if nothing of this does.
+
+    The bounds are far above what a real crystal's image shows (0 throughout) and say no more than that beyond them the
+    decoded crystal depends on which copy of a value one believes.
+    """
+    found = []
+    for name, bound, what, unit in _CONSISTENT:
+        value = metrics[name]["value"]
+        if value is not None and math.sqrt(value) > bound:
+            found.append(f"copies of one {what} in an image differ by {math.sqrt(value):.2g} {unit} (real crystals: 0)")
+    merged = metrics["mean_merged_sites"]["value"]
+    if merged is not None and merged > 0.5:
+        found.append(f"{merged:.2g} sites a crystal stood within another and were merged")
+    failed = metrics["failures"]["value"]
+    if failed > 0.05 * metrics["num_samples"]["value"]:
+        found.append(f"{failed} of {metrics['num_samples']['value']} samples could not be decoded")
+    return found
+
+
+def _statement(samples: Samples, metrics: Metrics) -> list[str]:
+    """Return the sentences at the top of the report: where the samples come from, and what they are worth."""
+    about, reference = samples.about, samples.reference
+    origin = (
+        f"{len(samples.images)} samples of {about['model']}, trained for {about['trained']} on {reference.name} "
+        f"({reference.count} crystals; training seed {about['training_seed']}, sampling seed {about['seed']})."
+    )
+    found = shortcomings(metrics)
+    if not found:
+        return [origin]
+    return [origin, f"By these numbers they are not usable crystals: {'; '.join(found)}."]
 
 
 def _cif(decoded: DecodedCrystal) -> str:

@@ -31,7 +31,7 @@ from crystens.decoding import Decoder
 from crystens.encoding import image_side
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
-from crystens.samples import Samples, judge_samples, read_samples, sample_to_file
+from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.scaling import Scaling
 
 log = logging.getLogger(__name__)
@@ -252,16 +252,13 @@ def _about(config: dict[str, Any]) -> dict[str, Any]:
 
 def _judge(samples: Samples, decoder: Decoder, folder: Path) -> None:
     """Judge samples and log the line that matters, and where the report lies."""
-    about, reference = samples.about, samples.reference
-    statement = [
-        f"{len(samples.images)} samples of {about['model']}, trained for {about['trained']} on {reference.name} "
-        f"({reference.count} crystals; training seed {about['training_seed']}, sampling seed {about['seed']})."
-    ]
-    metrics = judge_samples(samples, decoder, folder, statement)
+    metrics = judge_samples(samples, decoder, folder)
     shown = ("decoded_rate", "structural_validity", "unique_formula_rate", "coordinate_variance", "ks_a", "ks_Z")
     log.info(
         "%s", ", ".join(f"{name} {metrics[name]['value']:.3g}" for name in shown if metrics[name]["value"] is not None)
     )
+    for shortcoming in shortcomings(metrics):
+        log.info("not usable crystals yet: %s", shortcoming)
     log.info("report: %s", folder / "report.html")
 
 
