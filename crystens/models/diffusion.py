@@ -23,7 +23,7 @@ from crystens.errors import CrystensError
 from crystens.networks.imagen import CascadeProcess
 from crystens.networks.low_resolution import choose_low_resolution
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class CascadedDiffusion(pl.LightningModule):
@@ -91,10 +91,8 @@ class CascadedDiffusion(pl.LightningModule):
         self.sample_chunk = sample_chunk
         self.register_buffer("unet1_steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("unet2_steps", torch.zeros((), dtype=torch.long))
-        self._steps = [
-            0,
-            0,
-        ]  # the same counts on the host, so that no step waits for the device to tell whose turn it is
+        # The same counts on the host, so that no step waits for the device to tell whose turn it is.
+        self._steps = [0, 0]
         self._first_stage_steps = 0
         self._optimizer = optimizer
 
@@ -120,7 +118,7 @@ class CascadedDiffusion(pl.LightningModule):
     def on_train_end(self) -> None:
         """Say so when the run ended before the second U-Net was trained."""
         if self._steps[1] == 0:
-            logger.warning(
+            log.warning(
                 "The second U-Net was not trained: the run ended after %d of the %d steps of the first. Samples are "
                 "noise until the run is resumed.",
                 self._steps[0],
