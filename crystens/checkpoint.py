@@ -44,9 +44,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CrystensError(f"no checkpoint at {path}; train.py writes them to checkpoints/ in its run folder")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise CrystensError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
-    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise CrystensError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): is it whole?") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(KEY), dict):
         raise CrystensError(f"{path} was not written by crystens: it has no entry '{KEY}'")
     found = checkpoint[KEY].get("format")
     if found != FORMAT:

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from crystens.errors import CrystensError
+from crystens.errors import CrystensError, first_line
 
 
 def main(task: Callable[[DictConfig], None], conf: Path, name: str) -> None:
@@ -33,9 +35,18 @@ def main(task: Callable[[DictConfig], None], conf: Path, name: str) -> None:
         name: of the main config, without ".yaml".
     """
 
+    failed: list[str] = []
+
     def job(cfg: DictConfig) -> None:
-        with _one_line_errors():
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            with _one_line_errors():
+                task(cfg)
+            return
+        try:  # one bad job does not end a sweep
             task(cfg)
+        except CrystensError as error:
+            failed.append(str(error))
+            print(f"error: job {HydraConfig.get().job.num}: {error}", file=sys.stderr)
 
     # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
     overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
@@ -43,6 +54,8 @@ def main(task: Callable[[DictConfig], None], conf: Path, name: str) -> None:
     with _one_line_errors():
         check_overrides(overrides, conf, name)
     hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(job)()
+    if failed:
+        sys.exit(1)
 
 
 def check_overrides(overrides: Sequence[str], conf: Path, name: str) -> None:
@@ -53,7 +66,10 @@ def check_overrides(overrides: Sequence[str], conf: Path, name: str) -> None:
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise CrystensError(f"cannot read the command line: {_first_line(error)}") from error
+        raise CrystensError(
+            f"cannot read the command line: {first_line(error)}; quote values with special characters twice, as in "
+            "\"data.path='/data/a folder, é'\""
+        ) from error
     with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
         chosen = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
         lines = [chosen, *([*chosen, line] for override in parsed for line in _sweep_lines(override))]
@@ -73,11 +89,12 @@ def _try(overrides: list[str], conf: Path, name: str) -> None:
     try:
         compose(config_name=name, overrides=overrides, return_hydra_config=True)
     except HydraException as error:
-        raise CrystensError(_explain(str(error), conf, name)) from error
+        cause = f": {first_line(error.__cause__)}" if error.__cause__ and "Error merging" in str(error) else ""
+        raise CrystensError(_explain(str(error), conf, name) + cause) from error
     except ValueError as error:  # Hydra's own for overrides such as "=3"
-        raise CrystensError(f"cannot read the command line: {_first_line(error)}") from error
+        raise CrystensError(f"cannot read the command line: {first_line(error)}") from error
     except OmegaConfBaseException as error:
-        raise CrystensError(f"the config does not fit: {_first_line(error)}") from error
+        raise CrystensError(f"the config does not fit: {first_line(error)}") from error
 
 
 def _explain(message: str, conf: Path, name: str) -> str:
@@ -92,7 +109,7 @@ def _explain(message: str, conf: Path, name: str) -> str:
         group, wrong = choice.groups()
         choices = sorted(path.stem for path in (conf / group).glob("*.yaml"))
         return f"there is no {group}={wrong}{_nearest(wrong, choices)}; choices: {', '.join(choices)}"
-    return message.strip().splitlines()[0]
+    return first_line(ValueError(message))
 
 
 def _nearest(wrong: str, names: Sequence[str]) -> str:
@@ -114,11 +131,6 @@ def _all_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().splitlines()[0]
-
-
 class _one_line_errors:
     """Prints a CrystensError as one line and exits with status 1; lets everything else pass."""
 
@@ -127,6 +139,9 @@ class _one_line_errors:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Print and exit, unless the traceback was asked for."""
+        if isinstance(error, KeyboardInterrupt):
+            print("error: interrupted", file=sys.stderr)
+            sys.exit(130)
         if isinstance(error, CrystensError) and os.environ.get("CRYSTENS_TRACEBACK", "") in ("", "0"):
             sys.stdout.flush()
             print(f"error: {error}", file=sys.stderr)

@@ -45,6 +45,9 @@ _COORDINATE_RESOLUTION = 1e-5  # fractional
 # An image whose cell rows are, in the root mean square, nearer to 0 than this over one site holds no site at all.
 _EMPTY = 0.01
 
+# Sites nearer than this, in angstrom, are one place: no program reads a file that lists two elements there.
+_COINCIDENT = 0.01
+
 _SYMMETRY_TOLERANCES = (0.01, 0.03, 0.1, 0.2, 0.3)  # angstrom
 
 
@@ -198,7 +201,8 @@ class Decoder:
         coordinate_clusters: K of the coordinates on each axis (the paper: 6), or "auto".
         periodic: circular means of coordinates and shortest-way votes.
         merge_distance: sites nearer than this, over periodic images, become one, in angstrom.
-        merge_unlike: whether sites of different elements are merged too (the element of the lower site index stays).
+        merge_unlike: whether sites of different elements are merged too (the element of the lower site index stays:
+            of sites in canonical order the lighter); if not, unlike sites on one place are a failure.
         symmetrise: find the space group of the atoms again and symmetrise the crystal.
 
     Raises:
@@ -218,6 +222,8 @@ class Decoder:
             value = getattr(self, name)
             if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise CrystensError(f"decode.{name} must be a positive whole number or auto, got {value!r}")
+        if not isinstance(self.merge_distance, int | float) or not self.merge_distance >= 0:
+            raise CrystensError(f"decode.merge_distance must be a distance in angstrom, got {self.merge_distance!r}")
 
     def decode(self, images: Tensor, scaling: Scaling, counts: Tensor | None = None) -> list[DecodedCrystal]:
         """Return the crystals of scaled images (B, 4, S, S), one each, failures with their reason.
@@ -269,6 +275,8 @@ class Decoder:
         except CrystensError as error:
             return DecodedCrystal(None, str(error), count, group)
         merged = merge_sites(crystal, self.merge_distance, self.merge_unlike)
+        if len(merged) > 1 and (nearest := _shortest_distances(merged).min()) < _COINCIDENT:
+            return DecodedCrystal(None, f"sites of different elements coincide: {nearest:.2g} angstrom", count, group)
         symmetry = None
         if self.symmetrise:
             symmetry = _symmetry_of(merged, group, coordinate_spread)

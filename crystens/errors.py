@@ -8,3 +8,8 @@ every other exception is a defect of crystens and keeps its traceback.
 
 class CrystensError(Exception):
     """Something the user gave cannot be used; the message says what, where, and what to do."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

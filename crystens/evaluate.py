@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=SPLITS, help="which split of the reference; by default train")
     parser.add_argument("--seed", type=int, default=0, help="chooses the crystals that are drawn; by default 0")
     options = parser.parse_args(arguments)
+    warnings.filterwarnings(
+        "ignore", message=".*No Pauling electronegativity.*"
+    )  # of noble gases; changes nothing here
     try:
         if options.reference is None and (options.data_path or options.split):
             raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")

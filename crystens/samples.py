@@ -94,11 +94,13 @@ def sample_to_file(
     distance: str,
     reference: Reference,
     about: dict[str, Any],
+    replace: bool = False,
 ) -> Samples:
     """Sample a model into folder/images.safetensors, chunk by chunk, and return the samples.
 
     Goes on with a part that an interrupted call left, if it was made by the same call. Each chunk has a seed of its
-    own, made of `seed` and its place, so that the images do not depend on interruptions.
+    own, made of `seed` and its place, so that the images do not depend on interruptions. With `replace`, samples of
+    another call in the folder are deleted; otherwise they are an error.
 
     Raises:
         CrystensError: if the model's images are not of the scaling's side, or the folder holds other samples.
@@ -114,7 +116,11 @@ def sample_to_file(
     final, part = folder / IMAGES, folder / _PART
     folder.mkdir(parents=True, exist_ok=True)
     for path in (final, part):
-        if path.exists() and not _starts_with(path, head):
+        if not path.exists() or _starts_with(path, head):
+            continue
+        if replace:
+            path.unlink()
+        else:
             raise CrystensError(
                 f"{path} holds samples of another model, number, seed or chunk size; give another out=DIR, or delete it"
             )
@@ -168,7 +174,7 @@ def read_samples(path: Path) -> Samples:
     return Samples(images, Scaling.from_dict(told["scaling"]), told["distance"], reference, told["about"])
 
 
-def judge_samples(samples: Samples, decoder: Decoder, folder: Path) -> Metrics:
+def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path | None = None) -> Metrics:
     """Decode samples, write their CIFs, and judge them, chunk by chunk; return the metrics.
 
     What an earlier judgement left in the folder is replaced.
@@ -177,6 +183,7 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path) -> Metrics:
         samples: what to judge.
         decoder: turns images into crystals.
         folder: where the CIFs, crystals.csv, metrics.json and report.html go.
+        source: the checkpoint or file of images that the samples came from, for the record.
     """
     cifs = folder / "cifs"
     cifs.mkdir(parents=True, exist_ok=True)
@@ -193,7 +200,7 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path) -> Metrics:
                     (cifs / f"{index:06d}.cif").write_text(_cif(item))
             table.append(image_rows(images, decoded, samples.scaling, samples.distance, start))
     rows = table.rows()
-    about = {**samples.about, "decode": asdict(decoder)}
+    about = {**samples.about, "source": None if source is None else str(source), "decode": asdict(decoder)}
     metrics = summarise(rows, samples.reference, about, distance=samples.distance)
     write_metrics(folder / "metrics.json", metrics)
     chosen = chosen_samples(rows, seed=samples.about["seed"])
@@ -229,6 +236,14 @@ def shortcomings(metrics: Metrics) -> list[str]:
     merged = metrics["mean_merged_sites"]["value"]
     if merged is not None and merged > 0.5:
         found.append(f"{merged:.2g} sites a crystal stood within another and were merged")
+    formulas, decoded = metrics["unique_formula_rate"]["value"], metrics["decoded_rate"]["value"]
+    if decoded and formulas < 0.2 * decoded:
+        found.append(f"only {formulas / decoded:.0%} of the decoded samples have a formula of their own")
+    far = [name for name, entry in metrics.items() if name.startswith("ks_") and (entry["value"] or 0) > 0.5]
+    if far:
+        found.append(
+            f"not distributed like the training data (Kolmogorov-Smirnov statistic over 0.5): {', '.join(far)}"
+        )
     failed = metrics["failures"]["value"]
     if failed > 0.05 * metrics["num_samples"]["value"]:
         found.append(f"{failed} of {metrics['num_samples']['value']} samples could not be decoded")

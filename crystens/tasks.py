@@ -6,6 +6,7 @@ and samples/. `sample` writes the contents of samples/ (see `crystens.samples`) 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import warnings
@@ -24,12 +25,13 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from crystens.callbacks.checkpoint_card import CheckpointCard
 from crystens.checkpoint import KEY, load_checkpoint
 from crystens.decoding import Decoder
 from crystens.encoding import image_side
-from crystens.errors import CrystensError
+from crystens.errors import CrystensError, first_line
 from crystens.metrics.distributions import Reference
 from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.scaling import Scaling
@@ -97,9 +99,14 @@ def train(cfg: DictConfig) -> Path:
     cfg.run_folder = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _set_threads(cfg.threads)
+    _check_numbers(cfg)
     _quiet_libraries()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
+    if not cfg.resume and (folder / "config.yaml").exists():
+        raise CrystensError(
+            f"{folder} already holds a run; give resume={folder} to go on with it, or another run folder"
+        )
     config = _plain(cfg)
     data = _build(cfg.data, "data", scaling=_build(cfg.scaling, "scaling"), rejected_path=str(folder / "rejected.csv"))
     model = _build(cfg.model, "model")
@@ -112,30 +119,46 @@ def train(cfg: DictConfig) -> Path:
         logger=logger,
         default_root_dir=str(folder),
     )
-    checkpoint = folder / "checkpoints" / "last.ckpt" if cfg.resume else None
-    if checkpoint is None:
-        OmegaConf.save(cfg, folder / "config.yaml")
-    else:
-        load_checkpoint(checkpoint)
+    last = folder / "checkpoints" / "last.ckpt"
+    if cfg.resume:
+        load_checkpoint(last)
+    OmegaConf.save(OmegaConf.merge(cfg, {"resume": None}), folder / "config.yaml")
     log.info("run folder: %s", folder)
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(model, datamodule=data, ckpt_path=last if cfg.resume else None, weights_only=True)
+    except SystemExit as error:  # Lightning's answer to Ctrl-C
+        hint = (
+            f"`python train.py resume={folder}` goes on after the last checkpoint" if last.exists() else "start again"
+        )
+        raise CrystensError(f"training was interrupted; {hint}") from error
+    except MisconfigurationException as error:
+        raise CrystensError(f"cannot train: {first_line(error)}") from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise CrystensError(
+            f"{last} does not fit the config: model and max_sites stay as they were on resume"
+        ) from error
     finally:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()  # or the next job of a sweep would go on with this run
-    if trainer.interrupted:
-        raise CrystensError(
-            f"training was interrupted; `python train.py resume={folder}` goes on after the last checkpoint"
-        )
     trained = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
     log.info("trained %s", trained)
     if cfg.num_samples > 0:
         decoder = _build(cfg.decode, "decode")
-        about = {**_about(config), "trained": trained, "checkpoint": str(folder / "checkpoints" / "last.ckpt")}
         samples = sample_to_file(
-            model, folder / "samples", cfg.num_samples, 64, cfg.seed, data.scaling, data.distance, data.reference, about
+            model,
+            folder / "samples",
+            cfg.num_samples,
+            64,
+            cfg.seed,
+            data.scaling,
+            data.distance,
+            data.reference,
+            _about(config, trained, model),
+            replace=True,
         )
-        _judge(samples, decoder, folder / "samples")
+        _judge(samples, decoder, folder / "samples", source=last)
     return folder
 
 
@@ -150,11 +173,12 @@ def sample(cfg: DictConfig) -> Path:
             "give either checkpoint=FILE, to sample it, or images=FILE, to decode images sampled before"
         )
     _set_threads(cfg.threads)
+    _check_numbers(cfg)
     _quiet_libraries()
     out = Path(HydraConfig.get().runtime.output_dir)
     decoder = _build(cfg.decode, "decode")
     if cfg.images is not None:
-        _judge(read_samples(Path(cfg.images)), decoder, out)
+        _judge(read_samples(Path(cfg.images)), decoder, out, source=Path(cfg.images))
         return out
     checkpoint = load_checkpoint(cfg.checkpoint)
     config = checkpoint[KEY]["config"]
@@ -168,7 +192,7 @@ def sample(cfg: DictConfig) -> Path:
     model.to(_device(cfg.device))
     representation = checkpoint[KEY]["representation"]
     trained = f"{checkpoint['epoch'] + 1} epochs, {checkpoint['global_step']} steps"
-    about = {**_about(config), "trained": trained, "checkpoint": str(cfg.checkpoint), "overrides": dict(cfg.model)}
+    about = {**_about(config, trained, model), "overrides": OmegaConf.to_container(cfg.model, resolve=True)}
     samples = sample_to_file(
         model,
         out,
@@ -180,7 +204,7 @@ def sample(cfg: DictConfig) -> Path:
         Reference.from_state_dict(checkpoint[KEY]["reference"]),
         about,
     )
-    _judge(samples, decoder, out)
+    _judge(samples, decoder, out, source=Path(cfg.checkpoint))
     return out
 
 
@@ -205,12 +229,14 @@ def _resumed(cfg: DictConfig) -> DictConfig:
         key = override.key_or_group
         if key == "resume":
             continue
+        if override.is_delete() or override.is_sweep_override():
+            raise CrystensError(f"{override.input_line}: resume takes single values, no deletions and no sweeps")
         if key in _GROUPS:
             raise CrystensError(f"{key} cannot be exchanged on resume; single keys such as trainer.max_epochs can")
         try:
             OmegaConf.update(saved, key, override.value(), force_add=override.is_add())
         except OmegaConfBaseException as error:
-            raise CrystensError(f"cannot set {key} on resume: {str(error).splitlines()[0]}") from error
+            raise CrystensError(f"cannot set {key} on resume: {first_line(error)}") from error
     saved.resume = str(folder)
     saved.run_folder = str(folder)
     return saved
@@ -224,10 +250,10 @@ def _build(config: Any, name: str, **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, CrystensError):
             raise cause from error
-        detail = str(cause or error).strip().splitlines()[0]
+        detail = first_line(cause or error)
         raise CrystensError(f"cannot build {name} from its config: {detail}") from error
     except OmegaConfBaseException as error:
-        raise CrystensError(f"cannot build {name} from its config: {str(error).splitlines()[0]}") from error
+        raise CrystensError(f"cannot build {name} from its config: {first_line(error)}") from error
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -235,14 +261,23 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise CrystensError(f"the config is not complete: {str(error).splitlines()[0]}") from error
+        raise CrystensError(f"the config is not complete: {first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def _about(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what metrics and reports say of the model that was sampled, from the resolved config of its training."""
+def _about(config: dict[str, Any], trained: str, model: torch.nn.Module) -> dict[str, Any]:
+    """Return what metrics and reports say of the model that was sampled.
+
+    The digest of the weights tells samples of one model from those of another in the same place.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return {
+        "trained": trained,
+        "weights": digest.hexdigest()[:16],
         "model": config["model"]["_target_"].rsplit(".", maxsplit=1)[-1],
         "data": config["data"]["source"],
         "training_seed": config["seed"],
@@ -250,9 +285,9 @@ def _about(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _judge(samples: Samples, decoder: Decoder, folder: Path) -> None:
+def _judge(samples: Samples, decoder: Decoder, folder: Path, source: Path) -> None:
     """Judge samples and log the line that matters, and where the report lies."""
-    metrics = judge_samples(samples, decoder, folder)
+    metrics = judge_samples(samples, decoder, folder, source)
     shown = ("decoded_rate", "structural_validity", "unique_formula_rate", "coordinate_variance", "ks_a", "ks_Z")
     log.info(
         "%s", ", ".join(f"{name} {metrics[name]['value']:.3g}" for name in shown if metrics[name]["value"] is not None)
@@ -270,6 +305,14 @@ def _set_threads(threads: Any) -> None:
     torch.set_num_threads(cores if threads == "auto" else threads)
 
 
+def _check_numbers(cfg: DictConfig) -> None:
+    """Check what both tasks have in common."""
+    if not 0 <= cfg.seed < 2**32:
+        raise CrystensError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
+    if cfg.num_samples < 0:
+        raise CrystensError(f"num_samples must be 0 or more, got {cfg.num_samples}")
+
+
 def _device(name: str) -> torch.device:
     """Return the device of a name; auto is CUDA where there is one."""
     if name == "auto":
@@ -278,7 +321,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise CrystensError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise CrystensError(f"device={name} cannot be used here: {first_line(error)}") from error
     return device
 
 

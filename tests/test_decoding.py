@@ -174,6 +174,16 @@ def test_sites_that_coincide_across_the_border_are_merged() -> None:
     assert merge_sites(unlike, 0.01, unlike=True).numbers.tolist() == [11, 17]
 
 
+def test_different_elements_on_one_place_are_a_failure_where_they_are_not_merged() -> None:
+    places = np.array([[0, 0, 0], [0, 0, 0], [0.5, 0.5, 0.5]])
+    crystal = Crystal([5, 5, 5], [90] * 3, 1, [3, 17, 17], places)
+    batch = CrystalBatch.from_crystals([crystal], 20)
+    scaling = Scaling.fit(batch)
+    (decoded,) = PAPER.decode(scaling.encode(batch), scaling)
+    assert decoded.crystal is None
+    assert decoded.reason.startswith("sites of different elements coincide")
+
+
 @pytest.mark.parametrize("clusters", [1, 2, 3, 6])
 def test_one_dimensional_kmeans_is_at_least_as_good_as_scikit_learn(clusters: int) -> None:
     values = np.random.default_rng(clusters).uniform(0, 1, 52)

@@ -92,6 +92,14 @@ def test_a_folder_with_other_samples_is_refused_and_kept(tmp_path: Path, batch: 
     assert (tmp_path / "images.safetensors").read_bytes() == before
 
 
+def test_a_run_replaces_its_own_samples(tmp_path: Path, batch: CrystalBatch) -> None:
+    old = _sample(tmp_path, batch, Noise()).images.clone()
+    reference = Reference.from_crystals(batch, "three crystals")
+    arguments = (tmp_path, 10, 4, 2, Scaling.fit(batch), "fractional", reference, ABOUT)
+    new = sample_to_file(Noise(), *arguments, replace=True).images
+    assert not torch.equal(old, new)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\x10\0\0\0\0\0\0\0{}"])
 def test_a_missing_or_torn_images_file_is_one_clear_line(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "images.safetensors"
@@ -130,6 +138,23 @@ def test_noise_is_said_not_to_be_usable_crystals(tmp_path: Path, batch: CrystalB
     metrics = _judged(tmp_path, batch, torch.rand(8, 4, 32, 32, generator=torch.Generator().manual_seed(0)))
     assert any("cell length" in sentence for sentence in shortcomings(metrics))
     assert "not usable crystals" in (tmp_path / "report.html").read_text()
+
+
+def test_a_sample_whose_sites_were_merged_is_not_structurally_valid(tmp_path: Path) -> None:
+    places = [[0, 0, 0], [0.01, 0, 0], [0.5, 0.5, 0.5]]
+    crystal = Crystal([6, 6, 6], [90] * 3, 1, [3, 9, 17], torch.tensor(places).numpy())
+    batch = CrystalBatch.from_crystals([crystal], 20)
+    metrics = _judged(tmp_path, batch, Scaling.fit(batch).encode(batch))
+    assert metrics["decoded_rate"]["value"] == 1.0
+    assert metrics["structural_validity"]["value"] == 0.0
+    assert metrics["structural_validity_after_merging"]["value"] == 1.0
+
+
+def test_a_collapsed_model_is_said_not_to_be_usable(tmp_path: Path, batch: CrystalBatch) -> None:
+    images = Scaling.fit(batch).encode(batch[2:]).repeat(20, 1, 1, 1)
+    sentences = shortcomings(_judged(tmp_path, batch, images))
+    assert any("a formula of their own" in sentence for sentence in sentences)
+    assert any("not distributed like the training data" in sentence for sentence in sentences)
 
 
 def test_judging_again_replaces_what_was_there(tmp_path: Path, batch: CrystalBatch) -> None:

@@ -155,6 +155,29 @@ def test_a_nan_loss_stops_the_run_and_says_what_to_look_at(tmp_path: Path) -> No
         tasks.train(config(tmp_path, "gan", "+callbacks.poison={_target_:test_train.Poison}"))
 
 
+def test_resume_with_more_epochs_trains_on_remembers_them_and_replaces_the_samples(tmp_path: Path) -> None:
+    folder = tasks.train(config(tmp_path / "run", "gan", "num_samples=4"))
+    saved = folder / "config.yaml"
+    before = read_samples(folder / "samples" / "images.safetensors").images.clone()
+    saved.write_text(saved.read_text().replace("max_epochs: 4", "max_epochs: 6"))
+    tasks.train(config(folder, "gan", f"resume={folder}"))
+    assert len(losses(folder, "gan")["train/generator_loss"]) == 6
+    assert "max_epochs: 6" in saved.read_text()
+    assert not torch.equal(before, read_samples(folder / "samples" / "images.safetensors").images)
+
+
+def test_a_run_folder_is_not_overwritten(tmp_path: Path) -> None:
+    tasks.train(config(tmp_path, "gan", "trainer.max_epochs=1"))
+    with pytest.raises(CrystensError, match="already holds a run; give resume="):
+        tasks.train(config(tmp_path, "gan"))
+
+
+@pytest.mark.parametrize(("override", "message"), [("seed=-1", "seed must be 0 to"), ("num_samples=-5", "0 or more")])
+def test_numbers_out_of_range_are_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(CrystensError, match=message):
+        tasks.train(config(tmp_path, "gan", override))
+
+
 def test_resuming_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CrystensError, match="is no run folder"):
         tasks.train(config(tmp_path, "gan", f"resume={tmp_path}"))
@@ -168,6 +191,8 @@ def test_resuming_what_is_no_run_is_refused(tmp_path: Path) -> None:
     [
         (None, "no checkpoint at"),
         (b"not a checkpoint", "cannot be read as a checkpoint"),
+        (b"", "cannot be read as a checkpoint"),
+        ({KEY: 3}, "was not written by crystens"),
         ({"state_dict": {}}, "was not written by crystens"),
         ({KEY: {"format": 999, "version": "9.9"}}, r"checkpoint format 999 \(crystens 9.9\)"),
     ],

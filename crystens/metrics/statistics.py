@@ -48,6 +48,8 @@ def image_statistics(
 ) -> dict[str, Tensor]:
     """Return the six `STATISTICS` of each image: name to (B,) float64, NaN where the image holds no site.
 
+    One site has nobody to disagree with: its agreements are 0.
+
     Args:
         images: scaled images (B, 4, S, S) as the network gave them; not changed.
         scaling: the scaling they were made with.

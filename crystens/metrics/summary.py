@@ -54,7 +54,7 @@ _QUANTITY_TEXTS = {
     "alpha": "cell angle alpha",
     "beta": "cell angle beta",
     "gamma": "cell angle gamma",
-    "space_group": "space group number",
+    "space_group": "space group number found in the atoms",
     "Z": "atomic number, one value a site (count: sites)",
 }
 
@@ -92,8 +92,14 @@ def summarise(
         total,
         f"share of all samples with no two atoms nearer than {MIN_DISTANCE} angstrom over periodic images and a volume "
         f"of at least {MIN_VOLUME} angstrom^3; failed samples are not valid"
-        + ("; decoding may have merged sites that were nearer, see mean_merged_sites" if from_images else ""),
+        + ("; measured before decoding merged such sites, so a sample with a merged site is not valid" * from_images),
     )
+    if from_images:
+        metrics["structural_validity_after_merging"] = _rate(
+            sum(_is_valid_as_written(row) for row in decoded),
+            total,
+            "the same of the crystals as they are written, after decoding merged sites that were too near",
+        )
     formulas = {row["formula"] for row in decoded}
     metrics["unique_formula_rate"] = _rate(
         len(formulas), total, "number of different reduced formulas divided by the number of all samples"
@@ -129,12 +135,10 @@ def write_metrics(path: str | Path, metrics: Metrics) -> None:
 def generated_values(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """Return the values of the quantities of distributions in the samples that decoded, one a crystal, Z one a site.
 
-    The space group is the one that the image states; for crystals from files the one found in the atoms.
+    The space group is the one found in the atoms, for samples from images as for those from files.
     """
     decoded = [row for row in rows if row["status"] == OK]
-    values = {name: _column(decoded, name) for name in QUANTITIES if name not in ("space_group", "Z")}
-    stated = "generated_space_group" if decoded and "generated_space_group" in decoded[0] else "space_group"
-    values["space_group"] = _column(decoded, stated)
+    values = {name: _column(decoded, name) for name in QUANTITIES if name != "Z"}
     values["Z"] = np.concatenate([np.zeros(0), *(_atomic_numbers(row["formula"], row["num_sites"]) for row in decoded)])
     return values
 
@@ -183,15 +187,25 @@ def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) 
     for quantity in QUANTITIES:
         name = f"ks_{quantity}"
         meaning = _QUANTITY_TEXTS[quantity]
-        if quantity == "space_group":
-            meaning += " that the image states" if from_images else " found in the atoms"
         description = (
             f"Kolmogorov-Smirnov statistic (0 same, 1 disjoint) of the {meaning}: decoded samples against "
             f"{reference.name} ({reference.split})"
         )
         value = distances[name] if counts[name] else None
         entries[name] = _entry(value, "1", description, counts[name], reference_count=len(reference.values[quantity]))
+    if from_images:
+        stated = {**values, "space_group": _column(decoded, "generated_space_group")}
+        value = ks_statistics(stated, reference)["ks_space_group"] if decoded else None
+        description = entries["ks_space_group"]["description"].replace("found in the atoms", "that the image states")
+        entries["ks_generated_space_group"] = {**entries["ks_space_group"], "value": value, "description": description}
+        entries["ks_generated_space_group"]["count"] = finite_counts(stated)["ks_space_group"]
     return entries
+
+
+def _is_valid_as_written(row: Row) -> bool:
+    """Return whether the crystal of a row has a volume and no atoms too near."""
+    nearest = row["shortest_distance"]
+    return row["volume"] >= MIN_VOLUME and (nearest is None or nearest >= MIN_DISTANCE)
 
 
 def _failures(rows: Sequence[Row]) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def image_rows(
         else:
             row.update(status=OK, file=f"cifs/{index:06d}.cif", merged_sites=sample.merged_sites)
             row.update(_measured(sample.crystal))
+            row["structurally_valid"] = row["structurally_valid"] and sample.merged_sites == 0
         row.update({name: values[place] for name, values in columns.items()})
         rows.append({name: _finite_or_none(value) for name, value in row.items()})
     return rows
