@@ -25,6 +25,7 @@ ROWS = (
     "num_samples",
     "decoded_rate",
     "structural_validity",
+    "structural_validity_after_merging",
     "unique_formula_rate",
     "novel_formula_rate",
     "mean_merged_sites",
@@ -41,6 +42,7 @@ ROWS = (
     "ks_beta",
     "ks_gamma",
     "ks_space_group",
+    "ks_generated_space_group",
     "ks_Z",
 )
 

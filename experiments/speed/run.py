@@ -51,7 +51,7 @@ def main() -> None:
 
     def to_cifs(decoder: Decoder) -> list[str]:
         decoded = decoder.decode(noisy, scaling)
-        return [write_cif(item.crystal, item.symmetry) for item in decoded if item.crystal is not None]
+        return [write_cif(item.symmetry or item.crystal) for item in decoded if item.crystal is not None]
 
     steps = {
         "encode and scale": (lambda: scaling.encode(batch), 50),
