@@ -44,7 +44,8 @@ def main() -> None:
     torch.set_num_threads(1)
     entries, _ = read_all(open_source(arguments.source), Limits(max_sites=52))
     crystals = [entry.crystal for entry in entries if isinstance(entry, Entry)]
-    batch = CrystalBatch.from_crystals(crystals[:256], 52).in_canonical_order()
+    spread = crystals[:: max(len(crystals) // 256, 1)][:256]
+    batch = CrystalBatch.from_crystals(spread, 52).in_canonical_order()
     scaling = Scaling.paper(batch)
     clean = scaling.encode(batch)
     noisy = clean + 0.01 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
