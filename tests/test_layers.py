@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "crystens"
 
 # From the bottom up; a module may import from lower layers and from its own.
 LAYERS = [
-    {"errors", "torchvision_schemas", "checkpoint"},
+    {"errors", "torchvision_schemas", "checkpoint", "clustering"},
     {"crystal"},
     {"symmetry", "encoding", "cif"},
     {"scaling"},
