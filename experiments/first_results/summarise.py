@@ -17,6 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 from crystens.decoding import Decoder
+from crystens.metrics.statistics import STATISTICS
 from crystens.pictures import crystal_picture
 from crystens.report import chosen_samples
 from crystens.samples import read_samples
@@ -29,12 +30,7 @@ ROWS = (
     "unique_formula_rate",
     "novel_formula_rate",
     "mean_merged_sites",
-    "cell_length_variance",
-    "cell_angle_variance",
-    "space_group_variance",
-    "coordinate_variance",
-    "coordinate_agreement",
-    "pairwise_agreement",
+    *STATISTICS,
     "ks_a",
     "ks_b",
     "ks_c",
