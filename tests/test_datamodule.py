@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 
 from crystens.crystal import Crystal
 from crystens.data.datamodule import CrysTensDataModule
-from crystens.data.entries import Entry, Reject
+from crystens.data.entries import Entry, Record, Reject
 from crystens.data.limits import Limits
 from crystens.data.prototypes import Prototypes
+from crystens.data.sources import Source
 from crystens.encoding import encode
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling
@@ -27,18 +28,20 @@ from crystens.scaling import Scaling
 CONF = Path(__file__).parent.parent / "conf"
 
 
-class Salts:
+class Salts(Source):
     """Source: `count` rocksalt crystals whose cell length tells which is which, and one reject."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
-        places = np.array([[0.5, 0.5, 0.5], [0, 0, 0]])
+    def records(self) -> Iterator[Record | Reject]:
         for k in range(self.count):
-            crystal = Crystal([4 + k / 100] * 3, [60] * 3, 225, [17, 11], places)
-            yield Entry("salts", str(k), crystal)
+            yield Record("salts", str(k), 4 + k / 100)
         yield Reject("salts", "last", "not a salt: sugar", "taste it")
+
+    def parse(self, record: Record, limits: Limits) -> list[Entry]:
+        places = np.array([[0.5, 0.5, 0.5], [0, 0, 0]])
+        return [Entry(record.file, record.entry, Crystal([record.content] * 3, [60] * 3, 225, [17, 11], places))]
 
 
 def _module(count: int = 50, **options: object) -> CrysTensDataModule:

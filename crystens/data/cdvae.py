@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from crystens.data.cif import MAX_BYTES, read_cif
-from crystens.data.entries import SPLITS, Entry, Reject
+from crystens.data.cif import read_cif
+from crystens.data.entries import SPLITS, Entry, Record, Reject
+from crystens.data.files import MAX_BYTES
 from crystens.data.limits import Limits
-from crystens.data.sources import existing
+from crystens.data.sources import Source, existing
 from crystens.errors import CrystensError
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
@@ -28,16 +29,16 @@ _EXPECTED = "a .csv or .csv.gz file with the columns material_id and cif"
 _ADDRESS = "https://github.com/txie-93/cdvae/tree/main/data"
 
 
-class CsvTable:
+class CsvTable(Source):
     """Source: one table.
 
     Args:
-        path: the file; None if the user gave none, which `read` reports.
+        path: the file; None if the user gave none, which reading reports.
         split: the split that its rows belong to, if that is known.
     """
 
     def __init__(self, path: str | Path | None, split: str | None = None) -> None:
-        """Keep the path; nothing is opened before `read`."""
+        """Keep the path; nothing is opened yet."""
         self.path = path
         self.split = split
 
@@ -45,46 +46,60 @@ class CsvTable:
         """Return what is read, for messages."""
         return f"table {self.path}"
 
-    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
+    def contents(self) -> dict[str, Path]:
+        """Return the file, see `Source.contents`."""
+        path = self._file()
+        return {path.name: path}
+
+    def variant(self) -> str:
+        """Return the split, see `Source.variant`."""
+        return self.split or ""
+
+    def records(self) -> Iterator[Record | Reject]:
         """Yield each row; a row without an id is called by its number, counted from 1.
 
         Raises:
             CrystensError: if there is no such file or it has no column `cif`.
         """
-        path = existing(self.path, _EXPECTED)
-        if not path.is_file():
-            raise CrystensError(f"{path} is not a file; give {_EXPECTED}")
+        path = self._file()
         csv.field_size_limit(MAX_BYTES)
         number = 0
         try:
             with _opened(path) as text:
-                reader = csv.DictReader(text)
+                reader = csv.DictReader(_lines(text))
                 if "cif" not in (reader.fieldnames or ()):
                     columns = ", ".join(reader.fieldnames or ()) or "none"
                     raise CrystensError(f"{path} has no column cif (its columns: {columns[:200]}); give {_EXPECTED}")
                 for number, row in enumerate(reader, start=1):
-                    yield from self._row(path.name, row.get("material_id") or f"row {number}", row["cif"], limits)
+                    yield Record(path.name, row.get("material_id") or f"row {number}", row["cif"] or "", self.split)
         except (OSError, EOFError, zlib.error, csv.Error) as error:
             yield Reject(path.name, "", f"cannot read the table: {error} after row {number}", "fetch the file again")
 
-    def _row(self, file: str, name: str, text: str | None, limits: Limits) -> Iterator[Entry | Reject]:
+    def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
         """Yield what the CIF text of one row holds."""
-        items = read_cif(text or "", file, limits)
+        items = read_cif(record.content, record.file, limits)
         for item in items:
-            item = replace(item, entry=name if len(items) == 1 else f"{name}/{item.entry}")
-            yield replace(item, split=self.split) if isinstance(item, Entry) else item
+            item = replace(item, entry=record.entry if len(items) == 1 else f"{record.entry}/{item.entry}")
+            yield replace(item, split=record.split) if isinstance(item, Entry) else item
+
+    def _file(self) -> Path:
+        """Return the path, checked."""
+        path = existing(self.path, _EXPECTED)
+        if not path.is_file():
+            raise CrystensError(f"{path} is not a file; give {_EXPECTED}")
+        return path
 
 
-class CdvaeSplits:
+class CdvaeSplits(Source):
     """Source: a folder with train, val and test tables, whose splits are kept.
 
     Args:
-        path: the folder; None if the user gave none, which `read` reports.
+        path: the folder; None if the user gave none, which reading reports.
         name: name of the folder in CDVAE's repository, for messages.
     """
 
     def __init__(self, path: str | Path | None, name: str) -> None:
-        """Keep path and name; nothing is opened before `read`."""
+        """Keep path and name; nothing is opened yet."""
         self.path = path
         self.name = name
 
@@ -92,22 +107,45 @@ class CdvaeSplits:
         """Return what is read, for messages."""
         return f"{self.name} of {self.path}"
 
-    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
+    def contents(self) -> dict[str, Path]:
+        """Return the three tables, see `Source.contents`."""
+        return {path.name: path for path in self._tables().values()}
+
+    def records(self) -> Iterator[Record | Reject]:
         """Yield the rows of the three tables.
 
         Raises:
             CrystensError: if one of the tables is not there.
         """
+        for split, path in self._tables().items():
+            yield from CsvTable(path, split).records()
+
+    def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield what the CIF text of one row holds."""
+        return CsvTable(self.path).parse(record, limits)
+
+    def _tables(self) -> dict[str, Path]:
+        """Return the table of each split."""
         expected = (
             f"the folder with train.csv, val.csv and test.csv (or .csv.gz) of {self.name}; they can be downloaded from "
             f"{_ADDRESS}/{self.name}"
         )
         folder = existing(self.path, expected)
+        tables = {}
         for split in SPLITS:
             found = [folder / f"{split}{suffix}" for suffix in CSV_SUFFIXES if (folder / f"{split}{suffix}").is_file()]
             if not found:
                 raise CrystensError(f"no {split}.csv or {split}.csv.gz in {folder}; give {expected}")
-            yield from CsvTable(found[0], split).read(limits)
+            tables[split] = found[0]
+        return tables
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """Yield the lines of a table, none longer than the largest field, so that no file fills the memory with one."""
+    while line := text.readline(MAX_BYTES):
+        if len(line) == MAX_BYTES and not line.endswith("\n"):
+            raise csv.Error(f"line too long: above {MAX_BYTES // 2**20} MiB")
+        yield line
 
 
 def _opened(path: Path) -> io.TextIOWrapper:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import re
-import zlib
 
 import gemmi
 import numpy as np
@@ -25,9 +24,8 @@ from pymatgen.core import Element, Lattice
 
 from crystens.crystal import Crystal
 from crystens.data.entries import Entry, Reject, Unusable
+from crystens.data.files import unpacked
 from crystens.data.limits import Limits
-
-MAX_BYTES = 64 * 2**20  # the largest text that is parsed, after decompression
 
 _CELL_TAGS = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _OPERATION_TAGS = (
@@ -90,16 +88,7 @@ def _blocks(content: bytes | str) -> list[cif.Block]:
 
 def _decoded(content: bytes) -> str:
     """Return bytes as text."""
-    if content.startswith(b"\x1f\x8b"):
-        unpacker = zlib.decompressobj(wbits=31)
-        try:
-            content = unpacker.decompress(content, MAX_BYTES + 1)
-        except zlib.error as error:
-            raise Unusable(f"damaged gzip file: {error}", "fetch or compress the file again") from error
-        if len(content) <= MAX_BYTES and not unpacker.eof:
-            raise Unusable("damaged gzip file: it ends too early", "fetch or compress the file again")
-    if len(content) > MAX_BYTES:
-        raise Unusable(f"file too large: above {MAX_BYTES // 2**20} MiB of text", "split the file")
+    content = unpacked(content)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace")
     if re.search(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]", content):

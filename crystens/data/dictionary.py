@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element
 
-from crystens.data.cif import MAX_BYTES
-from crystens.data.entries import Entry, Reject, Unusable
+from crystens.data.entries import Entry, Record, Reject, Unusable
+from crystens.data.files import MAX_BYTES
 from crystens.data.limits import Limits
-from crystens.data.sources import existing
+from crystens.data.sources import Source, existing
 from crystens.errors import CrystensError
 
 DICTIONARY_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -49,40 +49,59 @@ _COORDINATES = ("coordinates", "fractionalcoordinates", "fraccoords", "coords", 
 _IDS = ("id", "materialid", "name")
 
 
-class CrystalDictionary:
+class CrystalDictionary(Source):
     """Source: one file of JSON lines.
 
     Args:
-        path: the file; None if the user gave none, which `read` reports.
+        path: the file; None if the user gave none, which reading reports.
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        """Keep the path; nothing is opened before `read`."""
+        """Keep the path; nothing is opened yet."""
         self.path = path
 
     def __str__(self) -> str:
         """Return what is read, for messages."""
         return f"crystal dictionary {self.path}"
 
-    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
+    def contents(self) -> dict[str, Path]:
+        """Return the file, see `Source.contents`."""
+        path = self._file()
+        return {path.name: path}
+
+    def records(self) -> Iterator[Record | Reject]:
         """Yield each line that is not blank.
 
         Raises:
             CrystensError: if there is no such file.
         """
-        path = existing(self.path, _EXPECTED)
-        if not path.is_file():
-            raise CrystensError(f"{path} is not a file; give {_EXPECTED}")
+        path = self._file()
         number = 0
         try:
             with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
                 # A bound on each line keeps a file without line ends out of the memory.
                 while line := file.readline(MAX_BYTES):
                     number += 1
-                    if line.strip():
-                        yield _item(line, path.name, f"line {number}", limits)
+                    if len(line) == MAX_BYTES and not line.endswith(b"\n"):
+                        reason = f"line too long: above {MAX_BYTES // 2**20} MiB"
+                        yield Reject(path.name, f"line {number}", reason, "write one JSON object a line")
+                        while (rest := file.readline(MAX_BYTES)) and not rest.endswith(b"\n"):
+                            pass
+                    elif line.strip():
+                        yield Record(path.name, f"line {number}", line)
         except (OSError, EOFError, zlib.error) as error:
             yield Reject(path.name, "", f"cannot read the file: {error} after line {number}", "fetch the file again")
+
+    def parse(self, record: Record, limits: Limits) -> list[Entry | Reject]:
+        """Return the crystal of one line."""
+        return [_item(record.content, record.file, record.entry, limits)]
+
+    def _file(self) -> Path:
+        """Return the path, checked."""
+        path = existing(self.path, _EXPECTED)
+        if not path.is_file():
+            raise CrystensError(f"{path} is not a file; give {_EXPECTED}")
+        return path
 
 
 def _item(line: bytes, file: str, name: str, limits: Limits) -> Entry | Reject:

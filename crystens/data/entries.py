@@ -1,4 +1,4 @@
-"""What a source gives: entries that can be used, and rejects that cannot, each with its reason.
+"""What goes through a source: records that are not parsed yet, entries that can be used, and rejects that cannot.
 
 A reason begins with what is wrong in words that do not depend on the entry; details follow a colon. The first part is
 the reject's category, by which summaries count: "cell length must be > 0: _cell_length_a is 0".
@@ -7,6 +7,7 @@ the reject's category, by which summaries count: "cell length must be > 0: _cell
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from crystens.crystal import Crystal
 
@@ -14,14 +15,31 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
+class Record:
+    """One input as it stands in a source, not parsed yet; it travels to the process that parses it.
+
+    Attributes:
+        file: the file it is read from, as a person would look for it; members of an archive as `archive/member`.
+        entry: which one in that file: id in a table, number of a line; empty if the file tells itself.
+        content: what is parsed: a path whose file is read by the parser, or bytes, a text, a structure.
+        split: "train", "val" or "test" where the source gives splits, otherwise None.
+    """
+
+    file: str
+    entry: str
+    content: Any
+    split: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Entry:
     """One crystal that can be used.
 
     Attributes:
-        file: the file it was read from, as a person would look for it; members of an archive as `archive/member`.
-        entry: which one in that file: name of the data block, id in a table, number of a line.
+        file: as in `Record`.
+        entry: as in `Record`; for a CIF the name of the data block.
         crystal: the crystal.
-        split: "train", "val" or "test" where the source gives splits, otherwise None.
+        split: as in `Record`.
     """
 
     file: str
@@ -35,8 +53,8 @@ class Reject:
     """One input that is set aside.
 
     Attributes:
-        file: as in `Entry`.
-        entry: as in `Entry`; empty if the file as a whole is meant.
+        file: as in `Record`.
+        entry: as in `Record`; empty if the file as a whole is meant.
         reason: what is wrong, `category: details`.
         advice: what a person can do about it.
     """
@@ -63,3 +81,7 @@ class Unusable(Exception):
         super().__init__(reason)
         self.reason = reason
         self.advice = advice
+
+    def __reduce__(self) -> tuple[type[Unusable], tuple[str, str]]:
+        """Survive the way between two processes, which an exception with two arguments does not by itself."""
+        return Unusable, (self.reason, self.advice)

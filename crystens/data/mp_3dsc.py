@@ -15,41 +15,44 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from crystens.data.cif_folder import CifFolder
-from crystens.data.entries import SPLITS, Entry, Reject
+from crystens.data.entries import SPLITS, Entry, Record, Reject
 from crystens.data.limits import Limits
-from crystens.data.sources import existing
+from crystens.data.sources import Source, existing
 from crystens.errors import CrystensError
 
 _EXPECTED = "the folder with cifs.tar.gz (or a folder cifs) and splits.json"
+_SPLITS = "splits.json"
 
 
-class Mp3dsc:
+class Mp3dsc(Source):
     """Source: the CIFs of the folder, with their splits.
 
     Args:
-        path: the folder; None if the user gave none, which `read` reports.
+        path: the folder; None if the user gave none, which reading reports.
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        """Keep the path; nothing is opened before `read`."""
+        """Keep the path; nothing is opened yet."""
         self.path = path
 
     def __str__(self) -> str:
         """Return what is read, for messages."""
         return f"mp_3dsc of {self.path}"
 
-    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
+    def contents(self) -> dict[str, Path]:
+        """Return the CIFs or their archive, and the splits, see `Source.contents`."""
+        folder = self._folder()
+        return {**self._cifs(folder).contents(), _SPLITS: folder / _SPLITS}
+
+    def records(self) -> Iterator[Record | Reject]:
         """Yield each structure under its id; one that no split lists is a reject.
 
         Raises:
             CrystensError: if one of the files is missing or `splits.json` is not as expected.
         """
-        folder = existing(self.path, _EXPECTED)
-        cifs = [folder / name for name in ("cifs.tar.gz", "cifs") if (folder / name).exists()]
-        if not cifs:
-            raise CrystensError(f"neither cifs.tar.gz nor cifs in {folder}; give {_EXPECTED}")
-        splits = _splits(folder / "splits.json")
-        for item in CifFolder(cifs[0]).read(limits):
+        folder = self._folder()
+        splits = _splits(folder / _SPLITS)
+        for item in self._cifs(folder).records():
             name = PurePosixPath(item.file).name.split(".cif")[0]
             if isinstance(item, Reject):
                 yield replace(item, entry=name)
@@ -57,6 +60,23 @@ class Mp3dsc:
                 yield replace(item, entry=name, split=splits[name])
             else:
                 yield Reject(item.file, name, "in no split", "add its id to splits.json")
+
+    def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield the crystal of one file."""
+        for item in CifFolder(self.path).parse(record, limits):
+            item = replace(item, entry=record.entry)
+            yield replace(item, split=record.split) if isinstance(item, Entry) else item
+
+    def _folder(self) -> Path:
+        """Return the path, checked."""
+        return existing(self.path, _EXPECTED)
+
+    def _cifs(self, folder: Path) -> CifFolder:
+        """Return the source of the CIFs alone."""
+        found = [folder / name for name in ("cifs.tar.gz", "cifs") if (folder / name).exists()]
+        if not found:
+            raise CrystensError(f"neither cifs.tar.gz nor cifs in {folder}; give {_EXPECTED}")
+        return CifFolder(found[0])
 
 
 def _splits(path: Path) -> dict[str, str]:

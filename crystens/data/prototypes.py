@@ -6,16 +6,18 @@ Source: Mehl et al., The AFLOW Library of Crystallographic Prototypes: Part 1, C
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from crystens.data.entries import Entry, Reject, Unusable
+from crystens.data.entries import Entry, Record, Unusable
 from crystens.data.limits import Limits
+from crystens.data.sources import Source
 from crystens.errors import CrystensError
 
 
-class Prototypes:
+class Prototypes(Source):
     """Source: pymatgen's AFLOW prototypes, in pymatgen's order.
 
     Args:
@@ -37,22 +39,28 @@ class Prototypes:
         """Return what is read, for messages."""
         return "AFLOW prototypes of pymatgen"
 
-    def read(self, limits: Limits) -> Iterator[Entry | Reject]:
+    def contents(self) -> dict[str, Path]:
+        """Return nothing: all is in pymatgen, whose version is the `variant`."""
+        return {}
+
+    def variant(self) -> str:
+        """Return pymatgen's version."""
+        return f"pymatgen {version('pymatgen')}"
+
+    def records(self) -> Iterator[Record]:
         """Yield each prototype under its AFLOW label."""
         # Takes seconds to import, and only this source needs it.
         from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 
         for prototype in AFLOW_PROTOTYPE_LIBRARY:
-            structure, name = prototype["snl"].structure, prototype["tags"]["aflow"]
-            try:
-                if not structure.is_ordered:
-                    raise Unusable("partial occupancy (disordered structure)", "none: this prototype cannot be encoded")
-                numbers = np.array([site.specie.Z for site in structure])
-                lattice = structure.lattice
-                crystal = limits.crystal(
-                    np.array(lattice.abc), np.array(lattice.angles), numbers, structure.frac_coords
-                )
-            except Unusable as error:
-                yield Reject(str(self), name, error.reason, error.advice)
-            else:
-                yield Entry(str(self), name, crystal)
+            yield Record(str(self), prototype["tags"]["aflow"], prototype["snl"].structure)
+
+    def parse(self, record: Record, limits: Limits) -> list[Entry]:
+        """Return the crystal of one prototype."""
+        structure = record.content
+        if not structure.is_ordered:
+            raise Unusable("partial occupancy (disordered structure)", "none: this prototype cannot be encoded")
+        numbers = np.array([site.specie.Z for site in structure])
+        lattice = structure.lattice
+        crystal = limits.crystal(np.array(lattice.abc), np.array(lattice.angles), numbers, structure.frac_coords)
+        return [Entry(record.file, record.entry, crystal)]

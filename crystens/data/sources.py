@@ -1,18 +1,19 @@
-"""The contract of a source of crystals, and reading one to its end.
+"""The contract of a source of crystals, and reading one to its end in this process.
 
-A source is any object with `read(limits)`, which yields an `Entry` for each crystal and a `Reject` for each input that
-cannot be used, in an order that is the same each time. One bad input never ends the reading. What concerns the source
-as a whole (a path that does not exist, a table without the columns) is raised as a `CrystensError`.
+A source does two things. `records` finds what is there, in an order that is the same each time, and costs little;
+`parse` turns one record into crystals, and may run in another process, be given up after a time limit, or be skipped
+because its result is stored already (`crystens.data.ingest`). One bad input never ends the reading. What concerns the
+source as a whole (a path that does not exist, a table without the columns) is raised as a `CrystensError`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
 
-from crystens.data.entries import Entry, Reject
+from crystens.data.entries import Entry, Record, Reject, Unusable
 from crystens.data.limits import Limits
 from crystens.data.rejects import describe, write_rejected
 from crystens.errors import CrystensError
@@ -20,12 +21,60 @@ from crystens.errors import CrystensError
 log = logging.getLogger(__name__)
 
 
-class Source(Protocol):
-    """Where crystals come from."""
+class Source(ABC):
+    """Where crystals come from. Small, and able to travel to another process."""
+
+    @abstractmethod
+    def records(self) -> Iterator[Record | Reject]:
+        """Yield every input in a fixed order, and a reject for each that cannot even be opened.
+
+        Raises:
+            CrystensError: if the source as a whole cannot be read.
+        """
+
+    @abstractmethod
+    def parse(self, record: Record, limits: Limits) -> Iterable[Entry | Reject]:
+        """Return what one record holds; an input that is no use is a `Reject` or an `Unusable` that is raised.
+
+        The result depends on the record, the limits and nothing else.
+        """
+
+    def contents(self) -> dict[str, Path] | None:
+        """Return the files on whose names and bytes the records depend, by the name to report.
+
+        None, unless a source says otherwise: what is read cannot be told from files, and is never stored for later.
+
+        Raises:
+            CrystensError: if the source as a whole cannot be read.
+        """
+        return None
+
+    def variant(self) -> str:
+        """Return what decides the records beside the files: options of the source, the version of a library."""
+        return ""
 
     def read(self, limits: Limits) -> Iterator[Entry | Reject]:
-        """Yield every entry and every reject, in a fixed order."""
-        ...
+        """Yield every entry and every reject, in order, parsed in this process and without a limit in time."""
+        for record in self.records():
+            if isinstance(record, Reject):
+                yield record
+            else:
+                yield from self.parsed(record, limits)
+
+    def parsed(self, record: Record, limits: Limits) -> list[Entry | Reject]:
+        """Return what one record holds, whatever goes wrong in parsing it.
+
+        A defect of the parser, ours or a library's, costs its record and is told by its name; it does not cost the
+        thousands of records beside it.
+        """
+        try:
+            return list(self.parse(record, limits))
+        except Unusable as error:
+            return [Reject(record.file, record.entry, error.reason, error.advice)]
+        except Exception as error:
+            log.debug("defect in reading %s %s", record.file, record.entry, exc_info=True)
+            reason = f"the reader failed: {type(error).__name__}: {error}"
+            return [Reject(record.file, record.entry, reason, "a defect of the reader: please report it with the file")]
 
 
 def read_all(
