@@ -13,6 +13,7 @@ Discovery 2024, 3, 62, Sec. 3.1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -118,6 +119,27 @@ class Crystal:
             numbers=np.array([site.specie.Z for site in structure]),
             coordinates=structure.frac_coords,
         )
+
+
+def cell_vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Return cell vectors as rows (3, 3), angstrom, right-handed: a along x, b in the xy plane.
+
+    Args:
+        lengths: a, b, c, shape (3,), angstrom.
+        angles: alpha, beta, gamma, shape (3,), degrees; they must be able to form a cell (`check_cell`).
+    """
+    # In plain numbers: arrays of three cost more than what is done with them.
+    a, b, c = (float(length) for length in lengths)
+    cos_alpha, cos_beta, cos_gamma = (_cosine(float(angle)) for angle in angles)
+    sin_gamma = math.sqrt(1 - cos_gamma**2)
+    y = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
+    z = math.sqrt(max(1 - cos_beta**2 - y**2, 0.0))
+    return np.array([[a, 0, 0], [b * cos_gamma, b * sin_gamma, 0], [c * cos_beta, c * y, c * z]])
+
+
+def _cosine(angle: float) -> float:
+    """Return the cosine of an angle in degrees; that of 90 is 0, not 6e-17."""
+    return 0.0 if angle == 90 else math.cos(math.radians(angle))
 
 
 def check_cell(lengths: np.ndarray, angles: np.ndarray) -> None:

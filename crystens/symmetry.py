@@ -4,7 +4,7 @@ An operation is a rotation R (3, 3) of integers and a translation t (3,), both i
 a site at fractional x (a column) moves to R x + t. A cell with metric tensor G = A A^T (rows of A are the cell vectors)
 has the rotation as a symmetry when R^T G R = G.
 
-Nothing here turns a cell into a primitive or conventional one, moves its origin, or changes the order of its sites.
+Only `in_cell` turns a cell into another one; nothing else here moves an origin or changes the order of sites.
 
 Source for averaging a metric tensor and positions over a group: Grosse-Kunstleve and Adams, Acta Cryst. A 58 (2002) 60
 (projection on the invariant part).
@@ -18,10 +18,12 @@ from dataclasses import dataclass
 
 import moyopy
 import numpy as np
-from pymatgen.core import Lattice
 
-from crystens.crystal import Crystal
+from crystens.crystal import Crystal, cell_vectors
 from crystens.errors import CrystensError
+
+# Which cell a crystal is kept in, see `in_cell`.
+CELLS = ("given", "primitive", "niggli", "conventional")
 
 # Tolerance at which a symmetrised crystal must show its space group again, angstrom. Far below any tolerance that
 # finds groups in noisy cells, far above the rounding of double precision.
@@ -71,7 +73,60 @@ def space_group_number(
     Raises:
         SymmetryError: if the search fails, as it does for sites on top of each other.
     """
-    return int(_dataset(Lattice.from_parameters(*lengths, *angles).matrix, numbers, coordinates, symprec).number)
+    return int(_dataset(cell_vectors(lengths, angles), numbers, coordinates, symprec).number)
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A crystal in another of its cells.
+
+    Attributes:
+        lengths: a, b, c, shape (3,), angstrom.
+        angles: alpha, beta, gamma, shape (3,), degrees.
+        numbers: atomic numbers, shape (N,).
+        coordinates: fractional, shape (N, 3).
+        space_group: international number.
+    """
+
+    lengths: np.ndarray
+    angles: np.ndarray
+    numbers: np.ndarray
+    coordinates: np.ndarray
+    space_group: int
+
+
+def in_cell(
+    kind: str,
+    lengths: np.ndarray,
+    angles: np.ndarray,
+    numbers: np.ndarray,
+    coordinates: np.ndarray,
+    symprec: float = 0.01,
+) -> Cell:
+    """Return a crystal in the cell of one of the `CELLS`, and its space group; arguments as in `space_group_number`.
+
+    - "given": as it is.
+    - "niggli": the Niggli-reduced cell of the lattice that the given cell spans; number and order of sites stay.
+    - "primitive", "conventional": the standardised cell of the group found, in International Tables' setting, origin
+      and axes; positions and cell are symmetrised within `symprec`.
+
+    Raises:
+        SymmetryError: if the search fails, or there is no such kind of cell.
+    """
+    if kind not in CELLS:
+        raise SymmetryError(f"cell={kind} is not known; use one of {', '.join(CELLS)}")
+    matrix = cell_vectors(lengths, angles)
+    found = _dataset(matrix, numbers, coordinates, symprec)
+    if kind == "given":
+        return Cell(lengths, angles, numbers, coordinates, int(found.number))
+    if kind == "niggli":
+        basis, transform = moyopy.niggli_reduce(matrix.tolist())
+        coordinates = coordinates @ np.linalg.inv(np.array(transform, dtype=np.float64)).T
+    else:
+        cell = found.prim_std_cell if kind == "primitive" else found.std_cell
+        basis, numbers, coordinates = cell.basis, np.array(cell.numbers), np.array(cell.positions)
+    lengths, angles = _cell_of(np.array(basis) @ np.array(basis).T)
+    return Cell(lengths, angles, numbers, coordinates, int(found.number))
 
 
 def symmetrised(crystal: Crystal, symprec: float) -> SymmetrisedCrystal:
@@ -86,10 +141,11 @@ def symmetrised(crystal: Crystal, symprec: float) -> SymmetrisedCrystal:
             symmetric as the structure in it and is a little out of shape: six of the 4,372 structures of mp_3dsc with
             at most 52 sites, at a tolerance of 0.01.
     """
-    found = _dataset(crystal.lattice.matrix, crystal.numbers, crystal.coordinates, symprec)
+    matrix = cell_vectors(crystal.lengths, crystal.angles)
+    found = _dataset(matrix, crystal.numbers, crystal.coordinates, symprec)
     rotations = np.array(found.operations.rotations, dtype=np.int64).reshape(-1, 3, 3)
     translations = np.array(found.operations.translations, dtype=np.float64).reshape(-1, 3)
-    metric = crystal.lattice.matrix @ crystal.lattice.matrix.T
+    metric = matrix @ matrix.T
     metric = np.einsum("mki,kl,mlj->ij", rotations, metric, rotations, optimize=True) / len(rotations)
     lengths, angles = _cell_of(metric)
     coordinates, orbits = _averaged(crystal, rotations, translations, metric)
@@ -108,7 +164,7 @@ def _dataset(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, s
     """Return what moyopy finds for cell vectors as rows (3, 3)."""
     if not len(numbers):
         raise SymmetryError("no space group of a cell without sites")
-    shortest = min(Lattice(matrix).get_lll_reduced_lattice().abc)
+    shortest = np.linalg.norm(moyopy.minkowski_reduce(matrix.tolist())[0], axis=1).min()
     if shortest < max(_MIN_TRANSLATION, 4 * symprec):
         raise SymmetryError(
             f"the cell repeats after {shortest:.3g} angstrom, too little to look for symmetry at {symprec} angstrom"

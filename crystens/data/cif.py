@@ -4,7 +4,7 @@ The atoms listed are the asymmetric unit: symmetry operations make the others. O
 space group that it names; the name is used where no operations are listed; a file with neither is P 1. Images of one
 site that coincide within `Limits.merge_distance` are one site, at their mean, so that a third rounded to 0.3333 makes
 one atom and not two. Coordinates are otherwise kept as written and wrapped into [0, 1). Deuterium and tritium are
-hydrogen. An occupancy other than 1 is refused: an image holds ordered crystals only.
+hydrogen. An image holds ordered crystals only: what becomes of a partial occupancy is an option of `Limits`.
 
 Each data block is one entry. Blocks without a cell and without atoms (the text of a publication) hold no crystal and
 are passed over if another block does.
@@ -20,9 +20,9 @@ import re
 import gemmi
 import numpy as np
 from gemmi import cif
-from pymatgen.core import Element, Lattice
+from pymatgen.core import Element
 
-from crystens.crystal import Crystal
+from crystens.crystal import Crystal, cell_vectors
 from crystens.data.entries import Entry, Reject, Unusable
 from crystens.data.files import unpacked
 from crystens.data.limits import Limits
@@ -45,7 +45,6 @@ _GROUP_TAGS = (
     "_space_group.IT_number",
     "_symmetry_Int_Tables_number",
 )
-_OCCUPANCY_TOLERANCE = 1e-3
 _MAX_OPERATIONS = 2000  # a group in a conventional cell has 192 at most; supercells have more
 _NO_CIF = "export the structure as CIF again"
 
@@ -117,8 +116,9 @@ def _crystal(block: cif.Block, limits: Limits) -> Crystal:
     """Return the crystal of one data block."""
     lengths, angles = _cell(block)
     limits.check_cell(lengths, angles)
-    numbers, coordinates = _asymmetric_unit(block)
-    matrix = Lattice.from_parameters(*lengths, *angles).matrix
+    numbers, coordinates, occupancies = _asymmetric_unit(block)
+    matrix = cell_vectors(lengths, angles)
+    numbers, coordinates = limits.ordered(numbers, coordinates, occupancies, matrix)
     rotations, translations = _operations(block, angles)
     if len(rotations) > 1:
         numbers, coordinates = _expanded(numbers, coordinates, rotations, translations, matrix, limits)
@@ -161,8 +161,8 @@ def _atom_column(block: cif.Block, name: str) -> list[str]:
     return list(block.find_values(f"_atom_site_{name}") or block.find_values(f"_atom_site.{name}"))
 
 
-def _asymmetric_unit(block: cif.Block) -> tuple[np.ndarray, np.ndarray]:
-    """Return the atomic numbers (n,) and fractional coordinates (n, 3) that the file lists."""
+def _asymmetric_unit(block: cif.Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the atomic numbers (n,), fractional coordinates (n, 3) and occupancies (n,) that the file lists."""
     columns = [_atom_column(block, f"fract_{axis}") for axis in "xyz"]
     symbols, labels = _atom_column(block, "type_symbol"), _atom_column(block, "label")
     count = len(columns[0])
@@ -177,26 +177,21 @@ def _asymmetric_unit(block: cif.Block) -> tuple[np.ndarray, np.ndarray]:
     if len(broken):
         values = ", ".join(cif.as_string(column[broken[0]]) for column in columns)
         raise Unusable(f"coordinate is not a finite number: {names[broken[0]]} at {values}", "correct the coordinates")
-    for name, text in zip(names, _atom_column(block, "occupancy"), strict=False):
-        _check_occupancy(name, text)
+    occupancies = np.ones(count)
+    for row, text in enumerate(_atom_column(block, "occupancy")[:count]):
+        occupancies[row] = _occupancy(names[row], text)
     numbers = [_atomic_number(text, False) for text in symbols] or [_atomic_number(text, True) for text in labels]
-    return np.array(numbers), coordinates
+    return np.array(numbers), coordinates, occupancies
 
 
-def _check_occupancy(name: str, text: str) -> None:
-    """Raise `Unusable` unless an occupancy is 1 or not given."""
+def _occupancy(name: str, text: str) -> float:
+    """Return an occupancy of at least 0; 1 where none is given."""
     if cif.is_null(text):
-        return
+        return 1.0
     value = _number(text)
-    if not value >= 0:
+    if not 0 <= value < np.inf:
         raise Unusable(f"occupancy is not a number >= 0: {name} has {cif.as_string(text)!r}", "correct the occupancy")
-    if value > 1 + _OCCUPANCY_TOLERANCE:
-        raise Unusable(f"occupancy above 1: {name} has {value:g}", "correct the occupancy")
-    if value < 1 - _OCCUPANCY_TOLERANCE:
-        raise Unusable(
-            f"partial occupancy (disordered structure): {name} has {value:g}",
-            "give an ordered model of the structure",
-        )
+    return value
 
 
 @functools.lru_cache(maxsize=4096)
@@ -323,5 +318,5 @@ def _expanded(
         weights = near[firsts] / near[firsts].sum(axis=1, keepdims=True)
         sites.append(images[firsts] + np.einsum("ij,ijk->ik", weights, steps[firsts]))
         counts.append(len(firsts))
-        limits.check_count(sum(counts))
+        limits.check_read_count(sum(counts))
     return np.repeat(numbers, counts), np.concatenate(sites)

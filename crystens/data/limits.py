@@ -1,7 +1,8 @@
-"""What counts as a usable crystal, whatever file it comes from.
+"""What counts as a usable crystal, whatever file it comes from, and in which form it is kept.
 
-`Limits.crystal` is the one place where raw numbers become a `Crystal`: it checks cell, sites, and distances, and finds
-the space group again, because the number that a file states is often that of another setting or simply wrong.
+`Limits.crystal` is the one place where raw numbers become a `Crystal`: it checks cell, sites, and distances, finds the
+space group again, because the number that a file states is often that of another setting or simply wrong, and turns
+the crystal into the cell that is asked for. `Limits.ordered` is the one place that decides about partial occupancy.
 """
 
 from __future__ import annotations
@@ -11,22 +12,26 @@ from dataclasses import dataclass
 
 import moyopy
 import numpy as np
-from pymatgen.core import Element, Lattice
+from pymatgen.core import Element
 
-from crystens.crystal import Crystal, check_cell, wrap
+from crystens.crystal import Crystal, cell_vectors, check_cell, wrap
 from crystens.data.entries import Unusable
 from crystens.errors import CrystensError
-from crystens.symmetry import SymmetryError, space_group_number
+from crystens.symmetry import CELLS, SymmetryError, in_cell
 
+OCCUPANCIES = ("reject", "majority")
+
+_OCCUPANCY_TOLERANCE = 1e-3
+_MOST_READ = 5000  # sites of a cell that is turned into a smaller one
 _ROWS_AT_ONCE = 256  # rows of the distance matrix, so that a cell of thousands of sites does not fill the memory
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on crystals; the names are those of the options under `data.limits`.
+    """Bounds on crystals, and their form; the names are those of the options under `data.limits`.
 
     Attributes:
-        max_sites: most sites in the cell as given; None for no bound.
+        max_sites: most sites in the cell that is kept; None for no bound.
         min_distance: two sites nearer than this, over periodic images, are an error of the file; angstrom. The
             shortest bond there is, H-H, measures 0.74.
         max_length: longest cell length, angstrom.
@@ -34,6 +39,12 @@ class Limits:
         merge_distance: symmetry images of one site that are nearer than this are one site on a symmetry element whose
             coordinates were rounded in the file; angstrom.
         symprec: tolerance with which the space group is found again, angstrom.
+        cell: the cell that is kept, one of `crystens.symmetry.CELLS`: "given", "primitive", "niggli", "conventional".
+        occupancy: what to do with sites that are not fully occupied by one element: "reject" the crystal, or keep the
+            element that has the "majority" of each site, and leave out sites that are mostly empty.
+
+    Raises:
+        CrystensError: if an option is not known.
     """
 
     max_sites: int | None = None
@@ -42,6 +53,16 @@ class Limits:
     max_volume_per_site: float = 2000.0
     merge_distance: float = 0.05
     symprec: float = 0.01
+    cell: str = "given"
+    occupancy: str = "reject"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.cell not in CELLS:
+            raise CrystensError(f"data.limits.cell={self.cell} is not known; use one of {', '.join(CELLS)}")
+        if self.occupancy not in OCCUPANCIES:
+            allowed = " or ".join(OCCUPANCIES)
+            raise CrystensError(f"data.limits.occupancy={self.occupancy} is not known; use {allowed}")
 
     def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
         """Raise `Unusable` unless lengths (3,), angstrom, and angles (3,), degrees, form a cell within bounds."""
@@ -60,6 +81,13 @@ class Limits:
                 "check the unit (angstrom); raise data.limits.max_length if the cell is right",
             )
 
+    def check_read_count(self, count: int) -> None:
+        """Raise `Unusable` if a cell as it stands in a file has more sites than can become a usable crystal."""
+        if count == 0 or self.cell in ("given", "niggli"):
+            self.check_count(count)
+        elif count > _MOST_READ:
+            raise Unusable(f"more than {_MOST_READ} atoms in the cell that is to be made {self.cell}: {count}", "none")
+
     def check_count(self, count: int) -> None:
         """Raise `Unusable` if a cell has no sites or more than `max_sites`."""
         if count == 0:
@@ -67,11 +95,59 @@ class Limits:
         if self.max_sites is not None and count > self.max_sites:
             raise Unusable(
                 f"more than {self.max_sites} atoms in the cell: {count}",
-                "raise max_sites (the image grows with it), or use a primitive cell",
+                "raise max_sites (the image grows with it), or ask for data.limits.cell=primitive",
             )
 
+    def ordered(
+        self, numbers: np.ndarray, coordinates: np.ndarray, occupancies: np.ndarray, matrix: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return atomic numbers (N,) and coordinates (N, 3) of sites that are fully occupied by one element each.
+
+        Rows of one place, up to `merge_distance`, share a site. A tie between elements goes to the lighter one, a tie
+        with the vacancy to the element.
+
+        Args:
+            numbers: atomic number of each pair of a site and an element, shape (n,).
+            coordinates: fractional, shape (n, 3).
+            occupancies: at least 0, shape (n,).
+            matrix: cell vectors as rows, shape (3, 3), angstrom.
+
+        Raises:
+            Unusable: if a site is occupied more than once, or not by one element alone and `occupancy` is "reject".
+        """
+        partial = np.abs(occupancies - 1) > _OCCUPANCY_TOLERANCE
+        if not partial.any():
+            return numbers, coordinates
+        first = int(np.flatnonzero(partial)[0])
+        symbol, value = Element.from_Z(int(numbers[first])).symbol, occupancies[first]
+        if value > 1:
+            raise Unusable(f"occupancy above 1: {symbol} has {value:g}", "correct the occupancy")
+        if self.occupancy == "reject":
+            raise Unusable(
+                f"partial occupancy (disordered structure): {symbol} has {value:g}",
+                "give an ordered model of the structure, or ask for data.limits.occupancy=majority",
+            )
+        steps = coordinates[:, None] - coordinates[None]
+        vectors = (steps - np.round(steps)) @ matrix
+        sites = (np.einsum("ijk,ijk->ij", vectors, vectors) < self.merge_distance**2).argmax(axis=1)
+        kept: list[tuple[int, int]] = []
+        for site in np.unique(sites):
+            shares: dict[int, float] = {}
+            for row in np.flatnonzero(sites == site):
+                shares[int(numbers[row])] = shares.get(int(numbers[row]), 0.0) + float(occupancies[row])
+            total = sum(shares.values())
+            if total > 1 + _OCCUPANCY_TOLERANCE:
+                symbol = Element.from_Z(int(numbers[site])).symbol
+                raise Unusable(f"occupancy above 1: the site of {symbol} has {total:g}", "correct the occupancy")
+            number = max(sorted(shares), key=lambda z: shares[z])
+            if shares[number] >= 1 - total - _OCCUPANCY_TOLERANCE:
+                kept.append((number, int(site)))
+        if not kept:
+            raise Unusable("no atoms in the cell: every site is mostly empty", "give an ordered model")
+        return np.array([number for number, _ in kept]), coordinates[[site for _, site in kept]]
+
     def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
-        """Return the crystal of raw numbers with its space group found again.
+        """Return the crystal of raw numbers, in the cell that is asked for, with its space group found again.
 
         Args:
             lengths: a, b, c, shape (3,), angstrom.
@@ -83,11 +159,11 @@ class Limits:
             Unusable: with the reason why this is no crystal that can be used.
         """
         self.check_cell(lengths, angles)
-        self.check_count(len(numbers))
+        self.check_read_count(len(numbers))
         if not np.isfinite(coordinates).all():
             raise Unusable("coordinate is not a finite number", "correct the coordinates in the file")
         coordinates = wrap(coordinates)
-        matrix = Lattice.from_parameters(*lengths, *angles).matrix
+        matrix = cell_vectors(lengths, angles)
         volume = abs(np.linalg.det(matrix)) / len(numbers)
         if volume > self.max_volume_per_site:
             raise Unusable(
@@ -96,13 +172,14 @@ class Limits:
             )
         self._check_distances(matrix, numbers, coordinates)
         try:
-            space_group = space_group_number(lengths, angles, numbers, coordinates, self.symprec)
+            found = in_cell(self.cell, lengths, angles, numbers, coordinates, self.symprec)
         except SymmetryError as error:
             raise Unusable(
                 f"no space group found: {error}", "look at the structure, or change data.limits.symprec"
             ) from error
+        self.check_count(len(found.numbers))
         try:
-            return Crystal(lengths, angles, space_group, numbers, coordinates)
+            return Crystal(found.lengths, found.angles, found.space_group, found.numbers, found.coordinates)
         except CrystensError as error:
             raise Unusable(f"not a crystal: {error}", "correct the file") from error
 

@@ -1,0 +1,138 @@
+"""Limits: the form that crystals are kept in, and what becomes of partial occupancy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pymatgen.analysis.structure_matcher import StructureMatcher
+
+from crystens.cif import write_cif
+from crystens.crystal import Crystal, cell_vectors
+from crystens.data.cif import read_cif
+from crystens.data.entries import Entry, Reject, Unusable
+from crystens.data.limits import Limits
+from crystens.errors import CrystensError
+
+
+def _quartz() -> Crystal:
+    """Alpha-quartz, P3_1 2 1 (152); its mirror image is P3_2 2 1 (154). In a skewed cell, to be reduced."""
+    x, (u, v, w) = 0.4697, (0.4135, 0.2669, 0.1191)
+    silicon = [[x, 0, 1 / 3], [0, x, 2 / 3], [-x, -x, 0]]
+    oxygen = [[u, v, w], [-v, u - v, w + 1 / 3], [v - u, -u, w + 2 / 3]]
+    oxygen += [[v, u, -w], [u - v, -v, 2 / 3 - w], [-u, v - u, 1 / 3 - w]]
+    places = np.array(silicon + oxygen)
+    places[:, 0] -= places[:, 2]  # c becomes a + c
+    vectors = cell_vectors(np.array([4.916, 4.916, 5.405]), np.array([90, 90, 120.0]))
+    vectors[2] += vectors[0]
+    lengths = np.linalg.norm(vectors, axis=1)
+    cosines = [vectors[i] @ vectors[j] / lengths[i] / lengths[j] for i, j in ((1, 2), (0, 2), (0, 1))]
+    return Limits().crystal(lengths, np.degrees(np.arccos(cosines)), np.array([14] * 3 + [8] * 6), places)
+
+
+def _kept(crystal: Crystal, **options: object) -> Crystal:
+    return Limits(**options).crystal(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates)
+
+
+@pytest.mark.parametrize("name", ["nacl", "copper_primitive", "triclinic", "sites_52", "single_atom"])
+@pytest.mark.parametrize("cell", ["given", "primitive", "niggli", "conventional"])
+def test_every_cell_holds_the_same_crystal(name, cell, request):
+    crystal = request.getfixturevalue(name)
+    kept = _kept(crystal, cell=cell)
+    assert StructureMatcher(primitive_cell=True, scale=False).fit(crystal.to_structure(), kept.to_structure())
+    density = len(crystal) / crystal.lattice.volume
+    assert len(kept) / kept.lattice.volume == pytest.approx(density, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "sites"),
+    [
+        ("nacl", "primitive", 2),
+        ("nacl", "conventional", 8),
+        ("nacl", "niggli", 8),
+        ("copper_primitive", "conventional", 4),
+        ("sites_52", "primitive", 26),
+        ("triclinic", "primitive", 10),
+    ],
+)
+def test_cell_has_its_number_of_sites(name, cell, sites, request):
+    assert len(_kept(request.getfixturevalue(name), cell=cell)) == sites
+
+
+def test_niggli_cell_is_reduced_and_keeps_the_handedness():
+    rng = np.random.default_rng(0)
+    places = rng.random((3, 3))
+    skewed = Crystal([4.0, 5.0, 11.0], [90, 66.0, 60.0], 1, [6, 7, 8], places)
+    kept = _kept(skewed, cell="niggli")
+    assert kept.lattice.volume == pytest.approx(skewed.lattice.volume)
+    assert sorted(kept.lengths) == pytest.approx(sorted(skewed.lattice.get_niggli_reduced_lattice().abc), abs=1e-4)
+
+    chiral = _kept(_quartz(), cell="niggli")
+    assert (_quartz().space_group, chiral.space_group) == (152, 152)
+
+
+def test_max_sites_is_of_the_cell_that_is_kept(sites_52):
+    assert len(_kept(sites_52, cell="primitive", max_sites=26)) == 26
+    with pytest.raises(Unusable, match="more than 26 atoms in the cell: 52"):
+        _kept(sites_52, max_sites=26)
+    with pytest.raises(Unusable, match="more than 25 atoms in the cell: 26"):
+        _kept(sites_52, cell="primitive", max_sites=25)
+
+
+def test_huge_cell_is_not_reduced_for_ever():
+    with pytest.raises(Unusable, match="more than 5000 atoms"):
+        Limits(cell="primitive").check_read_count(5001)
+
+
+@pytest.mark.parametrize("option", [{"cell": "unit"}, {"occupancy": "guess"}])
+def test_unknown_option_is_an_error(option):
+    with pytest.raises(CrystensError, match="is not known; use"):
+        Limits(**option)
+
+
+# Occupancy
+
+
+def _disordered(rows: list[tuple[str, float, float]], nacl: Crystal, **options: object) -> Entry | Reject:
+    """Read rock salt in which the chlorine at x = 0.5 is replaced by rows (symbol, x, occupancy)."""
+    lines = write_cif(nacl).splitlines()
+    place = next(k for k, line in enumerate(lines) if line.startswith("Cl1 "))
+    lines[place : place + 1] = [f"{s}9 {s} {x} 0.5 0.5 {occupancy}" for s, x, occupancy in rows]
+    return read_cif("\n".join(lines), "f", Limits(**options))[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "formula"),
+    [
+        ([("Cl", 0.5, 0.7), ("Br", 0.5, 0.3)], "NaCl"),
+        ([("Cl", 0.5, 0.3), ("Br", 0.5, 0.7)], "Na4BrCl3"),
+        ([("Br", 0.5, 0.5), ("Cl", 0.5, 0.5)], "NaCl"),
+        ([("Br", 0.5, 0.4), ("Cl", 0.5, 0.2), ("Br", 0.5, 0.2)], "Na4BrCl3"),
+        ([("Cl", 0.5, 0.3)], "Na4Cl3"),
+        ([("Cl", 0.5, 0.5)], "NaCl"),
+        ([("Cl", 0.5, 0.0)], "Na4Cl3"),
+    ],
+    ids=["lighter", "heavier", "tie", "sum", "vacancy", "tie_with_vacancy", "empty"],
+)
+def test_majority_keeps_the_element_that_holds_most_of_a_site(rows, formula, nacl):
+    item = _disordered(rows, nacl, occupancy="majority")
+    assert isinstance(item, Entry)
+    assert item.crystal.formula == formula
+
+
+def test_default_rejects_a_disordered_site_and_names_the_option(nacl):
+    item = _disordered([("Cl", 0.5, 0.7), ("Br", 0.5, 0.3)], nacl)
+    assert isinstance(item, Reject)
+    assert item.category == "partial occupancy (disordered structure)"
+    assert "data.limits.occupancy=majority" in item.advice
+
+
+@pytest.mark.parametrize("rows", [[("Cl", 0.5, 1.5)], [("Cl", 0.5, 0.7), ("Br", 0.5, 0.7)]])
+def test_site_occupied_more_than_once_is_never_a_majority(rows, nacl):
+    item = _disordered(rows, nacl, occupancy="majority")
+    assert isinstance(item, Reject)
+    assert item.category == "occupancy above 1"
+
+
+def test_crystal_of_empty_sites_is_rejected():
+    with pytest.raises(Unusable, match="every site is mostly empty"):
+        Limits(occupancy="majority").ordered(np.array([11]), np.zeros((1, 3)), np.array([0.1]), np.eye(3) * 4)
