@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -82,6 +82,13 @@ class Crystal:
         """Return the number of sites."""
         return len(self.numbers)
 
+    def in_canonical_order(self) -> Crystal:
+        """Return the crystal with its sites in the order of `CrystalBatch.in_canonical_order`."""
+        ranks = np.round(self.coordinates.astype(np.float32) / np.float32(_ORDER_TOLERANCE)).astype(np.int64)
+        ranks %= round(1 / _ORDER_TOLERANCE)
+        order = np.lexsort((ranks[:, 2], ranks[:, 1], ranks[:, 0], self.numbers))
+        return replace(self, numbers=self.numbers[order], coordinates=self.coordinates[order])
+
     @property
     def formula(self) -> str:
         """The reduced formula, elements in pymatgen's (electronegativity) order."""
@@ -104,7 +111,8 @@ class Crystal:
         """Make a crystal of an ordered pymatgen Structure.
 
         Args:
-            structure: every site fully occupied by one element (isotopes and oxidation states are dropped).
+            structure: every site fully occupied by one element (isotopes and oxidation states are dropped). Of a
+                left-handed lattice the coordinates change their sign, or the crystal would become its mirror image.
             space_group: international number; `crystens.symmetry.space_group_number` finds it.
 
         Raises:
@@ -117,7 +125,7 @@ class Crystal:
             angles=np.array(structure.lattice.angles),
             space_group=space_group,
             numbers=np.array([site.specie.Z for site in structure]),
-            coordinates=structure.frac_coords,
+            coordinates=structure.frac_coords * np.sign(np.linalg.det(structure.lattice.matrix)),
         )
 
 

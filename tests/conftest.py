@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import crystens  # noqa: F401  (before Lightning and torchmetrics: it makes torchvision importable beside a CPU torch)
-from crystens.crystal import Crystal
+from crystens.crystal import Crystal, cell_vectors
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -19,6 +20,14 @@ REPOSITORY = Path(__file__).parent.parent
 def _one_thread() -> None:
     """Run every test on one thread: two threads beside another busy process can be ten times slower."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is stored for later in a folder of the tests' own: nothing is taken from, or left on, the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
@@ -78,6 +87,22 @@ def sites_52() -> Crystal:
             numbers += [number] * len(orbit)
             places += [np.array(place) + shift for place in orbit]
     return Crystal([8.866] * 3, [90] * 3, 217, numbers, np.array(places))
+
+
+@pytest.fixture
+def quartz() -> Crystal:
+    """Alpha-quartz, P3_1 2 1 (152); its mirror image is P3_2 2 1 (154). In a skewed cell, to be reduced."""
+    x, (u, v, w) = 0.4697, (0.4135, 0.2669, 0.1191)
+    silicon = [[x, 0, 1 / 3], [0, x, 2 / 3], [-x, -x, 0]]
+    oxygen = [[u, v, w], [-v, u - v, w + 1 / 3], [v - u, -u, w + 2 / 3]]
+    oxygen += [[v, u, -w], [u - v, -v, 2 / 3 - w], [-u, v - u, 1 / 3 - w]]
+    places = np.array(silicon + oxygen)
+    places[:, 0] -= places[:, 2]  # c becomes a + c
+    vectors = cell_vectors(np.array([4.916, 4.916, 5.405]), np.array([90, 90, 120.0]))
+    vectors[2] += vectors[0]
+    lengths = np.linalg.norm(vectors, axis=1)
+    cosines = [vectors[i] @ vectors[j] / lengths[i] / lengths[j] for i, j in ((1, 2), (0, 2), (0, 1))]
+    return Crystal(lengths, np.degrees(np.arccos(cosines)), 152, [14] * 3 + [8] * 6, places)
 
 
 def _tetrahedron(x: float) -> list[tuple[float, float, float]]:

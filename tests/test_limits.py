@@ -7,26 +7,11 @@ import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from crystens.cif import write_cif
-from crystens.crystal import Crystal, cell_vectors
+from crystens.crystal import Crystal
 from crystens.data.cif import read_cif
 from crystens.data.entries import Entry, Reject, Unusable
 from crystens.data.limits import Limits
 from crystens.errors import CrystensError
-
-
-def _quartz() -> Crystal:
-    """Alpha-quartz, P3_1 2 1 (152); its mirror image is P3_2 2 1 (154). In a skewed cell, to be reduced."""
-    x, (u, v, w) = 0.4697, (0.4135, 0.2669, 0.1191)
-    silicon = [[x, 0, 1 / 3], [0, x, 2 / 3], [-x, -x, 0]]
-    oxygen = [[u, v, w], [-v, u - v, w + 1 / 3], [v - u, -u, w + 2 / 3]]
-    oxygen += [[v, u, -w], [u - v, -v, 2 / 3 - w], [-u, v - u, 1 / 3 - w]]
-    places = np.array(silicon + oxygen)
-    places[:, 0] -= places[:, 2]  # c becomes a + c
-    vectors = cell_vectors(np.array([4.916, 4.916, 5.405]), np.array([90, 90, 120.0]))
-    vectors[2] += vectors[0]
-    lengths = np.linalg.norm(vectors, axis=1)
-    cosines = [vectors[i] @ vectors[j] / lengths[i] / lengths[j] for i, j in ((1, 2), (0, 2), (0, 1))]
-    return Limits().crystal(lengths, np.degrees(np.arccos(cosines)), np.array([14] * 3 + [8] * 6), places)
 
 
 def _kept(crystal: Crystal, **options: object) -> Crystal:
@@ -58,7 +43,7 @@ def test_cell_has_its_number_of_sites(name, cell, sites, request):
     assert len(_kept(request.getfixturevalue(name), cell=cell)) == sites
 
 
-def test_niggli_cell_is_reduced_and_keeps_the_handedness():
+def test_niggli_cell_is_reduced_and_keeps_the_handedness(quartz):
     rng = np.random.default_rng(0)
     places = rng.random((3, 3))
     skewed = Crystal([4.0, 5.0, 11.0], [90, 66.0, 60.0], 1, [6, 7, 8], places)
@@ -66,8 +51,7 @@ def test_niggli_cell_is_reduced_and_keeps_the_handedness():
     assert kept.lattice.volume == pytest.approx(skewed.lattice.volume)
     assert sorted(kept.lengths) == pytest.approx(sorted(skewed.lattice.get_niggli_reduced_lattice().abc), abs=1e-4)
 
-    chiral = _kept(_quartz(), cell="niggli")
-    assert (_quartz().space_group, chiral.space_group) == (152, 152)
+    assert (quartz.space_group, _kept(quartz, cell="niggli").space_group) == (152, 152)
 
 
 def test_max_sites_is_of_the_cell_that_is_kept(sites_52):

@@ -1,13 +1,17 @@
-"""Splits: given ones are kept, drawn ones repeat."""
+"""Splits: given ones are kept, drawn ones repeat, groups are never divided."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from crystens.crystal import Crystal
 from crystens.data.entries import Entry
-from crystens.data.splits import split_entries
+from crystens.data.splits import entry_key, formula_groups, split_entries, split_indices
 from crystens.errors import CrystensError
 
 THIRDS = (0.9, 0.05, 0.05)
@@ -80,3 +84,120 @@ def test_option_out_of_range_is_an_error(kind, fractions, message):
 def test_given_split_without_training_data_is_an_error():
     with pytest.raises(CrystensError, match="no training data"):
         split_entries(_entries(10, ("val",)), "auto", THIRDS, 0)
+
+
+# Groups
+
+
+def _indices(groups: list[int], kind: str = "structure", fractions=THIRDS, seed: int = 0) -> dict[str, list[int]]:
+    keys = [f"f\n{k}" for k in range(len(groups))]
+    splits = split_indices(keys, [None] * len(groups), kind, fractions, seed, np.array(groups))
+    return {split: places.tolist() for split, places in splits.items()}
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    groups=st.lists(st.integers(0, 30), min_size=1, max_size=120),
+    fractions=st.sampled_from([THIRDS, (0.8, 0.1, 0.1), (0.4, 0.3, 0.3), (0.5, 0.5, 0.0), (0.9, 0.0, 0.1)]),
+    seed=st.integers(0, 5),
+)
+def test_no_group_is_in_two_splits_and_every_entry_is_in_one(groups, fractions, seed):
+    try:
+        splits = _indices(groups, fractions=fractions, seed=seed)
+    except CrystensError as error:
+        assert "too few" in str(error)  # noqa: PT017  (hypothesis draws both cases)
+        assert len(set(groups)) <= 2
+        return
+    assert sorted(k for places in splits.values() for k in places) == list(range(len(groups)))
+    members = {split: {groups[k] for k in places} for split, places in splits.items()}
+    assert not members["train"] & members["val"]
+    assert not members["train"] & members["test"]
+    assert not members["val"] & members["test"]
+    assert members["train"]
+    if len(groups) > 2:
+        assert all(splits[split] for split, share in zip(splits, fractions, strict=True) if share)
+
+
+@settings(deadline=None, max_examples=100)
+@given(groups=st.lists(st.integers(0, 200), min_size=60, max_size=200), seed=st.integers(0, 5))
+def test_sizes_miss_their_shares_by_less_than_the_smallest_group_left_in_train(groups, seed):
+    assume(len(set(groups)) > 2)
+    splits = _indices(groups, fractions=(0.6, 0.2, 0.2), seed=seed)
+    counts = Counter(groups)
+    smallest = min(counts[groups[k]] for k in splits["train"])
+    for split in ("val", "test"):
+        assert abs(len(splits[split]) - round(0.2 * len(groups))) < smallest
+
+
+@pytest.mark.parametrize("kind", ["formula", "structure"])
+def test_groups_of_one_are_split_as_at_random(kind):
+    entries = _entries(200)
+    grouped = split_entries(entries, kind, THIRDS, 3, np.arange(200))
+    assert _names(grouped) == _names(split_entries(entries, "random", THIRDS, 3))
+
+
+def test_grouped_split_repeats_and_depends_on_its_seed():
+    groups = [k // 3 for k in range(300)]
+    assert _indices(groups, seed=1) == _indices(groups, seed=1)
+    assert _indices(groups, seed=1)["val"] != _indices(groups, seed=2)["val"]
+
+
+def test_grouped_split_depends_neither_on_the_order_of_reading_nor_on_the_labels():
+    entries, groups = _entries(300), np.arange(300) // 4
+    forward = split_entries(entries, "structure", THIRDS, 0, groups)
+    backward = split_entries(entries[::-1], "structure", THIRDS, 0, 1000 - groups[::-1])
+    assert {split: set(names) for split, names in _names(forward).items()} == {
+        split: set(names) for split, names in _names(backward).items()
+    }
+
+
+def test_large_groups_are_not_drawn_into_val_more_often_than_small_ones():
+    # One group of 40 among 560 single entries, val of 60: by chance it comes early enough in some 60 - 40 of 560 draws.
+    groups = [0] * 40 + list(range(1, 561))
+    taken = sum(0 in _indices(groups, fractions=(0.9, 0.1, 0.0), seed=seed)["val"] for seed in range(200))
+    assert taken <= 20
+
+
+def test_giant_group_goes_to_train_and_leaves_the_others_their_shares():
+    splits = _indices([0] * 700 + list(range(1, 301)))
+    assert set(range(700)) <= set(splits["train"])
+    assert [len(splits[split]) for split in ("train", "val", "test")] == [900, 50, 50]
+
+
+def test_group_larger_than_a_share_is_taken_when_it_comes_nearer():
+    # 100 entries, shares of 5: groups of 9 miss it by 4, an empty split by 5. Groups of 20 are taken as the only ones.
+    assert [len(places) for places in _indices([k // 9 for k in range(99)]).values()] == [81, 9, 9]
+    assert [len(places) for places in _indices([k // 20 for k in range(100)]).values()] == [60, 20, 20]
+
+
+def test_split_that_would_be_empty_takes_from_the_other_where_train_has_one_group():
+    splits = _indices([0, 1] + [2] * 8, fractions=(0.6, 0.2, 0.2))
+    assert [len(splits[split]) for split in ("train", "val", "test")] == [8, 1, 1]
+
+
+def test_single_formula_cannot_be_split_by_formula():
+    groups = formula_groups(["C"] * 50)
+    with pytest.raises(CrystensError, match=r"50 entries form 1 group.*formula.*data\.split=structure or random"):
+        _indices(groups.tolist(), "formula")
+
+
+@pytest.mark.parametrize("kind", ["formula", "structure"])
+def test_grouped_split_without_groups_is_an_error(kind):
+    with pytest.raises(CrystensError, match=f"data.split={kind} needs the group of each entry"):
+        split_entries(_entries(10), kind, THIRDS, 0)
+
+
+def test_grouped_split_replaces_a_given_one():
+    entries = _entries(40, ("train", "test"))
+    assert len(split_entries(entries, "formula", THIRDS, 0, np.arange(40))["train"]) == 36
+
+
+def test_equal_formulas_are_one_group():
+    assert formula_groups(["NaCl", "Cu", "NaCl", "C", "Cu"]).tolist() == [0, 1, 0, 3, 1]
+
+
+def test_split_of_indices_is_that_of_entries():
+    entries = _entries(50)
+    keys = [entry_key(entry.file, entry.entry) for entry in entries]
+    places = split_indices(keys, [None] * 50, "auto", THIRDS, 0)
+    assert [str(k) for k in places["test"]] == _names(split_entries(entries, "auto", THIRDS, 0))["test"]

@@ -2,67 +2,156 @@
 
 A drawn split orders entries by a hash of seed, file and entry. It is the same on every machine and with every version
 of every library, does not depend on the order of reading, and does not share a generator with the training.
+
+A split by formula or by structure draws whole groups, so that no formula, or no crystal, is in two splits. The hash of
+a group is that of the member whose name sorts first: the least hash of all would bring large groups to the front, and
+into val. Groups come in the order of their hashes. Each goes to val if it still fits in there, else to test if it
+fits there, else to train. Where that leaves val or test short, the smallest group of train follows if it brings the
+split nearer to its share, or if the split would be empty. Groups of one entry each are split as a random split does.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
+
+import numpy as np
 
 from crystens.data.entries import SPLITS, Entry
 from crystens.errors import CrystensError
 
-KINDS = ("auto", "given", "random")
+GROUPED_KINDS = ("formula", "structure")
+KINDS = ("auto", "given", "random", *GROUPED_KINDS)
 
 
-def split_entries(entries: Sequence[Entry], kind: str, fractions: Sequence[float], seed: int) -> dict[str, list[Entry]]:
-    """Return the entries of train, val and test, each in the order of reading.
+def split_indices(
+    keys: Sequence[str],
+    given: Sequence[str | None],
+    kind: str,
+    fractions: Sequence[float],
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the positions of the entries of train, val and test, each ascending, int64.
 
     Args:
-        entries: what to split.
+        keys: what tells M entries apart, by which they are drawn: `entry_key` of each.
+        given: the split of each entry, "train", "val" or "test", or None where the source gives none.
         kind: "given" takes the splits of the source; "random" draws them; "auto" takes those of the source if it gives
-            any.
+            any; "formula" and "structure" draw whole groups.
         fractions: shares of train, val and test when drawn; they sum to 1. A share above 0 gets one entry at least, as
             long as train keeps one.
         seed: of the draw.
+        groups: label of the group of each entry, (M,), any integers: `formula_groups`, or
+            `crystens.data.matching.group_matches`; needed by "formula" and "structure", not used by the others.
 
     Raises:
-        CrystensError: if an option is out of range, a given split is missing, or train would be empty.
+        CrystensError: if an option is out of range, a given split or the groups are missing, train would be empty, or
+            there are too few groups for the splits.
     """
     if kind not in KINDS:
         raise CrystensError(f"data.split={kind} is not known; use one of {', '.join(KINDS)}")
-    given = any(entry.split for entry in entries)
-    if kind == "given" and not given:
+    if kind == "given" and not any(given):
         raise CrystensError("data.split=given, but this source gives no splits; use data.split=random")
-    drawn = kind == "random" or not given
-    assigned = _drawn(entries, fractions, seed) if drawn else [entry.split for entry in entries]
-    splits = {
-        split: [entry for entry, name in zip(entries, assigned, strict=True) if name == split] for split in SPLITS
-    }
-    if not splits["train"]:
-        raise CrystensError(f"no training data: all {len(entries)} usable entries belong to val or test")
+    if kind in GROUPED_KINDS and groups is None:
+        raise CrystensError(f"data.split={kind} needs the group of each entry, and got none; give groups")
+    if kind in ("auto", "given") and any(given):
+        assigned = list(given)
+    else:
+        sizes = _sizes(len(keys), fractions)
+        if kind in GROUPED_KINDS:
+            assert groups is not None
+            assigned = _drawn_groups(keys, seed, sizes, groups, kind)
+        else:
+            assigned = _drawn(keys, seed, sizes)
+    splits = {split: np.array([k for k, name in enumerate(assigned) if name == split], np.int64) for split in SPLITS}
+    if not len(splits["train"]):
+        raise CrystensError(f"no training data: all {len(keys)} usable entries belong to val or test")
     return splits
 
 
-def _drawn(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> list[str]:
-    """Return the split of each entry."""
+def split_entries(
+    entries: Sequence[Entry], kind: str, fractions: Sequence[float], seed: int, groups: np.ndarray | None = None
+) -> dict[str, list[Entry]]:
+    """Return the entries of train, val and test, each in the order of reading; arguments as in `split_indices`."""
+    keys = [entry_key(entry.file, entry.entry) for entry in entries]
+    splits = split_indices(keys, [entry.split for entry in entries], kind, fractions, seed, groups)
+    return {split: [entries[k] for k in places] for split, places in splits.items()}
+
+
+def entry_key(file: str, entry: str) -> str:
+    """Return what tells an entry apart from all others of its source."""
+    return f"{file}\n{entry}"
+
+
+def formula_groups(formulas: Sequence[str]) -> np.ndarray:
+    """Return for each formula the position where it stands first, (M,) int64."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(formula, k) for k, formula in enumerate(formulas)], dtype=np.int64)
+
+
+def _sizes(count: int, fractions: Sequence[float]) -> dict[str, int]:
+    """Return how many of `count` entries belong to val and to test."""
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise CrystensError(
             f"data.split_fractions={list(fractions)}: give three shares (train, val, test) of at least 0 that sum "
             "to 1, train above 0"
         )
-    count = len(entries)
     sizes = [max(round(share * count), 1) if share else 0 for share in fractions[1:]]
     while sum(sizes) >= count and any(sizes):
         sizes[sizes.index(max(sizes))] -= 1
-    names = ["val"] * sizes[0] + ["test"] * sizes[1] + ["train"] * (count - sum(sizes))
-    order = sorted(range(count), key=lambda k: (_key(entries[k], seed), k))
-    assigned = [""] * count
-    for place, name in zip(order, names, strict=True):
+    return {"val": sizes[0], "test": sizes[1]}
+
+
+def _drawn(keys: Sequence[str], seed: int, sizes: dict[str, int]) -> list[str | None]:
+    """Return the split of each entry: the first ones by hash are val, the next are test."""
+    hashes = [_hash(key, seed) for key in keys]
+    names = ["val"] * sizes["val"] + ["test"] * sizes["test"]
+    assigned: list[str | None] = ["train"] * len(hashes)
+    for place, name in zip(sorted(range(len(hashes)), key=lambda k: (hashes[k], k)), names, strict=False):
         assigned[place] = name
     return assigned
 
 
-def _key(entry: Entry, seed: int) -> bytes:
+def _drawn_groups(
+    keys: Sequence[str], seed: int, sizes: dict[str, int], groups: np.ndarray, kind: str
+) -> list[str | None]:
+    """Return the split of each entry, groups kept whole; the rule stands in the module's docstring."""
+    members: dict[int, list[int]] = {}
+    for place, (_, label) in enumerate(zip(keys, groups.tolist(), strict=True)):
+        members.setdefault(label, []).append(place)
+    wanted = {name: size for name, size in sizes.items() if size}
+    if len(members) <= len(wanted):
+        raise CrystensError(
+            f"data.split={kind}: the {len(keys)} entries form {len(members)} group(s) of the same {kind}, too few "
+            f"for train, {' and '.join(wanted)}, because no group is divided; use data.split="
+            f"{'structure or random' if kind == 'formula' else 'random'}"
+        )
+    chosen: dict[str, list[list[int]]] = {name: [] for name in SPLITS}
+    room = dict(sizes)
+    for group in sorted(members.values(), key=lambda places: _hash(min(keys[k] for k in places), seed)):
+        name = next((name for name in ("val", "test") if len(group) <= room[name]), "train")
+        chosen[name].append(group)
+        if name != "train":
+            room[name] -= len(group)
+    for name in wanted:
+        # A split that would be empty takes from the other one where train has a single group.
+        donors = ("train",) if chosen[name] else ("train", "test", "val")
+        donor = next((donor for donor in donors if len(chosen[donor]) > 1), None)
+        if donor is None:
+            continue
+        smallest = min(chosen[donor], key=len)
+        if not chosen[name] or len(smallest) < 2 * room[name]:
+            chosen[donor].remove(smallest)
+            chosen[name].append(smallest)
+    assigned: list[str | None] = [None] * len(keys)
+    for name, whole in chosen.items():
+        for place in itertools.chain.from_iterable(whole):
+            assigned[place] = name
+    return assigned
+
+
+def _hash(key: str, seed: int) -> bytes:
     """Return what a drawn split sorts by."""
-    return hashlib.blake2b(f"{seed}\n{entry.file}\n{entry.entry}".encode(errors="replace"), digest_size=16).digest()
+    return hashlib.blake2b(f"{seed}\n{key}".encode(errors="replace"), digest_size=16).digest()
