@@ -1,7 +1,8 @@
 """Tables in CDVAE's form: a CSV file, plain or gzipped, with a CIF text in each row.
 
 Columns: `cif`, and `material_id`, which is text even where it looks like a number; other columns are passed over. The
-benchmarks Perov-5, Carbon-24 and MP-20 are folders of three such tables, train, val and test.
+benchmarks Perov-5, Carbon-24 and MP-20 are folders of three such tables, train, val and test; without a path they are
+fetched (`crystens.data.benchmarks`).
 
 Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197),
 and the folder `data` of its public repository.
@@ -17,7 +18,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from crystens.data.benchmarks import ADDRESS, BENCHMARKS, fetch_benchmark
 from crystens.data.cif import read_cif
+from crystens.data.download import Patience
 from crystens.data.entries import SPLITS, Entry, Record, Reject
 from crystens.data.files import MAX_BYTES
 from crystens.data.limits import Limits
@@ -26,7 +29,6 @@ from crystens.errors import CrystensError
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
 _EXPECTED = "a .csv or .csv.gz file with the columns material_id and cif"
-_ADDRESS = "https://github.com/txie-93/cdvae/tree/main/data"
 
 
 class CsvTable(Source):
@@ -91,21 +93,34 @@ class CsvTable(Source):
 
 
 class CdvaeSplits(Source):
-    """Source: a folder with train, val and test tables, whose splits are kept.
+    """Source: train, val and test tables, whose splits are kept.
 
     Args:
-        path: the folder; None if the user gave none, which reading reports.
-        name: name of the folder in CDVAE's repository, for messages.
+        path: the folder they are in; None to fetch the benchmark `name` once and read it from the cache.
+        name: name of the folder in CDVAE's repository.
+        cache: folder to keep what is fetched; None for `crystens.data.download.cache_folder`.
+        address: where the folder `name` is found, for mirrors; None for CDVAE's public repository.
+        patience: how long fetching is tried; None for the defaults.
     """
 
-    def __init__(self, path: str | Path | None, name: str) -> None:
-        """Keep path and name; nothing is opened yet."""
+    def __init__(
+        self,
+        path: str | Path | None,
+        name: str,
+        cache: str | Path | None = None,
+        address: str | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """Keep the arguments; nothing is opened or fetched yet."""
         self.path = path
         self.name = name
+        self.cache = cache
+        self.address = address
+        self.patience = patience
 
     def __str__(self) -> str:
         """Return what is read, for messages."""
-        return f"{self.name} of {self.path}"
+        return f"{self.name} of {self.address or ADDRESS if self.path is None else self.path}"
 
     def contents(self) -> dict[str, Path]:
         """Return the three tables, see `Source.contents`."""
@@ -115,7 +130,7 @@ class CdvaeSplits(Source):
         """Yield the rows of the three tables.
 
         Raises:
-            CrystensError: if one of the tables is not there.
+            CrystensError: if one of the tables is not there, or cannot be fetched.
         """
         for split, path in self._tables().items():
             yield from CsvTable(path, split).records()
@@ -125,11 +140,12 @@ class CdvaeSplits(Source):
         return CsvTable(self.path).parse(record, limits)
 
     def _tables(self) -> dict[str, Path]:
-        """Return the table of each split."""
-        expected = (
-            f"the folder with train.csv, val.csv and test.csv (or .csv.gz) of {self.name}; they can be downloaded from "
-            f"{_ADDRESS}/{self.name}"
-        )
+        """Return the table of each split, fetched if there is no path."""
+        if self.path is None and self.name in BENCHMARKS:
+            return fetch_benchmark(self.name, self.cache, self.address, self.patience)
+        expected = f"the folder with train.csv, val.csv and test.csv (or .csv.gz) of {self.name}"
+        if self.name in BENCHMARKS:
+            expected += f", or no data.path at all: they are fetched from {self.address or ADDRESS}/{self.name}"
         folder = existing(self.path, expected)
         tables = {}
         for split in SPLITS:
