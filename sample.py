@@ -6,8 +6,9 @@ python sample.py images=DIR/images.safetensors -m decode.atom_clusters=2,3,4 dec
 
 from pathlib import Path
 
-from crystens.command_line import main
-from crystens.tasks import sample
-
 if __name__ == "__main__":
+    # Imported here, because every worker process imports this file.
+    from crystens.command_line import main
+    from crystens.tasks import sample
+
     main(sample, Path(__file__).resolve().parent / "conf", "sample")

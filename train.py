@@ -10,8 +10,9 @@ python train.py --cfg job                                   print every key that
 
 from pathlib import Path
 
-from crystens.command_line import main
-from crystens.tasks import train
-
 if __name__ == "__main__":
+    # Imported here, because every worker process imports this file.
+    from crystens.command_line import main
+    from crystens.tasks import train
+
     main(train, Path(__file__).resolve().parent / "conf", "train")

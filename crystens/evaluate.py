@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Reject, Unusable
+from crystens.data.ingest import open_store
 from crystens.data.kinds import open_source
 from crystens.data.limits import Limits
-from crystens.data.sources import Source, read_all
+from crystens.data.sources import Source
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
 from crystens.metrics.summary import Metrics, summarise, write_metrics
@@ -148,13 +149,14 @@ def read_reference(name: str, data_path: str | None = None, split: str | None = 
     if name in DATA_SETS and data_path is None:
         raise CrystensError(f"--reference {name} needs its data: give --data-path PATH")
     path = data_path if data_path is not None and name != "prototypes" else name
-    entries, _ = read_all(_source(path), Limits(max_sites=_MAX_SITES))
-    given = any(entry.split for entry in entries)
+    store = open_store(_source(path), Limits(max_sites=_MAX_SITES))
+    splits = store.column("split")
+    given = any(splits)
     if split is not None and not given:
         raise CrystensError(f"--split {split}: {path} gives no splits; leave the option out to take all of it")
     part = split or ("train" if given else None)
-    crystals = [entry.crystal for entry in entries if part is None or entry.split == part]
-    batch = CrystalBatch.from_crystals(crystals, max((len(crystal) for crystal in crystals), default=1))
+    rows = [row for row, name in enumerate(splits) if part is None or name == part]
+    batch = store.batch(rows, int(store.counts.max()))
     return Reference.from_crystals(batch, name, part or "all")
 
 

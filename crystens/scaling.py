@@ -21,6 +21,7 @@ fitted range scale to values outside of [gap, 1]; nothing is clipped here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -85,26 +86,39 @@ class Scaling(nn.Module):
     offsets: Tensor
 
     @classmethod
-    def fit(cls, crystals: CrystalBatch, distance: str = "fractional", gap: float = 0.1) -> Scaling:
-        """Return the scaling whose ranges are the smallest and largest values of crystals (the training split)."""
-        if len(crystals) == 0:
+    def fit(
+        cls, crystals: CrystalBatch | Iterable[CrystalBatch], distance: str = "fractional", gap: float = 0.1
+    ) -> Scaling:
+        """Return the scaling whose ranges are the smallest and largest values of crystals.
+
+        Args:
+            crystals: the training split; in parts, where it is too large for the memory.
+            distance: of the pair block.
+            gap: what the minimum scales to.
+        """
+        lows, highs = torch.full((6,), torch.inf), torch.full((6,), -torch.inf)
+        largest, longest, sites = 99.0, torch.zeros(()), 0
+        for crystal_part in [crystals] if isinstance(crystals, CrystalBatch) else crystals:
+            sites = crystal_part.max_sites
+            # Chunks keep the (B, N, N) distances of a large training split out of memory.
+            for start in range(0, len(crystal_part), 256):
+                part = crystal_part[start : start + 256]
+                cell = torch.cat([part.lengths, part.angles], dim=1)
+                lows, highs = torch.minimum(lows, cell.amin(dim=0)), torch.maximum(highs, cell.amax(dim=0))
+                largest = max(largest, float(part.numbers.max()))
+                pairs = part.site_mask[:, None] & part.site_mask[:, :, None]
+                longest = torch.maximum(longest, (pair_distances(part, distance) * pairs).max())
+        if not torch.isfinite(lows).all():
             raise CrystensError("cannot fit a scaling to an empty training split")
-        ranges = {"Z": (1.0, 99.0), **{axis: (0.0, 1.0) for axis in "xyz"}, "space_group": (1.0, 230.0)}
+        ranges = {"Z": (1.0, largest), **{axis: (0.0, 1.0) for axis in "xyz"}, "space_group": (1.0, 230.0)}
         ranges["difference"] = (-1.0, 1.0)
-        values = torch.cat([crystals.lengths, crystals.angles], dim=1)
-        for name, column in zip(("a", "b", "c", "alpha", "beta", "gamma"), values.unbind(dim=1), strict=True):
-            ranges[name] = _widened(float(column.min()), float(column.max()))
-        ranges["Z"] = (1.0, max(99.0, float(crystals.numbers.max())))
-        # Chunks keep the (B, N, N) distances of a large training split out of memory.
-        longest = [
-            (pair_distances(part, distance) * (part.site_mask[:, None] & part.site_mask[:, :, None])).max()
-            for part in (crystals[start : start + 256] for start in range(0, len(crystals), 256))
-        ]
-        ranges["distance"] = _widened(0.0, float(torch.stack(longest).max()))
-        return cls(ranges, crystals.max_sites, gap, diagonal=True)
+        for name, low, high in zip(("a", "b", "c", "alpha", "beta", "gamma"), lows, highs, strict=True):
+            ranges[name] = _widened(float(low), float(high))
+        ranges["distance"] = _widened(0.0, float(longest))
+        return cls(ranges, sites, gap, diagonal=True)
 
     @classmethod
-    def paper(cls, crystals: CrystalBatch, distance: str = "fractional") -> Scaling:
+    def paper(cls, crystals: CrystalBatch | Iterable[CrystalBatch], distance: str = "fractional") -> Scaling:
         """Return the paper's scaling; nothing is fitted, `crystals` gives the number of site slots.
 
         Raises:
@@ -114,7 +128,8 @@ class Scaling(nn.Module):
             raise CrystensError(
                 f"the paper's scaling knows fractional distances only, got {distance=}; use scaling=fitted"
             )
-        return cls(_PAPER_RANGES, crystals.max_sites, gap=0.0, diagonal=False)
+        first = crystals if isinstance(crystals, CrystalBatch) else next(iter(crystals))
+        return cls(_PAPER_RANGES, first.max_sites, gap=0.0, diagonal=False)
 
     def encode(self, crystals: CrystalBatch, distance: str = "fractional") -> Tensor:
         """Return the scaled images of crystals: (B, 4, S, S) float32, empty cells 0."""

@@ -15,9 +15,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from crystens.crystal import Crystal
+from crystens.crystal import Crystal, CrystalBatch
+from crystens.data.augmentation import Augmentation
 from crystens.data.datamodule import CrysTensDataModule
 from crystens.data.entries import Entry, Record, Reject
+from crystens.data.ingest import IngestOptions
 from crystens.data.limits import Limits
 from crystens.data.prototypes import Prototypes
 from crystens.data.sources import Source
@@ -41,11 +43,13 @@ class Salts(Source):
 
     def parse(self, record: Record, limits: Limits) -> list[Entry]:
         places = np.array([[0.5, 0.5, 0.5], [0, 0, 0]])
-        return [Entry(record.file, record.entry, Crystal([record.content] * 3, [60] * 3, 225, [17, 11], places))]
+        crystal = Crystal([record.content] * 3, [60] * 3, 225, [17, 11], places)
+        return [Entry(record.file, record.entry, crystal.in_canonical_order())]
 
 
 def _module(count: int = 50, **options: object) -> CrysTensDataModule:
     settings = {"max_sites": 4, "scaling": Scaling.fit, "batch_size": 8, "split_fractions": (1.0, 0.0, 0.0)}
+    settings["ingest"] = IngestOptions(workers=0)
     return CrysTensDataModule(Salts(count), **(settings | options))
 
 
@@ -96,18 +100,18 @@ def test_random_split_is_not_moved_by_the_training_seed():
 def test_source_is_read_once(monkeypatch):
     module = _module()
     reads = []
-    original = module.source.read
-    monkeypatch.setattr(module.source, "read", lambda limits: reads.append(limits) or original(limits))
+    original = module.source.records
+    monkeypatch.setattr(module.source, "records", lambda: reads.append(1) or original())
     module.setup("fit")
     module.setup("test")
     _ = module.train_dataloader(), module.val_crystals
-    assert [limits.max_sites for limits in reads] == [4]
+    assert reads == [1]
 
 
 def test_rejects_are_kept_and_written(tmp_path):
     module = _module(rejected_path=tmp_path / "rejected.csv")
     module.setup()
-    assert [reject.category for reject in module.rejects] == ["not a salt"]
+    assert [reject.category for reject in module.store.rejects()] == ["not a salt"]
     assert "sugar" in (tmp_path / "rejected.csv").read_text()
 
 
@@ -115,8 +119,9 @@ def test_scaling_is_fitted_to_the_training_split_with_the_distance_of_the_module
     calls = []
 
     def scaling(crystals, distance):
-        calls.append((len(crystals), distance))
-        return Scaling.fit(crystals, distance=distance)
+        parts = list(crystals)
+        calls.append((sum(map(len, parts)), distance))
+        return Scaling.fit(parts, distance=distance)
 
     _module(split_fractions=(0.8, 0.1, 0.1), scaling=scaling, distance="cartesian").setup()
     assert calls == [(40, "cartesian")]
@@ -153,12 +158,39 @@ def test_checkpoint_of_other_images_is_an_error(option):
         ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
         ({"max_sites": 256}, "max_sites must be 1-255, got 256"),
         ({"num_workers": -1}, "data.num_workers"),
+        ({"order": "sorted"}, "data.order=sorted is not known"),
         ({"distance": "manhattan"}, "manhattan"),
     ],
 )
 def test_option_out_of_range_is_an_error(option, message):
     with pytest.raises(CrystensError, match=message):
         _module(**option)
+
+
+def test_augmented_crystals_stay_inside_of_the_scaling():
+    rng = np.random.default_rng(0)
+    long = Crystal([4, 5, 30], [70, 80, 100], 1, [11, 17], rng.random((2, 3)))
+    augmentation = Augmentation(origin_shift=True, relabel_axes=True)
+    module = _module(count=1, augmentation=augmentation)
+    module.source = Fixed(long)
+    module.setup()
+    batch = CrystalBatch.from_crystals([long] * 200, 4)
+    images = module.encode(augmentation(batch, torch.Generator().manual_seed(0)))
+    assert images.max() <= 1 + 1e-6
+    plain = _module(count=1)
+    plain.source = Fixed(long)
+    assert plain.encode(augmentation(batch, torch.Generator().manual_seed(0))).max() > 1.5
+
+
+class Fixed(Salts):
+    """Source: one crystal that is given."""
+
+    def __init__(self, crystal: Crystal) -> None:
+        super().__init__(1)
+        self.crystal = crystal
+
+    def parse(self, record: Record, limits: Limits) -> list[Entry]:
+        return [Entry(record.file, record.entry, self.crystal)]
 
 
 class Recorder(pl.LightningModule):
@@ -199,6 +231,30 @@ def test_resumed_run_sees_the_batches_of_an_uninterrupted_one(tmp_path):
     assert not torch.equal(whole[0], whole[2])
 
 
+def test_augmentation_changes_training_batches(tmp_path):
+    plain = _fit(tmp_path / "plain", 1)
+    moved = _fit(tmp_path / "moved", 1, augmentation=Augmentation(origin_shift=True))
+    assert not torch.equal(plain[0], moved[0])
+
+
+@pytest.mark.parametrize("order", ["shuffled", "blocks"])
+def test_two_ranks_see_every_crystal_once(order):
+    class Rank:
+        world_size = 2
+        training = True
+        is_global_zero = True
+
+        def __init__(self, rank: int) -> None:
+            self.global_rank = rank
+
+    seen = []
+    for rank in range(2):
+        module = _module(count=48, order=order)
+        module.trainer = Rank(rank)
+        seen += [length for batch in _lengths(module, 2) for length in batch]
+    assert sorted(seen) == list(range(48))
+
+
 def test_worker_processes_give_the_same_batches(tmp_path):
     alone, helped = _fit(tmp_path / "a", 1), _fit(tmp_path / "b", 1, num_workers=1)
     assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
@@ -214,8 +270,9 @@ def _composed(*overrides: str) -> Callable[[], CrysTensDataModule]:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "data").glob("[a-z]*.yaml")))
 def test_config_builds_its_source(name):
-    path = [] if name == "prototypes" else ["path=/nowhere"]
-    module = _composed(name, *path)()
+    path = [] if name in ("prototypes", "materials_project") else ["path=/nowhere"]
+    query = ["source.chemsys=Na-Cl"] if name == "materials_project" else []
+    module = _composed(name, *path, *query)()
     assert (module.max_sites, module.seed, module.limits.max_sites, module.limits.symprec) == (52, 7, 52, 0.01)
     if path:
         with pytest.raises(CrystensError, match="/nowhere does not exist"):

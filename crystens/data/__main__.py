@@ -1,41 +1,203 @@
-"""`python -m crystens.data summary SOURCE --out DIR`: what a source holds, and what of it cannot be used and why."""
+"""Real crystals, before a model sees them.
+
+summary SOURCE --out DIR    what a source holds, as text and as a picture; what of it cannot be used, and why
+leaks SOURCE --out DIR      crystals of val and test that are in train as well
+ingest SOURCE --out DIR     read a source into a store that data=store trains on, in one job or in many
+"""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from crystens.data.census import Census
+from crystens.data.ingest import DUPLICATES, IngestOptions, ingest_shard, open_store
 from crystens.data.kinds import KINDS, open_source
-from crystens.data.limits import Limits
-from crystens.data.sources import read_all
+from crystens.data.leaks import leak_report, write_leaks
+from crystens.data.limits import OCCUPANCIES, SITE_ORDERS, Limits
+from crystens.data.rejects import describe
+from crystens.data.sources import Source
+from crystens.data.splits import entry_key, split_indices
+from crystens.data.store import CrystalStore
 from crystens.data.summary import summarise
+from crystens.data.summary_figure import draw
 from crystens.errors import CrystensError
+from crystens.symmetry import CELLS
+
+_BOUNDS = {
+    "min_distance": "angstrom",
+    "max_length": "angstrom",
+    "max_volume_per_site": "cubic angstrom",
+    "merge_distance": "angstrom",
+    "symprec": "angstrom",
+}
+
+Command = Callable[[Source, Limits, IngestOptions, argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m crystens.data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    summary = commands.add_parser("summary", help="count what a source holds; write summary.txt and rejected.csv")
-    summary.add_argument("source", metavar="SOURCE", help="folder, archive, .csv, .jsonl, or the word prototypes")
-    summary.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for summary.txt, rejected.csv")
-    summary.add_argument("--kind", choices=sorted(KINDS), help="what SOURCE is; by default guessed from its name")
-    summary.add_argument("--max-sites", type=int, help="set aside crystals with more sites; by default none")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    command: Command = options.run
     try:
-        source = open_source(options.source, options.kind)
-        entries, rejects = read_all(source, Limits(max_sites=options.max_sites), options.out / "rejected.csv")
+        limits = Limits(
+            options.max_sites,
+            **{option: getattr(options, option) for option in _BOUNDS},
+            cell=options.cell,
+            occupancy=options.occupancy,
+            site_order=options.site_order,
+        )
+        ingest = IngestOptions(options.workers, options.time_limit, options.duplicates, options.cache)
+        command(open_source(options.source, options.kind), limits, ingest, options)
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    text = summarise(str(source), entries, rejects)
-    (options.out / "summary.txt").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
-    if rejects:
-        sys.stdout.write(f"\nreasons and advice, one by one: {options.out / 'rejected.csv'}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; the same command goes on where it stopped\n")
+        return 130
     return 0
+
+
+def _summary(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> None:
+    """Write summary.txt, summary.png and rejected.csv, and print the text."""
+    store = open_store(source, limits, ingest, options.out / "rejected.csv")
+    census = Census.from_store(store)
+    text = summarise(census)
+    try:
+        (options.out / "summary.txt").write_text(text, encoding="utf-8")
+        draw(census, options.out / "summary.png")
+    except OSError as error:
+        raise CrystensError(f"cannot write to {options.out}: {error.strerror}; choose another folder") from error
+    sys.stdout.write(f"{text}\npicture: {options.out / 'summary.png'}\n")
+    if store.num_rejects:
+        sys.stdout.write(f"reasons and advice, one by one: {options.out / 'rejected.csv'}\n")
+
+
+def _leaks(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> None:
+    """Write leaks.csv, leaks.txt and rejected.csv, and print the text."""
+    store = open_store(source, limits, ingest, options.out / "rejected.csv")
+    splits = store.column("split")
+    if options.split != "auto" or not any(splits):
+        keys = list(map(entry_key, store.column("file"), store.column("entry")))
+        places = split_indices(keys, splits, options.split, options.split_fractions, options.split_seed)
+        splits = [None] * len(store)
+        for name, rows in places.items():
+            for row in rows:
+                splits[row] = name
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed} comparisons"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("comparing", total=None)
+        report = leak_report(
+            store,
+            splits,
+            None if options.exhaustive else options.candidates,
+            max(ingest.num_workers, 1),
+            lambda count: progress.update(task, completed=count),
+        )
+    text = f"{source}\n{report.describe()}\n"
+    path = write_leaks(report.leaks, store.column("file"), store.column("entry"), options.out / "leaks.csv")
+    (options.out / "leaks.txt").write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{text}which ones: {path}\n")
+
+
+def _ingest(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> None:
+    """Make one shard of a store, or all of them on a cluster."""
+    if options.engine is not None:
+        folder = _ingest_on_ray(source, limits, ingest, options)
+    elif options.shards is not None:
+        raise CrystensError(
+            f"--shards {options.shards} needs an engine that runs them: add --engine ray; without one, give "
+            f"--shard K/{options.shards} to each job of an array"
+        )
+    else:
+        folder = ingest_shard(source, limits, ingest, options.out, *(options.shard or (0, 1)))
+    store = CrystalStore.open(folder)
+    told = describe(len(store), store.reject_counts)
+    sys.stdout.write(f"{folder}: {told}; {store.nbytes / max(len(store), 1):.0f} bytes a crystal\n")
+
+
+def _ingest_on_ray(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> Path:
+    """Make all shards of a store on Ray, and return its folder."""
+    from crystens.data.on_ray import ingest_on_ray
+
+    if options.shard is not None:
+        raise CrystensError("--engine ray makes all shards; give --shards N in place of --shard K/N")
+    shards = options.shards or 1
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("shards", total=shards)
+        ingest_on_ray(source, limits, ingest, options.out, shards, lambda ended: progress.update(task, completed=ended))
+    return Path(options.out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m crystens.data", description=__doc__, formatter_class=form)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run: Command, told: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=told, description=told)
+        sub.set_defaults(run=run)
+        sub.add_argument("source", metavar="SOURCE", help="folder, archive or file of crystals, or the word prototypes")
+        sub.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
+        sub.add_argument("--kind", choices=sorted(KINDS), help="what SOURCE is; by default guessed from its name")
+        sub.add_argument("--max-sites", type=int, help="set aside crystals with more sites; by default none")
+        sub.add_argument("--cell", choices=CELLS, default="given", help="the cell that crystals are kept in")
+        sub.add_argument("--occupancy", choices=OCCUPANCIES, default="reject", help="of partly occupied sites")
+        sub.add_argument("--site-order", choices=SITE_ORDERS, default="canonical", help="of the sites in a crystal")
+        for option, unit in _BOUNDS.items():
+            value = getattr(Limits(), option)
+            told = f"as data.limits.{option}, {unit}; by default {value:g}"
+            sub.add_argument(f"--{option.replace('_', '-')}", type=float, default=value, help=told)
+        sub.add_argument("--duplicates", choices=DUPLICATES, default="keep", help="of crystals that are the same")
+        sub.add_argument("--workers", type=_workers, default="auto", help="processes; auto: one a core; 0: this one")
+        sub.add_argument("--time-limit", type=float, default=30.0, help="for one input, seconds; by default 30")
+        sub.add_argument("--cache", metavar="DIR", help="folder of the stores; by default ~/.cache/crystens")
+        return sub
+
+    command("summary", _summary, "say and draw what a source holds")
+    leaks = command("leaks", _leaks, "find crystals of val and test that are in train as well")
+    leaks.add_argument("--candidates", type=int, default=8, help="nearest crystals that each is compared with")
+    leaks.add_argument("--exhaustive", action="store_true", help="compare with all that could match")
+    leaks.add_argument("--split", choices=("auto", "given", "random"), default="auto", help="as data.split")
+    leaks.add_argument("--split-seed", type=int, default=0, help="as data.split_seed")
+    leaks.add_argument("--split-fractions", type=float, nargs=3, default=(0.9, 0.05, 0.05), help="train, val, test")
+    ingest = command("ingest", _ingest, "read a source into a store")
+    told = "make shard K (0 to N-1) of N; by default all in one"
+    parts = ingest.add_mutually_exclusive_group()
+    parts.add_argument("--shard", metavar="K/N", type=_shard, help=told)
+    parts.add_argument("--shards", metavar="N", type=_count, help="make all N shards, with --engine")
+    ingest.add_argument("--engine", choices=("ray",), help="on RAY_ADDRESS, or here; pip install 'crystens[ray]'")
+    return parser
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Return the two numbers of "3/16"."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not int(found[1]) < int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with 0 <= K < N, such as 3/16")
+    return int(found[1]), int(found[2])
+
+
+def _count(text: str) -> int:
+    """Return a number of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def _workers(text: str) -> int | str:
+    """Return a number of workers, or auto."""
+    return int(text) if text.isdecimal() else text
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crystens.data.cif import read_cif
 from crystens.data.entries import Entry, Record, Reject
-from crystens.data.files import ARCHIVE_SUFFIXES, file_records, find_files, read_bytes
+from crystens.data.files import ARCHIVE_SUFFIXES, file_records, find_files, is_archive, read_bytes
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
 from crystens.errors import CrystensError
@@ -37,6 +37,11 @@ class CifFolder(Source):
     def contents(self) -> dict[str, Path]:
         """Return the CIF files and archives, see `Source.contents`."""
         return find_files(self._root(), _is_cif)[0]
+
+    def expected(self) -> int | None:
+        """Return the number of files; None if there are archives among them."""
+        names = self.contents()
+        return None if any(map(is_archive, names)) else len(names)
 
     def records(self) -> Iterator[Record | Reject]:
         """Yield a record for each CIF file.

@@ -1,11 +1,12 @@
-"""The one LightningDataModule: crystals at rest as compact arrays, images made batch by batch on the training device.
+"""The one LightningDataModule: crystals mapped from a store, images made batch by batch on the training device.
 
-A training batch leaves the loader as a `CrystalBatch` (some 700 bytes a crystal), is moved to the device, and becomes
-images (B, 4, S, S) float32, S = 12 + max_sites, scaled to [0, 1]. Its shape is the same for every batch of a run, as
-XLA wants it: the last, incomplete batch of an epoch is dropped.
+A training batch leaves the loader as a `CrystalBatch` (some 700 bytes a crystal), is moved to the device, is augmented
+there if that is asked for, and becomes images (B, 4, S, S) float32, S = 12 + max_sites, scaled to [0, 1]. Its shape is
+the same for every batch of a run, as XLA wants it: the last, incomplete batch of an epoch is dropped.
 
-The order of training is a function of seed and epoch only, so that a run that is resumed at the start of an epoch sees
-the batches that an uninterrupted one would have seen. Each rank of a distributed run gets its own part of it.
+The order of training (`crystens.data.order`) is a function of seed and epoch only, so that a run that is resumed at the
+start of an epoch sees the batches that an uninterrupted one would have seen. Each rank of a distributed run gets its
+own part of it.
 
 What a model needs to be understood again travels in its checkpoint: the numbers of the scaling, `max_sites` and the
 distance of the pair block. Numbers from a checkpoint win over numbers fitted to the data at hand.
@@ -14,11 +15,12 @@ distance of the pair block. Numbers from a checkpoint win over numbers fitted to
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -26,16 +28,24 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from crystens.crystal import CrystalBatch
-from crystens.data.entries import SPLITS, Reject
+from crystens.data.augmentation import Augmentation
+from crystens.data.entries import SPLITS
+from crystens.data.groups import crystal_groups
+from crystens.data.ingest import IngestOptions, open_store
 from crystens.data.limits import Limits
-from crystens.data.sources import Source, read_all
-from crystens.data.splits import split_entries
+from crystens.data.order import ORDERS, BlockOrder, shuffled
+from crystens.data.sources import Source
+from crystens.data.splits import entry_key, split_indices
+from crystens.data.store import CrystalStore
 from crystens.encoding import check_distance, image_side
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
 from crystens.scaling import Scaling
 
 log = logging.getLogger(__name__)
+
+_MOST_REFERENCE = 1_000_000
+_PART_ROWS = 65_536
 
 
 class CrysTensDataModule(pl.LightningDataModule):
@@ -49,13 +59,17 @@ class CrysTensDataModule(pl.LightningDataModule):
         distance: distance of the pair block, "fractional" or "cartesian".
         batch_size: crystals in a training batch; lowered, with a line in the log, to the size of a smaller training
             split.
-        split: "auto", "given" or "random", see `crystens.data.splits`.
+        split: "auto", "given", "random", "formula" or "structure", see `crystens.data.splits`.
         split_seed: seed of a random split, independent of the seed of the training.
         split_fractions: shares of train, val and test in a random split.
         seed: seed of the order of training.
         num_workers: processes that assemble batches; 0 is fastest for all but the largest data sets, because a batch
             is a slice of arrays.
-        limits: further bounds on what is usable; its `max_sites` is replaced.
+        order: "shuffled", or "blocks" for a store that is larger than the memory, see `crystens.data.order`.
+        augmentation: what is done to the crystals of a training batch, on its device, before they become images; None
+            does nothing.
+        limits: what is usable and in which form it is kept; its `max_sites` is replaced.
+        ingest: how the source is read.
         rejected_path: where to write `rejected.csv`; None writes none.
         path: not used: it makes `data.path=PATH` a key of the configuration, where the source takes it from.
 
@@ -64,7 +78,6 @@ class CrysTensDataModule(pl.LightningDataModule):
 
     Attributes:
         scaling: the scaling, once `setup` or `load_state_dict` ran.
-        rejects: what was set aside, once `setup` ran.
     """
 
     def __init__(
@@ -79,7 +92,10 @@ class CrysTensDataModule(pl.LightningDataModule):
         split_fractions: Sequence[float] = (0.9, 0.05, 0.05),
         seed: int = 0,
         num_workers: int = 0,
+        order: str = "shuffled",
+        augmentation: Augmentation | None = None,
         limits: Limits | None = None,
+        ingest: IngestOptions | None = None,
         rejected_path: str | Path | None = None,
         path: str | Path | None = None,
     ) -> None:
@@ -92,6 +108,8 @@ class CrysTensDataModule(pl.LightningDataModule):
             raise CrystensError(f"data.batch_size must be at least 1, got {batch_size}")
         if num_workers < 0:
             raise CrystensError(f"data.num_workers must be at least 0, got {num_workers}")
+        if order not in ORDERS:
+            raise CrystensError(f"data.order={order} is not known; use one of {', '.join(ORDERS)}")
         self.source = source
         self.max_sites = max_sites
         self.distance = distance
@@ -101,13 +119,16 @@ class CrysTensDataModule(pl.LightningDataModule):
         self.split_fractions = split_fractions
         self.seed = seed
         self.num_workers = num_workers
+        self.order = order
+        self.augmentation = augmentation
+        self.ingest = ingest
         self.limits = replace(limits or Limits(), max_sites=max_sites)
         self.rejected_path = rejected_path
         self.scaling: Scaling | None = None
-        self.rejects: list[Reject] = []
         self._reference: Reference | None = None
         self._make_scaling = scaling
-        self._crystals: dict[str, CrystalBatch] = {}
+        self._store: CrystalStore | None = None
+        self._splits: dict[str, np.ndarray] = {}
 
     @property
     def image_side(self) -> int:
@@ -115,31 +136,46 @@ class CrysTensDataModule(pl.LightningDataModule):
         return image_side(self.max_sites)
 
     @property
+    def store(self) -> CrystalStore:
+        """All crystals of the source, and what was set aside."""
+        self.setup()
+        assert self._store is not None
+        return self._store
+
+    @property
     def train_crystals(self) -> CrystalBatch:
-        """The training crystals, sites in canonical order."""
+        """The training crystals, copied into memory."""
         return self._split_crystals("train")
 
     @property
     def val_crystals(self) -> CrystalBatch:
-        """The validation crystals, sites in canonical order; there may be none."""
+        """The validation crystals, copied into memory; there may be none."""
         return self._split_crystals("val")
 
     @property
     def test_crystals(self) -> CrystalBatch:
-        """The test crystals, sites in canonical order; there may be none."""
+        """The test crystals, copied into memory; there may be none."""
         return self._split_crystals("test")
 
     @property
     def reference(self) -> Reference:
-        """The distributions of the training crystals, which samples are compared with."""
+        """The distributions of the training crystals, which samples are compared with.
+
+        Of more than `_MOST_REFERENCE` crystals so many are taken, evenly spread.
+        """
         if self._reference is None:
-            self._reference = Reference.from_crystals(self.train_crystals, str(self.source))
+            self.setup()
+            rows = self._splits["train"]
+            if len(rows) > _MOST_REFERENCE:
+                log.info("samples are compared with %d of %d training crystals", _MOST_REFERENCE, len(rows))
+                rows = rows[np.linspace(0, len(rows) - 1, _MOST_REFERENCE).astype(np.int64)]
+            self._reference = Reference.from_crystals(self.store.batch(rows, self.max_sites), str(self.source))
         return self._reference
 
     def _split_crystals(self, split: str) -> CrystalBatch:
         """Return the crystals of a split."""
         self.setup()
-        return self._crystals[split]
+        return self.store.batch(self._splits[split], self.max_sites)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and scale the data, once.
@@ -147,24 +183,47 @@ class CrysTensDataModule(pl.LightningDataModule):
         Raises:
             CrystensError: if the source cannot be read or holds nothing usable.
         """
-        if self._crystals:
+        if self._store is not None:
             return
         writes = self.trainer is None or self.trainer.is_global_zero
-        entries, self.rejects = read_all(self.source, self.limits, self.rejected_path if writes else None)
-        splits = split_entries(entries, self.split, self.split_fractions, self.split_seed)
-        self._crystals = {
-            split: CrystalBatch.from_crystals(
-                [entry.crystal for entry in splits[split]], self.max_sites
-            ).in_canonical_order()
-            for split in SPLITS
-        }
-        log.info("crystals: %s", ", ".join(f"{len(self._crystals[split])} {split}" for split in SPLITS))
+        store = open_store(self.source, self.limits, self.ingest, self.rejected_path if writes else None)
+        if store.counts.max() > self.max_sites:
+            raise CrystensError(
+                f"{self.source} holds crystals of {store.counts.max()} sites, more than max_sites={self.max_sites}; "
+                f"raise max_sites, or ingest the source again with --max-sites {self.max_sites}"
+            )
+        keys = list(map(entry_key, store.column("file"), store.column("entry")))
+        groups = crystal_groups(store, self.split, self.ingest)
+        self._splits = split_indices(
+            keys, store.column("split"), self.split, self.split_fractions, self.split_seed, groups
+        )
+        self._store = store
+        log.info("crystals: %s", ", ".join(f"{len(self._splits[split])} {split}" for split in SPLITS))
         if self.scaling is None:
-            self.scaling = self._make_scaling(self._crystals["train"], distance=self.distance)
+            self.scaling = self._fitted()
+
+    def _fitted(self) -> Scaling:
+        """Return the scaling of the training split, wide enough for what augmentation makes of it."""
+        scaling = self._make_scaling(self._parts("train"), distance=self.distance)
+        if self.augmentation is None:
+            return scaling
+        ranges = self.augmentation.widened(scaling.ranges, self.distance)
+        if ranges == scaling.ranges:
+            return scaling
+        log.info("ranges of the scaling are widened to those of augmented crystals")
+        return Scaling(ranges, scaling.max_sites, scaling.gap, scaling.diagonal)
+
+    def _parts(self, split: str) -> Iterator[CrystalBatch]:
+        """Yield the crystals of a split in parts that fit into the memory."""
+        rows = self._splits[split]
+        for start in range(0, len(rows), _PART_ROWS):
+            yield self.store.batch(rows[start : start + _PART_ROWS], self.max_sites)
 
     def train_dataloader(self) -> DataLoader:
         """Return the loader of training batches, in an order of its own for every epoch."""
-        dataset = _Crystals(self.train_crystals)
+        self.setup()
+        rows = self._splits["train"]
+        dataset = _Crystals(self.store, rows, self.max_sites)
         ranks, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         if len(dataset) < ranks:
             raise CrystensError(f"{len(dataset)} training crystals for {ranks} devices; use fewer devices")
@@ -177,9 +236,12 @@ class CrysTensDataModule(pl.LightningDataModule):
                 len(dataset),
             )
         # Lightning calls set_epoch of this sampler and leaves it in place in distributed runs.
-        order: DistributedSampler = DistributedSampler(
-            dataset, ranks, rank, shuffle=True, seed=self.seed, drop_last=True
-        )
+        order: DistributedSampler
+        if self.order == "blocks":
+            edges = np.searchsorted(rows, np.cumsum([0, *self.store.block_sizes]))
+            order = BlockOrder(dataset, np.diff(edges).tolist(), ranks, rank, self.seed)
+        else:
+            order = shuffled(dataset, ranks, rank, self.seed)
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -195,6 +257,8 @@ class CrysTensDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: CrystalBatch, dataloader_idx: int = 0) -> Tensor:
         """Return the images of a batch, on its device: (B, 4, S, S) float32, scaled."""
+        if self.augmentation is not None and self.trainer is not None and self.trainer.training:
+            batch = self.augmentation(batch)
         return self.encode(batch)
 
     def encode(self, crystals: CrystalBatch) -> Tensor:
@@ -230,19 +294,21 @@ class CrysTensDataModule(pl.LightningDataModule):
 
 
 class _Crystals(Dataset):
-    """Crystals that are fetched a whole batch at a time."""
+    """Rows of a store, fetched a whole batch at a time."""
 
-    def __init__(self, crystals: CrystalBatch) -> None:
-        self.crystals = crystals
+    def __init__(self, store: CrystalStore, rows: np.ndarray, max_sites: int) -> None:
+        self.store = store
+        self.rows = rows
+        self.max_sites = max_sites
 
     def __len__(self) -> int:
-        return len(self.crystals)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> CrystalBatch:
-        return self.crystals[[index]]
+        return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> CrystalBatch:
-        return self.crystals[indices]
+        return self.store.batch(self.rows[indices], self.max_sites)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -20,6 +20,7 @@ from crystens.errors import CrystensError
 from crystens.symmetry import CELLS, SymmetryError, in_cell
 
 OCCUPANCIES = ("reject", "majority")
+SITE_ORDERS = ("canonical", "given")
 
 _OCCUPANCY_TOLERANCE = 1e-3
 _MOST_READ = 5000  # sites of a cell that is turned into a smaller one
@@ -42,6 +43,7 @@ class Limits:
         cell: the cell that is kept, one of `crystens.symmetry.CELLS`: "given", "primitive", "niggli", "conventional".
         occupancy: what to do with sites that are not fully occupied by one element: "reject" the crystal, or keep the
             element that has the "majority" of each site, and leave out sites that are mostly empty.
+        site_order: "canonical" (`CrystalBatch.in_canonical_order`) or as "given" in the file.
 
     Raises:
         CrystensError: if an option is not known.
@@ -55,14 +57,15 @@ class Limits:
     symprec: float = 0.01
     cell: str = "given"
     occupancy: str = "reject"
+    site_order: str = "canonical"
 
     def __post_init__(self) -> None:
         """Check the options."""
-        if self.cell not in CELLS:
-            raise CrystensError(f"data.limits.cell={self.cell} is not known; use one of {', '.join(CELLS)}")
-        if self.occupancy not in OCCUPANCIES:
-            allowed = " or ".join(OCCUPANCIES)
-            raise CrystensError(f"data.limits.occupancy={self.occupancy} is not known; use {allowed}")
+        choices = {"cell": CELLS, "occupancy": OCCUPANCIES, "site_order": SITE_ORDERS}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise CrystensError(f"data.limits.{name}={value} is not known; use one of {', '.join(allowed)}")
 
     def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
         """Raise `Unusable` unless lengths (3,), angstrom, and angles (3,), degrees, form a cell within bounds."""
@@ -127,9 +130,13 @@ class Limits:
                 f"partial occupancy (disordered structure): {symbol} has {value:g}",
                 "give an ordered model of the structure, or ask for data.limits.occupancy=majority",
             )
-        steps = coordinates[:, None] - coordinates[None]
-        vectors = (steps - np.round(steps)) @ matrix
-        sites = (np.einsum("ijk,ijk->ij", vectors, vectors) < self.merge_distance**2).argmax(axis=1)
+        if len(numbers) > _MOST_READ:
+            raise Unusable(f"more than {_MOST_READ} sites with occupancies: {len(numbers)}", "give an ordered model")
+        sites = np.empty(len(numbers), dtype=np.int64)
+        for listed, place in enumerate(coordinates):
+            steps = coordinates[: listed + 1] - place
+            vectors = (steps - np.round(steps)) @ matrix
+            sites[listed] = ((vectors**2).sum(axis=1) < self.merge_distance**2).argmax()
         kept: list[tuple[int, int]] = []
         for site in np.unique(sites):
             shares: dict[int, float] = {}
@@ -179,9 +186,10 @@ class Limits:
             ) from error
         self.check_count(len(found.numbers))
         try:
-            return Crystal(found.lengths, found.angles, found.space_group, found.numbers, found.coordinates)
+            crystal = Crystal(found.lengths, found.angles, found.space_group, found.numbers, found.coordinates)
         except CrystensError as error:
             raise Unusable(f"not a crystal: {error}", "correct the file") from error
+        return crystal.in_canonical_order() if self.site_order == "canonical" else crystal
 
     def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
         """Raise `Unusable` if two sites, or a site and its own image, are nearer than `min_distance`."""

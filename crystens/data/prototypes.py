@@ -14,6 +14,7 @@ import numpy as np
 from crystens.data.entries import Entry, Record, Unusable
 from crystens.data.limits import Limits
 from crystens.data.sources import Source
+from crystens.data.structures import crystal_of_sites
 from crystens.errors import CrystensError
 
 
@@ -31,8 +32,8 @@ class Prototypes(Source):
         """Check that no path was given."""
         if path is not None:
             raise CrystensError(
-                f"data=prototypes reads no path, but data.path={path}; choose data=cif_folder, csv, "
-                "crystal_dictionary, perov_5, carbon_24, mp_20 or mp_3dsc as well"
+                f"data=prototypes reads no path, but data.path={path}; choose what stands there as well, such as "
+                "data=cif_folder"
             )
 
     def __str__(self) -> str:
@@ -61,6 +62,5 @@ class Prototypes(Source):
         if not structure.is_ordered:
             raise Unusable("partial occupancy (disordered structure)", "none: this prototype cannot be encoded")
         numbers = np.array([site.specie.Z for site in structure])
-        lattice = structure.lattice
-        crystal = limits.crystal(np.array(lattice.abc), np.array(lattice.angles), numbers, structure.frac_coords)
+        crystal = crystal_of_sites(limits, structure.lattice.matrix, numbers, structure.frac_coords)
         return [Entry(record.file, record.entry, crystal)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, fields
 from pathlib import Path
 
@@ -34,15 +34,25 @@ def write_rejected(rejects: Iterable[Reject], path: str | Path) -> Path:
     return path
 
 
+def read_rejected(path: str | Path) -> Iterator[Reject]:
+    """Yield the rejects that `write_rejected` wrote."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        next(rows, None)
+        for row in rows:
+            yield Reject(*row)
+
+
 def count_categories(rejects: Iterable[Reject]) -> list[tuple[str, int]]:
     """Return how many were set aside for each category of reasons, the most frequent first."""
     return Counter(reject.category for reject in rejects).most_common()
 
 
-def describe(used: int, rejects: Sequence[Reject]) -> str:
-    """Return one line: how many entries were read, used, and set aside for which reasons."""
-    line = f"{used + len(rejects)} entries read, {used} used, {len(rejects)} set aside"
-    categories = count_categories(rejects)
+def describe(used: int, rejects: Mapping[str, int]) -> str:
+    """Return one line: how many entries were read, used, and set aside for which categories of reasons."""
+    set_aside = sum(rejects.values())
+    line = f"{used + set_aside} entries read, {used} used, {set_aside} set aside"
+    categories = Counter(rejects).most_common()
     reasons = [f"{count} x {category}" for category, count in categories[:_SHOWN]]
     if len(categories) > _SHOWN:
         reasons.append(f"{len(categories) - _SHOWN} other reasons")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from crystens.data.entries import Entry, Record, Reject, Unusable
 from crystens.data.limits import Limits
-from crystens.data.rejects import describe, write_rejected
+from crystens.data.rejects import count_categories, describe, write_rejected
 from crystens.errors import CrystensError
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,10 @@ class Source(ABC):
     def variant(self) -> str:
         """Return what decides the records beside the files: options of the source, the version of a library."""
         return ""
+
+    def expected(self) -> int | None:
+        """Return the number of records, for a progress bar, where it is known without reading."""
+        return None
 
     def read(self, limits: Limits) -> Iterator[Entry | Reject]:
         """Yield every entry and every reject, in order, parsed in this process and without a limit in time."""
@@ -100,8 +104,8 @@ def read_all(
     where = "" if rejected_path is None else f"; see {write_rejected(rejects, rejected_path)}"
     if not entries:
         first = f"; the first: {rejects[0].file}: {rejects[0].reason}; {rejects[0].advice}" if rejects else ""
-        raise CrystensError(f"nothing usable in {source}: {describe(0, rejects)}{first}{where}")
-    log.info("%s: %s%s", source, describe(len(entries), rejects), where if rejects else "")
+        raise CrystensError(f"nothing usable in {source}: {describe(0, dict(count_categories(rejects)))}{first}{where}")
+    log.info("%s: %s%s", source, describe(len(entries), dict(count_categories(rejects))), where if rejects else "")
     return entries, rejects
 
 

@@ -1,0 +1,43 @@
+"""Groups of the crystals of a store, by formula or by structure; found once and kept beside the store."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import numpy as np
+
+from crystens.data.census import Census
+from crystens.data.ingest import IngestOptions
+from crystens.data.matching import group_matches
+from crystens.data.splits import GROUPED_KINDS
+from crystens.data.store import CrystalStore
+
+log = logging.getLogger(__name__)
+
+
+def crystal_groups(store: CrystalStore, kind: str, options: IngestOptions | None = None) -> np.ndarray | None:
+    """Return for each crystal the label of its group, (M,) int64, or None for a split that needs no groups.
+
+    Args:
+        store: M crystals.
+        kind: of the split, see `crystens.data.splits`: "formula" groups by reduced formula, "structure" by
+            `crystens.data.matching.group_matches`, which compares each crystal with its nearest candidates only.
+        options: the number of workers.
+    """
+    if kind not in GROUPED_KINDS:
+        return None
+    if kind == "formula":
+        return Census.from_store(store).formulas
+    kept = None if store.folder is None else store.folder / f"groups_{kind}.npy"
+    if kept is not None and kept.is_file():
+        groups: np.ndarray = np.load(kept)
+        if len(groups) == len(store):
+            return groups
+    log.info("looking for crystals that are the same among %d of %s", len(store), store.name)
+    groups = group_matches(store, workers=max((options or IngestOptions()).num_workers, 1))
+    if kept is not None:
+        temporary = kept.with_name(f"{kept.stem}.{os.getpid()}.npy")
+        np.save(temporary, groups)
+        os.replace(temporary, kept)
+    return groups

@@ -1,0 +1,607 @@
+"""From a source to a store: parsed in parallel, each input under a limit in time, resumed after any kind of end.
+
+The source is read in chunks. Worker processes parse them; each parsed chunk is written to a file of its own, by rename,
+so that a chunk is there whole or not at all. At the end the chunks are joined into one store
+(`crystens.data.store`), which is the same, byte for byte, whatever the number of workers and of interruptions.
+Memory holds the chunks that are on their way, and never the data set.
+
+An input that takes longer than the time limit, or that kills the process it is parsed in, is set aside: the chunk is
+parsed again with each of its inputs in a task of its own, and the one at fault loses its process.
+
+A store is found again by what it was made from: the names and bytes of the source's files, the options, the versions of
+the libraries, and the code that reads. Files are known to be the same by their size and times, so that a store is
+opened without reading them; where these differ the bytes decide. A changed option or file is another store, never a
+stale one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import stat
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, TimeoutError
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pebble
+import pyarrow as pa
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+import crystens
+from crystens.data.entries import Entry, Record, Reject
+from crystens.data.limits import Limits
+from crystens.data.matching import group_matches
+from crystens.data.rejects import describe, write_rejected
+from crystens.data.sources import Source
+from crystens.data.store import CRYSTALS, REJECTED, SCHEMA, CrystalStore, to_rows, write_manifest
+from crystens.data.stored import StoredCrystals
+from crystens.errors import CrystensError
+
+log = logging.getLogger(__name__)
+
+DUPLICATES = ("keep", "set_aside")
+
+_CHUNK_RECORDS = 256
+_CHUNK_BYTES = 16 * 2**20  # of the contents of a chunk's records
+_BLOCK_ROWS = 65_536  # rows of a block of the store: some 20 MB, held in memory while they are joined
+_WORKER_BYTES = 4 * 2**30  # memory that parsing may take beyond what a fresh worker has
+_TOLD_EVERY = 15.0  # seconds between two lines in a log
+_LIBRARIES = ("gemmi", "moyopy", "numpy", "pymatgen", "ase")
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How a source is read; nothing here changes what the store holds, but for `time_limit` and `duplicates`.
+
+    Attributes:
+        workers: processes that parse: a number, "auto" (the cores this process may use), or 0: parse in this process,
+            without a limit in time or memory.
+        time_limit: longest time for one input, seconds.
+        duplicates: "keep", or "set_aside" all but the first of crystals that are the same by
+            `crystens.data.matching.group_matches`.
+        cache: folder of the stores; None for `crystens.data.download.cache_folder()`.
+
+    Raises:
+        CrystensError: if an option is out of range.
+    """
+
+    workers: int | str = "auto"
+    time_limit: float = 30.0
+    duplicates: str = "keep"
+    cache: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.workers != "auto" and (not isinstance(self.workers, int) or self.workers < 0):
+            raise CrystensError(f"data.ingest.workers must be a number of at least 0, or auto; got {self.workers!r}")
+        if not self.time_limit > 0:
+            raise CrystensError(f"data.ingest.time_limit must be above 0 seconds, got {self.time_limit}")
+        if self.duplicates not in DUPLICATES:
+            allowed = " or ".join(DUPLICATES)
+            raise CrystensError(f"data.ingest.duplicates={self.duplicates} is not known; use {allowed}")
+
+    @property
+    def num_workers(self) -> int:
+        """The number of worker processes."""
+        if isinstance(self.workers, int):
+            return self.workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_store(
+    source: Source, limits: Limits, options: IngestOptions | None = None, rejected_path: str | Path | None = None
+) -> CrystalStore:
+    """Return the store of a source: an earlier one if nothing has changed, otherwise a new one.
+
+    A source that cannot tell its contents (`Source.contents`) is read into memory each time. Several processes that ask
+    for one store at once make it once.
+
+    Args:
+        source: what to read; of `StoredCrystals` nothing is read, and limits and options do not matter.
+        limits: what is usable, and in which form it is kept.
+        options: how to read.
+        rejected_path: where to write `rejected.csv`; None writes none beside that of the store.
+
+    Raises:
+        CrystensError: if the source cannot be read, there is nothing usable in it, or a file cannot be written.
+    """
+    options = options or IngestOptions()
+    if isinstance(source, StoredCrystals):
+        store = source.store()
+    elif (contents := source.contents()) is None:
+        store = _in_memory(source, limits, options)
+    else:
+        store = CrystalStore.open(_store_folder(source, limits, options, contents))
+    where = "" if rejected_path is None else f"; see {write_rejected(store.rejects(), rejected_path)}"
+    told = describe(len(store), store.reject_counts)
+    if not len(store):
+        first = next(store.rejects(), None)
+        why = "" if first is None else f"; the first: {first.file}: {first.reason}; {first.advice}"
+        raise CrystensError(f"nothing usable in {source}: {told}{why}{where}")
+    log.info("%s: %s%s", source, told, where if store.num_rejects else "")
+    return store
+
+
+def _in_memory(source: Source, limits: Limits, options: IngestOptions) -> CrystalStore:
+    """Return a store of a source that cannot tell its contents."""
+    items: list[Entry | Reject] = []
+    with _told(source) as tell:
+        for _, parsed in _parsed_chunks(source, limits, options, set(), (0, 1)):
+            items += parsed
+            tell(len(parsed), sum(isinstance(item, Reject) for item in parsed))
+    return CrystalStore.from_items(_without_duplicates(items, options), str(source))
+
+
+def _store_folder(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, Path]) -> Path:
+    """Return the folder of a source's store, made unless it is there."""
+    root = _cache_folder(options)
+    made_from = _made_from(source, limits, options)
+    stamp = _stamp(root, made_from, contents)
+    folder = _known(root, stamp)
+    if folder is None:
+        read = {**made_from, "contents": _digest(*_bytes_of(contents))}
+        folder = root / "stores" / _digest(json.dumps(read, sort_keys=True))
+        _make(source, limits, options, folder, read, (0, 1))
+        if _stamp(root, made_from, source.contents() or {}) == stamp:
+            _write_text(stamp, folder.name)
+        else:
+            log.warning("%s changed while it was read; it will be looked at again the next time", source)
+    log.debug("%s is stored in %s", source, folder)
+    return folder
+
+
+def ingest_shard(
+    source: Source, limits: Limits, options: IngestOptions, out: str | Path, shard: int, shards: int
+) -> Path:
+    """Read one of `shards` parts of a source into a shard of a store, and return the shard's folder.
+
+    The jobs of an array run this with 0 <= shard < shards, on as many machines as there are; together their shards are
+    the store at `out`. A job that is run again goes on where it stopped, or finds that there is nothing to do.
+    Duplicates are looked for inside of a shard only.
+
+    Raises:
+        CrystensError: if the source cannot be read, the shard not be written, or `out` holds another store.
+    """
+    if not 0 <= shard < shards:
+        raise CrystensError(f"shard must be 0 to {shards - 1} of {shards} shards, got {shard}")
+    contents = source.contents()
+    if contents is None:
+        raise CrystensError(f"{source} cannot tell what its contents depend on, and cannot be split into shards")
+    made_from = {**_made_from(source, limits, options), "contents": _digest(*_bytes_of(contents))}
+    folder = Path(out) / f"{shard:05d}-of-{shards:05d}"
+    _make(source, limits, options, folder, made_from, (shard, shards))
+    return folder
+
+
+def _make(
+    source: Source,
+    limits: Limits,
+    options: IngestOptions,
+    folder: Path,
+    made_from: dict[str, Any],
+    shard: tuple[int, int],
+) -> None:
+    """Make the store of a folder, unless it is there."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not _is_made(folder, made_from):
+                _ingest(source, limits, options, folder, made_from, shard)
+    except OSError as error:
+        raise CrystensError(
+            f"cannot write the store {folder}: {error.strerror or error}; free space there, or choose another folder"
+        ) from error
+
+
+def _is_made(folder: Path, made_from: dict[str, Any]) -> bool:
+    """Return whether a store stands in a folder.
+
+    Raises:
+        CrystensError: if it was made from something else.
+    """
+    if not folder.exists():
+        return False
+    store = CrystalStore.open(folder)
+    if store.manifests[0]["made_from"] != made_from:
+        raise CrystensError(f"{folder} holds a store of other data or options; choose another folder, or delete it")
+    return True
+
+
+def _ingest(
+    source: Source,
+    limits: Limits,
+    options: IngestOptions,
+    folder: Path,
+    made_from: dict[str, Any],
+    shard: tuple[int, int],
+) -> None:
+    """Read a source into a folder that is not there yet."""
+    partial = folder.with_name(folder.name + ".partial")
+    # What is left of other data or options under this name is no use: a shard's name does not tell them apart.
+    parts = partial / _digest(json.dumps(made_from, sort_keys=True))
+    if partial.exists() and not parts.exists():
+        shutil.rmtree(partial)
+    parts.mkdir(parents=True, exist_ok=True)
+    done = {int(path.stem) for path in parts.glob("*.arrow") if _is_whole(path)}
+    if done:
+        log.info("going on with %s: %d chunks of %d inputs are done", source, len(done), _CHUNK_RECORDS)
+    with _told(source) as tell:
+        for number, items in _parsed_chunks(source, limits, options, done, shard):
+            if items is not None:
+                _write_part(parts / f"{number:08d}.arrow", items)
+                tell(len(items), sum(isinstance(item, Reject) for item in items))
+    _join(parts, partial, str(source), made_from, options, shard)
+    shutil.rmtree(parts)
+    os.replace(partial, folder)
+
+
+def _parsed_chunks(
+    source: Source, limits: Limits, options: IngestOptions, done: set[int], shard: tuple[int, int]
+) -> Iterator[tuple[int, list[Entry | Reject]]]:
+    """Yield the number of each chunk that is not done yet, and what it holds, in order."""
+    chunks = (
+        (number, chunk)
+        for number, chunk in enumerate(_chunks(source.records()))
+        if number % shard[1] == shard[0] and number not in done
+    )
+    if options.num_workers == 0:
+        for number, chunk in chunks:
+            yield number, _parse(source, limits, chunk)
+        return
+    with _Workers(source, limits, options) as workers:
+        waiting: deque[tuple[int, list[Record | Reject], Future]] = deque()
+        for number, chunk in chunks:
+            waiting.append((number, chunk, workers.start(chunk)))
+            # Enough for no worker to wait, few enough to be held in memory.
+            if len(waiting) > 2 * options.num_workers:
+                number, chunk, future = waiting.popleft()
+                yield number, workers.finish(chunk, future)
+        for number, chunk, future in waiting:
+            yield number, workers.finish(chunk, future)
+
+
+def _chunks(records: Iterable[Record | Reject]) -> Iterator[list[Record | Reject]]:
+    """Yield records in chunks, whose bounds depend on the records alone."""
+    chunk: list[Record | Reject] = []
+    size = 0
+    for record in records:
+        chunk.append(record)
+        if isinstance(record, Record) and isinstance(record.content, bytes | str):
+            size += len(record.content)
+        if len(chunk) == _CHUNK_RECORDS or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _parse(source: Source, limits: Limits, chunk: Sequence[Record | Reject]) -> list[Entry | Reject]:
+    """Return what the records of a chunk hold."""
+    items: list[Entry | Reject] = []
+    for record in chunk:
+        items += [record] if isinstance(record, Reject) else source.parsed(record, limits)
+    return items
+
+
+class _Workers:
+    """Processes that parse chunks, each killed and replaced when it takes too long."""
+
+    def __init__(self, source: Source, limits: Limits, options: IngestOptions) -> None:
+        self._source = source
+        self._limits = limits
+        self._time_limit = options.time_limit
+        # Not by fork: this process may have threads (of torch, of a logger), whose locks a fork would copy closed.
+        methods = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            context.set_forkserver_preload([__name__, type(source).__module__])
+        self._pool = pebble.ProcessPool(options.num_workers, context=context, initializer=_bound_memory)
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._pool.close()
+        else:
+            self._pool.stop()
+        self._pool.join()
+
+    def start(self, chunk: list[Record | Reject]) -> Future:
+        """Begin to parse a chunk."""
+        # A chunk of sound inputs takes far less than the limit of one; one that takes longer is looked at in `finish`.
+        return self._pool.schedule(_parse, (self._source, self._limits, chunk), timeout=self._time_limit)
+
+    def finish(self, chunk: list[Record | Reject], future: Future) -> list[Entry | Reject]:
+        """Return what a chunk holds, however its process ended."""
+        try:
+            return future.result()
+        except (TimeoutError, pebble.ProcessExpired):
+            alone = [(record, self.start([record])) for record in chunk]
+            return [item for record, parsing in alone for item in self._finish_alone(record, parsing)]
+
+    def _finish_alone(self, record: Record | Reject, future: Future) -> list[Entry | Reject]:
+        """Return what one record holds, or the reject of one that took too long or killed its process."""
+        try:
+            return future.result()
+        except TimeoutError:
+            reason = f"reading takes too long: more than {self._time_limit:g} s"
+            return [Reject(record.file, record.entry, reason, "look at the file, or raise data.ingest.time_limit")]
+        except pebble.ProcessExpired as error:
+            reason = f"reading broke down: its process ended with status {error.exitcode}"
+            return [Reject(record.file, record.entry, reason, "look at the file; report it if it is sound")]
+
+
+def _bound_memory() -> None:
+    """Let an input that asks for all memory fail by itself, before the machine does."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + _WORKER_BYTES, resource.RLIM_INFINITY))
+    except (ImportError, OSError, ValueError):
+        log.debug("no bound on memory here", exc_info=True)
+
+
+# Parts
+
+
+def _write_part(path: Path, items: Sequence[Entry | Reject]) -> None:
+    """Write what a chunk holds: its crystals as rows, its rejects in the schema's metadata."""
+    rows = to_rows([item for item in items if isinstance(item, Entry)])
+    rejects = [[r.file, r.entry, r.reason, r.advice] for r in items if isinstance(r, Reject)]
+    schema = SCHEMA.with_metadata({"rejects": json.dumps(rejects)})
+    temporary = path.with_suffix(".writing")
+    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        writer.write_batch(rows.replace_schema_metadata(schema.metadata))
+    os.replace(temporary, path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a part can be read: after a power failure a renamed file may be empty."""
+    try:
+        _read_part(path)
+    except (OSError, pa.ArrowInvalid, ValueError, KeyError):
+        return False
+    return True
+
+
+def _read_part(path: Path) -> tuple[pa.RecordBatch, list[Reject]]:
+    """Return the rows and the rejects of a part."""
+    with pa.memory_map(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        rejects = [Reject(*row) for row in json.loads(reader.schema.metadata[b"rejects"])]
+        return reader.get_batch(0).replace_schema_metadata(None), rejects
+
+
+def _join(
+    parts: Path, out: Path, name: str, made_from: dict[str, Any], options: IngestOptions, shard: tuple[int, int]
+) -> None:
+    """Write the store of parts."""
+    paths = sorted(parts.glob("*.arrow"))
+    repeats = _repeats(paths, name, options) if options.duplicates == "set_aside" else {}
+    counts: Counter[str] = Counter()
+
+    def rejects() -> Iterator[Reject]:
+        for path in paths:
+            for reject in _read_part(path)[1]:
+                counts[reject.category] += 1
+                yield reject
+        for reject in repeats.values():
+            counts[reject.category] += 1
+            yield reject
+
+    write_rejected(rejects(), out / REJECTED)
+    total = row = 0
+    with pa.OSFile(str(out / CRYSTALS), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+        waiting: list[pa.RecordBatch] = []
+        for path in paths:
+            rows = _read_part(path)[0]
+            kept = [k not in repeats for k in range(row, row + len(rows))]
+            row += len(rows)
+            waiting.append(rows if all(kept) else rows.filter(pa.array(kept)))
+            if sum(map(len, waiting)) >= _BLOCK_ROWS:
+                total += _write_block(writer, waiting)
+                waiting = []
+        total += _write_block(writer, waiting)
+    write_manifest(out, name, made_from, total, counts, shard)
+
+
+def _write_block(writer: pa.RecordBatchWriter, rows: Sequence[pa.RecordBatch]) -> int:
+    """Write rows as one block, and return how many."""
+    if not any(len(batch) for batch in rows):
+        return 0
+    block = pa.Table.from_batches(rows, SCHEMA).combine_chunks().to_batches()
+    for batch in block:
+        writer.write_batch(batch)
+    return sum(map(len, block))
+
+
+# Duplicates
+
+
+def _repeats(paths: Sequence[Path], name: str, options: IngestOptions) -> dict[int, Reject]:
+    """Return a reject for each row, counted through all parts, that repeats an earlier one."""
+    store = CrystalStore([_read_part(path)[0] for path in paths], Counter(), [], name)
+    files, entries = store.column("file"), store.column("entry")
+    firsts = group_matches(store, workers=max(options.num_workers, 1))
+    return {
+        int(row): _repeat(files[row], entries[row], files[firsts[row]], entries[firsts[row]])
+        for row in np.flatnonzero(firsts != np.arange(len(store)))
+    }
+
+
+def _without_duplicates(items: list[Entry | Reject], options: IngestOptions) -> list[Entry | Reject]:
+    """Return items in which later crystals that repeat an earlier one are rejects, if that is asked for."""
+    if options.duplicates == "keep":
+        return items
+    entries = [item for item in items if isinstance(item, Entry)]
+    firsts = group_matches([entry.crystal for entry in entries], workers=max(options.num_workers, 1))
+    repeats = {
+        id(entry): _repeat(entry.file, entry.entry, entries[first].file, entries[first].entry)
+        for row, (entry, first) in enumerate(zip(entries, firsts, strict=True))
+        if row != first
+    }
+    return [repeats.get(id(item), item) for item in items]
+
+
+def _repeat(file: str, entry: str, first_file: str, first_entry: str) -> Reject:
+    """Return the reject of a crystal that repeats another."""
+    reason = f"the same crystal as an earlier one: {first_file} {first_entry}".rstrip()
+    return Reject(file, entry, reason, "ask for data.ingest.duplicates=keep to keep it")
+
+
+# What a store is made from
+
+
+def _made_from(source: Source, limits: Limits, options: IngestOptions) -> dict[str, Any]:
+    """Return all that decides a store beside the bytes of the source's files."""
+    return {
+        "source": f"{type(source).__module__}.{type(source).__qualname__}",
+        "variant": source.variant(),
+        "limits": {"class": type(limits).__qualname__, **asdict(limits)},
+        "time_limit": options.time_limit if options.num_workers else None,
+        "duplicates": options.duplicates,
+        "crystens": crystens.__version__,
+        "code": _code_digest(type(source)),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+@cache
+def _code_digest(kind: type[Source]) -> str:
+    """Return a digest of the code that reads: this package's, and that of a source from elsewhere."""
+    package = Path(crystens.__file__).parent
+    paths = [package / "crystal.py", package / "symmetry.py", *sorted((package / "data").glob("*.py"))]
+    elsewhere = inspect.getsourcefile(kind)
+    if elsewhere is not None and Path(elsewhere) not in paths:
+        paths.append(Path(elsewhere))
+    return _digest(*(path.read_bytes() for path in paths if path.is_file()))
+
+
+def _stamp(root: Path, made_from: dict[str, Any], contents: dict[str, Path]) -> Path:
+    """Return the file that names the store of files that look like this."""
+    return root / "stamps" / _digest(json.dumps(made_from, sort_keys=True), *_stamps(contents))
+
+
+def _stamps(contents: dict[str, Path]) -> Iterator[str]:
+    """Yield for each file what changes when the file does, without reading it."""
+    for name, path in contents.items():
+        try:
+            status = path.stat()
+            yield f"{name}\0{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
+        except OSError as error:
+            yield f"{name}\0{path}\0{error.errno}"
+
+
+def _bytes_of(contents: dict[str, Path]) -> Iterator[str | bytes]:
+    """Yield the names and bytes of all files; of what cannot be read, why."""
+    for name, path in contents.items():
+        yield f"\0{name}\0"
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                yield "not a regular file"
+                continue
+            with path.open("rb") as file:
+                while piece := file.read(2**20):
+                    yield piece
+        except OSError as error:
+            yield f"cannot be read: {error.errno}"
+
+
+def _digest(*pieces: str | bytes) -> str:
+    """Return a digest of texts and bytes, 32 letters."""
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece if isinstance(piece, bytes) else piece.encode("utf-8", errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _known(root: Path, stamp: Path) -> Path | None:
+    """Return the store that a stamp names, if both are there."""
+    try:
+        folder = root / "stores" / stamp.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return folder if folder.is_dir() else None
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(text, encoding="ascii")
+        os.replace(temporary, path)
+    except OSError as error:
+        log.warning("cannot write %s: %s; the source's files are read again the next time", path, error.strerror)
+
+
+def _cache_folder(options: IngestOptions) -> Path:
+    """Return the folder of stores."""
+    from crystens.data.download import cache_folder
+
+    return Path(options.cache).expanduser() if options.cache is not None else cache_folder()
+
+
+# Progress
+
+
+class _Rate(ProgressColumn):
+    """Inputs a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate as text."""
+        return Text(f"{task.completed / max(task.elapsed or 0, 1e-3):,.0f}/s")
+
+
+@contextmanager
+def _told(source: Source) -> Iterator[Callable[[int, int], None]]:
+    """Show progress on a terminal, or a line in the log now and then; gives a function that is told of each chunk.
+
+    Its arguments are how many inputs were read, and how many of them are set aside.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TextColumn("{task.fields[rejects]} set aside"),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    log.info("reading %s", source)
+    read = rejected = 0
+    begun = told = time.monotonic()
+
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("reading", total=source.expected(), rejects=0)
+
+        def tell(count: int, rejects: int) -> None:
+            nonlocal read, rejected, told
+            read, rejected = read + count, rejected + rejects
+            progress.update(task, completed=read, rejects=rejected)
+            now = time.monotonic()
+            if not console.is_terminal and now > told + _TOLD_EVERY:
+                told = now
+                log.info("%d inputs read, %d set aside, %.0f a second", read, rejected, read / (now - begun))
+
+        yield tell
+        progress.update(task, total=read)

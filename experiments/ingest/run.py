@@ -1,0 +1,294 @@
+"""Ingest: against a plain loop of pymatgen, at the size of the paper's data set, and as a feed for training.
+
+python experiments/ingest/run.py compare DIR/mp_3dsc        seconds, memory, and every difference in what was read
+python experiments/ingest/run.py many DIR/mp_3dsc           53,856 CIF files: rate, size, time to open, memory
+python experiments/ingest/run.py throughput DIR/mp_3dsc     crystals a second into training, against a step of the WGAN
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COUNT = 53_856  # crystals of the paper's data set
+SYMPREC = 0.01
+
+
+def _cpu() -> float:
+    """Return the CPU seconds of this process and of its children that have ended."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _peak(who: int = resource.RUSAGE_SELF) -> float:
+    """Return the largest memory that was resident, MiB."""
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+def ours(source: str, workers: int, cache: str) -> dict[str, Any]:
+    """Ingest a source in this process, and return what it took."""
+    from crystens.data.ingest import IngestOptions, open_store
+    from crystens.data.kinds import open_source
+    from crystens.data.limits import Limits
+
+    start, cpu = time.perf_counter(), _cpu()
+    store = open_store(open_source(source), Limits(), IngestOptions(workers=workers, cache=cache))
+    seconds, cpu = time.perf_counter() - start, _cpu() - cpu
+    start = time.perf_counter()
+    open_store(open_source(source), Limits(), IngestOptions(workers=workers, cache=cache))
+    again = time.perf_counter() - start
+    return {
+        "crystals": len(store),
+        "rejects": store.num_rejects,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "again_seconds": again,
+        "bytes_a_crystal": store.nbytes / len(store),
+        "bytes_on_disk": sum(path.stat().st_size for path in Path(store.folder or ".").iterdir()),
+        "peak_mib": _peak(),
+        "peak_of_a_worker_mib": _peak(resource.RUSAGE_CHILDREN),
+    }
+
+
+def plain(source: str, out: str) -> dict[str, Any]:
+    """Read the CIFs of mp_3dsc by a loop of pymatgen's parser and space group analyzer; keep what was read."""
+    from pymatgen.io.cif import CifParser
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    warnings.filterwarnings("ignore")
+    texts = []
+    with tarfile.open(Path(source) / "cifs.tar.gz") as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            if file is not None and member.name.endswith(".cif"):
+                texts.append((Path(member.name).stem, file.read().decode()))
+    start, cpu = time.perf_counter(), _cpu()
+    read = []
+    for name, text in texts:
+        structure = CifParser.from_str(text, frac_tolerance=0).parse_structures(primitive=False)[0]
+        group = SpacegroupAnalyzer(structure, symprec=SYMPREC).get_space_group_number()
+        read.append((name, structure, group))
+    seconds, cpu = time.perf_counter() - start, _cpu() - cpu
+    peak = _peak()
+    crystals = [
+        {
+            "id": name,
+            "parameters": list(structure.lattice.parameters),
+            "numbers": [site.specie.Z for site in structure],
+            "coordinates": structure.frac_coords.tolist(),
+            "space_group": group,
+        }
+        for name, structure, group in read
+    ]
+    Path(out).write_text(json.dumps(crystals))
+    return {"crystals": len(read), "seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak}
+
+
+def differences(source: str, cache: str, other: str) -> dict[str, Any]:
+    """Compare every crystal of a store with what the plain loop read."""
+    from crystens.data.ingest import IngestOptions, open_store
+    from crystens.data.kinds import open_source
+    from crystens.data.limits import Limits
+
+    store = open_store(open_source(source), Limits(), IngestOptions(workers=2, cache=cache))
+    rows = {name: row for row, name in enumerate(store.column("entry"))}
+    told: dict[str, list[Any]] = {"missing": [], "lattice": [], "species": [], "coordinates": [], "space_group": []}
+    worst = 0.0
+    for crystal in json.loads(Path(other).read_text()):
+        name = crystal["id"]
+        if name not in rows:
+            told["missing"].append(name)
+            continue
+        mine = store[rows[name]]
+        parameters = np.concatenate([mine.lengths, mine.angles])
+        if not np.allclose(parameters, crystal["parameters"], rtol=1e-6):
+            told["lattice"].append(name)
+        if sorted(mine.numbers.tolist()) != sorted(crystal["numbers"]):
+            told["species"].append(name)
+            continue
+        # Each site to the nearest of its element; the orders differ.
+        steps = mine.coordinates[:, None] - np.array(crystal["coordinates"])[None]
+        distance = np.abs(steps - np.round(steps)).max(axis=2)
+        distance[mine.numbers[:, None] != np.array(crystal["numbers"])[None]] = np.inf
+        nearest = distance.argmin(axis=1)
+        worst = max(worst, float(distance.min(axis=1).max()))
+        if distance.min(axis=1).max() > 1e-6 or len(set(nearest.tolist())) != len(nearest):
+            told["coordinates"].append(name)
+        if mine.space_group != crystal["space_group"]:
+            told["space_group"].append([name, mine.space_group, crystal["space_group"]])
+    return {"differences": told, "largest_coordinate_difference": worst}
+
+
+def write_many(source: str, folder: Path, count: int) -> None:
+    """Write `count` CIF files: the crystals of a source again and again, moved a little."""
+    from crystens.cif import write_cif
+    from crystens.crystal import Crystal
+    from crystens.data.kinds import open_source
+    from crystens.data.limits import Limits
+    from crystens.data.sources import read_all
+
+    crystals = [entry.crystal for entry in read_all(open_source(source), Limits(max_sites=52))[0]]
+    rng = np.random.default_rng(0)
+    for k in range(count):
+        crystal = crystals[k % len(crystals)]
+        moved = Crystal(
+            crystal.lengths * (1 + 0.01 * rng.standard_normal()),
+            crystal.angles,
+            crystal.space_group,
+            crystal.numbers,
+            crystal.coordinates + rng.random(3),
+        )
+        path = folder / f"{k // 1000:03d}" / f"{k:06d}.cif"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(write_cif(moved))
+
+
+def _training_memory(source: str, cache: str) -> dict[str, Any]:
+    """Return the resident memory of a process that trains on a store, step by step."""
+    import torch
+
+    from crystens.data.datamodule import CrysTensDataModule
+    from crystens.data.ingest import IngestOptions
+    from crystens.data.kinds import open_source
+    from crystens.scaling import Scaling
+
+    torch.set_num_threads(1)
+
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+    before = resident()
+    module = CrysTensDataModule(
+        open_source(source), 52, Scaling.fit, batch_size=256, ingest=IngestOptions(workers=2, cache=cache)
+    )
+    start = time.perf_counter()
+    module.setup()
+    setup = time.perf_counter() - start
+    after_setup = resident()
+    for batch in module.train_dataloader():
+        module.encode(batch)
+    return {
+        "imports_mib": before,
+        "after_setup_mib": after_setup,
+        "after_an_epoch_mib": resident(),
+        "peak_mib": _peak(),
+        "setup_seconds": setup,
+    }
+
+
+def _throughput(source: str, cache: str) -> dict[str, Any]:
+    """Time loading, augmenting and encoding of batches of 256 at side 64, and a step of the paper's WGAN."""
+    import torch
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    import crystens.tasks  # noqa: F401  (its resolvers)
+    from crystens.data.augmentation import Augmentation
+    from crystens.data.datamodule import CrysTensDataModule
+    from crystens.data.ingest import IngestOptions
+    from crystens.data.kinds import open_source
+    from crystens.scaling import Scaling
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    module = CrysTensDataModule(
+        open_source(source), 52, Scaling.fit, batch_size=256, ingest=IngestOptions(workers=2, cache=cache)
+    )
+    everything = Augmentation(origin_shift=True, permute_like_sites=True, relabel_axes=True)
+
+    def seconds(work: Any, batches: int = 40) -> float:
+        done, start = 0, time.perf_counter()
+        while done < batches:
+            for batch in module.train_dataloader():
+                work(batch)
+                done += 1
+        return (time.perf_counter() - start) / done
+
+    module.setup()
+    loaded = seconds(lambda batch: None)
+    encoded = seconds(module.encode)
+    augmented = seconds(lambda batch: module.encode(everything(batch)))
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+        model = instantiate(compose("train", overrides=["model=paper_wgan"]).model, _convert_="all")
+    images = module.encode(next(iter(module.train_dataloader())))
+    critic, generator = model.critic, model.generator
+    steps = []
+    for _ in range(3):
+        start = time.perf_counter()
+        # One step of the critic without its gradient penalty is less than any step of training.
+        fakes = generator(torch.randn(len(images), generator.latent_dim))
+        (critic(fakes.detach()).mean() - critic(images).mean()).backward()
+        steps.append(time.perf_counter() - start)
+    return {
+        "batch": 256,
+        "load_ms": loaded * 1e3,
+        "load_encode_ms": encoded * 1e3,
+        "load_augment_encode_ms": augmented * 1e3,
+        "crystals_a_second": 256 / encoded,
+        "wgan_critic_step_without_penalty_ms": min(steps) * 1e3,
+    }
+
+
+def _run(*arguments: str) -> dict[str, Any]:
+    """Run one part in a process of its own, so that memory is its own, and return what it printed."""
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    """Run one of the parts and print the results as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", help="compare, many, throughput; or one of their parts, run by themselves")
+    parser.add_argument("source", help="folder of mp_3dsc")
+    parser.add_argument("more", nargs="*")
+    parser.add_argument("--count", type=int, default=COUNT)
+    arguments = parser.parse_args()
+    source, more = arguments.source, arguments.more
+    single = {
+        "ours": lambda: ours(source, int(more[0]), more[1]),
+        "plain": lambda: plain(source, more[0]),
+        "differences": lambda: differences(source, *more),
+        "memory": lambda: _training_memory(source, more[0]),
+    }
+    if arguments.part in single:
+        print(json.dumps(single[arguments.part]()))
+        return
+    folder = Path(tempfile.mkdtemp())
+    try:
+        results: dict[str, Any] = {}
+        if arguments.part == "compare":
+            for turn in range(3):
+                for workers in (1, 2):
+                    name = f"{workers} workers, turn {turn}"
+                    results[name] = _run("ours", source, str(workers), str(folder / f"{workers}-{turn}"))
+                results[f"pymatgen, turn {turn}"] = _run("plain", source, str(folder / "plain.json"))
+            results |= _run("differences", source, str(folder / "2-0"), str(folder / "plain.json"))
+        elif arguments.part == "many":
+            write_many(source, folder / "cifs", arguments.count)
+            results["ingest"] = _run("ours", str(folder / "cifs"), "2", str(folder / "cache"))
+            results["training"] = _run("memory", str(folder / "cifs"), str(folder / "cache"))
+        elif arguments.part == "throughput":
+            results = _throughput(source, str(folder / "cache"))
+        else:
+            parser.error(f"no part {arguments.part!r}")
+        print(json.dumps(results, indent=1))
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The store: columns mapped from a file give back what was put in, batch by batch."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crystens.crystal import Crystal, CrystalBatch
+from crystens.data.entries import Entry, Reject
+from crystens.data.groups import crystal_groups
+from crystens.data.store import MANIFEST, CrystalStore
+from crystens.errors import CrystensError
+
+
+@pytest.fixture
+def crystals(nacl, copper_primitive, triclinic, single_atom) -> list[Crystal]:
+    return [nacl, copper_primitive, triclinic, single_atom]
+
+
+@pytest.fixture
+def store(crystals) -> CrystalStore:
+    """A store in memory, of two blocks."""
+    halves = [
+        CrystalStore.from_items([Entry("f", str(k), crystal, split) for k, crystal in part], "test")
+        for part, split in (
+            (list(enumerate(crystals))[:3], "train"),
+            (list(enumerate(crystals))[3:], None),
+        )
+    ]
+    rows = [block.rows for half in halves for block in half._blocks]
+    return CrystalStore(rows, halves[0].reject_counts, [], "test")
+
+
+def test_batch_is_what_the_crystals_make(store, crystals):
+    chosen = [3, 0, 0, 2]
+    batch = store.batch(chosen, 12)
+    expected = CrystalBatch.from_crystals([crystals[k] for k in chosen], 12)
+    for name in ("lengths", "angles", "space_groups", "counts", "numbers", "coordinates"):
+        assert torch.equal(getattr(batch, name), getattr(expected, name)), name
+        assert getattr(batch, name).dtype == getattr(expected, name).dtype
+
+
+def test_empty_batch_and_empty_store_have_their_shapes(store):
+    assert store.batch([], 5).numbers.shape == (0, 5)
+    empty = CrystalStore.from_items([Reject("f", "", "bad: it", "mend it")], "nothing")
+    assert (len(empty), empty.num_rejects, empty.batch([], 5).coordinates.shape) == (0, 1, (0, 5, 3))
+
+
+def test_crystal_with_too_many_sites_is_an_error(store):
+    with pytest.raises(CrystensError, match=r"crystal 2 of test \(Al3O2\) has 10 sites, more than max_sites=9"):
+        store.batch([1, 2], 9)
+
+
+def test_store_is_a_sequence_of_crystals(store, crystals):
+    assert [crystal.formula for crystal in store] == [crystal.formula for crystal in crystals]
+    assert store[-1].formula == "Po"
+    assert [crystal.formula for crystal in store[1:3]] == ["Cu", "Al3O2"]
+    with pytest.raises(IndexError):
+        store[4]
+
+
+def test_columns_are_those_of_the_entries(store, crystals):
+    assert store.column("entry") == ["0", "1", "2", "3"]
+    assert store.column("split") == ["train", "train", "train", None]
+    assert store.array("lengths").shape == (4, 3)
+    assert store.array("numbers").tolist() == [z for crystal in crystals for z in crystal.numbers]
+    assert store.counts.tolist() == [8, 1, 10, 1]
+    assert store.block_sizes == [3, 1]
+
+
+def test_store_travels_to_another_process(store):
+    copy = pickle.loads(pickle.dumps(store))
+    assert [crystal.formula for crystal in copy] == [crystal.formula for crystal in store]
+
+
+def test_file_names_of_any_bytes_can_be_stored(nacl):
+    store = CrystalStore.from_items([Entry("caf\udce9.cif", "", nacl)], "odd")
+    assert store.column("file") == ["caf\\udce9.cif"]
+
+
+def test_formula_groups_are_of_reduced_formulas(nacl, copper_primitive):
+    primitive = Crystal([3.99] * 3, [60] * 3, 225, [11, 17], np.array([[0, 0, 0], [0.5, 0.5, 0.5]]))
+    store = CrystalStore.from_items([Entry("f", "", c) for c in (nacl, copper_primitive, primitive)], "salts")
+    assert crystal_groups(store, "formula").tolist() == [0, 1, 0]
+    assert crystal_groups(store, "structure").tolist() == [0, 1, 0]
+    assert crystal_groups(store, "random") is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": 99}', "[]"])
+def test_folder_without_a_good_manifest_is_an_error(tmp_path: Path, content):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(CrystensError, match="ingest the source again"):
+        CrystalStore.open(tmp_path)
+    with pytest.raises(CrystensError, match=r"is no store: it has no manifest\.json"):
+        CrystalStore.open(tmp_path / "nowhere")
+
+
+def test_single_crystals_and_batches_have_one_canonical_order(crystals, sites_52):
+    rng = np.random.default_rng(0)
+    for crystal in [*crystals, sites_52]:
+        order = rng.permutation(len(crystal))
+        mixed = Crystal(
+            crystal.lengths,
+            crystal.angles,
+            crystal.space_group,
+            crystal.numbers[order],
+            crystal.coordinates[order] + rng.choice([0, 1e-5, -1e-5], size=(len(crystal), 3)),
+        )
+        alone = mixed.in_canonical_order()
+        together = CrystalBatch.from_crystals([mixed], 52).in_canonical_order().crystal(0)
+        assert np.array_equal(alone.numbers, together.numbers)
+        np.testing.assert_allclose(alone.coordinates, together.coordinates, atol=1e-6)
