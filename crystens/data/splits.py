@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crystens.data.entries import SPLITS, Entry
+from crystens.data.entries import SPLITS
 from crystens.errors import CrystensError
 
 GROUPED_KINDS = ("formula", "structure")
@@ -43,8 +43,7 @@ def split_indices(
         fractions: shares of train, val and test when drawn; they sum to 1. A share above 0 gets one entry at least, as
             long as train keeps one.
         seed: of the draw.
-        groups: label of the group of each entry, (M,), any integers: `formula_groups`, or
-            `crystens.data.matching.group_matches`; needed by "formula" and "structure", not used by the others.
+        groups: label of the group of each entry, (M,), any integers, see `crystens.data.groups`; needed by "formula" and "structure", not used by the others.
 
     Raises:
         CrystensError: if an option is out of range, a given split or the groups are missing, train would be empty, or
@@ -71,24 +70,9 @@ def split_indices(
     return splits
 
 
-def split_entries(
-    entries: Sequence[Entry], kind: str, fractions: Sequence[float], seed: int, groups: np.ndarray | None = None
-) -> dict[str, list[Entry]]:
-    """Return the entries of train, val and test, each in the order of reading; arguments as in `split_indices`."""
-    keys = [entry_key(entry.file, entry.entry) for entry in entries]
-    splits = split_indices(keys, [entry.split for entry in entries], kind, fractions, seed, groups)
-    return {split: [entries[k] for k in places] for split, places in splits.items()}
-
-
 def entry_key(file: str, entry: str) -> str:
     """Return what tells an entry apart from all others of its source."""
     return f"{file}\n{entry}"
-
-
-def formula_groups(formulas: Sequence[str]) -> np.ndarray:
-    """Return for each formula the position where it stands first, (M,) int64."""
-    first: dict[str, int] = {}
-    return np.array([first.setdefault(formula, k) for k, formula in enumerate(formulas)], dtype=np.int64)
 
 
 def _sizes(count: int, fractions: Sequence[float]) -> dict[str, int]:
