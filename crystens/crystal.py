@@ -84,9 +84,7 @@ class Crystal:
 
     def in_canonical_order(self) -> Crystal:
         """Return the crystal with its sites in the order of `CrystalBatch.in_canonical_order`."""
-        ranks = np.round(self.coordinates.astype(np.float32) / np.float32(_ORDER_TOLERANCE)).astype(np.int64)
-        ranks %= round(1 / _ORDER_TOLERANCE)
-        order = np.lexsort((ranks[:, 2], ranks[:, 1], ranks[:, 0], self.numbers))
+        order = canonical_order(self.numbers, self.coordinates)
         return replace(self, numbers=self.numbers[order], coordinates=self.coordinates[order])
 
     @property
@@ -152,20 +150,30 @@ def _cosine(angle: float) -> float:
 
 def check_cell(lengths: np.ndarray, angles: np.ndarray) -> None:
     """Raise a CrystensError unless lengths (3,), angstrom, and angles (3,), degrees, form a cell with a volume."""
-    if not (np.isfinite(lengths).all() and np.isfinite(angles).all()):
-        raise CrystensError(f"cell has values that are not finite: {lengths.tolist()}, {angles.tolist()}")
-    if (lengths <= 0).any():
-        raise CrystensError(f"cell lengths must be > 0 angstrom, got {lengths.tolist()}")
-    if ((angles <= 0) | (angles >= 180)).any():
-        raise CrystensError(f"cell angles must lie strictly between 0 and 180 degrees, got {angles.tolist()}")
-    if _relative_volume_squared(angles) <= 1e-8:
-        raise CrystensError(f"the three cell angles cannot form a cell: {angles.tolist()} degrees")
+    # In plain numbers, as in `cell_vectors`: this is done several times for every file that is read.
+    abc, degrees = lengths.tolist(), angles.tolist()
+    if not all(map(math.isfinite, abc + degrees)):
+        raise CrystensError(f"cell has values that are not finite: {abc}, {degrees}")
+    if min(abc) <= 0:
+        raise CrystensError(f"cell lengths must be > 0 angstrom, got {abc}")
+    if min(degrees) <= 0 or max(degrees) >= 180:
+        raise CrystensError(f"cell angles must lie strictly between 0 and 180 degrees, got {degrees}")
+    x, y, z = map(_cosine, degrees)
+    relative_volume_squared = 1 - x * x - y * y - z * z + 2 * x * y * z  # negative where no such cell exists
+    if relative_volume_squared <= 1e-8:
+        raise CrystensError(f"the three cell angles cannot form a cell: {degrees} degrees")
 
 
-def _relative_volume_squared(angles: np.ndarray) -> float:
-    """Return (V / abc)^2; negative where no such cell exists."""
-    cosines = np.cos(np.radians(angles))
-    return float(1.0 - (cosines**2).sum() + 2.0 * cosines.prod())
+def canonical_order(numbers: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Return the order (N,) of sites that `CrystalBatch.in_canonical_order` puts them into.
+
+    Args:
+        numbers: atomic numbers, shape (N,).
+        coordinates: fractional, in [0, 1), shape (N, 3).
+    """
+    ranks = np.round(coordinates.astype(np.float32) / np.float32(_ORDER_TOLERANCE)).astype(np.int64)
+    ranks %= round(1 / _ORDER_TOLERANCE)
+    return np.lexsort((ranks[:, 2], ranks[:, 1], ranks[:, 0], numbers))
 
 
 def wrap(coordinates: np.ndarray) -> np.ndarray:

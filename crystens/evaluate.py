@@ -168,7 +168,7 @@ def _source(path: str) -> Source:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m crystens.evaluate", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("source", metavar="DIR_OF_CIFS", help="folder or archive of CIFs, or any other source of crystals")
+    parser.add_argument("source", metavar="DIR_OF_CIFS", help="folder or archive of CIFs, or any other source")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--reference",

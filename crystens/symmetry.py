@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from dataclasses import dataclass
 
 import moyopy
@@ -164,13 +165,13 @@ def _dataset(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, s
     """Return what moyopy finds for cell vectors as rows (3, 3)."""
     if not len(numbers):
         raise SymmetryError("no space group of a cell without sites")
-    shortest = np.linalg.norm(moyopy.minkowski_reduce(matrix.tolist())[0], axis=1).min()
+    shortest = min(map(math.hypot, *zip(*moyopy.minkowski_reduce(matrix.tolist())[0], strict=True)))
     if shortest < max(_MIN_TRANSLATION, 4 * symprec):
         raise SymmetryError(
             f"the cell repeats after {shortest:.3g} angstrom, too little to look for symmetry at {symprec} angstrom"
         )
     _silence_moyopy()
-    cell = moyopy.Cell(basis=matrix.tolist(), positions=coordinates.tolist(), numbers=[int(z) for z in numbers])
+    cell = moyopy.Cell(basis=matrix.tolist(), positions=coordinates.tolist(), numbers=numbers.tolist())
     try:
         return moyopy.MoyoDataset(cell, symprec=symprec)
     except ValueError as error:

@@ -326,7 +326,7 @@ def test_shards_of_different_data_do_not_mix(tmp_path):
     source = Lines(_lines(tmp_path, ["3.3"]))
     ingest_shard(source, Limits(), _options(tmp_path), tmp_path / "out", 0, 2)
     ingest_shard(source, Limits(symprec=0.1), _options(tmp_path), tmp_path / "out", 1, 2)
-    with pytest.raises(CrystensError, match="different data or with different options"):
+    with pytest.raises(CrystensError, match="read from different data, with different options"):
         CrystalStore.open(tmp_path / "out")
     with pytest.raises(CrystensError, match="holds a store of other data or options"):
         ingest_shard(source, Limits(), _options(tmp_path), tmp_path / "out", 1, 2)

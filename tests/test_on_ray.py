@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,16 @@ def _files(folders: list[Path]) -> list[dict[str, bytes]]:
 def test_without_ray_the_error_says_what_to_install(tmp_path, cubes, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(CrystensError, match=r"pip install 'crystens\[ray\]'"):
+        ingest_on_ray(Cubes(cubes), Limits(), IngestOptions(), tmp_path / "store", 2)
+
+
+def test_cluster_that_does_not_answer_is_an_error_at_once(tmp_path, cubes, monkeypatch):
+    pytest.importorskip("ray", reason=NO_RAY)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(CrystensError, match=rf"cannot reach Ray at {address}: .*refused.*unset RAY_ADDRESS"):
         ingest_on_ray(Cubes(cubes), Limits(), IngestOptions(), tmp_path / "store", 2)
 
 

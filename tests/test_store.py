@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from crystens.cif import write_cif
 from crystens.crystal import Crystal, CrystalBatch
+from crystens.data import groups
+from crystens.data.cif_folder import CifFolder
 from crystens.data.entries import Entry, Reject
 from crystens.data.groups import crystal_groups
+from crystens.data.ingest import IngestOptions, open_store
+from crystens.data.limits import Limits
 from crystens.data.store import MANIFEST, CrystalStore
 from crystens.errors import CrystensError
 
@@ -114,3 +119,13 @@ def test_single_crystals_and_batches_have_one_canonical_order(crystals, sites_52
         together = CrystalBatch.from_crystals([mixed], 52).in_canonical_order().crystal(0)
         assert np.array_equal(alone.numbers, together.numbers)
         np.testing.assert_allclose(alone.coordinates, together.coordinates, atol=1e-6)
+
+
+def test_groups_are_looked_for_once_and_kept_beside_the_store(tmp_path, nacl, copper_primitive, monkeypatch):
+    for name, crystal in (("a", nacl), ("b", copper_primitive), ("c", nacl)):
+        (tmp_path / f"{name}.cif").write_text(write_cif(crystal))
+    store = open_store(CifFolder(tmp_path), Limits(), IngestOptions(workers=0, cache=tmp_path / "cache"))
+    options = IngestOptions(workers=1)
+    assert crystal_groups(store, "structure", options).tolist() == [0, 1, 0]
+    monkeypatch.setattr(groups, "group_matches", None)
+    assert crystal_groups(CrystalStore.open(store.folder), "structure", options).tolist() == [0, 1, 0]

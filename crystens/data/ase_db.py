@@ -26,14 +26,24 @@ from crystens.data.entries import Entry, Record, Reject, Unusable
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
 from crystens.data.streams import DAMAGE, json_items, opened
-from crystens.data.structures import atomic_number, check_periodic, crystal_of_sites, finite_array, own_name
+from crystens.data.structures import (
+    atomic_number,
+    check_periodic,
+    crystal_of_sites,
+    finite_array,
+    own_name,
+    quoted,
+    shown,
+)
 from crystens.errors import CrystensError
 
 DATABASE_SUFFIXES = (".db", ".json", ".json.gz")
 _EXPECTED = "a .db or .json file that ase.db has written"
 _VERSIONS = range(5, 10)
+_SQLITE_DAMAGE = (sqlite3.Error, UnicodeDecodeError)  # the second: a complaint that quotes a damaged schema
 _MAX_ROW_BYTES = 2**20  # 37,000 atoms
 _NO_ROWS = ("ids", "nextid", "metadata")  # what stands beside the rows in a JSON file
+_LONGEST_NAME = 200
 _ADVICE = "write the row again with ase.db"
 _COLUMNS = ("numbers", "positions", "cell", "pbc", "key_value_pairs")
 
@@ -112,15 +122,20 @@ def _sqlite_records(path: Path) -> Iterator[Record | Reject]:
             sizes = " + ".join(f"COALESCE(LENGTH({column}), 0)" for column in _COLUMNS)
             # Row by row, so that a damaged one is known by its id, and one that is too large is never fetched.
             for number, size in connection.execute(f"SELECT id, {sizes} FROM systems ORDER BY id"):
-                last = name = f"row {number}"
+                last = name = f"row {shown(str(number))}"
                 if size > _MAX_ROW_BYTES:
                     reason = f"row too large: {size / 2**20:.1f} MiB is above {_MAX_ROW_BYTES // 2**20}"
                     yield Reject(path.name, name, reason, "use a smaller cell")
+                    continue
+                query = f"SELECT {', '.join(_COLUMNS)} FROM systems WHERE id = ?"
+                columns = connection.execute(query, (number,)).fetchone()
+                if columns is None:  # a damaged key, or a table in which ids are no keys
+                    yield Reject(path.name, name, "row not found again by its id", _ADVICE)
                 else:
-                    query = f"SELECT {', '.join(_COLUMNS)} FROM systems WHERE id = ?"
-                    yield Record(path.name, name, connection.execute(query, (number,)).fetchone())
-    except sqlite3.Error as error:
-        yield Reject(path.name, "", f"cannot read the database: {error} after {last}", "fetch or copy the file again")
+                    yield Record(path.name, name, columns)
+    except _SQLITE_DAMAGE as error:
+        reason = f"cannot read the database: {shown(str(error), 200)} after {last}"
+        yield Reject(path.name, "", reason, "fetch or copy the file again")
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -153,9 +168,11 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         kinds = dict(connection.execute("SELECT name, type FROM sqlite_master"))
         # A view could be a query that never ends.
         if any(kinds.get(name) != "table" for name in ("systems", "information")):
-            raise CrystensError(f"{path} is a SQLite file but no database of ASE: its tables are {sorted(kinds)[:8]}")
+            raise CrystensError(
+                f"{path} is a SQLite file but no database of ASE: its tables are {sorted(map(str, kinds))[:8]}"
+            )
         found = connection.execute("SELECT value FROM information WHERE name = 'version'").fetchone()
-    except sqlite3.DatabaseError as error:
+    except _SQLITE_DAMAGE as error:
         raise CrystensError(
             f"{path} cannot be read as a database: {error}; fetch or copy it again, or give {_EXPECTED}"
         ) from error
@@ -201,7 +218,7 @@ def _json_records(path: Path) -> Iterator[Record | Reject]:
                 if key == "":
                     raise CrystensError(f"{path} is JSON but no database of ASE; give {_EXPECTED}")
                 if key not in _NO_ROWS:
-                    last = f"row {key}"
+                    last = f"row {shown(key, _LONGEST_NAME)}"
                     yield Record(path.name, last, text)
     except Unusable as error:
         yield Reject(path.name, "", f"{error.reason} (after {last})", error.advice)
@@ -250,5 +267,5 @@ def _periodic(flags: Any) -> list[bool]:
 def _list(values: Any, name: str) -> list[Any]:
     """Return a list, checked."""
     if not isinstance(values, list):
-        raise Unusable(f"{name} missing: {values!r}"[:100], _ADVICE)
+        raise Unusable(f"{name} missing: {quoted(values)}", _ADVICE)
     return values

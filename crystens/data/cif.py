@@ -26,6 +26,7 @@ from crystens.crystal import Crystal, cell_vectors
 from crystens.data.entries import Entry, Reject, Unusable
 from crystens.data.files import unpacked
 from crystens.data.limits import Limits
+from crystens.data.structures import quoted, shown
 
 _CELL_TAGS = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _OPERATION_TAGS = (
@@ -46,6 +47,12 @@ _GROUP_TAGS = (
     "_symmetry_Int_Tables_number",
 )
 _MAX_OPERATIONS = 2000  # a group in a conventional cell has 192 at most; supercells have more
+_MAX_WORK = 10**8  # pairs of operations, times atoms: 192 operations on 100 atoms need 4 % of it
+_LONGEST_OPERATION = 200  # letters; without a bound a number in it has no bound either
+_LARGEST_COEFFICIENT = 1000  # in an operation
+_LONGEST_GROUP = 60  # letters of a symbol
+_LONGEST_NAME = 200
+_FULL = frozenset(["1", "1.", "1.0", "1.00", "1.000", "1.0000"])  # occupancies that need no look
 _NO_CIF = "export the structure as CIF again"
 
 
@@ -63,10 +70,11 @@ def read_cif(content: bytes | str, file: str, limits: Limits) -> list[Entry | Re
         return [Reject(file, "", error.reason, error.advice)]
     results: list[Entry | Reject] = []
     for block in blocks:
+        name = shown(block.name, _LONGEST_NAME)
         try:
-            results.append(Entry(file, block.name, _crystal(block, limits)))
+            results.append(Entry(file, name, _crystal(block, limits)))
         except Unusable as error:
-            results.append(Reject(file, block.name, error.reason, error.advice))
+            results.append(Reject(file, name, error.reason, error.advice))
     return results
 
 
@@ -104,12 +112,12 @@ def _syntax_error(message: str) -> Unusable:
     if "expected block header" in message:
         return Unusable("not a CIF: no data_ block at its beginning", _NO_CIF)
     if "Wrong number of values in loop" in message:
-        detail = message.partition("in loop ")[2]
+        detail = shown(message.partition("in loop ")[2])
         return Unusable(
             f"loop is truncated: the values of {detail} are not a multiple of the loop's columns",
             "fetch the file again, or complete its last row",
         )
-    return Unusable(f"CIF syntax error: line {message}", "correct that line, or export the structure again")
+    return Unusable(f"CIF syntax error: line {shown(message, 120)}", "correct that line, or export the structure again")
 
 
 def _crystal(block: cif.Block, limits: Limits) -> Crystal:
@@ -134,7 +142,7 @@ def _cell(block: cif.Block) -> tuple[np.ndarray, np.ndarray]:
             raise Unusable(f"_cell_{tag} missing", "complete the cell in the file")
         value = _number(text)
         if not np.isfinite(value):
-            raise Unusable(f"cell is not a number: _cell_{tag} is {cif.as_string(text)!r}", "correct the cell")
+            raise Unusable(f"cell is not a number: _cell_{tag} is {quoted(cif.as_string(text))}", "correct the cell")
         if tag.startswith("length") and value <= 0:
             raise Unusable(f"cell length must be > 0: _cell_{tag} is {value:g}", "correct the cell in the file")
         if tag.startswith("angle") and not 0 < value < 180:
@@ -156,6 +164,17 @@ def _number(text: str) -> float:
     return cif.as_number(cif.as_string(text))
 
 
+def _numbers(column: list[str]) -> list[float]:
+    """Return CIF numbers without their standard uncertainties; NaN or infinity for each that is none."""
+    letters = "".join(column)
+    if letters.isascii() and "_" not in letters:
+        try:
+            return list(map(float, column))  # most columns are plain numbers, which this reads in a tenth of the time
+        except ValueError:
+            pass
+    return [_number(text) for text in column]
+
+
 def _atom_column(block: cif.Block, name: str) -> list[str]:
     """Return a column of the atom_site loop, or its single value; empty if there is none."""
     return list(block.find_values(f"_atom_site_{name}") or block.find_values(f"_atom_site.{name}"))
@@ -171,15 +190,20 @@ def _asymmetric_unit(block: cif.Block) -> tuple[np.ndarray, np.ndarray, np.ndarr
             "atoms incomplete: each needs _atom_site_fract_x, _y, _z and _atom_site_type_symbol or _atom_site_label",
             _NO_CIF,
         )
-    names = [cif.as_string(text) for text in labels or symbols]
-    coordinates = np.array([[_number(text) for text in column] for column in columns]).T
+    occupied = _atom_column(block, "occupancy")
+    if len(occupied) not in (0, count):  # columns of two loops
+        raise Unusable(f"atoms incomplete: there are {count} sites and {len(occupied)} occupancies", _NO_CIF)
+    names = [cif.as_string(text) for text in (labels if len(labels) == count else symbols)]
+    coordinates = np.array([_numbers(column) for column in columns]).T
     broken = np.flatnonzero(~np.isfinite(coordinates).all(axis=1))
     if len(broken):
-        values = ", ".join(cif.as_string(column[broken[0]]) for column in columns)
-        raise Unusable(f"coordinate is not a finite number: {names[broken[0]]} at {values}", "correct the coordinates")
+        values = ", ".join(shown(cif.as_string(column[broken[0]]), 20) for column in columns)
+        name = shown(names[broken[0]], 20)
+        raise Unusable(f"coordinate is not a finite number: {name} at {values}", "correct the coordinates")
     occupancies = np.ones(count)
-    for row, text in enumerate(_atom_column(block, "occupancy")[:count]):
-        occupancies[row] = _occupancy(names[row], text)
+    if not _FULL.issuperset(occupied):
+        for row, text in enumerate(occupied):
+            occupancies[row] = _occupancy(names[row], text)
     numbers = [_atomic_number(text, False) for text in symbols] or [_atomic_number(text, True) for text in labels]
     return np.array(numbers), coordinates, occupancies
 
@@ -190,7 +214,8 @@ def _occupancy(name: str, text: str) -> float:
         return 1.0
     value = _number(text)
     if not 0 <= value < np.inf:
-        raise Unusable(f"occupancy is not a number >= 0: {name} has {cif.as_string(text)!r}", "correct the occupancy")
+        found = f"{shown(name, 20)} has {quoted(cif.as_string(text))}"
+        raise Unusable(f"occupancy is not a number >= 0: {found}", "correct the occupancy")
     return value
 
 
@@ -204,7 +229,7 @@ def _atomic_number(text: str, is_label: bool) -> int:
         return Element(symbol).Z
     except ValueError:
         advice = "add _atom_site_type_symbol to the file" if is_label else "correct the element symbol"
-        raise Unusable(f"unknown element: {letters or text!r}", advice) from None
+        raise Unusable(f"unknown element: {quoted(letters or text)}", advice) from None
 
 
 def _operations(block: cif.Block, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,6 +255,8 @@ def _operation(triplet: str) -> list[list[float]]:
 
     gemmi's own reader refuses decimals and denominators that do not divide 24.
     """
+    if len(triplet) > _LONGEST_OPERATION:
+        raise _bad_operation(triplet)
     rows = []
     for part in triplet.lower().replace(" ", "").split(","):
         row, rest = [0.0] * 4, part
@@ -241,14 +268,16 @@ def _operation(triplet: str) -> list[list[float]]:
             row["xyz".index(term[4]) if term[4] else 3] += value
             rest = rest[term.end() :]
         rows.append(row)
-    if len(rows) != 3 or abs(abs(np.linalg.det(np.array(rows)[:, :3])) - 1) > 1e-6:
+    if len(rows) != 3 or np.abs(rows).max() > _LARGEST_COEFFICIENT:
+        raise _bad_operation(triplet)
+    if abs(abs(np.linalg.det(np.array(rows)[:, :3])) - 1) > 1e-6:
         raise _bad_operation(triplet)
     return rows
 
 
 def _bad_operation(triplet: str) -> Unusable:
     """Return the refusal of an operation."""
-    return Unusable(f"symmetry operation not understood: {triplet!r}", "write it like -x+1/2,y,z")
+    return Unusable(f"symmetry operation not understood: {quoted(triplet)}", "write it like -x+1/2,y,z")
 
 
 def _named_operations(block: cif.Block, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -267,13 +296,15 @@ def _named_operations(block: cif.Block, angles: np.ndarray) -> tuple[np.ndarray,
         if operations is not None:
             return operations
     if named:
-        raise Unusable(f"space group not known: {named!r}", "list the symmetry operations in the file")
+        raise Unusable(f"space group not known: {quoted(named)}", "list the symmetry operations in the file")
     return np.eye(3)[None], np.zeros((1, 3))
 
 
 @functools.lru_cache(maxsize=1024)
 def _group_operations(name: str, is_hall: bool, alpha: float, gamma: float) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the operations of a group by its Hall symbol, Hermann-Mauguin symbol or number; None if unknown."""
+    if len(name) > _LONGEST_GROUP or not name.isascii():
+        return None  # gemmi complains of letters beyond ASCII in half a letter, and int() takes other digits
     if is_hall:
         try:
             group = gemmi.symops_from_hall(name)
@@ -306,6 +337,11 @@ def _expanded(
     limits: Limits,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return numbers (N,) and coordinates (N, 3) of all sites in the cell."""
+    if len(rotations) ** 2 * len(coordinates) > _MAX_WORK:
+        raise Unusable(
+            f"too many symmetry operations: {len(rotations)} for {len(coordinates)} atoms",
+            "list all atoms under x,y,z instead",
+        )
     sites: list[np.ndarray] = []
     counts = []
     for site in coordinates:

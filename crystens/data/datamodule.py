@@ -187,20 +187,28 @@ class CrysTensDataModule(pl.LightningDataModule):
             return
         writes = self.trainer is None or self.trainer.is_global_zero
         store = open_store(self.source, self.limits, self.ingest, self.rejected_path if writes else None)
-        if store.counts.max() > self.max_sites:
+        if store.most_sites > self.max_sites:
             raise CrystensError(
-                f"{self.source} holds crystals of {store.counts.max()} sites, more than max_sites={self.max_sites}; "
+                f"{self.source} holds crystals of {store.most_sites} sites, more than max_sites={self.max_sites}; "
                 f"raise max_sites, or ingest the source again with --max-sites {self.max_sites}"
             )
-        keys = list(map(entry_key, store.column("file"), store.column("entry")))
-        groups = crystal_groups(store, self.split, self.ingest)
-        self._splits = split_indices(
-            keys, store.column("split"), self.split, self.split_fractions, self.split_seed, groups
-        )
+        self._splits = self._split_rows(store)
         self._store = store
         log.info("crystals: %s", ", ".join(f"{len(self._splits[split])} {split}" for split in SPLITS))
         if self.scaling is None:
             self.scaling = self._fitted()
+
+    def _split_rows(self, store: CrystalStore) -> dict[str, np.ndarray]:
+        """Return the rows of each split, ascending, int64."""
+        if self.split in ("auto", "given"):
+            # As `split_indices` would, which needs the key of every crystal, 30 times the memory of its row.
+            given = store.given_splits()
+            splits = {name: np.flatnonzero(given == place) for place, name in enumerate(SPLITS)}
+            if len(splits["train"]):
+                return splits
+        groups = crystal_groups(store, self.split, self.ingest)
+        given_names = [SPLITS[place] if place >= 0 else None for place in store.given_splits()]
+        return split_indices(_Keys(store), given_names, self.split, self.split_fractions, self.split_seed, groups)
 
     def _fitted(self) -> Scaling:
         """Return the scaling of the training split, wide enough for what augmentation makes of it."""
@@ -291,6 +299,22 @@ class CrysTensDataModule(pl.LightningDataModule):
                 )
         if state_dict["scaling"] is not None:
             self.scaling = Scaling.from_dict(state_dict["scaling"])
+
+
+class _Keys(Sequence[str]):
+    """The `entry_key` of each crystal, made anew each time that it is read."""
+
+    def __init__(self, store: CrystalStore) -> None:
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return (entry_key(file, entry) for file, entry in self.store.texts("file", "entry"))
 
 
 class _Crystals(Dataset):

@@ -34,6 +34,7 @@ from crystens.data.entries import Entry, Record, Reject, Unusable
 from crystens.data.files import MAX_BYTES
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
+from crystens.data.structures import own_name, quoted
 from crystens.errors import CrystensError
 
 DICTIONARY_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -108,7 +109,7 @@ def _item(line: bytes, file: str, name: str, limits: Limits) -> Entry | Reject:
     """Return the entry or reject of one line."""
     try:
         fields = _fields(line)
-        name = next((str(fields[key]) for key in _IDS if key in fields), name)
+        name = own_name(fields, _IDS) or name
         lengths, angles = _cell(fields)
         limits.check_cell(lengths, angles)
         numbers, coordinates = _sites(fields)
@@ -122,7 +123,7 @@ def _fields(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise Unusable(f"not JSON: {error}", "write one JSON object a line") from error
+        raise Unusable(f"not JSON: {error}"[:200], "write one JSON object a line") from error
     if not isinstance(value, dict):
         raise Unusable(f"not a JSON object: {type(value).__name__}", "write one JSON object a line")
     return _plain_keys(value)
@@ -179,18 +180,18 @@ def _atomic_number(element: Any) -> int:
         symbol = {"D": "H", "T": "H"}.get(element.strip(), element.strip())
         if Element.is_valid_symbol(symbol):
             return Element(symbol).Z
-    elif isinstance(element, int | float) and element in range(1, 119):
+    elif isinstance(element, int | float) and not isinstance(element, bool) and element in range(1, 119):
         return int(element)
-    raise Unusable(f"unknown element: {element!r}", "give symbols, or atomic numbers 1-118")
+    raise Unusable(f"unknown element: {quoted(element)}", "give symbols, or atomic numbers 1-118")
 
 
 def _array(values: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     """Return finite numbers of a given shape."""
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise Unusable(f"{name} not a table of numbers: {error}", _ADVICE) from error
-    if array.shape != shape and array.size:
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Unusable(f"{name} not a table of numbers: {error}"[:200], _ADVICE) from error
+    if array.shape != shape and (array.size or 0 not in shape):
         raise Unusable(f"{name} of the wrong shape: {list(array.shape)} instead of {list(shape)}", _ADVICE)
     if not np.isfinite(array).all():
         raise Unusable(f"{name} not finite: a value is not a finite number", "correct the value")

@@ -14,6 +14,7 @@ import io
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -33,7 +34,14 @@ _MAX_INNER_BYTES = 512 * 2**20  # the largest archive inside of an archive; it i
 # times their size, but not before the first bytes that do no harm.
 _MAX_RATIO = 500
 _HARMLESS_BYTES = 2**30
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+_LONGEST_NAME = 4096  # letters of the name of a member; the longest path that a file has on a disk
+
+# What reading a damaged archive raises. The numbers in headers are not checked by tarfile and zipfile before use, hence
+# the errors of the second line; RuntimeError: encrypted; NotImplementedError, a kind of it: an unknown compression.
+ARCHIVE_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(ValueError, TypeError, ArithmeticError, LookupError, struct.error, RuntimeError),
+)
 
 Wanted = Callable[[str], bool]
 
@@ -90,7 +98,7 @@ def file_records(root: Path, wanted: Wanted) -> Iterator[Record | Reject]:
                 yield from _members(file, name, wanted, 1, os.fstat(file.fileno()).st_size)
         except Unusable as error:
             yield Reject(name, "", error.reason, error.advice)
-        except _DAMAGE as error:
+        except ARCHIVE_DAMAGE as error:
             yield _damaged(name, error)
 
 
@@ -166,7 +174,10 @@ def _members(file: BinaryIO, name: str, wanted: Wanted, depth: int, size: int) -
     """Yield the wanted members of an archive of `size` bytes, and those of the archives in it."""
     members = _zip_members if name.lower().endswith(".zip") else _tar_members
     for member, content in members(file, name, wanted, size):
-        if isinstance(content, Reject):
+        if len(member) > _LONGEST_NAME:
+            reason = f"name of an archive member too long: {len(member)} letters"
+            yield Reject(f"{member[:200]}...", "", reason, "pack it under a shorter name")
+        elif isinstance(content, Reject):
             yield content
         elif not is_archive(member):
             yield Record(member, "", content)
@@ -177,7 +188,7 @@ def _members(file: BinaryIO, name: str, wanted: Wanted, depth: int, size: int) -
                 yield from _members(io.BytesIO(content), member, wanted, depth + 1, len(content))
             except Unusable as error:
                 yield Reject(member, "", error.reason, error.advice)
-            except _DAMAGE as error:
+            except ARCHIVE_DAMAGE as error:
                 yield _damaged(member, error)
 
 
@@ -209,9 +220,8 @@ def _zip_members(file: BinaryIO, name: str, wanted: Wanted, size: int) -> Iterat
             try:
                 with archive.open(member) as content:
                     yielded = _bounded(content, inner, member.file_size)
-            except (*_DAMAGE, RuntimeError, NotImplementedError) as error:
-                # RuntimeError: encrypted; NotImplementedError: an unknown compression.
-                reason = f"cannot read the archive member: {error}"
+            except ARCHIVE_DAMAGE as error:
+                reason = f"cannot read the archive member: {_told(error)}"
                 yielded = Reject(inner, "", reason, "pack the file again, unencrypted")
             total += len(yielded) if isinstance(yielded, bytes) else 0
             _check_bomb(total, size)
@@ -241,4 +251,10 @@ def _check_bomb(unpacked_bytes: int, packed_bytes: int) -> None:
 
 def _damaged(name: str, error: BaseException) -> Reject:
     """Return the reject of an archive that cannot be read, or not to its end."""
-    return Reject(name, "", f"cannot read the archive: {error}", "check its permissions, or fetch it again")
+    return Reject(name, "", f"cannot read the archive: {_told(error)}", "check its permissions, or fetch it again")
+
+
+def _told(error: BaseException) -> str:
+    """Return what an error says, on one printable line of a bounded length: it may quote the archive."""
+    text = str(error)[:200] or type(error).__name__
+    return text if text.isprintable() else repr(text)[1:-1]

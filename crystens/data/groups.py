@@ -6,6 +6,7 @@ import logging
 import os
 
 import numpy as np
+from filelock import FileLock
 
 from crystens.data.census import Census
 from crystens.data.ingest import IngestOptions
@@ -29,15 +30,25 @@ def crystal_groups(store: CrystalStore, kind: str, options: IngestOptions | None
         return None
     if kind == "formula":
         return Census.from_store(store).formulas
-    kept = None if store.folder is None else store.folder / f"groups_{kind}.npy"
-    if kept is not None and kept.is_file():
-        groups: np.ndarray = np.load(kept)
-        if len(groups) == len(store):
+    if store.folder is None:
+        return _found(store, options)
+    kept = store.folder / f"groups_{kind}.npy"
+    try:
+        # Of the ranks of a distributed run one looks, and the others wait for it.
+        with FileLock(store.folder / f".groups_{kind}.lock"):
+            if kept.is_file() and len(groups := np.load(kept)) == len(store):
+                return groups
+            groups = _found(store, options)
+            temporary = kept.with_name(f"{kept.stem}.{os.getpid()}.npy")
+            np.save(temporary, groups)
+            os.replace(temporary, kept)
             return groups
+    except OSError as error:
+        log.warning("cannot keep the groups of %s: %s; they are looked for each time", store.name, error.strerror)
+        return _found(store, options)
+
+
+def _found(store: CrystalStore, options: IngestOptions | None) -> np.ndarray:
+    """Return the groups of crystals that are the same, looked for now."""
     log.info("looking for crystals that are the same among %d of %s", len(store), store.name)
-    groups = group_matches(store, workers=max((options or IngestOptions()).num_workers, 1))
-    if kept is not None:
-        temporary = kept.with_name(f"{kept.stem}.{os.getpid()}.npy")
-        np.save(temporary, groups)
-        os.replace(temporary, kept)
-    return groups
+    return group_matches(store, workers=max((options or IngestOptions()).num_workers, 1))

@@ -205,7 +205,8 @@ def _make(
                 _ingest(source, limits, options, folder, made_from, shard)
     except OSError as error:
         raise CrystensError(
-            f"cannot write the store {folder}: {error.strerror or error}; free space there, or choose another folder"
+            f"cannot write the store {folder}: {error.strerror or error}; free space there, or choose another folder "
+            "(--out, data.ingest.cache, CRYSTENS_CACHE)"
         ) from error
 
 

@@ -8,13 +8,14 @@ the crystal into the cell that is asked for. `Limits.ordered` is the one place t
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import moyopy
 import numpy as np
 from pymatgen.core import Element
 
-from crystens.crystal import Crystal, cell_vectors, check_cell, wrap
+from crystens.crystal import Crystal, canonical_order, cell_vectors, check_cell, wrap
 from crystens.data.entries import Unusable
 from crystens.errors import CrystensError
 from crystens.symmetry import CELLS, SymmetryError, in_cell
@@ -23,8 +24,9 @@ OCCUPANCIES = ("reject", "majority")
 SITE_ORDERS = ("canonical", "given")
 
 _OCCUPANCY_TOLERANCE = 1e-3
-_MOST_READ = 5000  # sites of a cell that is turned into a smaller one
+_MOST_READ = 5000  # sites of a cell as it stands in a file: distances and symmetry of so many take ten seconds
 _ROWS_AT_ONCE = 256  # rows of the distance matrix, so that a cell of thousands of sites does not fill the memory
+_FARTHEST = 1e6  # cells from the origin: a coordinate has 10 decimals left there, and none from 1e16 on
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,11 @@ class Limits:
         if count == 0 or self.cell in ("given", "niggli"):
             self.check_count(count)
         elif count > _MOST_READ:
-            raise Unusable(f"more than {_MOST_READ} atoms in the cell that is to be made {self.cell}: {count}", "none")
+            raise self._too_many(count)
+
+    def _too_many(self, count: int) -> Unusable:
+        """Return the refusal of a cell in which to look for distances and symmetry would take too long."""
+        return Unusable(f"more than {_MOST_READ} atoms in the cell of the file: {count}", "give a smaller cell")
 
     def check_count(self, count: int) -> None:
         """Raise `Unusable` if a cell has no sites or more than `max_sites`."""
@@ -167,11 +173,16 @@ class Limits:
         """
         self.check_cell(lengths, angles)
         self.check_read_count(len(numbers))
+        if len(numbers) > _MOST_READ:
+            raise self._too_many(len(numbers))
         if not np.isfinite(coordinates).all():
             raise Unusable("coordinate is not a finite number", "correct the coordinates in the file")
+        if np.abs(coordinates).max() > _FARTHEST:
+            far = f"{np.abs(coordinates).max():g} cells from the origin"
+            raise Unusable(f"coordinate out of range: {far}", "correct the coordinates in the file")
         coordinates = wrap(coordinates)
         matrix = cell_vectors(lengths, angles)
-        volume = abs(np.linalg.det(matrix)) / len(numbers)
+        volume = matrix[0, 0] * matrix[1, 1] * matrix[2, 2] / len(numbers)  # a along x, b in the xy plane
         if volume > self.max_volume_per_site:
             raise Unusable(
                 f"volume per atom out of range: {volume:.0f} cubic angstrom is above {self.max_volume_per_site:g}",
@@ -185,19 +196,24 @@ class Limits:
                 f"no space group found: {error}", "look at the structure, or change data.limits.symprec"
             ) from error
         self.check_count(len(found.numbers))
+        numbers, coordinates = found.numbers, found.coordinates
+        if self.site_order == "canonical":
+            coordinates = wrap(coordinates)
+            order = canonical_order(numbers, coordinates)
+            numbers, coordinates = numbers[order], coordinates[order]
         try:
-            crystal = Crystal(found.lengths, found.angles, found.space_group, found.numbers, found.coordinates)
+            return Crystal(found.lengths, found.angles, found.space_group, numbers, coordinates)
         except CrystensError as error:
             raise Unusable(f"not a crystal: {error}", "correct the file") from error
-        return crystal.in_canonical_order() if self.site_order == "canonical" else crystal
 
     def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
         """Raise `Unusable` if two sites, or a site and its own image, are nearer than `min_distance`."""
-        transform = np.eye(3)
+        places = coordinates
         spacings = _plane_spacings(matrix)
-        if spacings.min() <= 2 * self.min_distance:
-            reduced = moyopy.minkowski_reduce(matrix.tolist())
-            matrix, transform = np.array(reduced[0]), np.array(reduced[1], dtype=np.float64)
+        if min(spacings) <= 2 * self.min_distance:
+            basis, transform = moyopy.minkowski_reduce(matrix.tolist())
+            matrix = np.array(basis)
+            places = coordinates @ np.linalg.inv(np.array(transform, dtype=np.float64)).T
             spacings = _plane_spacings(matrix)
             shortest = np.linalg.norm(matrix, axis=1).min()
             if shortest < self.min_distance:
@@ -205,11 +221,10 @@ class Limits:
                     f"two atoms closer than any bond: an atom and its own image are {shortest:.3f} angstrom apart",
                     "check the cell lengths and angles",
                 )
-        # A difference rounded into [-1/2, 1/2] is at least as short along each axis as any other image. Planes further
-        # apart than twice the bound leave no second image to look at.
-        reach = 0 if spacings.min() > 2 * self.min_distance else 2
-        shifts = np.array(list(itertools.product(range(-reach, reach + 1), repeat=3)))
-        places = coordinates @ np.linalg.inv(transform).T
+        # Along each axis a difference is rounded into [-1/2, 1/2]. Shifted by n it is at least n - 1/2 planes long, so
+        # that planes further apart than twice the bound leave no second image to look at.
+        reach = [min(math.ceil(self.min_distance / spacing + 0.5) - 1, 2) for spacing in spacings]
+        shifts = np.array(list(itertools.product(*(range(-n, n + 1) for n in reach))))
         for start in range(0, len(places), _ROWS_AT_ONCE):
             rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(places)))
             steps = places[rows, None] - places[None]
@@ -234,6 +249,14 @@ class Limits:
         )
 
 
-def _plane_spacings(matrix: np.ndarray) -> np.ndarray:
-    """Return the distances (3,) of the lattice planes along a, b, c of cell vectors as rows (3, 3), angstrom."""
-    return 1.0 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+def _plane_spacings(matrix: np.ndarray) -> list[float]:
+    """Return the distances of the lattice planes along a, b, c of cell vectors as rows (3, 3), angstrom."""
+    a, b, c = matrix.tolist()
+    normals = [_cross(b, c), _cross(c, a), _cross(a, b)]
+    volume = abs(sum(x * y for x, y in zip(a, normals[0], strict=True)))
+    return [volume / math.hypot(*normal) for normal in normals]
+
+
+def _cross(u: list[float], v: list[float]) -> list[float]:
+    """Return the vector product; NumPy's takes a hundred times as long for one."""
+    return [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]

@@ -26,7 +26,7 @@ from crystens.data.entries import Entry, Record, Reject, Unusable
 from crystens.data.files import file_records, find_files, is_archive, read_bytes, unpacked
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
-from crystens.data.structures import atomic_number, crystal_of_sites, finite_array, text_of
+from crystens.data.structures import atomic_number, crystal_of_sites, finite_array, shown, text_of
 from crystens.errors import CrystensError
 
 _EXPECTED = "a folder of POSCAR, CONTCAR, .poscar or .vasp files, one such file, or a .tar.gz or .zip archive of them"
@@ -135,7 +135,7 @@ def _factors(scale: list[float], matrix: np.ndarray) -> np.ndarray:
         return np.full(3, np.cbrt(-values[0] / volume))
     if len(values) not in (1, 3) or (values <= 0).any():
         raise Unusable(
-            f"scale not understood: {' '.join(f'{value:g}' for value in values)}",
+            f"scale not understood: {shown(' '.join(f'{value:g}' for value in values))}",
             "line 2 holds one factor above 0, or the volume with a minus sign, or three factors above 0",
         )
     return np.full(3, values[0]) if len(values) == 1 else values
@@ -158,8 +158,8 @@ def _composition(lines: list[list[str]]) -> tuple[list[str], list[int], int]:
         counts += [int(count) for count in lines[place]]
         place += 1
     if len(counts) != len(symbols):
-        shown = " ".join(symbols)[:60]
-        raise Unusable(f"numbers of atoms do not fit the elements: {len(counts)} for {shown}", _VASP_4)
+        elements = shown(" ".join(symbols))
+        raise Unusable(f"numbers of atoms do not fit the elements: {len(counts)} for {elements}", _VASP_4)
     return symbols, counts, place
 
 

@@ -29,13 +29,23 @@ from crystens.data.files import ARCHIVE_SUFFIXES, file_records, find_files
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
 from crystens.data.streams import DAMAGE, json_items, lines, opened
-from crystens.data.structures import atomic_number, check_periodic, crystal_of_sites, finite_array, own_name
+from crystens.data.structures import (
+    atomic_number,
+    check_periodic,
+    crystal_of_sites,
+    finite_array,
+    own_name,
+    quoted,
+    shown,
+)
 from crystens.errors import CrystensError
 
 JSON_SUFFIXES = (".json", ".json.gz")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _EXPECTED = "a .json or .jsonl file of pymatgen structures (or .gz of it), a folder or an archive of them"
+_MOST_SHARE = 1e6  # an occupancy above it is no number; one above 1 is told as such later
 _ADVICE = "give pymatgen structures, as Structure.as_dict writes them"
+_LONGEST_NAME = 200
 _IDS = ("material_id", "entry_id", "task_id", "id", "name")
 
 
@@ -135,9 +145,9 @@ def _pieces(record: Record) -> Iterator[Record | Reject]:
         if empty:
             yield Reject(record.file, "", "no structure in the file: it is empty", _ADVICE)
     except Unusable as error:
-        yield Reject(record.file, "", error.reason + (f" (after {name})" if name else ""), error.advice)
+        yield Reject(record.file, "", error.reason + (f" (after {shown(name)})" if name else ""), error.advice)
     except DAMAGE as error:
-        reason = f"cannot read the file: {error}" + (f" after {name}" if name else "")
+        reason = f"cannot read the file: {error}" + (f" after {shown(name)}" if name else "")
         yield Reject(record.file, "", reason, "fetch the file again")
 
 
@@ -155,6 +165,7 @@ def _item(value: Any, file: str, name: str, limits: Limits) -> Entry | Reject:
     """Return the entry or reject of one document."""
     if not name or name.startswith(("item ", "line ")):
         name = own_name(value, _IDS) or name
+    name = shown(name, _LONGEST_NAME)
     try:
         return Entry(file, name, _crystal(value, limits))
     except Unusable as error:
@@ -168,8 +179,8 @@ def _crystal(value: Any, limits: Limits) -> Crystal:
         found = "a text" if isinstance(structure, str) else type(structure).__name__
         raise Unusable(f"no structure: {found} stands where an object should", _ADVICE)
     if not _is_structure(structure):
-        keys = ", ".join(list(structure)[:6]) or "none"
-        raise Unusable(f"no structure: lattice or sites are missing among the keys {keys}"[:200], _ADVICE)
+        keys = ", ".join(shown(key, 20) for key in list(structure)[:6]) or "none"
+        raise Unusable(f"no structure: lattice or sites are missing among the keys {keys}", _ADVICE)
     lattice = structure["lattice"]
     if isinstance(lattice.get("pbc"), list):
         check_periodic(lattice["pbc"])
@@ -194,13 +205,14 @@ def _crystal(value: Any, limits: Limits) -> Crystal:
 def _shares(species: Any) -> dict[int, float]:
     """Return the occupancies of one site by atomic number, oxidation states and isotopes put together."""
     if not (isinstance(species, list) and species and all(isinstance(item, dict) for item in species)):
-        raise Unusable(f"species not understood: {species!r}"[:100], _ADVICE)
+        raise Unusable(f"species not understood: {quoted(species)}", _ADVICE)
     shares: dict[int, float] = {}
     for item in species:
         number = atomic_number(item.get("element"))
         occupancy = item.get("occu", 1)
-        if not isinstance(occupancy, int | float):
-            raise Unusable(f"occupancy not a number: {occupancy!r}"[:100], _ADVICE)
+        # An integer may be too large for a float.
+        if not isinstance(occupancy, int | float) or isinstance(occupancy, bool) or not abs(occupancy) <= _MOST_SHARE:
+            raise Unusable(f"occupancy not a number: {quoted(occupancy)}", _ADVICE)
         shares[number] = shares.get(number, 0.0) + occupancy
     # Shares of 1/3 need not add up to 1 in floating point.
     return {number: 1.0 if abs(share - 1) < 1e-8 else share for number, share in shares.items()}

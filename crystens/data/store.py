@@ -20,15 +20,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from crystens.crystal import Crystal, CrystalBatch
-from crystens.data.entries import Entry, Reject
+from crystens.data.entries import SPLITS, Entry, Reject
 from crystens.data.rejects import read_rejected
 from crystens.errors import CrystensError
 
@@ -47,6 +49,7 @@ SCHEMA = pa.schema(
 CRYSTALS, REJECTED, MANIFEST = "crystals.arrow", "rejected.csv", "manifest.json"
 _FORMAT = 1
 _MOST_NAMED = 5  # missing shards that an error names
+_ROWS_AT_ONCE = 8192  # of which Python values are held
 
 
 class CrystalStore(Sequence[Crystal]):
@@ -59,9 +62,6 @@ class CrystalStore(Sequence[Crystal]):
         name: what was read, for messages.
         manifests: of the files that the blocks come from.
         folder: that the store was opened from.
-
-    Attributes:
-        counts: number of sites of each crystal, (M,) int64.
     """
 
     def __init__(
@@ -81,9 +81,6 @@ class CrystalStore(Sequence[Crystal]):
         self._rejected = rejected
         self._blocks = [_Block(block) for block in blocks if len(block)]
         self._starts = np.cumsum([0, *(len(block) for block in self._blocks)])
-        self.counts = (
-            np.concatenate([block.counts for block in self._blocks]) if self._blocks else np.zeros(0, np.int64)
-        )
 
     @classmethod
     def open(cls, folder: str | Path) -> CrystalStore:
@@ -100,7 +97,10 @@ class CrystalStore(Sequence[Crystal]):
             _check_shards(folder, folders)
         manifests = [_read_manifest(path / MANIFEST) for path in folders]
         if len({json.dumps(manifest["made_from"], sort_keys=True) for manifest in manifests}) > 1:
-            raise CrystensError(f"the shards in {folder} were read from different data or with different options")
+            raise CrystensError(
+                f"the shards in {folder} were read from different data, with different options, or by different "
+                "versions of crystens or its libraries; make them again with one version"
+            )
         blocks = [block for path in folders for block in _mapped(path / CRYSTALS)]
         counts: Counter[str] = Counter()
         for manifest in manifests:
@@ -155,6 +155,16 @@ class CrystalStore(Sequence[Crystal]):
         """How many rows lie together in a file, for each such block; rows of a block are near each other on a disk."""
         return [len(block) for block in self._blocks]
 
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Number of sites of each crystal, (M,) int64; found when it is asked for, then kept."""
+        return np.concatenate([np.zeros(0, np.int64), *(block.counts() for block in self._blocks)])
+
+    @property
+    def most_sites(self) -> int:
+        """Number of sites of the largest crystal; 0 if there is none. Nothing is kept for each crystal."""
+        return max((int(block.counts().max()) for block in self._blocks), default=0)
+
     @property
     def nbytes(self) -> int:
         """Size of all columns in bytes, whether they are in memory or in a file."""
@@ -171,6 +181,20 @@ class CrystalStore(Sequence[Crystal]):
     def column(self, name: str) -> list[Any]:
         """Return a column as Python values: "file", "entry" or "split" are of use so."""
         return [value for block in self._blocks for value in block.rows.column(name).to_pylist()]
+
+    def texts(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of columns row by row, as `column` gives them, and hold no more than some of the rows."""
+        for block in self._blocks:
+            for start in range(0, len(block), _ROWS_AT_ONCE):
+                rows = block.rows.slice(start, _ROWS_AT_ONCE)
+                yield from zip(*(rows.column(name).to_pylist() for name in names), strict=True)
+
+    def given_splits(self) -> np.ndarray:
+        """Return for each crystal the place of its split in `SPLITS`, -1 where the source gives none; (M,) int8."""
+        names = pa.array(SPLITS, pa.string())
+        # Block by block, because the places come as 4 bytes each.
+        places = (pc.index_in(block.rows.column("split"), value_set=names).fill_null(-1) for block in self._blocks)
+        return np.concatenate([np.zeros(0, np.int8), *(place.to_numpy().astype(np.int8) for place in places)])
 
     def array(self, name: str) -> np.ndarray:
         """Return a column of numbers of M crystals with T sites in all.
@@ -193,7 +217,11 @@ class CrystalStore(Sequence[Crystal]):
         """
         wanted = np.asarray(indices, dtype=np.int64)
         size = len(wanted)
-        counts = self.counts[wanted]
+        places = np.searchsorted(self._starts, wanted, side="right") - 1
+        parts = [(self._blocks[k], int(self._starts[k]), np.flatnonzero(places == k)) for k in np.unique(places)]
+        counts = np.zeros(size, np.int64)
+        for block, start, rows in parts:
+            counts[rows] = block.counts(wanted[rows] - start)
         if size and counts.max() > max_sites:
             worst = int(wanted[counts.argmax()])
             raise CrystensError(
@@ -208,10 +236,8 @@ class CrystalStore(Sequence[Crystal]):
             "numbers": np.zeros((size, max_sites), np.uint8),
             "coordinates": np.zeros((size, max_sites, 3), np.float32),
         }
-        places = np.searchsorted(self._starts, wanted, side="right") - 1
-        for place in np.unique(places):
-            rows = np.flatnonzero(places == place)
-            self._blocks[place].fill(columns, rows, wanted[rows] - self._starts[place])
+        for block, start, rows in parts:
+            block.fill(columns, rows, wanted[rows] - start)
         return CrystalBatch(**{name: torch.from_numpy(array) for name, array in columns.items()})
 
 
@@ -226,10 +252,14 @@ class _Block:
         self._offsets = rows.column("numbers").offsets.to_numpy()
         self.numbers = _flat(rows.column("numbers"))
         self.coordinates = _flat(rows.column("coordinates")).reshape(-1, 3)
-        self.counts = np.diff(self._offsets).astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def counts(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the number of sites of rows, or of all, int64."""
+        counts = np.diff(self._offsets) if rows is None else self._offsets[rows + 1] - self._offsets[rows]
+        return counts.astype(np.int64)
 
     def crystal(self, row: int) -> Crystal:
         """Return one crystal."""
@@ -247,7 +277,7 @@ class _Block:
         columns["lengths"][where] = self.lengths[rows]
         columns["angles"][where] = self.angles[rows]
         columns["space_groups"][where] = self.space_group[rows]
-        counts = self.counts[rows]
+        counts = self.counts(rows)
         # Site s of the batch, counted through: row `owner[s]` of the batch, slot `slot[s]`.
         owner = np.repeat(np.arange(len(rows)), counts)
         slot = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from crystens.data.entries import Unusable
 from crystens.data.files import MAX_BYTES, unpacked
+from crystens.data.structures import shown
 
 DAMAGE = (OSError, EOFError, zlib.error)  # what reading a stream raises where the file is damaged
 
@@ -100,7 +101,7 @@ def _values(text: _Window, closing: str) -> Iterator[tuple[str, str]]:
         if separator == closing:
             return
         if separator != ",":
-            raise _no_json(f"expected , or {closing} and found {separator or 'the end of the file'}")
+            raise _no_json(f"expected , or {closing} and found {shown(separator) or 'the end of the file'}")
 
 
 def _first_pair_splits(text: _Window, splits: Callable[[str, Any], bool]) -> bool:

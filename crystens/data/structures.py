@@ -21,6 +21,7 @@ _NO_CELL = "give the three cell vectors of a crystal"
 # An isotope has a label of its own, an oxidation state stands behind the symbol: Fe3+, O2-, Na+, Cl0+.
 _SPECIES = re.compile(r"([A-Z][a-z]?)(?:[0-9.]*[+-])?")
 _ISOTOPES = {"D": "H", "T": "H"}
+_LONGEST_NAME = 200
 
 
 def crystal_of_sites(
@@ -79,7 +80,7 @@ def cell_of(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def check_periodic(periodic: list[bool] | np.ndarray) -> None:
     """Raise `Unusable` unless a structure repeats along all three cell vectors."""
     if len(periodic) != 3 or not all(periodic):
-        flags = " ".join("T" if flag else "F" for flag in periodic)
+        flags = " ".join("T" if flag else "F" for flag in periodic[:4]) + " ..." * (len(periodic) > 4)
         raise Unusable(f"no cell: not periodic in three directions, pbc is {flags}", "give a crystal, pbc T T T")
 
 
@@ -96,9 +97,9 @@ def atomic_number(species: Any) -> int:
         symbol = _ISOTOPES.get(match[1], match[1]) if match else ""
         if Element.is_valid_symbol(symbol):
             return Element(symbol).Z
-    elif isinstance(species, int | np.integer) and 1 <= species <= MAX_ATOMIC_NUMBER:
+    elif isinstance(species, int | np.integer) and not isinstance(species, bool) and 1 <= species <= MAX_ATOMIC_NUMBER:
         return int(species)
-    raise Unusable(f"unknown element: {species!r}"[:100], f"give symbols, or atomic numbers 1-{MAX_ATOMIC_NUMBER}")
+    raise Unusable(f"unknown element: {quoted(species)}", f"give symbols, or atomic numbers 1-{MAX_ATOMIC_NUMBER}")
 
 
 def finite_array(values: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -144,4 +145,26 @@ def own_name(fields: Any, keys: tuple[str, ...] = ("material_id", "id", "name"))
     if not isinstance(fields, dict):
         return None
     names = (fields.get(key) for key in keys)
-    return next((str(name) for name in names if isinstance(name, str | int | float) and str(name).strip()), None)
+    found = (str(name) for name in names if isinstance(name, str | int | float) and str(name).strip())
+    return next((shown(name, _LONGEST_NAME) for name in found), None)
+
+
+def shown(text: str, most: int = 60) -> str:
+    """Return a text of a file as it can stand in a reason or a name: printable, on one line, of a bounded length.
+
+    Args:
+        text: any text.
+        most: how many of its letters are kept; one that cannot be printed becomes an escape of several.
+    """
+    line = text[: most + 1]
+    line = line if line.isprintable() else repr(line)[1:-1]
+    return line if len(line) <= most else line[:most] + "..."
+
+
+def quoted(value: Any) -> str:
+    """Return a value of a file as it can stand in a reason; lists and objects, however deep, by their kind alone."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:40] + "...")
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return shown(repr(value))
