@@ -30,7 +30,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from crystens.crystal import CrystalBatch
+from crystens.batch import CrystalBatch
 from crystens.errors import CrystensError
 
 ATTRIBUTES = ("Z", "x", "y", "z", "a", "b", "c", "alpha", "beta", "gamma", "space_group")

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crystens.crystal import CrystalBatch
+from crystens.batch import CrystalBatch
 from crystens.encoding import HEADER, QUANTITIES, encode, pair_distances, present_cells
 from crystens.errors import CrystensError
 

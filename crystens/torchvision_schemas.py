@@ -5,12 +5,23 @@ be loaded; torchvision tolerates that, but then registers shape rules for `torch
 operators that nobody has declared, and `import torchvision` dies with "operator torchvision::nms does not exist".
 PyTorch Lightning, torchmetrics and imagen-pytorch import torchvision whenever it is installed and die with it, although
 nothing here ever calls either operator.
+
+PyTorch takes a second to import, and processes that only read files do not need it. So the schemas are declared at the
+moment when torchvision is about to be imported, by a finder that finds nothing.
 """
 
+from __future__ import annotations
+
+import importlib.abc
 import importlib.machinery
 import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -20,6 +31,25 @@ _SCHEMAS = (
 _declarations: list[torch.library.Library] = []
 
 
+class _BeforeTorchvision(importlib.abc.MetaPathFinder):
+    """Declares the operators when torchvision is looked for, and leaves the finding to others."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname == "torchvision":
+            sys.meta_path.remove(self)
+            declare_missing_operators()
+        return None
+
+
+def declare_before_torchvision() -> None:
+    """Have the missing operators declared before torchvision is imported, whoever imports it."""
+    if any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _BeforeTorchvision())
+
+
 def declare_missing_operators() -> bool:
     """Declare torchvision's operators if its own library cannot; return whether anything was declared.
 
@@ -27,6 +57,8 @@ def declare_missing_operators() -> bool:
     matching pair, and the CPU wheels of macOS and Windows): a second declaration would make that library fail. Must
     run before the first import of torchvision. Declares names only, no implementation: calling them still raises.
     """
+    import torch
+
     if torch.version.cuda is not None or hasattr(torch.ops.torchvision, "nms") or _library_loads():
         return False
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -44,6 +76,8 @@ def _library_loads() -> bool:
     library = importlib.machinery.PathFinder.find_spec("_C", list(package.submodule_search_locations))
     if library is None or library.origin is None:
         return False
+    import torch
+
     try:
         torch.ops.load_library(library.origin)
     except (ImportError, OSError):

@@ -15,7 +15,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 from scipy.stats import chisquare, kstest
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.data.augmentation import Augmentation
 from crystens.data.entries import Entry, Record
 from crystens.data.limits import Limits

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from crystens.crystal import Crystal, CrystalBatch, wrap
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal, wrap
 from crystens.errors import CrystensError
 
 

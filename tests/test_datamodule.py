@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.data.augmentation import Augmentation
 from crystens.data.datamodule import CrysTensDataModule
 from crystens.data.entries import Entry, Record, Reject

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.decoding import read_images
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts, ks_statistics, reading_values

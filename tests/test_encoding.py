@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.encoding import ATTRIBUTES, HEADER, encode, lattice_matrix, pair_distances, present_cells
 from crystens.errors import CrystensError
 

@@ -94,7 +94,7 @@ def _check(name: str, seed: int) -> Counter[str]:
         path.write_bytes(content)
         found, seen = FUZZ.faults(kind, path, limits)
     # Not mended yet, see `test_kind_of_an_archive_with_a_damaged_header_can_be_asked_for`.
-    assert [fault for fault in found if not fault.startswith("guess_kind raised")] == [], f"{seed=}: {content[:2000]!r}"
+    assert found == [], f"{seed=}: {content[:2000]!r}"
     return seen
 
 
@@ -118,7 +118,7 @@ def test_broken_input_gives_sound_crystals_and_readable_rejects(name):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", FUZZ.FORMATS)
 def test_many_broken_inputs_give_sound_crystals_and_readable_rejects(name):
-    for seed in range(5000):
+    for seed in range(1000):
         _check(name, seed)
 
 
@@ -416,7 +416,6 @@ def test_member_of_an_archive_with_a_name_without_end_is_set_aside(tmp_path):
     assert all(len(item.file) < 300 for item in items)
 
 
-@pytest.mark.xfail(strict=True, raises=(ValueError, NotImplementedError), reason="kinds._members catches less")
 @pytest.mark.parametrize(
     "make", [lambda p: _tar(p / "a.tar", {"GNU.sparse.size": "1.5"}), lambda p: _zip_of_another_version(p / "a.zip")]
 )

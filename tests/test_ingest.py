@@ -18,7 +18,7 @@ import pytest
 
 from crystens.cif import write_cif
 from crystens.crystal import Crystal
-from crystens.data import ingest
+from crystens.data import fingerprint, ingest
 from crystens.data.cif_folder import CifFolder
 from crystens.data.entries import Entry, Record, Reject
 from crystens.data.ingest import IngestOptions, ingest_shard, open_store
@@ -183,7 +183,7 @@ def test_changed_option_is_another_store(tmp_path, changed):
 
 def test_changed_library_is_another_store(tmp_path, monkeypatch):
     first = _read(tmp_path, ["3.3"])
-    monkeypatch.setattr(ingest, "version", lambda name: "0.0")
+    monkeypatch.setattr(fingerprint, "version", lambda name: "0.0")
     assert _read(tmp_path, ["3.3"]).folder != first.folder
 
 
@@ -297,7 +297,7 @@ def test_part_that_a_power_failure_emptied_is_read_again(tmp_path):
     source = Lines(tmp_path / "lines.txt")
     made_from = whole.manifests[0]["made_from"]
     folder = tmp_path / "again"
-    parts = tmp_path / "again.partial" / ingest._digest(json.dumps(made_from, sort_keys=True))
+    parts = tmp_path / "again.partial" / fingerprint.digest(json.dumps(made_from, sort_keys=True))
     parts.mkdir(parents=True)
     (parts / "00000000.arrow").touch()
     ingest._make(source, Limits(), _options(tmp_path), folder, made_from, (0, 1))

@@ -1,6 +1,8 @@
 """Imports point down only: each layer knows the layers below it and none above."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "crystens"
 LAYERS = [
     {"errors", "torchvision_schemas", "checkpoint", "clustering"},
     {"crystal"},
+    {"batch"},
     {"symmetry", "encoding", "cif"},
     {"scaling"},
     {"decoding"},
@@ -76,3 +79,18 @@ def test_one_module_imports_imagen_pytorch_and_lazily() -> None:
             for alias in node.names
         }
         assert not any(name.startswith("imagen_pytorch") for name in top)
+
+
+def test_a_process_that_only_parses_does_not_import_torch() -> None:
+    # It would start three times as slowly; every module with a source that reads files is such a one.
+    modules = "workers cif_folder cdvae dictionary mp_3dsc xyz ase_db poscar pymatgen_json prototypes"
+    imports = "; ".join(f"import crystens.data.{name}" for name in modules.split())
+    code = f"import sys; {imports}; print('torch' in sys.modules, 'scipy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_torchvision_can_be_imported_after_crystens_whoever_imports_it_first() -> None:
+    code = "import crystens; import torchmetrics, torchvision; print(torchvision.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.decoding import Decoder
 from crystens.metrics.distributions import QUANTITIES, Reference
 from crystens.metrics.summary import summarise

@@ -12,7 +12,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 from safetensors.torch import load_file
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.decoding import Decoder
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference

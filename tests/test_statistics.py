@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.encoding import HEADER
 from crystens.metrics.statistics import STATISTICS, cell_variances, coordinate_variances, image_statistics
 from crystens.scaling import Scaling

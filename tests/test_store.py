@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from crystens.batch import CrystalBatch
 from crystens.cif import write_cif
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.crystal import Crystal
 from crystens.data import groups
 from crystens.data.cif_folder import CifFolder
 from crystens.data.entries import Entry, Reject

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import QUANTITIES, Reference
 from crystens.metrics.statistics import STATISTICS

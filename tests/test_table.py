@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.decoding import Decoder
 from crystens.errors import CrystensError
 from crystens.metrics.statistics import STATISTICS, image_statistics

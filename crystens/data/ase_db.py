@@ -22,19 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from crystens.data.entries import Entry, Record, Reject, Unusable
+from crystens.data.entries import Entry, Record, Reject, Unusable, quoted, shown
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
 from crystens.data.streams import DAMAGE, json_items, opened
-from crystens.data.structures import (
-    atomic_number,
-    check_periodic,
-    crystal_of_sites,
-    finite_array,
-    own_name,
-    quoted,
-    shown,
-)
+from crystens.data.structures import atomic_number, check_periodic, crystal_of_sites, finite_array, own_name
 from crystens.errors import CrystensError
 
 DATABASE_SUFFIXES = (".db", ".json", ".json.gz")
@@ -63,7 +55,7 @@ class AseDatabase(Source):
         """Return what is read, for messages."""
         return f"ASE database {self.path}"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the file, see `Source.contents`."""
         path = self._file()
         return {path.name: path}

@@ -24,7 +24,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from crystens.crystal import MAX_ATOMIC_NUMBER, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.encoding import check_distance
 from crystens.errors import CrystensError
 

@@ -21,11 +21,10 @@ from pathlib import Path
 from crystens.data.benchmarks import ADDRESS, BENCHMARKS, fetch_benchmark
 from crystens.data.cif import read_cif
 from crystens.data.download import Patience
-from crystens.data.entries import SPLITS, Entry, Record, Reject
+from crystens.data.entries import SPLITS, Entry, Record, Reject, shown
 from crystens.data.files import MAX_BYTES
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
-from crystens.data.structures import shown
 from crystens.errors import CrystensError
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
@@ -50,7 +49,7 @@ class CsvTable(Source):
         """Return what is read, for messages."""
         return f"table {self.path}"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the file, see `Source.contents`."""
         path = self._file()
         return {path.name: path}
@@ -128,7 +127,7 @@ class CdvaeSplits(Source):
         """Return what is read, for messages."""
         return f"{self.name} of {self.address or ADDRESS if self.path is None else self.path}"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the three tables, see `Source.contents`."""
         return {path.name: path for path in self._tables().values()}
 

@@ -23,10 +23,9 @@ from gemmi import cif
 from pymatgen.core import Element
 
 from crystens.crystal import Crystal, cell_vectors
-from crystens.data.entries import Entry, Reject, Unusable
+from crystens.data.entries import Entry, Reject, Unusable, quoted, shown
 from crystens.data.files import unpacked
 from crystens.data.limits import Limits
-from crystens.data.structures import quoted, shown
 
 _CELL_TAGS = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _OPERATION_TAGS = (

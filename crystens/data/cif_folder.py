@@ -34,7 +34,7 @@ class CifFolder(Source):
         """Return what is read, for messages."""
         return f"CIF files of {self.path}"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the CIF files and archives, see `Source.contents`."""
         return find_files(self._root(), _is_cif)[0]
 

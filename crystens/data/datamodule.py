@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from crystens.crystal import CrystalBatch
+from crystens.batch import CrystalBatch
 from crystens.data.augmentation import Augmentation
 from crystens.data.entries import SPLITS
 from crystens.data.groups import crystal_groups

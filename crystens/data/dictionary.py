@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element
 
-from crystens.data.entries import Entry, Record, Reject, Unusable
+from crystens.data.entries import Entry, Record, Reject, Unusable, quoted
 from crystens.data.files import MAX_BYTES
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
-from crystens.data.structures import own_name, quoted
+from crystens.data.structures import own_name
 from crystens.errors import CrystensError
 
 DICTIONARY_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -65,7 +65,7 @@ class CrystalDictionary(Source):
         """Return what is read, for messages."""
         return f"crystal dictionary {self.path}"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the file, see `Source.contents`."""
         path = self._file()
         return {path.name: path}

@@ -85,3 +85,24 @@ class Unusable(Exception):
     def __reduce__(self) -> tuple[type[Unusable], tuple[str, str]]:
         """Survive the way between two processes, which an exception with two arguments does not by itself."""
         return Unusable, (self.reason, self.advice)
+
+
+def shown(text: str, most: int = 60) -> str:
+    """Return a text of a file as it can stand in a reason or a name: printable, on one line, of a bounded length.
+
+    Args:
+        text: any text.
+        most: how many of its letters are kept; one that cannot be printed becomes an escape of several.
+    """
+    line = text[: most + 1]
+    line = line if line.isprintable() else repr(line)[1:-1]
+    return line if len(line) <= most else line[:most] + "..."
+
+
+def quoted(value: Any) -> str:
+    """Return a value of a file as it can stand in a reason; lists and objects, however deep, by their kind alone."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:40] + "...")
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return shown(repr(value))

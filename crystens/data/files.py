@@ -46,7 +46,7 @@ ARCHIVE_DAMAGE = (
 Wanted = Callable[[str], bool]
 
 
-def find_files(root: Path, wanted: Wanted) -> tuple[dict[str, Path], list[Reject]]:
+def find_files(root: Path, wanted: Wanted) -> tuple[dict[str, str | Path], list[Reject]]:
     """Return the files that are wanted or archives by their names relative to `root`, sorted, and unreadable folders.
 
     Args:
@@ -55,7 +55,7 @@ def find_files(root: Path, wanted: Wanted) -> tuple[dict[str, Path], list[Reject
     """
     if not root.is_dir():
         return {root.name: root}, []
-    found: dict[str, Path] = {}
+    found: dict[str, str | Path] = {}  # texts: to make a Path of each of 50,000 files takes half a second
     rejects: list[Reject] = []
     folders: list[tuple[Path, str]]
     links: list[tuple[Path, str]]
@@ -73,7 +73,7 @@ def find_files(root: Path, wanted: Wanted) -> tuple[dict[str, Path], list[Reject
                     if _is_folder(item):
                         (links if item.is_symlink() else folders).append((Path(item.path), f"{name}{item.name}/"))
                     elif wanted(item.name) or is_archive(item.name):
-                        found[name + item.name] = Path(item.path)
+                        found[name + item.name] = item.path
         except OSError as error:
             reason = f"cannot read the folder: {error.strerror}"
             rejects.append(Reject(name or str(root), "", reason, "check its permissions"))
@@ -94,7 +94,7 @@ def file_records(root: Path, wanted: Wanted) -> Iterator[Record | Reject]:
             yield Record(name, "", path)
             continue
         try:
-            with _opened(path) as file:
+            with open_regular(path) as file:
                 yield from _members(file, name, wanted, 1, os.fstat(file.fileno()).st_size)
         except Unusable as error:
             yield Reject(name, "", error.reason, error.advice)
@@ -102,7 +102,7 @@ def file_records(root: Path, wanted: Wanted) -> Iterator[Record | Reject]:
             yield _damaged(name, error)
 
 
-def read_bytes(content: Path | bytes) -> bytes:
+def read_bytes(content: str | Path | bytes) -> bytes:
     """Return what a record of `file_records` holds, at most one byte more than `MAX_BYTES`.
 
     Raises:
@@ -111,11 +111,31 @@ def read_bytes(content: Path | bytes) -> bytes:
     if isinstance(content, bytes):
         return content
     try:
-        with _opened(content) as file:
+        with open_regular(content) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = f"cannot read the file: {error.strerror or error}"
         raise Unusable(reason, "check its permissions, or fetch it again") from error
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Return a regular file opened for reading; nothing that could block is waited for.
+
+    Raises:
+        Unusable: if it is a pipe, a device or a link that leads nowhere.
+        OSError: if it cannot be opened.
+    """
+    special = Unusable("not a regular file: a device, a pipe or a broken link", "give a regular file")
+    try:
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise special from None
+        raise Unusable("file not found: it vanished while the source was read", "read the source again") from None
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise special
+    return os.fdopen(number, "rb")
 
 
 def unpacked(content: bytes) -> bytes:
@@ -148,26 +168,6 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
         return item.is_dir()
     except OSError:
         return False
-
-
-def _opened(path: Path) -> BinaryIO:
-    """Return a regular file opened for reading; nothing that could block is waited for.
-
-    Raises:
-        Unusable: if it is a pipe, a device or a link that leads nowhere.
-        OSError: if it cannot be opened.
-    """
-    special = Unusable("not a regular file: a device, a pipe or a broken link", "give a regular file")
-    try:
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise special from None
-        raise Unusable("file not found: it vanished while the source was read", "read the source again") from None
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise special
-    return os.fdopen(number, "rb")
 
 
 def _members(file: BinaryIO, name: str, wanted: Wanted, depth: int, size: int) -> Iterator[Record | Reject]:

@@ -5,52 +5,36 @@ so that a chunk is there whole or not at all. At the end the chunks are joined i
 (`crystens.data.store`), which is the same, byte for byte, whatever the number of workers and of interruptions.
 Memory holds the chunks that are on their way, and never the data set.
 
-An input that takes longer than the time limit, or that kills the process it is parsed in, is set aside: the chunk is
-parsed again with each of its inputs in a task of its own, and the one at fault loses its process.
-
-A store is found again by what it was made from: the names and bytes of the source's files, the options, the versions of
-the libraries, and the code that reads. Files are known to be the same by their size and times, so that a store is
-opened without reading them; where these differ the bytes decide. A changed option or file is another store, never a
-stale one.
+An input that takes longer than the time limit, or that kills the process it is parsed in, is set aside
+(`crystens.data.workers`). A store is found again by what it was made from (`crystens.data.fingerprint`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import stat
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, TimeoutError
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pebble
 import pyarrow as pa
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
-import crystens
 from crystens.data.entries import Entry, Record, Reject
+from crystens.data.fingerprint import bytes_of, digest, made_from, stamps
 from crystens.data.limits import Limits
-from crystens.data.matching import group_matches
+from crystens.data.reading_progress import reading_progress
 from crystens.data.rejects import describe, write_rejected
 from crystens.data.sources import Source
 from crystens.data.store import CRYSTALS, REJECTED, SCHEMA, CrystalStore, to_rows, write_manifest
 from crystens.data.stored import StoredCrystals
+from crystens.data.workers import Workers, parse
 from crystens.errors import CrystensError
 
 log = logging.getLogger(__name__)
@@ -60,9 +44,6 @@ DUPLICATES = ("keep", "set_aside")
 _CHUNK_RECORDS = 256
 _CHUNK_BYTES = 16 * 2**20  # of the contents of a chunk's records
 _BLOCK_ROWS = 65_536  # rows of a block of the store: some 20 MB, held in memory while they are joined
-_WORKER_BYTES = 4 * 2**30  # memory that parsing may take beyond what a fresh worker has
-_TOLD_EVERY = 15.0  # seconds between two lines in a log
-_LIBRARIES = ("gemmi", "moyopy", "numpy", "pymatgen", "ase")
 
 
 @dataclass(frozen=True)
@@ -141,24 +122,24 @@ def open_store(
 def _in_memory(source: Source, limits: Limits, options: IngestOptions) -> CrystalStore:
     """Return a store of a source that cannot tell its contents."""
     items: list[Entry | Reject] = []
-    with _told(source) as tell:
+    with reading_progress(source) as tell:
         for _, parsed in _parsed_chunks(source, limits, options, set(), (0, 1)):
             items += parsed
             tell(len(parsed), sum(isinstance(item, Reject) for item in parsed))
     return CrystalStore.from_items(_without_duplicates(items, options), str(source))
 
 
-def _store_folder(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, Path]) -> Path:
+def _store_folder(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, str | Path]) -> Path:
     """Return the folder of a source's store, made unless it is there."""
     root = _cache_folder(options)
-    made_from = _made_from(source, limits, options)
-    stamp = _stamp(root, made_from, contents)
+    recipe = _recipe(source, limits, options)
+    stamp = _stamp(root, recipe, contents)
     folder = _known(root, stamp)
     if folder is None:
-        read = {**made_from, "contents": _digest(*_bytes_of(contents))}
-        folder = root / "stores" / _digest(json.dumps(read, sort_keys=True))
+        read = {**recipe, "contents": digest(*bytes_of(contents))}
+        folder = root / "stores" / digest(json.dumps(read, sort_keys=True))
         _make(source, limits, options, folder, read, (0, 1))
-        if _stamp(root, made_from, source.contents() or {}) == stamp:
+        if _stamp(root, recipe, source.contents() or {}) == stamp:
             _write_text(stamp, folder.name)
         else:
             log.warning("%s changed while it was read; it will be looked at again the next time", source)
@@ -183,7 +164,7 @@ def ingest_shard(
     contents = source.contents()
     if contents is None:
         raise CrystensError(f"{source} cannot tell what its contents depend on, and cannot be split into shards")
-    made_from = {**_made_from(source, limits, options), "contents": _digest(*_bytes_of(contents))}
+    made_from = {**_recipe(source, limits, options), "contents": digest(*bytes_of(contents))}
     folder = Path(out) / f"{shard:05d}-of-{shards:05d}"
     _make(source, limits, options, folder, made_from, (shard, shards))
     return folder
@@ -235,14 +216,14 @@ def _ingest(
     """Read a source into a folder that is not there yet."""
     partial = folder.with_name(folder.name + ".partial")
     # What is left of other data or options under this name is no use: a shard's name does not tell them apart.
-    parts = partial / _digest(json.dumps(made_from, sort_keys=True))
+    parts = partial / digest(json.dumps(made_from, sort_keys=True))
     if partial.exists() and not parts.exists():
         shutil.rmtree(partial)
     parts.mkdir(parents=True, exist_ok=True)
     done = {int(path.stem) for path in parts.glob("*.arrow") if _is_whole(path)}
     if done:
         log.info("going on with %s: %d chunks of %d inputs are done", source, len(done), _CHUNK_RECORDS)
-    with _told(source) as tell:
+    with reading_progress(source) as tell:
         for number, items in _parsed_chunks(source, limits, options, done, shard):
             if items is not None:
                 _write_part(parts / f"{number:08d}.arrow", items)
@@ -263,9 +244,9 @@ def _parsed_chunks(
     )
     if options.num_workers == 0:
         for number, chunk in chunks:
-            yield number, _parse(source, limits, chunk)
+            yield number, parse(source, limits, chunk)
         return
-    with _Workers(source, limits, options) as workers:
+    with Workers(source, limits, options.num_workers, options.time_limit) as workers:
         waiting: deque[tuple[int, list[Record | Reject], Future]] = deque()
         for number, chunk in chunks:
             waiting.append((number, chunk, workers.start(chunk)))
@@ -290,75 +271,6 @@ def _chunks(records: Iterable[Record | Reject]) -> Iterator[list[Record | Reject
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _parse(source: Source, limits: Limits, chunk: Sequence[Record | Reject]) -> list[Entry | Reject]:
-    """Return what the records of a chunk hold."""
-    items: list[Entry | Reject] = []
-    for record in chunk:
-        items += [record] if isinstance(record, Reject) else source.parsed(record, limits)
-    return items
-
-
-class _Workers:
-    """Processes that parse chunks, each killed and replaced when it takes too long."""
-
-    def __init__(self, source: Source, limits: Limits, options: IngestOptions) -> None:
-        self._source = source
-        self._limits = limits
-        self._time_limit = options.time_limit
-        # Not by fork: this process may have threads (of torch, of a logger), whose locks a fork would copy closed.
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
-            context.set_forkserver_preload([__name__, type(source).__module__])
-        self._pool = pebble.ProcessPool(options.num_workers, context=context, initializer=_bound_memory)
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._pool.close()
-        else:
-            self._pool.stop()
-        self._pool.join()
-
-    def start(self, chunk: list[Record | Reject]) -> Future:
-        """Begin to parse a chunk."""
-        # A chunk of sound inputs takes far less than the limit of one; one that takes longer is looked at in `finish`.
-        return self._pool.schedule(_parse, (self._source, self._limits, chunk), timeout=self._time_limit)
-
-    def finish(self, chunk: list[Record | Reject], future: Future) -> list[Entry | Reject]:
-        """Return what a chunk holds, however its process ended."""
-        try:
-            return future.result()
-        except (TimeoutError, pebble.ProcessExpired):
-            alone = [(record, self.start([record])) for record in chunk]
-            return [item for record, parsing in alone for item in self._finish_alone(record, parsing)]
-
-    def _finish_alone(self, record: Record | Reject, future: Future) -> list[Entry | Reject]:
-        """Return what one record holds, or the reject of one that took too long or killed its process."""
-        try:
-            return future.result()
-        except TimeoutError:
-            reason = f"reading takes too long: more than {self._time_limit:g} s"
-            return [Reject(record.file, record.entry, reason, "look at the file, or raise data.ingest.time_limit")]
-        except pebble.ProcessExpired as error:
-            reason = f"reading broke down: its process ended with status {error.exitcode}"
-            return [Reject(record.file, record.entry, reason, "look at the file; report it if it is sound")]
-
-
-def _bound_memory() -> None:
-    """Let an input that asks for all memory fail by itself, before the machine does."""
-    try:
-        import resource
-
-        with open("/proc/self/statm") as file:
-            used = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + _WORKER_BYTES, resource.RLIM_INFINITY))
-    except (ImportError, OSError, ValueError):
-        log.debug("no bound on memory here", exc_info=True)
 
 
 # Parts
@@ -440,6 +352,8 @@ def _write_block(writer: pa.RecordBatchWriter, rows: Sequence[pa.RecordBatch]) -
 
 def _repeats(paths: Sequence[Path], name: str, options: IngestOptions) -> dict[int, Reject]:
     """Return a reject for each row, counted through all parts, that repeats an earlier one."""
+    from crystens.data.matching import group_matches  # brings scipy along
+
     store = CrystalStore([_read_part(path)[0] for path in paths], Counter(), [], name)
     files, entries = store.column("file"), store.column("entry")
     firsts = group_matches(store, workers=max(options.num_workers, 1))
@@ -453,6 +367,8 @@ def _without_duplicates(items: list[Entry | Reject], options: IngestOptions) -> 
     """Return items in which later crystals that repeat an earlier one are rejects, if that is asked for."""
     if options.duplicates == "keep":
         return items
+    from crystens.data.matching import group_matches  # brings scipy along
+
     entries = [item for item in items if isinstance(item, Entry)]
     firsts = group_matches([entry.crystal for entry in entries], workers=max(options.num_workers, 1))
     repeats = {
@@ -469,70 +385,14 @@ def _repeat(file: str, entry: str, first_file: str, first_entry: str) -> Reject:
     return Reject(file, entry, reason, "ask for data.ingest.duplicates=keep to keep it")
 
 
-# What a store is made from
-
-
-def _made_from(source: Source, limits: Limits, options: IngestOptions) -> dict[str, Any]:
+def _recipe(source: Source, limits: Limits, options: IngestOptions) -> dict[str, Any]:
     """Return all that decides a store beside the bytes of the source's files."""
-    return {
-        "source": f"{type(source).__module__}.{type(source).__qualname__}",
-        "variant": source.variant(),
-        "limits": {"class": type(limits).__qualname__, **asdict(limits)},
-        "time_limit": options.time_limit if options.num_workers else None,
-        "duplicates": options.duplicates,
-        "crystens": crystens.__version__,
-        "code": _code_digest(type(source)),
-        "libraries": {name: version(name) for name in _LIBRARIES},
-    }
+    return made_from(source, limits, options.time_limit if options.num_workers else None, options.duplicates)
 
 
-@cache
-def _code_digest(kind: type[Source]) -> str:
-    """Return a digest of the code that reads: this package's, and that of a source from elsewhere."""
-    package = Path(crystens.__file__).parent
-    paths = [package / "crystal.py", package / "symmetry.py", *sorted((package / "data").glob("*.py"))]
-    elsewhere = inspect.getsourcefile(kind)
-    if elsewhere is not None and Path(elsewhere) not in paths:
-        paths.append(Path(elsewhere))
-    return _digest(*(path.read_bytes() for path in paths if path.is_file()))
-
-
-def _stamp(root: Path, made_from: dict[str, Any], contents: dict[str, Path]) -> Path:
+def _stamp(root: Path, recipe: dict[str, Any], contents: dict[str, str | Path]) -> Path:
     """Return the file that names the store of files that look like this."""
-    return root / "stamps" / _digest(json.dumps(made_from, sort_keys=True), *_stamps(contents))
-
-
-def _stamps(contents: dict[str, Path]) -> Iterator[str]:
-    """Yield for each file what changes when the file does, without reading it."""
-    for name, path in contents.items():
-        try:
-            status = path.stat()
-            yield f"{name}\0{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
-        except OSError as error:
-            yield f"{name}\0{path}\0{error.errno}"
-
-
-def _bytes_of(contents: dict[str, Path]) -> Iterator[str | bytes]:
-    """Yield the names and bytes of all files; of what cannot be read, why."""
-    for name, path in contents.items():
-        yield f"\0{name}\0"
-        try:
-            if not stat.S_ISREG(path.stat().st_mode):
-                yield "not a regular file"
-                continue
-            with path.open("rb") as file:
-                while piece := file.read(2**20):
-                    yield piece
-        except OSError as error:
-            yield f"cannot be read: {error.errno}"
-
-
-def _digest(*pieces: str | bytes) -> str:
-    """Return a digest of texts and bytes, 32 letters."""
-    digest = hashlib.blake2b(digest_size=16)
-    for piece in pieces:
-        digest.update(piece if isinstance(piece, bytes) else piece.encode("utf-8", errors="surrogateescape"))
-    return digest.hexdigest()
+    return root / "stamps" / digest(json.dumps(recipe, sort_keys=True), *stamps(contents))
 
 
 def _known(root: Path, stamp: Path) -> Path | None:
@@ -560,49 +420,3 @@ def _cache_folder(options: IngestOptions) -> Path:
     from crystens.data.download import cache_folder
 
     return Path(options.cache).expanduser() if options.cache is not None else cache_folder()
-
-
-# Progress
-
-
-class _Rate(ProgressColumn):
-    """Inputs a second."""
-
-    def render(self, task: Task) -> Text:
-        """Return the rate as text."""
-        return Text(f"{task.completed / max(task.elapsed or 0, 1e-3):,.0f}/s")
-
-
-@contextmanager
-def _told(source: Source) -> Iterator[Callable[[int, int], None]]:
-    """Show progress on a terminal, or a line in the log now and then; gives a function that is told of each chunk.
-
-    Its arguments are how many inputs were read, and how many of them are set aside.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TextColumn("{task.fields[rejects]} set aside"),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    log.info("reading %s", source)
-    read = rejected = 0
-    begun = told = time.monotonic()
-
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("reading", total=source.expected(), rejects=0)
-
-        def tell(count: int, rejects: int) -> None:
-            nonlocal read, rejected, told
-            read, rejected = read + count, rejected + rejects
-            progress.update(task, completed=read, rejects=rejected)
-            now = time.monotonic()
-            if not console.is_terminal and now > told + _TOLD_EVERY:
-                told = now
-                log.info("%d inputs read, %d set aside, %.0f a second", read, rejected, read / (now - begun))
-
-        yield tell
-        progress.update(task, total=read)

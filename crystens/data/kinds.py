@@ -7,7 +7,6 @@ them: CIFs win over everything else, then the one kind of structure files that t
 from __future__ import annotations
 
 import json
-import lzma
 import tarfile
 import zipfile
 from collections import Counter
@@ -20,7 +19,7 @@ from crystens.data.cdvae import CSV_SUFFIXES, CdvaeSplits, CsvTable
 from crystens.data.cif_folder import CIF_SUFFIXES, CifFolder
 from crystens.data.dictionary import DICTIONARY_SUFFIXES, CrystalDictionary
 from crystens.data.entries import Unusable
-from crystens.data.files import find_files, is_archive
+from crystens.data.files import ARCHIVE_DAMAGE, find_files, is_archive
 from crystens.data.materials_project import MaterialsProject
 from crystens.data.mp_3dsc import Mp3dsc
 from crystens.data.poscar import PoscarFolder, is_poscar
@@ -137,7 +136,7 @@ def _folder_kind(path: Path) -> str:
     """Return the kind of the files in a folder."""
     found = find_files(path, lambda name: _kind_by_name(name) is not None)[0]
     kinds: dict[str, list[Path]] = {}
-    for file in found.values():
+    for file in map(Path, found.values()):
         if not is_archive(file.name):
             kinds.setdefault(_kind_by_name(file.name) or "", []).append(file)
     if "cif_folder" in kinds or not kinds:
@@ -183,5 +182,5 @@ def _members(path: Path) -> Iterator[str]:
                     yield member.name
                     if member.offset_data + member.size > _MEMBER_BYTES:
                         return
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, *DAMAGE):
+    except ARCHIVE_DAMAGE:
         return  # reading the source will tell what is wrong

@@ -135,7 +135,7 @@ class MaterialsProject(Source):
         options = self.query | ({} if self.limit is None else {"limit": self.limit})
         return f"Materials Project ({', '.join(f'{name}={_short(value)}' for name, value in options.items())})"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the file of what was fetched, see `Source.contents`."""
         path = self._file()
         return {path.name: path}

@@ -39,7 +39,7 @@ class Mp3dsc(Source):
         """Return what is read, for messages."""
         return f"mp_3dsc of {self.path}"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the CIFs or their archive, and the splits, see `Source.contents`."""
         folder = self._folder()
         return {**self._cifs(folder).contents(), _SPLITS: folder / _SPLITS}

@@ -22,11 +22,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry, Record, Reject, Unusable
+from crystens.data.entries import Entry, Record, Reject, Unusable, shown
 from crystens.data.files import file_records, find_files, is_archive, read_bytes, unpacked
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
-from crystens.data.structures import atomic_number, crystal_of_sites, finite_array, shown, text_of
+from crystens.data.structures import atomic_number, crystal_of_sites, finite_array, text_of
 from crystens.errors import CrystensError
 
 _EXPECTED = "a folder of POSCAR, CONTCAR, .poscar or .vasp files, one such file, or a .tar.gz or .zip archive of them"
@@ -49,7 +49,7 @@ class PoscarFolder(Source):
         """Return what is read, for messages."""
         return f"POSCAR files of {self.path}"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the files and archives, see `Source.contents`."""
         return find_files(self._root(), is_poscar)[0]
 

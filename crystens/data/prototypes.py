@@ -40,7 +40,7 @@ class Prototypes(Source):
         """Return what is read, for messages."""
         return "AFLOW prototypes of pymatgen"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return nothing: all is in pymatgen, whose version is the `variant`."""
         return {}
 

@@ -24,20 +24,12 @@ from typing import Any
 import numpy as np
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry, Record, Reject, Unusable
+from crystens.data.entries import Entry, Record, Reject, Unusable, quoted, shown
 from crystens.data.files import ARCHIVE_SUFFIXES, file_records, find_files
 from crystens.data.limits import Limits
 from crystens.data.sources import Source, existing
 from crystens.data.streams import DAMAGE, json_items, lines, opened
-from crystens.data.structures import (
-    atomic_number,
-    check_periodic,
-    crystal_of_sites,
-    finite_array,
-    own_name,
-    quoted,
-    shown,
-)
+from crystens.data.structures import atomic_number, check_periodic, crystal_of_sites, finite_array, own_name
 from crystens.errors import CrystensError
 
 JSON_SUFFIXES = (".json", ".json.gz")
@@ -64,7 +56,7 @@ class PymatgenJson(Source):
         """Return what is read, for messages."""
         return f"pymatgen structures of {self.path}"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the files and archives, see `Source.contents`."""
         return find_files(self._root(), is_json)[0]
 

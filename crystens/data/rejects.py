@@ -36,6 +36,7 @@ def write_rejected(rejects: Iterable[Reject], path: str | Path) -> Path:
 
 def read_rejected(path: str | Path) -> Iterator[Reject]:
     """Yield the rejects that `write_rejected` wrote."""
+    csv.field_size_limit(2**26)  # the default is less than a name of a file may have
     with Path(path).open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         next(rows, None)

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from crystens.data.entries import Entry, Record, Reject, Unusable
+from crystens.data.entries import Entry, Record, Reject, Unusable, shown
 from crystens.data.limits import Limits
 from crystens.data.rejects import count_categories, describe, write_rejected
 from crystens.errors import CrystensError
@@ -39,7 +39,7 @@ class Source(ABC):
         The result depends on the record, the limits and nothing else.
         """
 
-    def contents(self) -> dict[str, Path] | None:
+    def contents(self) -> dict[str, str | Path] | None:
         """Return the files on whose names and bytes the records depend, by the name to report.
 
         None, unless a source says otherwise: what is read cannot be told from files, and is never stored for later.
@@ -75,9 +75,12 @@ class Source(ABC):
             return list(self.parse(record, limits))
         except Unusable as error:
             return [Reject(record.file, record.entry, error.reason, error.advice)]
-        except Exception as error:
+        except BaseException as error:
+            # A panic inside of a library written in Rust arrives as a class that `except Exception` does not catch.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             log.debug("defect in reading %s %s", record.file, record.entry, exc_info=True)
-            reason = f"the reader failed: {type(error).__name__}: {error}"
+            reason = f"the reader failed: {type(error).__name__}: {shown(str(error))}"
             return [Reject(record.file, record.entry, reason, "a defect of the reader: please report it with the file")]
 
 

@@ -29,7 +29,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Entry, Reject
 from crystens.data.rejects import read_rejected
 from crystens.errors import CrystensError

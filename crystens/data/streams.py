@@ -9,15 +9,13 @@ import gzip
 import io
 import json
 import re
-import stat
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from crystens.data.entries import Unusable
-from crystens.data.files import MAX_BYTES, unpacked
-from crystens.data.structures import shown
+from crystens.data.entries import Unusable, shown
+from crystens.data.files import MAX_BYTES, open_regular, unpacked
 
 DAMAGE = (OSError, EOFError, zlib.error)  # what reading a stream raises where the file is damaged
 
@@ -28,7 +26,7 @@ _FETCH = "fetch the file again, or correct it"
 _AS_LINES = "write one structure a line, as JSON lines with the suffix .jsonl"
 
 
-def opened(content: Path | bytes) -> BinaryIO:
+def opened(content: str | Path | bytes) -> BinaryIO:
     """Return what a record of `file_records` holds as a stream, unpacked if it is gzipped.
 
     Raises:
@@ -37,17 +35,10 @@ def opened(content: Path | bytes) -> BinaryIO:
     """
     if isinstance(content, bytes):
         return io.BytesIO(unpacked(content))
-    try:
-        regular = stat.S_ISREG(content.stat().st_mode)  # a pipe would be waited for
-    except FileNotFoundError:
-        if not content.is_symlink():
-            raise Unusable("file not found: it vanished while the source was read", "read the source again") from None
-        regular = False
-    if not regular:
-        raise Unusable("not a regular file: a device, a pipe or a broken link", "give a regular file")
-    with content.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(content, "rb")) if packed else content.open("rb")
+    file = open_regular(content)
+    packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
 
 
 def lines(file: BinaryIO) -> Iterator[bytes | Unusable]:

@@ -14,7 +14,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from crystens.crystal import MAX_ATOMIC_NUMBER, Crystal
-from crystens.data.entries import Unusable
+from crystens.data.entries import Unusable, quoted, shown
 from crystens.data.limits import Limits
 
 _NO_CELL = "give the three cell vectors of a crystal"
@@ -147,24 +147,3 @@ def own_name(fields: Any, keys: tuple[str, ...] = ("material_id", "id", "name"))
     names = (fields.get(key) for key in keys)
     found = (str(name) for name in names if isinstance(name, str | int | float) and str(name).strip())
     return next((shown(name, _LONGEST_NAME) for name in found), None)
-
-
-def shown(text: str, most: int = 60) -> str:
-    """Return a text of a file as it can stand in a reason or a name: printable, on one line, of a bounded length.
-
-    Args:
-        text: any text.
-        most: how many of its letters are kept; one that cannot be printed becomes an escape of several.
-    """
-    line = text[: most + 1]
-    line = line if line.isprintable() else repr(line)[1:-1]
-    return line if len(line) <= most else line[:most] + "..."
-
-
-def quoted(value: Any) -> str:
-    """Return a value of a file as it can stand in a reason; lists and objects, however deep, by their kind alone."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= 40 else value[:40] + "...")
-    if isinstance(value, list | dict):
-        return "a list" if isinstance(value, list) else "an object"
-    return shown(repr(value))

@@ -55,7 +55,7 @@ class ExtendedXyz(Source):
         """Return what is read, for messages."""
         return f"extended XYZ files of {self.path}"
 
-    def contents(self) -> dict[str, Path]:
+    def contents(self) -> dict[str, str | Path]:
         """Return the files and archives, see `Source.contents`."""
         return find_files(self._root(), is_xyz)[0]
 

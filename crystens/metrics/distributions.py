@@ -22,7 +22,8 @@ from pymatgen.core import Composition, Element
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from crystens.crystal import MAX_ATOMIC_NUMBER, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.decoding import ImageReading
 from crystens.errors import CrystensError
 

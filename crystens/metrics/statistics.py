@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crystens.crystal import CrystalBatch
+from crystens.batch import CrystalBatch
 from crystens.decoding import ImageReading, attribute_copies, count_sites, read_images
 from crystens.encoding import CELL_ROWS, HEADER, pair_distances
 from crystens.scaling import Scaling

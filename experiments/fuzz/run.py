@@ -40,12 +40,12 @@ import numpy as np
 import pebble
 from ase import Atoms
 
-from crystens.crystal import CrystalBatch
+from crystens.batch import CrystalBatch
 from crystens.data.entries import Entry, Reject
-from crystens.data.ingest import _bound_memory
 from crystens.data.kinds import KINDS, guess_kind
 from crystens.data.limits import Limits
 from crystens.data.store import to_rows
+from crystens.data.workers import _bound_memory
 from crystens.errors import CrystensError
 
 LIMITS = (

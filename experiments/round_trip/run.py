@@ -17,7 +17,8 @@ import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from rich.progress import track
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.data.entries import Entry
 from crystens.data.kinds import open_source
 from crystens.data.limits import Limits

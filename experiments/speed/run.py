@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import torch
 
+from crystens.batch import CrystalBatch
 from crystens.cif import write_cif
-from crystens.crystal import CrystalBatch
 from crystens.data.entries import Entry
 from crystens.data.kinds import open_source
 from crystens.data.limits import Limits
