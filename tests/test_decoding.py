@@ -5,7 +5,8 @@ import pytest
 import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from crystens.crystal import Crystal, CrystalBatch
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.decoding import Decoder, count_sites, merge_sites, read_images
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling
