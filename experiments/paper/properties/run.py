@@ -1,0 +1,266 @@
+"""CGCNN's predictions for real and generated crystals, and a check of them against CHGNet; see README.md.
+
+python experiments/paper/properties/run.py compare REAL GENERATED --out DIR [--split test] [--labels REAL GENERATED]
+python experiments/paper/properties/run.py check SOURCE --elements FILE --out DIR [--number 300]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pymatgen.core import Structure
+from violins import agreement_plot, property_violins
+
+from crystens.crystal import Crystal
+from crystens.data.entries import Entry
+from crystens.data.kinds import open_source
+from crystens.errors import CrystensError
+from crystens.evaluate import JudgingLimits
+from crystens.metrics.cgcnn import (
+    PROPERTIES,
+    GraphBatch,
+    Predictions,
+    ks_statistics,
+    load_network,
+    predict,
+)
+from crystens.metrics.crystal_graph import NoGraph, crystal_graph
+from crystens.metrics.energy import CHGNet, EnergyOptions, energies, reason_counts
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One crystal of a set, or why there is none."""
+
+    file: str
+    entry: str
+    crystal: Crystal | None
+    reason: str | None = None
+
+
+def read_samples(path: str, split: str | None = None) -> list[Sample]:
+    """Return what is at a path, as it stands there; of a folder of sample.py also the samples that have no CIF."""
+    table = Path(path) / "crystals.csv"
+    failed = []
+    if table.exists():
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["status"] == "failed"]
+        failed = [Sample("", row["index"], None, f"not decoded: {row['reason']}") for row in rows]
+        path = str(Path(path) / "cifs")
+    found = []
+    for item in open_source(path).read(JudgingLimits()):
+        if not isinstance(item, Entry):
+            found.append(Sample(item.file, item.entry, None, f"not readable: {item.reason}"))
+        elif split is None or item.split == split:
+            found.append(Sample(item.file, item.entry, item.crystal))
+    if not found and not failed:
+        raise CrystensError(f"no crystal in {path}" + ("" if split is None else f" that is in its split {split}"))
+    return found + failed
+
+
+def predicted(samples: list[Sample]) -> Predictions:
+    """Return the predictions of all samples; one without a crystal has no value and its own reason."""
+    places = [place for place, sample in enumerate(samples) if sample.crystal is not None]
+    some = predict([sample.crystal for sample in samples if sample.crystal is not None])
+    values, reasons = {}, {}
+    for name in some.values:
+        values[name] = np.full(len(samples), np.nan)
+        values[name][places] = some.values[name]
+        told = dict(zip(places, some.reasons[name], strict=True))
+        reasons[name] = tuple(told.get(place, sample.reason) for place, sample in enumerate(samples))
+    filled = np.zeros(len(samples), dtype=bool)
+    filled[places] = some.filled
+    return Predictions(values, reasons, filled)
+
+
+def write_values(path: Path, sets: dict[str, tuple[list[Sample], Predictions]]) -> None:
+    """Write every value of every sample: one row each, an empty cell and a reason where there is no value."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["set", "file", "entry", "formula", *PROPERTIES, "reason"])
+        for label, (samples, predictions) in sets.items():
+            for place, sample in enumerate(samples):
+                values = [predictions.values[name][place] for name in PROPERTIES]
+                reason = next((predictions.reasons[name][place] for name in PROPERTIES), None)
+                formula = "" if sample.crystal is None else sample.crystal.formula
+                cells = ["" if np.isnan(value) else f"{value:.6g}" for value in values]
+                writer.writerow([label, sample.file, sample.entry, formula, *cells, reason or ""])
+
+
+def summary(predictions: Predictions) -> dict[str, Any]:
+    """Return quartiles and counts of each property."""
+    told: dict[str, Any] = {"crystals": len(predictions), "filled up": int(predictions.filled.sum())}
+    for name, entry in PROPERTIES.items():
+        known = predictions.known(name)
+        quartiles = np.percentile(known, (25, 50, 75)).round(4).tolist() if len(known) else None
+        told[name] = {
+            "unit": entry.unit,
+            "count": len(known),
+            "quartiles": quartiles,
+            "without": predictions.categories(name),
+        }
+    return told
+
+
+def stage_prices(crystals: list[Crystal]) -> dict[str, float]:
+    """Return the milliseconds of the processor for a crystal, by stage; the networks are loaded already."""
+    start = time.process_time()
+    graphs = []
+    for crystal in crystals:
+        try:
+            graphs.append(crystal_graph(crystal))
+        except NoGraph:
+            continue
+    stages = {"graph": time.process_time() - start}
+    start = time.process_time()
+    batches = [GraphBatch.from_graphs(graphs[k : k + 32]) for k in range(0, len(graphs), 32)]
+    stages["batch"] = time.process_time() - start
+    start = time.process_time()
+    for name in PROPERTIES:
+        network = load_network(name)
+        for batch in batches:
+            network(batch)
+    stages["eight networks"] = time.process_time() - start
+    return {name: round(seconds / max(len(crystals), 1) * 1e3, 3) for name, seconds in stages.items()}
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Predict, draw and return the numbers."""
+    clock = [time.process_time()]
+    sets = [read_samples(options.real, options.split), read_samples(options.generated, options.generated_split)]
+    clock.append(time.process_time())
+    real, generated = (predicted(samples) for samples in sets)
+    clock.append(time.process_time())
+    labels = tuple(options.labels)
+    picture = property_violins(real, generated, labels, options.title)
+    clock.append(time.process_time())
+    (options.out / f"{options.name}.png").write_bytes(picture)
+    pairs = zip(sets, (real, generated), strict=True)
+    write_values(options.out / f"{options.name}.csv", dict(zip(labels, pairs, strict=True)))
+    some = [sample.crystal for sample in sets[0] if sample.crystal is not None][:300]
+    stages = zip(("reading", "predicting", "drawing"), np.diff(clock).round(1).tolist(), strict=True)
+    return {
+        "ks": {
+            name: None if value is None else round(value, 4) for name, value in ks_statistics(real, generated).items()
+        },
+        "sets": dict(zip(labels, (summary(real), summary(generated)), strict=True)),
+        "seconds of the processor": dict(stages),
+        "milliseconds a real crystal": stage_prices(some),
+        "sites of a real crystal": round(float(np.mean([len(crystal) for crystal in some])), 1),
+    }
+
+
+def check(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare formation energies with those that CHGNet's total energies give, and return the numbers."""
+    samples = read_samples(options.source, options.split)
+    crystals = [sample.crystal for sample in samples if sample.crystal is not None]
+    generator = np.random.default_rng(options.seed)
+    chosen = generator.choice(len(crystals), min(options.number, len(crystals)), replace=False)
+    crystals = [crystals[place] for place in sorted(chosen)]
+    potential, how = CHGNet(), EnergyOptions(workers=0)
+    references = element_energies(options.elements, potential, how)
+    totals = energies(crystals, potential, how)
+    pairs, reasons = [], []
+    predictions = predict(crystals, ["formation_energy"])
+    for crystal, energy, value, reason in zip(
+        crystals, totals, predictions.values["formation_energy"], predictions.reasons["formation_energy"], strict=True
+    ):
+        lacking = [number for number in crystal.numbers.tolist() if number not in references]
+        reason = reason or energy.reason or (f"no reference of an element: Z = {lacking[0]}" if lacking else None)
+        reasons.append(reason)
+        if reason is None and energy.total is not None:
+            apart = energy.total - sum(references[number] for number in crystal.numbers.tolist())
+            pairs.append((apart / len(crystal), value))
+    if not pairs:
+        raise CrystensError(f"no crystal of {options.source} has both energies: {reason_counts(reasons)}")
+    chgnet, cgcnn = np.array(pairs).T
+    difference = cgcnn - chgnet
+    (options.out / f"{options.name}.png").write_bytes(agreement_plot(chgnet, cgcnn))
+    return {
+        "crystals": len(crystals),
+        "compared": len(pairs),
+        "without": reason_counts(reasons),
+        "median of CHGNet and of CGCNN (eV/atom)": [round(float(np.median(each)), 3) for each in (chgnet, cgcnn)],
+        "mean absolute difference (eV/atom)": round(float(np.abs(difference).mean()), 4),
+        "median absolute difference (eV/atom)": round(float(np.median(np.abs(difference))), 4),
+        "mean difference, CGCNN - CHGNet (eV/atom)": round(float(difference.mean()), 4),
+        "above 0.5 eV/atom": int((np.abs(difference) > 0.5).sum()),
+        "correlation": round(float(np.corrcoef(chgnet, cgcnn)[0, 1]), 4),
+    }
+
+
+def element_energies(path: Path, potential: CHGNet, how: EnergyOptions) -> dict[int, float]:
+    """Return the potential's own energy of each element's ground state, eV/atom, by atomic number.
+
+    Args:
+        path: a JSON file, plain or gzipped: for each element `structure`, a list of pymatgen structures, the lowest of
+            which counts.
+        potential: what gives the energies.
+        how: how they are computed.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        table = json.load(file)
+    crystals = [
+        Crystal.from_structure(Structure.from_dict(structure), space_group=1)
+        for entry in table.values()
+        for structure in entry["structure"]
+    ]
+    lowest: dict[int, float] = {}
+    for crystal, energy in zip(crystals, energies(crystals, potential, how), strict=True):
+        number = int(crystal.numbers[0])
+        if energy.total is not None:
+            lowest[number] = min(lowest.get(number, np.inf), energy.total / len(crystal))
+    return lowest
+
+
+def main() -> int:
+    """Run one of the two and write its numbers beside its picture."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message=".*No Pauling electronegativity.*")  # of noble gases
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    compared = commands.add_parser("compare", help="real against generated crystals")
+    compared.add_argument("real", help="any source of crystals")
+    compared.add_argument("generated", help="folder of sample.py, or any source of crystals")
+    compared.add_argument("--split", help="of the real crystals, such as test")
+    compared.add_argument("--generated-split", help="of the generated ones, if they are a data set")
+    compared.add_argument("--labels", nargs=2, default=["real", "generated"])
+    compared.add_argument("--title", default="")
+    compared.set_defaults(function=compare, name="properties")
+    checked = commands.add_parser("check", help="formation energies against CHGNet's")
+    checked.add_argument("source", help="any source of crystals")
+    checked.add_argument("--split")
+    checked.add_argument("--elements", type=Path, required=True, help="structures of the elements, see README.md")
+    checked.add_argument("--number", type=int, default=300)
+    checked.add_argument("--seed", type=int, default=0)
+    checked.set_defaults(function=check, name="chgnet")
+    for command in (compared, checked):
+        command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--name", help="of the files that are written")
+    options = parser.parse_args()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        options.name = options.name or {"compare": "properties", "check": "chgnet"}[options.command]
+        numbers = options.function(options)
+    except CrystensError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    (options.out / f"{options.name}.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(numbers, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

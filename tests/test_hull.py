@@ -1,0 +1,283 @@
+"""Hulls: distances that follow by hand, what is unknown and why, and scales that are never mixed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+from pymatgen.core import Composition, Element
+from pymatgen.entries.computed_entries import ComputedEntry
+
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+from crystens.metrics import hull
+from crystens.metrics.energy import MP2020, Energy, EnergyOptions, Potential
+from crystens.metrics.hull import (
+    HullReference,
+    ReferenceEntry,
+    ground_states,
+    hull_distances,
+    read_reference,
+    self_consistent,
+)
+
+SCALE = "made up"
+
+
+class Stub(Potential):
+    """ASE's EMT, which knows a few metals."""
+
+    identity = "emt"
+    scales = (SCALE, identity)
+
+    def calculator(self) -> Any:
+        return EMT()
+
+
+def _crystal(formula: str) -> Crystal:
+    """Return a crystal of a composition; where its atoms are does not matter here."""
+    numbers = [Element(symbol).Z for symbol, n in Composition(formula).as_dict().items() for _ in range(int(n))]
+    places = np.zeros((len(numbers), 3))
+    places[:, 0] = np.arange(len(numbers)) / len(numbers)
+    return Crystal([3.0 * len(numbers), 3, 3], [90] * 3, 1, numbers, places)
+
+
+def _entry(formula: str, per_atom: float) -> ReferenceEntry:
+    composition = Composition(formula)
+    return ReferenceEntry(composition, per_atom * composition.num_atoms, formula)
+
+
+def _reference(**per_atom: float) -> HullReference:
+    return HullReference([_entry(formula, energy) for formula, energy in per_atom.items()], SCALE, "the test's")
+
+
+def _distance(formula: str, per_atom: float, reference: HullReference) -> hull.HullDistance:
+    crystal = _crystal(formula)
+    (found,) = hull_distances([crystal], [Energy(per_atom * len(crystal))], Stub(), reference)
+    return found
+
+
+# Distances that follow by hand
+
+
+def test_entry_on_the_hull_has_0_and_its_formation_energy():
+    found = _distance("Na2Cl2", -3.4, _reference(Na=-1.3, Cl=-1.9, NaCl=-3.4))
+    assert found.above_hull == pytest.approx(0, abs=1e-12)
+    assert found.formation_energy == pytest.approx(-3.4 + (1.3 + 1.9) / 2)
+    assert found.num_entries == 3
+    assert found.num_compounds == 1
+    assert not found.only_elements
+    assert found.decomposition == (("NaCl", pytest.approx(1.0)),)
+
+
+def test_crystal_above_the_hull_is_positive_and_one_below_negative():
+    reference = _reference(Na=-1.3, Cl=-1.9, NaCl=-3.4)
+    assert _distance("NaCl", -3.3, reference).above_hull == pytest.approx(0.1)
+    assert _distance("NaCl", -3.6, reference).above_hull == pytest.approx(-0.2)
+    # The crystal is no part of the hull: the distance of one does not depend on the other.
+    crystals = [_crystal("NaCl"), _crystal("NaCl")]
+    found = hull_distances(crystals, [Energy(-6.6), Energy(-7.2)], Stub(), reference)
+    assert [item.above_hull for item in found] == pytest.approx([0.1, -0.2])
+
+
+def test_ternary_decomposes_into_binaries_of_its_sub_systems():
+    reference = _reference(Li=0, Fe=0, O=0, Li2O=-2.0, FeO=-1.5)
+    # Li2FeO2 = Li2O + FeO, 3 and 2 of 5 atoms.
+    found = _distance("Li2FeO2", -1.7, reference)
+    assert found.above_hull == pytest.approx(-1.7 - (3 * -2.0 + 2 * -1.5) / 5)
+    assert dict(found.decomposition) == {"Li2O": pytest.approx(0.6), "FeO": pytest.approx(0.4)}
+    assert found.formation_energy == pytest.approx(-1.7)
+    assert found.num_entries == 5
+    assert found.num_compounds == 2
+
+
+def test_compound_off_the_hull_is_no_end_of_a_mixture():
+    # NaCl3 lies above the line from NaCl to Cl, and Na2Cl is judged by Na and NaCl.
+    reference = _reference(Na=0, Cl=0, NaCl=-2.0, NaCl3=-0.5)
+    assert _distance("NaCl3", -0.5, reference).above_hull == pytest.approx(0.5)
+    assert _distance("Na2Cl", -1.0, reference).above_hull == pytest.approx(-1.0 + 2 * 2.0 / 3)
+
+
+def test_lowest_form_of_an_element_is_the_reference():
+    entries = [_entry("C", -9.0), _entry("C4", -9.2), _entry("C2", -9.1)]
+    reference = HullReference(entries, SCALE, "carbon")
+    found = _distance("C8", -9.0, reference)
+    assert found.formation_energy == pytest.approx(0.2)
+    assert found.above_hull == pytest.approx(0.2)
+    assert found.num_entries == 3
+    assert found.only_elements
+
+
+def test_no_competing_compound_is_told_apart():
+    reference = _reference(Na=-1.3, Cl=-1.9, K=-1.1, KCl=-3.4)
+    found = _distance("NaCl", -3.4, reference)
+    assert found.only_elements
+    assert found.above_hull == pytest.approx(found.formation_energy)
+    assert not _distance("KCl", -3.4, reference).only_elements
+
+
+def test_missing_element_is_unknown_with_its_reason():
+    found = _distance("NaCl", -3.4, _reference(Na=-1.3, NaCl=-3.4))
+    assert found.formation_energy is None
+    assert found.above_hull is None
+    assert found.reason == "no elemental reference: Cl"
+    assert not found.only_elements
+
+
+def test_crystal_without_energy_is_unknown_with_its_reason():
+    energies = [Energy(None, "atoms too near: 0.1 angstrom"), Energy(-6.8)]
+    reference = _reference(Na=-1.3, Cl=-1.9)
+    found = hull_distances([_crystal("NaCl"), _crystal("NaCl")], energies, Stub(), reference)
+    assert found[0].reason == "no energy: atoms too near: 0.1 angstrom"
+    assert found[1].reason is None
+    counts = hull.reason_counts(item.reason for item in found)
+    assert counts == {"no energy": 1}
+
+
+def _random(elements: str, seed: int, compounds: int = 40) -> HullReference:
+    generator = np.random.default_rng(seed)
+    symbols = elements.split()
+    entries = [_entry(symbol, float(generator.uniform(-5, -1))) for symbol in symbols]
+    for _ in range(compounds if len(symbols) > 1 else 0):
+        chosen = generator.choice(symbols, generator.integers(2, min(len(symbols), 4) + 1), replace=False)
+        formula = "".join(f"{symbol}{generator.integers(1, 5)}" for symbol in chosen)
+        entries.append(_entry(formula, float(generator.uniform(-6, -2))))
+    return HullReference(entries, SCALE, "random")
+
+
+@pytest.mark.parametrize("elements", ["Na", "Na Cl", "Li Fe O", "Li Fe P O", "Li Na Fe P O"])
+def test_distances_are_those_of_the_phase_diagram_of_all_entries(elements):
+    reference = _random(elements, seed=len(elements))
+    # Entries of other elements must not matter.
+    wider = HullReference([*reference.entries, *_random("Xe Kr", 1).entries], SCALE, "wider")
+    diagram = PhaseDiagram([PDEntry(entry.composition, entry.energy) for entry in reference.entries])
+    formula = "".join(f"{symbol}{k + 1}" for k, symbol in enumerate(elements.split()))
+    entry = PDEntry(Composition(formula), -4.0 * Composition(formula).num_atoms)
+    found = _distance(formula, -4.0, wider)
+    above = diagram.get_decomp_and_e_above_hull(entry, allow_negative=True, check_stable=False)[1]
+    assert found.above_hull == pytest.approx(above, abs=1e-9)
+    assert found.formation_energy == pytest.approx(diagram.get_form_energy_per_atom(entry), abs=1e-9)
+    assert found.num_entries == len(reference.entries)
+
+
+def test_linear_programme_for_many_elements_is_the_same(monkeypatch):
+    reference = _random("Li Na Fe P O", seed=3)
+    formulas = ["LiNaFePO4", "Li2FeO3", "NaP", "Fe2O3P", "Li", "Li3Na2Fe"]
+    by_diagram = [_distance(formula, -4.0, reference) for formula in formulas]
+    monkeypatch.setattr(hull, "_DIAGRAM_ELEMENTS", 0)
+    by_programme = [_distance(formula, -4.0, reference) for formula in formulas]
+    for one, other in zip(by_diagram, by_programme, strict=True):
+        assert one.above_hull == pytest.approx(other.above_hull, abs=1e-7)
+        assert dict(one.decomposition) == pytest.approx(dict(other.decomposition), abs=1e-6)
+
+
+def test_ten_elements_do_not_hang():
+    reference = _random("H Li Na K Be Mg Ca Fe P O", seed=5, compounds=300)
+    assert _distance("HLiNaKBeMgCaFePO", -4.0, reference).above_hull is not None
+
+
+# Scales
+
+
+def test_scales_are_never_mixed():
+    reference = HullReference([_entry("Na", -1.3)], "another potential 2", "of elsewhere")
+    with pytest.raises(CrystensError, match="'another potential 2', which those of emt cannot be compared with"):
+        hull_distances([_crystal("Na")], [Energy(-1.3)], Stub(), reference)
+
+
+# References
+
+
+def test_table_and_json_are_read_alike(tmp_path):
+    (tmp_path / "a.csv").write_text("id,formula,energy_per_atom\n1,Na,-1.3\n2,Cl2,-1.9\n3,Na2Cl2,-3.4\n")
+    entries = [ComputedEntry("Na3", -3.9), ComputedEntry("Cl2", -3.8), ComputedEntry("NaCl", -6.0, correction=-0.8)]
+    text = json.dumps([entry.as_dict() for entry in entries])
+    (tmp_path / "b.json").write_text(text)
+    (tmp_path / "c.json.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("a.csv", "b.json", "c.json.gz"):
+        reference = read_reference(tmp_path / name, SCALE)
+        assert reference.name == name
+        assert _distance("NaCl", -3.3, reference).above_hull == pytest.approx(0.1)
+        assert _distance("NaCl", -3.3, reference).formation_energy == pytest.approx(-1.7)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "formula,energy\nNa,-1\n", "no column energy_per_atom"),
+        ("a.csv", "formula,energy_per_atom\nNa,-1\nCl,much\n", "line 3"),
+        ("a.csv", "formula,energy_per_atom\nNa,-1\nQq2,-1\n", "line 3"),
+        ("a.csv", "formula,energy_per_atom\nNa,nan\n", "line 2"),
+        ("a.csv", "formula,energy_per_atom\n", "holds no entry"),
+        ("a.json", "[1, 2", "is not JSON"),
+        ("a.json", "{}", "holds a dict"),
+        ("a.json", '[{"energy": 1}]', "entry 0"),
+        ("a.json", '[{"energy": -1, "composition": {"Na": "x"}}]', "entry 0"),
+        ("a.txt", "", "is no file of entries"),
+        ("a.json.gz", "not gzip", "cannot read"),
+    ],
+)
+def test_file_that_is_no_reference_says_what_is_wrong(tmp_path: Path, name: str, text: str, message: str):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CrystensError, match=message):
+        read_reference(tmp_path / name, MP2020)
+
+
+def test_missing_file_says_so(tmp_path):
+    with pytest.raises(CrystensError, match="cannot read"):
+        read_reference(tmp_path / "none.csv", MP2020)
+
+
+def test_self_consistent_hull_holds_the_crystals_and_their_elements(tmp_path, monkeypatch):
+    monkeypatch.setattr(hull, "_known_forms", _four_forms)
+    ordered = Crystal(
+        [3.75] * 3, [90] * 3, 221, [79, 29, 29, 29], [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    )
+    near = Crystal([0.3] * 3, [90] * 3, 221, [29], np.zeros((1, 3)))
+    reference = self_consistent([ordered, near], Stub(), EnergyOptions(workers=0, cache=tmp_path))
+    assert reference.scale == "emt"
+    assert reference.left_out == {"atoms too near": 1}
+    assert set(reference.elements) == {"Au", "Cu"}
+    # Of two forms of copper the lower one is the reference: fcc, and not bcc.
+    assert reference.elements["Cu"].label == "Cu, fcc"
+    assert sorted(entry.composition.reduced_formula for entry in reference.entries) == ["Au", "Cu", "Cu", "Cu3Au"]
+
+
+def test_elements_of_crystals_that_are_compared_are_in_the_reference_and_they_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(hull, "_known_forms", _four_forms)
+    copper, silver = (form[2] for form in _four_forms()[1::2])
+    options = EnergyOptions(workers=0, cache=tmp_path)
+    reference = self_consistent([copper], Stub(), options, compared=[silver, _crystal("AgCu")])
+    assert set(reference.elements) == {"Ag", "Cu"}
+    assert all(len(entry.composition) == 1 for entry in reference.entries)
+
+
+def _four_forms() -> list[tuple[str, str, Crystal]]:
+    def primitive(length: float, angle: float, number: int) -> Crystal:
+        return Crystal([length] * 3, [angle] * 3, 1, [number], np.zeros((1, 3)))
+
+    return [
+        ("Cu", "bcc", primitive(2.5, 109.4712, 29)),
+        ("Cu", "fcc", primitive(2.55, 60, 29)),
+        ("Au", "fcc", primitive(2.88, 60, 79)),
+        ("Ag", "fcc", primitive(2.88, 60, 47)),
+    ]
+
+
+def test_element_without_a_form_is_missing_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(hull, "_known_forms", _four_forms)
+    entries, missing = ground_states({"Cu", "Zr"}, Stub(), EnergyOptions(workers=0, cache=tmp_path))
+    assert {entry.composition.chemical_system for entry in entries} == {"Cu"}
+    assert missing == {"Zr": "no form of it is known here"}
+
+
+def test_every_element_up_to_plutonium_but_the_rare_has_a_form():
+    there = {symbol for symbol, *_ in hull._known_forms()} | set(hull._RELATED)
+    lacking = {Element.from_Z(z).symbol for z in range(1, 95)} - there
+    assert lacking <= {"At", "Rn", "Fr", "Ra"}
