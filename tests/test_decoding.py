@@ -1,5 +1,7 @@
 """Decoding inverts encoding, exactly for clean images and closely for noisy ones."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -182,6 +184,61 @@ def test_different_elements_on_one_place_are_a_failure_where_they_are_not_merged
     (decoded,) = PAPER.decode(scaling.encode(batch), scaling)
     assert decoded.crystal is None
     assert decoded.reason.startswith("sites of different elements coincide")
+
+
+def test_a_batch_that_was_read_decodes_as_its_images_do(batch: CrystalBatch) -> None:
+    scaling = Scaling.fit(batch)
+    images = _noisy(scaling.encode(batch), 0.003)
+    for decoder in (AUTO, PAPER):
+        reading = read_images(images, scaling, decoder.periodic)
+        for one, other in zip(decoder.decode(images, scaling), decoder.decode_reading(reading), strict=True):
+            assert one.reason == other.reason
+            if one.crystal is not None and other.crystal is not None:
+                np.testing.assert_array_equal(one.crystal.coordinates, other.crystal.coordinates)
+
+
+def test_nitrogen_and_oxygen_stay_apart_where_a_mean_would_lie_between_them() -> None:
+    places = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5]])
+    oxynitride = Crystal([4, 4, 4], [90] * 3, 99, [22, 57, 7, 8, 8], places)
+    batch = CrystalBatch.from_crystals([oxynitride] * 64, 20)
+    scaling = Scaling.fit(batch)
+    decoded = AUTO.decode(_noisy(scaling.encode(batch), 0.004), scaling)
+    right = sum(item.crystal.numbers.tolist() == oxynitride.numbers.tolist() for item in decoded)
+    assert right >= 58
+
+
+def test_clusters_of_coordinates_that_hardly_agree_do_not_bring_sites_together(nacl: Crystal) -> None:
+    batch = CrystalBatch.from_crystals([nacl], 20)
+    scaling = Scaling.fit(batch)
+    images = scaling.encode(batch)
+    noise = torch.randn(images[:, 1:, 12:20, 12:20].shape, generator=torch.Generator().manual_seed(0))
+    images[:, 1:, 12:20, 12:20] += 0.1 * noise
+    (auto,) = AUTO.decode(images, scaling)
+    assert auto.merged_sites == 0
+
+
+def test_the_search_for_symmetry_ends_in_a_skewed_cell_under_noise() -> None:
+    # ReIr3, whose sites are 2.6 angstrom apart: moyopy did not come back at a tolerance of 0.3 angstrom.
+    places = [[0.0051, 0.9989, 0.9972], [0.2480, 0.2528, 0.2484], [0.4987, 0.5079, 0.5004], [0.7445, 0.7469, 0.7533]]
+    crystal = Crystal(
+        [9.18253381, 9.03155639, 9.08262248],
+        [17.13596707, 17.72695324, 17.24495859],
+        166,
+        [75, 77, 77, 77],
+        np.array(places),
+    )
+    batch = CrystalBatch.from_crystals([crystal], 20)
+    search = multiprocessing.get_context("fork").Process(target=_decode, args=(batch,), daemon=True)
+    search.start()
+    search.join(60)
+    ended = search.exitcode == 0
+    search.kill()
+    assert ended
+
+
+def _decode(batch: CrystalBatch) -> None:
+    scaling = Scaling.fit(batch)
+    AUTO.decode(scaling.encode(batch), scaling)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "many", True])
