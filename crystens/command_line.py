@@ -102,6 +102,8 @@ def _explain(message: str, conf: Path, name: str) -> str:
     key = re.search(r"Could not override '([^']+)'", message)
     if key:
         wrong = key.group(1)
+        if wrong in _all_keys(compose(config_name=name)):
+            return f"the config key '{wrong}' does not exist beside the other choices made here; `--cfg job` prints all"
         near = _nearest(wrong, _all_keys(compose(config_name=name)))
         return f"there is no config key '{wrong}'{near}; `--cfg job` prints all keys"
     choice = re.search(r"Could not find '([^']+)/([^'/]+)'", message)

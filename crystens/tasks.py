@@ -144,6 +144,12 @@ def train(cfg: DictConfig) -> Path:
             logger.experiment.finish()  # or the next job of a sweep would go on with this run
     trained = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
     log.info("trained %s", trained)
+    if trainer.global_step == 0:
+        log.warning(
+            "no step was taken and no checkpoint written: an epoch has %d batches; train for more epochs, or lower "
+            "data.batch_size",
+            trainer.num_training_batches,
+        )
     if cfg.num_samples > 0:
         decoder = _build(cfg.decode, "decode")
         samples = sample_to_file(

@@ -231,11 +231,23 @@ def test_store_that_cannot_be_written_is_one_error(tmp_path):
         _read(tmp_path, ["3.3"])
 
 
-def test_broken_store_is_an_error_that_says_what_to_do(tmp_path):
-    store = _read(tmp_path, ["3.3"])
-    (store.folder / CRYSTALS).write_bytes(b"garbage")
-    with pytest.raises(CrystensError, match="delete the folder"):
-        _read(tmp_path, ["3.3"])
+@pytest.mark.parametrize("name", [CRYSTALS, MANIFEST])
+def test_damaged_store_in_the_cache_is_made_again(tmp_path, name, caplog):
+    store = _read(tmp_path, ["3.3", "bad"])
+    whole = (store.folder / name).read_bytes()
+    (store.folder / name).write_bytes(whole[:50])
+    with caplog.at_level(logging.WARNING):
+        assert len(_read(tmp_path, ["3.3", "bad"])) == 1
+    assert "is damaged and made again" in caplog.text
+    assert (store.folder / name).read_bytes() == whole
+
+
+def test_damaged_shard_is_an_error_that_says_what_to_do(tmp_path):
+    source = Lines(_lines(tmp_path, ["3.3"]))
+    folder = ingest_shard(source, Limits(), _options(tmp_path), tmp_path / "out", 0, 1)
+    (folder / CRYSTALS).write_bytes(b"garbage")
+    with pytest.raises(CrystensError, match="delete the folder and ingest the source again"):
+        CrystalStore.open(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -244,6 +256,8 @@ def test_broken_store_is_an_error_that_says_what_to_do(tmp_path):
         ({"workers": -1}, "data.ingest.workers must be"),
         ({"workers": "many"}, "got 'many'"),
         ({"time_limit": 0}, "data.ingest.time_limit must be above 0"),
+        ({"time_limit": float("nan")}, "data.ingest.time_limit must be above 0"),
+        ({"time_limit": "abc"}, "data.ingest.time_limit must be above 0 seconds, got 'abc'"),
         ({"duplicates": "merge"}, "data.ingest.duplicates=merge is not known"),
     ],
 )

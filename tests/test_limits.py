@@ -73,6 +73,25 @@ def test_unknown_option_is_an_error(option):
         Limits(**option)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_sites", 0),
+        ("max_sites", -1),
+        ("min_distance", -1),
+        ("min_distance", float("nan")),
+        ("max_length", float("nan")),
+        ("max_volume_per_site", 0),
+        ("merge_distance", float("nan")),
+        ("symprec", 0),
+        ("symprec", "fine"),
+    ],
+)
+def test_bound_that_makes_no_sense_is_an_error_that_names_it(name, value):
+    with pytest.raises(CrystensError, match=rf"data\.limits\.{name} must be a number .*, got {value}"):
+        Limits(**{name: value})
+
+
 # Occupancy
 
 

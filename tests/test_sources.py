@@ -29,6 +29,7 @@ from crystens.data.poscar import PoscarFolder
 from crystens.data.prototypes import Prototypes
 from crystens.data.pymatgen_json import PymatgenJson
 from crystens.data.sources import Source, read_all
+from crystens.data.store import CrystalStore
 from crystens.data.stored import StoredCrystals
 from crystens.data.xyz import ExtendedXyz
 from crystens.errors import CrystensError
@@ -63,6 +64,14 @@ def folder(tmp_path, nacl, copper_primitive) -> Path:
     (root / "deep" / "bad.cif").write_text("no data here")
     (root / "README.txt").write_text("not a crystal")
     return root
+
+
+def test_store_that_was_made_inside_of_its_source_is_not_read_as_data(folder):
+    for _ in range(2):
+        assert main(["ingest", str(folder), "--out", str(folder / "store"), "--workers", "0"]) == 0
+    assert main(["ingest", str(folder), "--out", str(folder / "other"), "--workers", "0"]) == 0
+    assert len(CrystalStore.open(folder / "other")) == 2
+    assert CrystalStore.open(folder / "other").num_rejects == 1
 
 
 def test_folder_is_searched_to_any_depth_in_sorted_order(folder):
@@ -136,6 +145,21 @@ def test_table_ids_are_text_and_bad_rows_are_set_aside(tmp_path, nacl, name):
     entries, rejects = _items(CsvTable(path))
     assert [entry.entry for entry in entries] == ["007", "row 4"]
     assert [(reject.entry, reject.category) for reject in rejects] == [("8", "empty file"), ("9", "not a CIF")]
+
+
+def test_last_row_of_a_table_that_was_cut_off_is_set_aside(tmp_path, nacl):
+    path = _write_table(tmp_path / "table.csv", [("1", write_cif(nacl)), ("2", write_cif(nacl))])
+    text = path.read_text()
+    path.write_text(text[: text.rindex("Cl4")])  # the CIF of the last row is still one, of other contents
+    entries, rejects = _items(CsvTable(path))
+    assert [entry.entry for entry in entries] == ["1"]
+    assert [(reject.entry, reject.category) for reject in rejects] == [("2", "table is truncated")]
+
+
+def test_quotation_marks_inside_of_a_table_are_no_truncation(tmp_path, nacl):
+    text = write_cif(nacl).replace("data_", '# a "quoted" word, and 5" of it\ndata_', 1)
+    path = _write_table(tmp_path / "table.csv", [("1", text), ("2", text)])
+    assert [entry.entry for entry in _items(CsvTable(path))[0]] == ["1", "2"]
 
 
 def test_table_without_the_column_says_which_it_has(tmp_path):

@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     leaks.add_argument("--split-seed", type=int, default=0, help="as data.split_seed")
     leaks.add_argument("--split-fractions", type=float, nargs=3, default=(0.9, 0.05, 0.05), help="train, val, test")
     ingest = command("ingest", _ingest, "read a source into a store")
-    told = "make shard K (0 to N-1) of N; by default all in one"
+    told = "make shard K (0 to N-1) of N; inputs are dealt out 256 at a time"
     parts = ingest.add_mutually_exclusive_group()
     parts.add_argument("--shard", metavar="K/N", type=_shard, help=told)
     parts.add_argument("--shards", metavar="N", type=_count, help="make all N shards, with --engine")

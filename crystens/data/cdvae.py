@@ -70,15 +70,25 @@ class CsvTable(Source):
         try:
             with _opened(path) as text:
                 # Not by DictReader: an object of all columns for each row is too much for a table of 100,000 columns.
-                rows = (row for row in csv.reader(_lines(text)) if row)
+                lines = _Lines(text)
+                rows = (row for row in csv.reader(lines) if row)
                 columns = next(rows, [])
                 if "cif" not in columns:
                     found = shown(", ".join(columns), 200) or "none"
                     raise CrystensError(f"{path} has no column cif (its columns: {found}); give {_EXPECTED}")
                 places = {name: place for place, name in enumerate(columns)}
+                waiting = None  # one row behind, because a file that was cut off is seen only at its end
                 for number, row in enumerate(rows, start=1):
+                    if waiting is not None:
+                        yield waiting
                     name, cif = (_value(row, places.get(column)) for column in ("material_id", "cif"))
-                    yield Record(path.name, shown(name, _LONGEST_NAME) or f"row {number}", cif, self.split)
+                    name = shown(name, _LONGEST_NAME) or f"row {number}"
+                    waiting = Record(path.name, name, cif, self.split)
+                if waiting is not None and lines.quotes % 2:
+                    reason = "table is truncated: it ends inside of a quoted field"
+                    yield Reject(path.name, waiting.entry, reason, "fetch the file again")
+                elif waiting is not None:
+                    yield waiting
         except (OSError, EOFError, zlib.error, csv.Error) as error:
             yield Reject(path.name, "", f"cannot read the table: {error} after row {number}", "fetch the file again")
 
@@ -166,12 +176,23 @@ def _value(row: list[str], place: int | None) -> str:
     return "" if place is None or place >= len(row) else row[place]
 
 
-def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    """Yield the lines of a table, none longer than the largest field, so that no file fills the memory with one."""
-    while line := text.readline(MAX_BYTES):
-        if len(line) == MAX_BYTES and not line.endswith("\n"):
-            raise csv.Error(f"line too long: above {MAX_BYTES // 2**20} MiB")
-        yield line
+class _Lines:
+    """The lines of a table, none longer than the largest field, so that no file fills the memory with one.
+
+    Attributes:
+        quotes: number of quotation marks so far: even outside of a quoted field, in which a mark is doubled.
+    """
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self.quotes = 0
+        self._text = text
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(MAX_BYTES):
+            if len(line) == MAX_BYTES and not line.endswith("\n"):
+                raise csv.Error(f"line too long: above {MAX_BYTES // 2**20} MiB")
+            self.quotes += line.count('"')
+            yield line
 
 
 def _opened(path: Path) -> io.TextIOWrapper:

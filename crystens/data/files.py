@@ -3,6 +3,7 @@
 Archives are .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz and .zip. Their members are read in memory, one at a time, and never
 written to disk, so that their names cannot lead anywhere. Folders are read in the order of their sorted paths, links
 to folders are followed, and a folder that a link leads to twice is read once. Archives are read in their own order.
+Files whose names say that they are of another kind are passed over, and so are stores that crystens made.
 
 Nothing here trusts what it reads: sizes are bounded before memory is taken, a pipe or a device is never waited for, an
 archive that unpacks to far more than any text would is given up, and all of it becomes a `Reject`.
@@ -43,6 +44,8 @@ ARCHIVE_DAMAGE = (
     *(ValueError, TypeError, ArithmeticError, LookupError, struct.error, RuntimeError),
 )
 
+_STORE = {"crystals.arrow", "manifest.json", "rejected.csv"}  # what stands in a store of ours
+
 Wanted = Callable[[str], bool]
 
 
@@ -68,7 +71,10 @@ def find_files(root: Path, wanted: Wanted) -> tuple[dict[str, str | Path], list[
             if (status.st_dev, status.st_ino) in seen:
                 continue  # a link to a folder that is read already, or a loop of links
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as items:
+            with os.scandir(folder) as listed:
+                items = list(listed)
+                if {item.name for item in items} >= _STORE:
+                    continue  # made by `python -m crystens.data ingest`, not given by the user
                 for item in items:
                     if _is_folder(item):
                         (links if item.is_symlink() else folders).append((Path(item.path), f"{name}{item.name}/"))

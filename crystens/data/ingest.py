@@ -32,7 +32,7 @@ from crystens.data.limits import Limits
 from crystens.data.reading_progress import reading_progress
 from crystens.data.rejects import describe, write_rejected
 from crystens.data.sources import Source
-from crystens.data.store import CRYSTALS, REJECTED, SCHEMA, CrystalStore, to_rows, write_manifest
+from crystens.data.store import CRYSTALS, REJECTED, SCHEMA, CrystalStore, DamagedStore, to_rows, write_manifest
 from crystens.data.stored import StoredCrystals
 from crystens.data.workers import Workers, parse
 from crystens.errors import CrystensError
@@ -71,8 +71,8 @@ class IngestOptions:
         """Check the options."""
         if self.workers != "auto" and (not isinstance(self.workers, int) or self.workers < 0):
             raise CrystensError(f"data.ingest.workers must be a number of at least 0, or auto; got {self.workers!r}")
-        if not self.time_limit > 0:
-            raise CrystensError(f"data.ingest.time_limit must be above 0 seconds, got {self.time_limit}")
+        if not isinstance(self.time_limit, int | float) or not self.time_limit > 0:
+            raise CrystensError(f"data.ingest.time_limit must be above 0 seconds, got {self.time_limit!r}")
         if self.duplicates not in DUPLICATES:
             allowed = " or ".join(DUPLICATES)
             raise CrystensError(f"data.ingest.duplicates={self.duplicates} is not known; use {allowed}")
@@ -108,7 +108,7 @@ def open_store(
     elif (contents := source.contents()) is None:
         store = _in_memory(source, limits, options)
     else:
-        store = CrystalStore.open(_store_folder(source, limits, options, contents))
+        store = _cached(source, limits, options, contents)
     where = "" if rejected_path is None else f"; see {write_rejected(store.rejects(), rejected_path)}"
     told = describe(len(store), store.reject_counts)
     if not len(store):
@@ -127,6 +127,16 @@ def _in_memory(source: Source, limits: Limits, options: IngestOptions) -> Crysta
             items += parsed
             tell(len(parsed), sum(isinstance(item, Reject) for item in parsed))
     return CrystalStore.from_items(_without_duplicates(items, options), str(source))
+
+
+def _cached(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, str | Path]) -> CrystalStore:
+    """Return the store of a source from the cache, made unless it is there, made again if it is damaged."""
+    try:
+        return CrystalStore.open(_store_folder(source, limits, options, contents))
+    except DamagedStore as error:
+        log.warning("%s is damaged and made again: %s", error.folder, error)
+        shutil.rmtree(error.folder, ignore_errors=True)
+        return CrystalStore.open(_store_folder(source, limits, options, contents))
 
 
 def _store_folder(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, str | Path]) -> Path:

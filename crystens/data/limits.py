@@ -63,6 +63,16 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        least = {"max_sites": 1, "symprec": 0.0, "max_length": 0.0, "max_volume_per_site": 0.0}
+        for name, low in (least | {"min_distance": 0.0, "merge_distance": 0.0}).items():
+            value = getattr(self, name)
+            if value is None and name == "max_sites":
+                continue
+            # A bound of 0 on a size leaves nothing; 0 for a distance asks for no check.
+            good = isinstance(value, int | float) and (value > 0 if name in least else value >= 0)
+            if not good:
+                wanted = f"at least {low}" if name not in least or name == "max_sites" else "above 0"
+                raise CrystensError(f"data.limits.{name} must be a number {wanted}, got {value}")
         choices = {"cell": CELLS, "occupancy": OCCUPANCIES, "site_order": SITE_ORDERS}
         for name, allowed in choices.items():
             value = getattr(self, name)

@@ -53,6 +53,15 @@ _MOST_NAMED = 5  # missing shards that an error names
 _ROWS_AT_ONCE = 8192  # of which Python values are held
 
 
+class DamagedStore(CrystensError):
+    """A folder holds what was a store and cannot be read; deleting the folder and reading the source again mends it."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """Keep the folder; `path` is the file that cannot be read."""
+        super().__init__(f"{path} {problem}; delete the folder and ingest the source again")
+        self.folder = path.parent
+
+
 class CrystalStore(Sequence[Crystal]):
     """The crystals of a source, read once; a sequence of `Crystal`, in float32.
 
@@ -335,8 +344,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             return dict(manifest)
         found = manifest["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CrystensError(f"{path} is no manifest of a store: {error!r}; ingest the source again") from error
-    raise CrystensError(f"{path} has format {found}, this version reads {_FORMAT}; ingest the source again")
+        raise DamagedStore(path, f"is no manifest of a store: {error!r}") from error
+    raise DamagedStore(path, f"has format {found}, this version reads {_FORMAT}")
 
 
 def _check_shards(folder: Path, folders: Sequence[Path]) -> None:
@@ -363,8 +372,8 @@ def _mapped(path: Path) -> list[pa.RecordBatch]:
         if reader.schema.equals(SCHEMA):
             return [reader.get_batch(k) for k in range(reader.num_record_batches)]
     except (OSError, pa.ArrowInvalid) as error:
-        raise CrystensError(f"{path} cannot be read: {error}; delete the folder and ingest the source again") from error
-    raise CrystensError(f"{path} has other columns than this version writes; delete the folder and ingest again")
+        raise DamagedStore(path, f"cannot be read: {error}") from error
+    raise DamagedStore(path, "has other columns than this version writes")
 
 
 def _flat(column: pa.Array) -> np.ndarray:
