@@ -19,19 +19,9 @@ from ase.calculators.emt import EMT
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.metrics.energy import (
-    CHGNet,
-    Energy,
-    EnergyOptions,
-    Matgl,
-    Potential,
-    Relaxation,
-    compact,
-    energies,
-    nearest_distances,
-    objection,
-    reason_counts,
-)
+from crystens.metrics.energies import EnergyOptions, energies
+from crystens.metrics.energy import Energy, Relaxation, reason_counts
+from crystens.metrics.potentials import CHGNet, Matgl, Potential, compact, nearest_distances, objection
 
 TESTS = Path(__file__).parent
 
@@ -283,7 +273,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from test_energy import Stub, _sixty
-from crystens.metrics.energy import EnergyOptions, energies
+from crystens.metrics.energies import EnergyOptions, energies
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
     options = EnergyOptions(workers=2, cache=folder)
@@ -318,7 +308,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from test_energy import Stub, _cubic
-from crystens.metrics.energy import EnergyOptions, energies
+from crystens.metrics.energies import EnergyOptions, energies
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
     energies([_cubic(4.001)], Stub(folder / "log"), EnergyOptions(cache=folder))

@@ -17,7 +17,8 @@ from pymatgen.entries.computed_entries import ComputedEntry
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.metrics import hull
-from crystens.metrics.energy import MP2020, Energy, EnergyOptions, Potential
+from crystens.metrics.energies import EnergyOptions
+from crystens.metrics.energy import Energy
 from crystens.metrics.hull import (
     HullReference,
     ReferenceEntry,
@@ -26,6 +27,7 @@ from crystens.metrics.hull import (
     read_reference,
     self_consistent,
 )
+from crystens.metrics.potentials import MP2020, Potential
 
 SCALE = "made up"
 

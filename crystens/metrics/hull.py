@@ -34,7 +34,9 @@ from pymatgen.core import Composition, Element
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError, first_line
-from crystens.metrics.energy import Energy, EnergyOptions, Potential, Relaxation, energies, reason_counts
+from crystens.metrics.energies import EnergyOptions, energies
+from crystens.metrics.energy import Energy, Relaxation, reason_counts
+from crystens.metrics.potentials import Potential
 
 log = logging.getLogger(__name__)
 

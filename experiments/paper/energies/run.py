@@ -27,8 +27,10 @@ from crystens.data.limits import Limits
 from crystens.data.sources import read_all
 from crystens.errors import CrystensError
 from crystens.evaluate import JudgingLimits
-from crystens.metrics.energy import CHGNet, Energy, EnergyOptions, Relaxation, energies, reason_counts
+from crystens.metrics.energies import EnergyOptions, energies
+from crystens.metrics.energy import Energy, Relaxation, reason_counts
 from crystens.metrics.hull import HullDistance, HullReference, hull_distances, read_reference, self_consistent
+from crystens.metrics.potentials import CHGNet
 
 _CHECKED = 20
 _MAX_SITES = 255

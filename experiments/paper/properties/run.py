@@ -36,7 +36,9 @@ from crystens.metrics.cgcnn import (
     predict,
 )
 from crystens.metrics.crystal_graph import NoGraph, crystal_graph
-from crystens.metrics.energy import CHGNet, EnergyOptions, energies, reason_counts
+from crystens.metrics.energies import EnergyOptions, energies
+from crystens.metrics.energy import reason_counts
+from crystens.metrics.potentials import CHGNet
 
 
 @dataclass(frozen=True)

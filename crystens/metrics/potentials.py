@@ -1,0 +1,237 @@
+"""Universal potentials, and what they may see.
+
+Energies are in eV, of a whole cell unless a name says per atom; forces in eV/angstrom, stresses as ASE gives them. A
+`scale` names what energies may be compared with each other: a potential has its own, and CHGNet was also trained to
+give those of the Materials Project, `MP2020` (PBE and PBE+U with that project's corrections of 2020).
+
+A potential answers nonsense with nonsense, and not always with a number far off: rocksalt NaCl of 0.1 angstrom gets
+-1.29 eV/atom. What it was never trained on is kept from it (`objection`).
+
+Source of the default: Deng et al., "CHGNet as a pretrained universal neural network potential for charge-informed
+atomistic modelling", Nat. Mach. Intell. 2023, 5, 1031.
+Differs from the paper: Alverson et al., Digital Discovery 2024, 3, 62 take M3GNet, whose weights are a download.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+from abc import ABC, abstractmethod
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from pymatgen.core import Element, Structure
+
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+from crystens.metrics.validity import MIN_DISTANCE
+
+MP2020 = "MP2020"
+
+MIN_ANGLE, MAX_ANGLE = 30.0, 150.0  # degree; a cell of 5 degrees takes CHGNet 47 s
+
+_ROWS_AT_ONCE = 256
+
+
+class Potential(ABC):
+    """An interatomic potential. Small until it is first used, and able to travel to another process.
+
+    Attributes:
+        identity: name and version of all that decides its energies.
+        scales: what its energies may be compared with: its own identity, and the scale that it was trained to give.
+    """
+
+    identity: str
+    scales: tuple[str, ...]
+
+    @property
+    def elements(self) -> frozenset[int]:
+        """Atomic numbers that it knows; those up to plutonium."""
+        return frozenset(range(1, 95))
+
+    @property
+    def cutoff(self) -> float:
+        """Distance up to which atoms see each other, angstrom."""
+        return 6.0
+
+    @abstractmethod
+    def calculator(self) -> Any:
+        """Return its ASE calculator (energies, forces, stresses), the same one each time."""
+
+    def energy(self, crystal: Crystal) -> float:
+        """Return the energy of the cell of a crystal as it stands, eV."""
+        atoms = to_atoms(crystal)
+        atoms.calc = self.calculator()
+        return float(atoms.get_potential_energy())
+
+
+class CHGNet(Potential):
+    """The universal potential CHGNet, with weights that its package ships.
+
+    Args:
+        weights: "0.3.0" and "0.2.0" were trained on the Materials Project's MPtrj, and give energies of the scale
+            `MP2020` with its corrections in them; "r2scan" has a scale of its own.
+
+    Raises:
+        CrystensError: if the package is not there, or has no such weights.
+    """
+
+    def __init__(self, weights: str = "0.3.0") -> None:
+        """Look for the package; nothing is loaded yet."""
+        if weights not in ("0.3.0", "0.2.0", "r2scan"):
+            raise CrystensError(f"{weights=} are none of CHGNet's; use 0.3.0, 0.2.0 or r2scan")
+        self.weights = weights
+        self.identity = f"chgnet {_release('chgnet', 'energy')}, weights {weights}"
+        self.scales = (self.identity,) if weights == "r2scan" else (self.identity, MP2020)
+        self._calculator: Any = None
+
+    def __reduce__(self) -> tuple[type[CHGNet], tuple[str]]:
+        """Travel without the network."""
+        return CHGNet, (self.weights,)
+
+    def calculator(self) -> Any:
+        """Return the package's own calculator, on the CPU; it refuses a structure in which an atom is isolated."""
+        if self._calculator is None:
+            # Takes seconds to import, and prints about itself.
+            with contextlib.redirect_stdout(io.StringIO()):
+                from chgnet.model.dynamics import CHGNetCalculator
+                from chgnet.model.model import CHGNet as Network
+
+                network = Network.load(model_name=self.weights, use_device="cpu", verbose=False)
+                self._calculator = CHGNetCalculator(network, use_device="cpu", on_isolated_atoms="error")
+        return self._calculator
+
+    def energy(self, crystal: Crystal) -> float:
+        """Return the energy of the cell as it stands, eV; without the forces that the calculator would take too."""
+        network = self.calculator().model
+        with torch.no_grad():
+            prediction = network.predict_graph(network.graph_converter(crystal.to_structure()), task="e")
+        return float(prediction["e"]) * len(crystal)
+
+
+class Matgl(Potential):
+    """A potential of the package matgl, such as M3GNet, read from a folder: matgl ships no weights.
+
+    Its energies have a scale of their own: M3GNet learned those of the Materials Project without corrections.
+
+    Args:
+        folder: where `model.pt`, `state.pt` and `model.json` are, as matgl saves them.
+
+    Raises:
+        CrystensError: if the package or a file is not there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Look for the files, and know them by their bytes; nothing is loaded yet."""
+        self.folder = Path(folder).expanduser()
+        digest = hashlib.blake2b(digest_size=4)
+        # Without the check matgl would ask a hub for a model of this name.
+        for name in ("model.json", "model.pt", "state.pt"):
+            try:
+                digest.update((self.folder / name).read_bytes())
+            except OSError as error:
+                raise CrystensError(f"cannot read {self.folder / name}; give a folder that matgl saved") from error
+        self.identity = f"matgl {_release('matgl', 'matgl')}, {self.folder.name} {digest.hexdigest()}"
+        self.scales = (self.identity,)
+        self._calculator: Any = None
+
+    def __reduce__(self) -> tuple[type[Matgl], tuple[Path]]:
+        """Travel without the network."""
+        return Matgl, (self.folder,)
+
+    @property
+    def elements(self) -> frozenset[int]:
+        """Atomic numbers that its network has."""
+        return frozenset(Element(symbol).Z for symbol in self.calculator().element_types)
+
+    @property
+    def cutoff(self) -> float:
+        """Distance up to which atoms see each other, angstrom."""
+        return float(self.calculator().cutoff)
+
+    def calculator(self) -> Any:
+        """Return the package's own calculator."""
+        if self._calculator is None:
+            # Takes seconds to import.
+            import matgl
+            from matgl.ext.ase import PESCalculator
+
+            self._calculator = PESCalculator(matgl.load_model(self.folder), stress_unit="eV/A3", use_voigt=True)
+        return self._calculator
+
+
+def _release(package: str, extra: str) -> str:
+    """Return the version of a package that an extra of crystens installs."""
+    try:
+        return version(package)
+    except PackageNotFoundError as error:
+        raise CrystensError(f"{package} is not installed; run pip install 'crystens[{extra}]'") from error
+
+
+def objection(crystal: Crystal, potential: Potential) -> str | None:
+    """Return why a potential should not see a crystal, `category: details`; None if it may.
+
+    Elements must be known to it; no two atoms, over periodic images and a site's own among them, nearer than 0.5
+    angstrom; no site without another atom inside of the cutoff; angles of the `compact` cell 30 to 150 degrees.
+    """
+    unknown = sorted(set(crystal.numbers.tolist()) - potential.elements)
+    if unknown:
+        return f"element unknown to the potential: {', '.join(Element.from_Z(number).symbol for number in unknown)}"
+    if _is_skewed(angles := compact(crystal).angles):
+        bounds = f"{MIN_ANGLE:g} to {MAX_ANGLE:g} degrees are judged"
+        return f"cell angle out of bounds: {np.round(angles, 2).tolist()}; {bounds}"
+    nearest = nearest_distances(crystal)
+    if nearest.min() < MIN_DISTANCE:
+        return f"atoms too near: {nearest.min():.3g} angstrom; {MIN_DISTANCE} and more are judged"
+    if nearest.max() >= potential.cutoff:
+        seen = f"the potential sees {potential.cutoff:g}"
+        return f"isolated atom: none within {nearest.max():.3g} angstrom of site {nearest.argmax()}; {seen}"
+    return None
+
+
+def compact(crystal: Crystal) -> Crystal:
+    """Return the same crystal in a cell that a potential can take: reduced (LLL) if an angle is not 30 to 150 degrees.
+
+    One in fourteen real crystals of mp_3dsc comes in such a cell. The sites keep their order.
+    """
+    if not _is_skewed(crystal.angles):
+        return crystal
+    lattice = crystal.lattice
+    reduced = lattice.get_lll_reduced_lattice()
+    structure = Structure(reduced, crystal.numbers.tolist(), lattice.get_lll_frac_coords(crystal.coordinates))
+    return Crystal.from_structure(structure, crystal.space_group)
+
+
+def _is_skewed(angles: np.ndarray) -> bool:
+    """Return whether an angle is out of bounds."""
+    return bool(angles.min() < MIN_ANGLE or angles.max() > MAX_ANGLE)
+
+
+def nearest_distances(crystal: Crystal) -> np.ndarray:
+    """Return each site's distance to the nearest other atom, which may be its own periodic image: (N,), angstrom."""
+    lattice, sites = crystal.lattice, crystal.coordinates
+    steps = np.array([step for step in itertools.product(range(-2, 3), repeat=3) if any(step)])
+    own = float(np.linalg.norm(steps @ lattice.get_lll_reduced_lattice().matrix, axis=1).min())
+    nearest = np.empty(len(sites))
+    # By blocks of rows, so that a file with thousands of sites does not fill the memory.
+    for start in range(0, len(sites), _ROWS_AT_ONCE):
+        distances = lattice.get_all_distances(sites[start : start + _ROWS_AT_ONCE], sites)
+        rows = np.arange(len(distances))
+        distances[rows, start + rows] = own
+        nearest[start : start + len(rows)] = distances.min(axis=1)
+    return nearest
+
+
+def to_atoms(crystal: Crystal) -> Atoms:
+    """Return a crystal as ASE's atoms, turned as its pymatgen Structure is.
+
+    CHGNet computes in single precision: turning a crystal changes its energy by some 1e-6 eV/atom.
+    """
+    cell = crystal.lattice.matrix
+    return Atoms(numbers=crystal.numbers, scaled_positions=crystal.coordinates, cell=cell, pbc=True)
