@@ -16,14 +16,15 @@ from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.metrics import hull
+from crystens.metrics import hull as hull_module
+from crystens.metrics import hull_reference
 from crystens.metrics.energies import EnergyOptions
-from crystens.metrics.energy import Energy
-from crystens.metrics.hull import (
+from crystens.metrics.energy import Energy, reason_counts
+from crystens.metrics.hull import HullDistance, hull_distances
+from crystens.metrics.hull_reference import (
     HullReference,
     ReferenceEntry,
     ground_states,
-    hull_distances,
     read_reference,
     self_consistent,
 )
@@ -59,7 +60,7 @@ def _reference(**per_atom: float) -> HullReference:
     return HullReference([_entry(formula, energy) for formula, energy in per_atom.items()], SCALE, "the test's")
 
 
-def _distance(formula: str, per_atom: float, reference: HullReference) -> hull.HullDistance:
+def _distance(formula: str, per_atom: float, reference: HullReference) -> HullDistance:
     crystal = _crystal(formula)
     (found,) = hull_distances([crystal], [Energy(per_atom * len(crystal))], Stub(), reference)
     return found
@@ -138,7 +139,7 @@ def test_crystal_without_energy_is_unknown_with_its_reason():
     found = hull_distances([_crystal("NaCl"), _crystal("NaCl")], energies, Stub(), reference)
     assert found[0].reason == "no energy: atoms too near: 0.1 angstrom"
     assert found[1].reason is None
-    counts = hull.reason_counts(item.reason for item in found)
+    counts = reason_counts(item.reason for item in found)
     assert counts == {"no energy": 1}
 
 
@@ -172,7 +173,7 @@ def test_linear_programme_for_many_elements_is_the_same(monkeypatch):
     reference = _random("Li Na Fe P O", seed=3)
     formulas = ["LiNaFePO4", "Li2FeO3", "NaP", "Fe2O3P", "Li", "Li3Na2Fe"]
     by_diagram = [_distance(formula, -4.0, reference) for formula in formulas]
-    monkeypatch.setattr(hull, "_DIAGRAM_ELEMENTS", 0)
+    monkeypatch.setattr(hull_module, "_DIAGRAM_ELEMENTS", 0)
     by_programme = [_distance(formula, -4.0, reference) for formula in formulas]
     for one, other in zip(by_diagram, by_programme, strict=True):
         assert one.above_hull == pytest.approx(other.above_hull, abs=1e-7)
@@ -237,7 +238,7 @@ def test_missing_file_says_so(tmp_path):
 
 
 def test_self_consistent_hull_holds_the_crystals_and_their_elements(tmp_path, monkeypatch):
-    monkeypatch.setattr(hull, "_known_forms", _four_forms)
+    monkeypatch.setattr(hull_reference, "_known_forms", _four_forms)
     ordered = Crystal(
         [3.75] * 3, [90] * 3, 221, [79, 29, 29, 29], [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
     )
@@ -252,7 +253,7 @@ def test_self_consistent_hull_holds_the_crystals_and_their_elements(tmp_path, mo
 
 
 def test_elements_of_crystals_that_are_compared_are_in_the_reference_and_they_are_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(hull, "_known_forms", _four_forms)
+    monkeypatch.setattr(hull_reference, "_known_forms", _four_forms)
     copper, silver = (form[2] for form in _four_forms()[1::2])
     options = EnergyOptions(workers=0, cache=tmp_path)
     reference = self_consistent([copper], Stub(), options, compared=[silver, _crystal("AgCu")])
@@ -273,13 +274,13 @@ def _four_forms() -> list[tuple[str, str, Crystal]]:
 
 
 def test_element_without_a_form_is_missing_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(hull, "_known_forms", _four_forms)
+    monkeypatch.setattr(hull_reference, "_known_forms", _four_forms)
     entries, missing = ground_states({"Cu", "Zr"}, Stub(), EnergyOptions(workers=0, cache=tmp_path))
     assert {entry.composition.chemical_system for entry in entries} == {"Cu"}
     assert missing == {"Zr": "no form of it is known here"}
 
 
 def test_every_element_up_to_plutonium_but_the_rare_has_a_form():
-    there = {symbol for symbol, *_ in hull._known_forms()} | set(hull._RELATED)
+    there = {symbol for symbol, *_ in hull_reference._known_forms()} | set(hull_reference._RELATED)
     lacking = {Element.from_Z(z).symbol for z in range(1, 95)} - there
     assert lacking <= {"At", "Rn", "Fr", "Ra"}

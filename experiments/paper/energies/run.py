@@ -29,7 +29,8 @@ from crystens.errors import CrystensError
 from crystens.evaluate import JudgingLimits
 from crystens.metrics.energies import EnergyOptions, energies
 from crystens.metrics.energy import Energy, Relaxation, reason_counts
-from crystens.metrics.hull import HullDistance, HullReference, hull_distances, read_reference, self_consistent
+from crystens.metrics.hull import HullDistance, hull_distances
+from crystens.metrics.hull_reference import HullReference, read_reference, self_consistent
 from crystens.metrics.potentials import CHGNet
 
 _CHECKED = 20
