@@ -15,24 +15,24 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from filelock import FileLock
 
+from crystens.data.duplicates import without_repeats
 from crystens.data.entries import Entry, Record, Reject
 from crystens.data.fingerprint import bytes_of, digest, made_from, stamps
 from crystens.data.limits import Limits
+from crystens.data.parts import is_whole, join, write_part
 from crystens.data.reading_progress import reading_progress
 from crystens.data.rejects import describe, write_rejected
 from crystens.data.sources import Source
-from crystens.data.store import CRYSTALS, REJECTED, SCHEMA, CrystalStore, DamagedStore, to_rows, write_manifest
+from crystens.data.store import CrystalStore, DamagedStore
 from crystens.data.stored import StoredCrystals
 from crystens.data.workers import Workers, parse
 from crystens.errors import CrystensError
@@ -43,7 +43,6 @@ DUPLICATES = ("keep", "set_aside")
 
 _CHUNK_RECORDS = 256
 _CHUNK_BYTES = 16 * 2**20  # of the contents of a chunk's records
-_BLOCK_ROWS = 65_536  # rows of a block of the store: some 20 MB, held in memory while they are joined
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,9 @@ def _in_memory(source: Source, limits: Limits, options: IngestOptions) -> Crysta
         for _, parsed in _parsed_chunks(source, limits, options, set(), (0, 1)):
             items += parsed
             tell(len(parsed), sum(isinstance(item, Reject) for item in parsed))
-    return CrystalStore.from_items(_without_duplicates(items, options), str(source))
+    if options.duplicates == "set_aside":
+        items = without_repeats(items, options.num_workers)
+    return CrystalStore.from_items(items, str(source))
 
 
 def _cached(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, str | Path]) -> CrystalStore:
@@ -230,15 +231,22 @@ def _ingest(
     if partial.exists() and not parts.exists():
         shutil.rmtree(partial)
     parts.mkdir(parents=True, exist_ok=True)
-    done = {int(path.stem) for path in parts.glob("*.arrow") if _is_whole(path)}
+    done = {int(path.stem) for path in parts.glob("*.arrow") if is_whole(path)}
     if done:
         log.info("going on with %s: %d chunks of %d inputs are done", source, len(done), _CHUNK_RECORDS)
     with reading_progress(source) as tell:
         for number, items in _parsed_chunks(source, limits, options, done, shard):
             if items is not None:
-                _write_part(parts / f"{number:08d}.arrow", items)
+                write_part(parts / f"{number:08d}.arrow", items)
                 tell(len(items), sum(isinstance(item, Reject) for item in items))
-    _join(parts, partial, str(source), made_from, options, shard)
+    join(
+        parts,
+        partial,
+        str(source),
+        made_from,
+        shard,
+        options.num_workers if options.duplicates == "set_aside" else None,
+    )
     shutil.rmtree(parts)
     os.replace(partial, folder)
 
@@ -281,118 +289,6 @@ def _chunks(records: Iterable[Record | Reject]) -> Iterator[list[Record | Reject
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-# Parts
-
-
-def _write_part(path: Path, items: Sequence[Entry | Reject]) -> None:
-    """Write what a chunk holds: its crystals as rows, its rejects in the schema's metadata."""
-    rows = to_rows([item for item in items if isinstance(item, Entry)])
-    rejects = [[r.file, r.entry, r.reason, r.advice] for r in items if isinstance(r, Reject)]
-    schema = SCHEMA.with_metadata({"rejects": json.dumps(rejects)})
-    temporary = path.with_suffix(".writing")
-    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-        writer.write_batch(rows.replace_schema_metadata(schema.metadata))
-    os.replace(temporary, path)
-
-
-def _is_whole(path: Path) -> bool:
-    """Return whether a part can be read: after a power failure a renamed file may be empty."""
-    try:
-        _read_part(path)
-    except (OSError, pa.ArrowInvalid, ValueError, KeyError):
-        return False
-    return True
-
-
-def _read_part(path: Path) -> tuple[pa.RecordBatch, list[Reject]]:
-    """Return the rows and the rejects of a part."""
-    with pa.memory_map(str(path)) as file:
-        reader = pa.ipc.open_file(file)
-        rejects = [Reject(*row) for row in json.loads(reader.schema.metadata[b"rejects"])]
-        return reader.get_batch(0).replace_schema_metadata(None), rejects
-
-
-def _join(
-    parts: Path, out: Path, name: str, made_from: dict[str, Any], options: IngestOptions, shard: tuple[int, int]
-) -> None:
-    """Write the store of parts."""
-    paths = sorted(parts.glob("*.arrow"))
-    repeats = _repeats(paths, name, options) if options.duplicates == "set_aside" else {}
-    counts: Counter[str] = Counter()
-
-    def rejects() -> Iterator[Reject]:
-        for path in paths:
-            for reject in _read_part(path)[1]:
-                counts[reject.category] += 1
-                yield reject
-        for reject in repeats.values():
-            counts[reject.category] += 1
-            yield reject
-
-    write_rejected(rejects(), out / REJECTED)
-    total = row = 0
-    with pa.OSFile(str(out / CRYSTALS), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-        waiting: list[pa.RecordBatch] = []
-        for path in paths:
-            rows = _read_part(path)[0]
-            kept = [k not in repeats for k in range(row, row + len(rows))]
-            row += len(rows)
-            waiting.append(rows if all(kept) else rows.filter(pa.array(kept)))
-            if sum(map(len, waiting)) >= _BLOCK_ROWS:
-                total += _write_block(writer, waiting)
-                waiting = []
-        total += _write_block(writer, waiting)
-    write_manifest(out, name, made_from, total, counts, shard)
-
-
-def _write_block(writer: pa.RecordBatchWriter, rows: Sequence[pa.RecordBatch]) -> int:
-    """Write rows as one block, and return how many."""
-    if not any(len(batch) for batch in rows):
-        return 0
-    block = pa.Table.from_batches(rows, SCHEMA).combine_chunks().to_batches()
-    for batch in block:
-        writer.write_batch(batch)
-    return sum(map(len, block))
-
-
-# Duplicates
-
-
-def _repeats(paths: Sequence[Path], name: str, options: IngestOptions) -> dict[int, Reject]:
-    """Return a reject for each row, counted through all parts, that repeats an earlier one."""
-    from crystens.data.matching import group_matches  # brings scipy along
-
-    store = CrystalStore([_read_part(path)[0] for path in paths], Counter(), [], name)
-    files, entries = store.column("file"), store.column("entry")
-    firsts = group_matches(store, workers=max(options.num_workers, 1))
-    return {
-        int(row): _repeat(files[row], entries[row], files[firsts[row]], entries[firsts[row]])
-        for row in np.flatnonzero(firsts != np.arange(len(store)))
-    }
-
-
-def _without_duplicates(items: list[Entry | Reject], options: IngestOptions) -> list[Entry | Reject]:
-    """Return items in which later crystals that repeat an earlier one are rejects, if that is asked for."""
-    if options.duplicates == "keep":
-        return items
-    from crystens.data.matching import group_matches  # brings scipy along
-
-    entries = [item for item in items if isinstance(item, Entry)]
-    firsts = group_matches([entry.crystal for entry in entries], workers=max(options.num_workers, 1))
-    repeats = {
-        id(entry): _repeat(entry.file, entry.entry, entries[first].file, entries[first].entry)
-        for row, (entry, first) in enumerate(zip(entries, firsts, strict=True))
-        if row != first
-    }
-    return [repeats.get(id(item), item) for item in items]
-
-
-def _repeat(file: str, entry: str, first_file: str, first_entry: str) -> Reject:
-    """Return the reject of a crystal that repeats another."""
-    reason = f"the same crystal as an earlier one: {first_file} {first_entry}".rstrip()
-    return Reject(file, entry, reason, "ask for data.ingest.duplicates=keep to keep it")
 
 
 def _recipe(source: Source, limits: Limits, options: IngestOptions) -> dict[str, Any]:
