@@ -1,8 +1,6 @@
 """`python -m crystens.evaluate DIR_OF_CIFS --out DIR`: judges any generator's crystals, ours or a peer's.
 
-Crystals are read as they stand in the files. Nothing that a training set would refuse is refused here: atoms on top of
-each other make an invalid crystal, not an unreadable one. A file that cannot be read as an ordered crystal is a failed
-sample and stays in the denominator of every rate.
+Crystals are read as they stand in the files, see `crystens.data.generated`.
 
 Written are `crystals.csv`, `metrics.json` and `report.html`, as by sample.py. The statistics of CrysTens images do not
 apply to files and are absent.
@@ -15,15 +13,14 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from crystens.crystal import Crystal
-from crystens.data.entries import SPLITS, Reject, Unusable
+from crystens.data.entries import SPLITS, Reject
+from crystens.data.generated import JudgingLimits
 from crystens.data.ingest import open_store
 from crystens.data.kinds import open_source
 from crystens.data.limits import Limits
@@ -38,27 +35,6 @@ DATA_SETS = ("perov_5", "carbon_24", "mp_20", "mp_3dsc")
 
 _CHUNK = 100  # rows written at a time
 _MAX_SITES = 255  # of a reference crystal, as many as a batch of compact arrays holds
-
-
-@dataclass(frozen=True)
-class JudgingLimits(Limits):
-    """Lets through every ordered crystal that can be written down, however bad.
-
-    The space group is not looked for and stands as 1: the table looks for it, where it may be missing.
-    """
-
-    def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
-        """Raise `Unusable` only where there is no cell at all."""
-        Limits(max_length=float("inf")).check_cell(lengths, angles)
-
-    def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
-        """Return the crystal of raw numbers, see `Limits.crystal`."""
-        self.check_cell(lengths, angles)
-        self.check_count(len(numbers))
-        try:
-            return Crystal(lengths, angles, 1, numbers, coordinates)
-        except CrystensError as error:
-            raise Unusable(f"not a crystal: {error}", "correct the file") from error
 
 
 def evaluate(

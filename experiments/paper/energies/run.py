@@ -21,12 +21,12 @@ import numpy as np
 from figure import energy_figure, shares, values
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry
+from crystens.data.entries import Entry, Reject
+from crystens.data.generated import read_generated
 from crystens.data.kinds import open_source
 from crystens.data.limits import Limits
 from crystens.data.sources import read_all
 from crystens.errors import CrystensError
-from crystens.evaluate import JudgingLimits
 from crystens.metrics.energies import EnergyOptions, energies
 from crystens.metrics.energy import Energy, Relaxation, reason_counts
 from crystens.metrics.hull import HullDistance, hull_distances
@@ -52,10 +52,10 @@ def main() -> None:
     train = [entry for entry in entries if entry.split in (None, "train")]
     held_out = [entry for entry in entries if entry.split == "test"]
     series = {f"{Path(options.real).name}, train": train, f"{Path(options.real).name}, test": held_out}
-    generated: dict[str, list[Entry | str]] = {}
+    generated: dict[str, list[Entry | Reject]] = {}
     for given in options.generated:
         name, _, path = given.rpartition("=")
-        generated[name or Path(path).name] = _samples(Path(path))
+        generated[name or Path(path).name] = read_generated(path)
     times["reading"] = time.perf_counter() - begun
 
     begun = time.perf_counter()
@@ -66,7 +66,7 @@ def main() -> None:
         name = f"{len(crystals)} training structures of {Path(options.real).name} and elements, by {potential.identity}"
         # As they stand: they come relaxed by density functional theory, and a minute each is too long.
         compared = [
-            item.crystal for items in [held_out, *generated.values()] for item in items if not isinstance(item, str)
+            item.crystal for items in [held_out, *generated.values()] for item in items if isinstance(item, Entry)
         ]
         reference = self_consistent(
             crystals, potential, replace(how, relaxation=None), name, compared, _told("reference")
@@ -132,32 +132,17 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _samples(path: Path) -> list[Entry | str]:
-    """Return generated crystals, and the reasons of those that there are not.
-
-    Args:
-        path: a folder that sample.py wrote, whose failed samples count, or any source of crystals.
-    """
-    failed: list[str] = []
-    if (path / "crystals.csv").exists():
-        with (path / "crystals.csv").open(newline="") as file:
-            failed = [f"not decoded: {row['reason']}" for row in csv.DictReader(file) if row["status"] != "ok"]
-        path = path / "cifs"
-    items = list(open_source(str(path)).read(JudgingLimits()))
-    return [item if isinstance(item, Entry) else item.reason for item in items] + failed
-
-
 def _judged(
-    chosen: Sequence[Entry | str], potential: CHGNet, reference: HullReference, how: EnergyOptions, name: str
+    chosen: Sequence[Entry | Reject], potential: CHGNet, reference: HullReference, how: EnergyOptions, name: str
 ) -> tuple[list[HullDistance], list[Energy]]:
     """Return where crystals stand; what could not be read as one is unknown, with its reason."""
     there = [item.crystal for item in chosen if isinstance(item, Entry)]
     computed = iter(energies(there, potential, how, _told(name)))
-    known = [next(computed) if isinstance(item, Entry) else Energy(None, item) for item in chosen]
+    known = [next(computed) if isinstance(item, Entry) else Energy(None, item.reason) for item in chosen]
     judged = [energy for item, energy in zip(chosen, known, strict=True) if isinstance(item, Entry)]
     places = iter(hull_distances(there, judged, potential, reference))
     found = [
-        next(places) if isinstance(item, Entry) else HullDistance(None, None, f"not a crystal: {item}")
+        next(places) if isinstance(item, Entry) else HullDistance(None, None, f"not a crystal: {item.reason}")
         for item in chosen
     ]
     return found, known
@@ -203,7 +188,7 @@ def _spread(numbers: Sequence[float]) -> list[float]:
 
 
 def _rows(
-    name: str, chosen: Sequence[Entry | str], computed: Sequence[Energy], found: Sequence[HullDistance]
+    name: str, chosen: Sequence[Entry | Reject], computed: Sequence[Energy], found: Sequence[HullDistance]
 ) -> list[dict[str, Any]]:
     """Return one row a crystal."""
     rows = []

@@ -1,6 +1,6 @@
 """CGCNN's predictions for real and generated crystals, and a check of them against CHGNet; see README.md.
 
-python experiments/paper/properties/run.py compare REAL GENERATED --out DIR [--split test] [--labels REAL GENERATED]
+python experiments/paper/properties/run.py compare REAL [NAME=]GENERATED ... --out DIR [--split test] [--label REAL]
 python experiments/paper/properties/run.py check SOURCE --elements FILE --out DIR [--number 300]
 """
 
@@ -13,7 +13,7 @@ import json
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,9 @@ from pymatgen.core import Structure
 from violins import agreement_plot, property_violins
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry
-from crystens.data.kinds import open_source
+from crystens.data.entries import Entry, Reject
+from crystens.data.generated import read_generated
 from crystens.errors import CrystensError
-from crystens.evaluate import JudgingLimits
 from crystens.metrics.cgcnn import (
     PROPERTIES,
     GraphBatch,
@@ -41,63 +40,50 @@ from crystens.metrics.energy import reason_counts
 from crystens.metrics.potentials import CHGNet
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One crystal of a set, or why there is none."""
-
-    file: str
-    entry: str
-    crystal: Crystal | None
-    reason: str | None = None
-
-
-def read_samples(path: str, split: str | None = None) -> list[Sample]:
+def read_samples(path: str, split: str | None = None) -> list[Entry | Reject]:
     """Return what is at a path, as it stands there; of a folder of sample.py also the samples that have no CIF."""
-    table = Path(path) / "crystals.csv"
-    failed = []
-    if table.exists():
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["status"] == "failed"]
-        failed = [Sample("", row["index"], None, f"not decoded: {row['reason']}") for row in rows]
-        path = str(Path(path) / "cifs")
-    found = []
-    for item in open_source(path).read(JudgingLimits()):
-        if not isinstance(item, Entry):
-            found.append(Sample(item.file, item.entry, None, f"not readable: {item.reason}"))
-        elif split is None or item.split == split:
-            found.append(Sample(item.file, item.entry, item.crystal))
-    if not found and not failed:
-        raise CrystensError(f"no crystal in {path}" + ("" if split is None else f" that is in its split {split}"))
-    return found + failed
+    found = read_generated(path)
+    if split is not None:
+        found = [item for item in found if isinstance(item, Reject) or item.split == split]
+    if not found:
+        raise CrystensError(f"no crystal in {path} that is in its split {split}")
+    return found
 
 
-def predicted(samples: list[Sample]) -> Predictions:
+def crystals_of(samples: Sequence[Entry | Reject]) -> list[Crystal]:
+    """Return the crystals among samples."""
+    return [item.crystal for item in samples if isinstance(item, Entry)]
+
+
+def predicted(samples: Sequence[Entry | Reject]) -> Predictions:
     """Return the predictions of all samples; one without a crystal has no value and its own reason."""
-    places = [place for place, sample in enumerate(samples) if sample.crystal is not None]
-    some = predict([sample.crystal for sample in samples if sample.crystal is not None])
+    places = [place for place, item in enumerate(samples) if isinstance(item, Entry)]
+    some = predict(crystals_of(samples))
     values, reasons = {}, {}
     for name in some.values:
         values[name] = np.full(len(samples), np.nan)
         values[name][places] = some.values[name]
         told = dict(zip(places, some.reasons[name], strict=True))
-        reasons[name] = tuple(told.get(place, sample.reason) for place, sample in enumerate(samples))
+        reasons[name] = tuple(
+            item.reason if isinstance(item, Reject) else told[place] for place, item in enumerate(samples)
+        )
     filled = np.zeros(len(samples), dtype=bool)
     filled[places] = some.filled
     return Predictions(values, reasons, filled)
 
 
-def write_values(path: Path, sets: dict[str, tuple[list[Sample], Predictions]]) -> None:
+def write_values(path: Path, sets: Mapping[str, tuple[Sequence[Entry | Reject], Predictions]]) -> None:
     """Write every value of every sample: one row each, an empty cell and a reason where there is no value."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["set", "file", "entry", "formula", *PROPERTIES, "reason"])
         for label, (samples, predictions) in sets.items():
-            for place, sample in enumerate(samples):
+            for place, item in enumerate(samples):
                 values = [predictions.values[name][place] for name in PROPERTIES]
                 reason = next((predictions.reasons[name][place] for name in PROPERTIES), None)
-                formula = "" if sample.crystal is None else sample.crystal.formula
+                formula = item.crystal.formula if isinstance(item, Entry) else ""
                 cells = ["" if np.isnan(value) else f"{value:.6g}" for value in values]
-                writer.writerow([label, sample.file, sample.entry, formula, *cells, reason or ""])
+                writer.writerow([label, item.file, item.entry, formula, *cells, reason or ""])
 
 
 def summary(predictions: Predictions) -> dict[str, Any]:
@@ -140,23 +126,30 @@ def stage_prices(crystals: list[Crystal]) -> dict[str, float]:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Predict, draw and return the numbers."""
     clock = [time.process_time()]
-    sets = [read_samples(options.real, options.split), read_samples(options.generated, options.generated_split)]
+    sets = {options.label: read_samples(options.real, options.split)}
+    for given in options.generated:
+        label, _, path = given.rpartition("=")
+        sets[label or Path(path).name] = read_samples(path, options.generated_split)
+    if len(sets) < 1 + len(options.generated):
+        raise CrystensError("two sets have the same name; give NAME=PATH with a name for each")
     clock.append(time.process_time())
-    real, generated = (predicted(samples) for samples in sets)
+    predictions = {label: predicted(samples) for label, samples in sets.items()}
     clock.append(time.process_time())
-    labels = tuple(options.labels)
-    picture = property_violins(real, generated, labels, options.title)
+    (options.out / f"{options.name}.png").write_bytes(property_violins(predictions, options.title))
     clock.append(time.process_time())
-    (options.out / f"{options.name}.png").write_bytes(picture)
-    pairs = zip(sets, (real, generated), strict=True)
-    write_values(options.out / f"{options.name}.csv", dict(zip(labels, pairs, strict=True)))
-    some = [sample.crystal for sample in sets[0] if sample.crystal is not None][:300]
+    pairs = zip(sets.values(), predictions.values(), strict=True)
+    write_values(options.out / f"{options.name}.csv", dict(zip(sets, pairs, strict=True)))
+    real, *generated = predictions.values()
+    some = crystals_of(sets[options.label])[:300]
     stages = zip(("reading", "predicting", "drawing"), np.diff(clock).round(1).tolist(), strict=True)
     return {
         "ks": {
-            name: None if value is None else round(value, 4) for name, value in ks_statistics(real, generated).items()
+            label: {
+                name: None if value is None else round(value, 4) for name, value in ks_statistics(real, one).items()
+            }
+            for label, one in zip(list(sets)[1:], generated, strict=True)
         },
-        "sets": dict(zip(labels, (summary(real), summary(generated)), strict=True)),
+        "sets": {label: summary(one) for label, one in predictions.items()},
         "seconds of the processor": dict(stages),
         "milliseconds a real crystal": stage_prices(some),
         "sites of a real crystal": round(float(np.mean([len(crystal) for crystal in some])), 1),
@@ -166,7 +159,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def check(options: argparse.Namespace) -> dict[str, Any]:
     """Compare formation energies with those that CHGNet's total energies give, and return the numbers."""
     samples = read_samples(options.source, options.split)
-    crystals = [sample.crystal for sample in samples if sample.crystal is not None]
+    crystals = crystals_of(samples)
     generator = np.random.default_rng(options.seed)
     chosen = generator.choice(len(crystals), min(options.number, len(crystals)), replace=False)
     crystals = [crystals[place] for place in sorted(chosen)]
@@ -235,10 +228,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     compared = commands.add_parser("compare", help="real against generated crystals")
     compared.add_argument("real", help="any source of crystals")
-    compared.add_argument("generated", help="folder of sample.py, or any source of crystals")
+    compared.add_argument("generated", nargs="+", metavar="[NAME=]PATH", help="folders of sample.py, or any source")
     compared.add_argument("--split", help="of the real crystals, such as test")
     compared.add_argument("--generated-split", help="of the generated ones, if they are a data set")
-    compared.add_argument("--labels", nargs=2, default=["real", "generated"])
+    compared.add_argument("--label", default="real", help="name of the real crystals")
     compared.add_argument("--title", default="")
     compared.set_defaults(function=compare, name="properties")
     checked = commands.add_parser("check", help="formation energies against CHGNet's")

@@ -1,13 +1,14 @@
-"""Violins of predicted properties, real against generated, as PNG (the paper's Fig. 7).
+"""Violins of predicted properties, real crystals and those of each model side by side, as PNG (the paper's Fig. 7).
 
-Half a violin to the left is real, half to the right is generated; each is as wide as the panel at its own peak,
-whatever the number of crystals, which stands below. Inside are the median and the quartiles. Figures are drawn without
-pyplot, as in `crystens.pictures`.
+Each violin is as wide as its place at its own peak, whatever the number of crystals. Inside are the median and the
+quartiles; above stands the Kolmogorov-Smirnov statistic against the real ones, below the share of crystals that have a
+value. Figures are drawn without pyplot, as in `crystens.pictures`.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,39 +30,40 @@ _LABELS = {
     "poisson_ratio": ("Poisson ratio", ""),
 }
 _COLUMNS = 4
-_WIDTH = 0.92  # of half a violin at its peak, where the panel has 1
+_WIDTH = 0.42  # of half a violin at its peak, where a violin's place has 0.5
 _EDGE = 0.5  # per cent of the values at either end that may lie outside of a panel
 _FARTHEST = 4  # distances of the quartiles, beyond which values do not widen a panel
 _NARROWEST = 0.01  # of the panel: the least bandwidth, for values that are all the same
-_SIDES = ((-1, REAL_COLOUR, "#5d6773"), (1, GENERATED_COLOUR, "#7a2a08"))
+_COLOURS = (REAL_COLOUR, "#c59b2d", "#2f7d6b", GENERATED_COLOUR, "#6d5a9e", "#4a7fb5")
+_DARK = "#30363d"
 
 
-def property_violins(real: Predictions, generated: Predictions, labels: tuple[str, str], title: str = "") -> bytes:
+def property_violins(sets: Mapping[str, Predictions], title: str = "") -> bytes:
     """Return one panel for each property and one for the share of metals, as PNG.
 
     Args:
-        real: predictions for real crystals, of the properties in `crystens.metrics.cgcnn.PROPERTIES`.
-        generated: predictions for generated crystals.
-        labels: what the two are called, such as ("test split", "WGAN").
+        sets: predictions of the properties in `crystens.metrics.cgcnn.PROPERTIES` by name of the set, such as
+            "test split" or "WGAN"; the first are the real crystals that the others are compared with.
         title: stands above.
     """
-    names = [name for name in _LABELS if name in real.values and name in generated.values]
-    statistics = ks_statistics(real, generated)
-    metals = "metal" in statistics
+    real, *generated = sets.values()
+    names = [name for name in _LABELS if all(name in one.values for one in sets.values())]
+    statistics = [ks_statistics(real, one) for one in generated]
+    metals = all("metal" in one for one in statistics)
     rows = -(-(len(names) + metals) // _COLUMNS)
-    figure = Figure(figsize=(12.5, 3.5 * rows + 0.7), layout="constrained")
+    figure = Figure(figsize=(12.5, 3.5 * rows + 0.2 * len(sets) + 0.3), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.08)
     panels = list(figure.subplots(rows, _COLUMNS, squeeze=False).ravel())
     for name, axes in zip(names, panels, strict=False):
-        _violin(axes, name, real, generated, statistics[name])
+        _violins(axes, name, list(sets.values()), [one[name] for one in statistics])
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     if metals:
         panels[len(names)].set_axis_on()
-        _metals(panels[len(names)], real, generated)
+        _metals(panels[len(names)], list(sets.values()))
     handles = [
-        Patch(color=colour, alpha=0.75, linewidth=0, label=f"{label}: {_missing(predictions)}")
-        for (_, colour, _), label, predictions in zip(_SIDES, labels, (real, generated), strict=True)
+        Patch(color=_colour(place), alpha=0.75, linewidth=0, label=f"{label}: {_missing(predictions)}")
+        for place, (label, predictions) in enumerate(sets.items())
     ]
     if title:
         figure.suptitle(title, fontsize=12, x=0.01, ha="left")
@@ -95,42 +97,46 @@ def _missing(predictions: Predictions) -> str:
     return f"{len(predictions):,} crystals; " + (f"without values: {told}" if told else "all have values")
 
 
-def _violin(axes: Axes, name: str, real: Predictions, generated: Predictions, statistic: float | None) -> None:
+def _violins(axes: Axes, name: str, sets: Sequence[Predictions], statistics: Sequence[float | None]) -> None:
     """Draw one panel."""
     label, unit = _LABELS[name]
-    sides = [real.known(name), generated.known(name)]
-    low, high = _range(sides)
-    outside = []
-    for values, (sign, colour, dark) in zip(sides, _SIDES, strict=True):
-        _half(axes, values, sign, colour, dark, low, high)
-        outside.append(int(((values < low) | (values > high)).sum()))
-    axes.axvline(0, color="white", linewidth=1.2)
-    axes.set_xlim(-1, 1)
+    known = [predictions.known(name) for predictions in sets]
+    low, high = _range(known)
+    for place, values in enumerate(known):
+        _violin(axes, values, place, low, high)
+        outside = int(((values < low) | (values > high)).sum())
+        if outside:
+            axes.text(place, low, f"{outside} outside", ha="center", va="bottom", fontsize=7, color=_DARK)
+    for place, statistic in enumerate(statistics, start=1):
+        told = "no K-S" if statistic is None else f"K-S {statistic:.2f}"
+        axes.text(place, high, told, ha="center", va="top", fontsize=8, color=_DARK)
+    axes.set_xlim(-0.55, len(sets) - 0.45)
     axes.set_ylim(low, high)
-    axes.set_xticks([-0.5, 0.5], [_count(predictions, name) for predictions in (real, generated)])
+    axes.set_xticks(range(len(sets)), [_count(predictions, name) for predictions in sets])
     axes.set_title(label, fontsize=10, loc="left")
-    axes.set_title("no K-S" if statistic is None else f"K-S {statistic:.3f}", fontsize=10, loc="right")
     axes.set_ylabel(unit, fontsize=9)
-    for x, count, align in zip((0.02, 0.98), outside, ("left", "right"), strict=True):
-        if count:
-            axes.text(x, 0.98, f"{count} outside", transform=axes.transAxes, ha=align, va="top", fontsize=7.5)
     _plain(axes)
 
 
-def _half(axes: Axes, values: np.ndarray, sign: int, colour: str, dark: str, low: float, high: float) -> None:
-    """Draw half a violin, to the left (sign -1) or right (1), with median and quartiles."""
+def _violin(axes: Axes, values: np.ndarray, place: int, low: float, high: float) -> None:
+    """Draw one violin around x = place, with median and quartiles."""
     if len(values) == 0:
-        axes.text(0.5 * sign, (low + high) / 2, "no value", ha="center", va="center", fontsize=9, color=dark)
+        axes.text(place, (low + high) / 2, "no value", ha="center", va="center", fontsize=8, color=_DARK)
         return
     inside = values[(values >= low) & (values <= high)]
     levels = np.linspace(inside.min(), inside.max(), 256)
     density = _density(inside, levels, _NARROWEST * (high - low))
-    scale = _WIDTH / density.max()
-    axes.fill_betweenx(levels, 0, sign * scale * density, color=colour, alpha=0.75, linewidth=0)
+    half = _WIDTH / density.max() * density
+    axes.fill_betweenx(levels, place - half, place + half, color=_colour(place), alpha=0.75, linewidth=0)
     for quantile, width in ((25, 0.9), (50, 2.0), (75, 0.9)):
         level = float(np.percentile(values, quantile))
-        reach = scale * float(np.interp(level, levels, density))
-        axes.plot([0, sign * reach], [level, level], color=dark, linewidth=width, solid_capstyle="butt")
+        reach = float(np.interp(level, levels, half))
+        axes.plot([place - reach, place + reach], [level, level], color=_DARK, linewidth=width, solid_capstyle="butt")
+
+
+def _colour(place: int) -> str:
+    """Return the colour of a set: grey for the real one."""
+    return _COLOURS[place] if place < len(_COLOURS) else _COLOURS[1 + (place - 1) % (len(_COLOURS) - 1)]
 
 
 def _density(values: np.ndarray, levels: np.ndarray, narrowest: float) -> np.ndarray:
@@ -142,8 +148,8 @@ def _density(values: np.ndarray, levels: np.ndarray, narrowest: float) -> np.nda
     return np.exp(-(((levels[:, None] - values) / narrowest) ** 2) / 2).mean(axis=1)
 
 
-def _range(sides: list[np.ndarray]) -> tuple[float, float]:
-    """Return the range of a panel: nearly all values of either side, but no far outliers, and some room."""
+def _range(sides: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the range of a panel: nearly all values of each set, but no far outliers, and some room."""
     ends = []
     for values in sides:
         if len(values):
@@ -153,28 +159,28 @@ def _range(sides: list[np.ndarray]) -> tuple[float, float]:
             ends.append(np.percentile(near, (_EDGE, 100 - _EDGE)))
     low, high = (float(min(end[0] for end in ends)), float(max(end[1] for end in ends))) if ends else (0.0, 1.0)
     room = 0.1 * (high - low) or 0.5
-    return low - room, high + room
+    return low - room, high + 1.5 * room
 
 
-def _metals(axes: Axes, real: Predictions, generated: Predictions) -> None:
+def _metals(axes: Axes, sets: Sequence[Predictions]) -> None:
     """Draw the share of metals among the crystals with a value."""
-    for x, predictions, (_, colour, dark) in zip((-0.5, 0.5), (real, generated), _SIDES, strict=True):
+    for place, predictions in enumerate(sets):
         known = predictions.known("metal")
         share = float((known >= 0.5).mean()) if len(known) else 0.0
-        axes.bar(x, share, width=0.6, color=colour, alpha=0.75)
+        axes.bar(place, share, width=2 * _WIDTH, color=_colour(place), alpha=0.75)
         told = f"{100 * share:.0f} %" if len(known) else "no value"
-        axes.text(x, share + 0.02, told, ha="center", fontsize=9, color=dark)
-    axes.set_xlim(-1, 1)
+        axes.text(place, share + 0.02, told, ha="center", fontsize=9, color=_DARK)
+    axes.set_xlim(-0.55, len(sets) - 0.45)
     axes.set_ylim(0, 1.12)
     axes.set_yticks([0, 0.5, 1])
-    axes.set_xticks([-0.5, 0.5], [_count(predictions, "metal") for predictions in (real, generated)])
+    axes.set_xticks(range(len(sets)), [_count(predictions, "metal") for predictions in sets])
     axes.set_title("share of metals (classifier)", fontsize=10, loc="left")
     _plain(axes)
 
 
 def _count(predictions: Predictions, name: str) -> str:
-    """Return the number of values of a property, beside the number of crystals."""
-    return f"{len(predictions.known(name)):,} of {len(predictions):,}"
+    """Return the number of values of a property, above the number of crystals."""
+    return f"{len(predictions.known(name)):,}\nof {len(predictions):,}"
 
 
 def _plain(axes: Axes) -> None:

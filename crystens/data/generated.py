@@ -1,0 +1,77 @@
+"""Crystals that a model made: read as they stand, bad ones too, and those that it failed to make counted.
+
+Nothing that a training set would refuse is refused here: atoms on top of each other make an invalid crystal, not an
+unreadable one. What cannot be read as an ordered crystal is a failed sample and stays in every denominator.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crystens.crystal import Crystal
+from crystens.data.entries import Entry, Reject, Unusable
+from crystens.data.kinds import open_source
+from crystens.data.limits import Limits
+from crystens.errors import CrystensError
+
+TABLE = "crystals.csv"
+
+
+@dataclass(frozen=True)
+class JudgingLimits(Limits):
+    """Lets through every ordered crystal that can be written down, however bad.
+
+    The space group is not looked for and stands as 1: whoever needs it looks for it, where it may be missing.
+    """
+
+    def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
+        """Raise `Unusable` only where there is no cell at all."""
+        Limits(max_length=float("inf")).check_cell(lengths, angles)
+
+    def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
+        """Return the crystal of raw numbers, see `Limits.crystal`."""
+        self.check_cell(lengths, angles)
+        self.check_count(len(numbers))
+        try:
+            return Crystal(lengths, angles, 1, numbers, coordinates)
+        except CrystensError as error:
+            raise Unusable(f"not a crystal: {error}", "correct the file") from error
+
+
+def read_generated(path: str | Path) -> list[Entry | Reject]:
+    """Return all samples at a path, in their order.
+
+    Args:
+        path: a folder that sample.py wrote, whose failed samples are rejects with the reason that its table gives (and
+            the sample's index as `entry`), or any source of crystals.
+
+    Raises:
+        CrystensError: if there is nothing, or the folder's table names a CIF that is missing.
+    """
+    folder = Path(path)
+    if not (folder / TABLE).exists() or not (folder / "cifs").is_dir():
+        found = list(open_source(str(path)).read(JudgingLimits()))
+        if not found:
+            raise CrystensError(f"no crystal in {path}")
+        return found
+    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_name = {}
+    if any(row["status"] == "ok" for row in rows):
+        by_name = {Path(item.file).name: item for item in open_source(str(folder / "cifs")).read(JudgingLimits())}
+    samples: list[Entry | Reject] = []
+    for row in rows:
+        name = Path(row["file"]).name
+        if row["status"] != "ok":
+            samples.append(Reject("", row["index"], f"not decoded: {row['reason']}", "look at the model"))
+        elif name in by_name:
+            samples.append(by_name[name])
+        else:
+            raise CrystensError(f"{folder / TABLE} names {row['file']}, which is not there; judge the samples again")
+    if not samples:
+        raise CrystensError(f"no sample in {folder}")
+    return samples

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crystens.cif import write_cif
+from crystens.crystal import Crystal
+from crystens.data.entries import Entry, Reject
+from crystens.data.generated import read_generated
+from crystens.errors import CrystensError
+from crystens.metrics.table import IMAGE_COLUMNS, CrystalTable
+
+
+def _cube(length: float) -> Crystal:
+    return Crystal(np.full(3, length), np.full(3, 90.0), 1, np.array([29]), np.zeros((1, 3)))
+
+
+def _folder(folder: Path, statuses: list[str]) -> Path:
+    (folder / "cifs").mkdir(parents=True)
+    table = CrystalTable(folder / "crystals.csv")
+    for index, status in enumerate(statuses):
+        row = {**dict.fromkeys(IMAGE_COLUMNS), "index": index, "status": status}
+        if status == "ok":
+            row["file"] = f"cifs/{index:06d}.cif"
+            (folder / row["file"]).write_text(write_cif(_cube(3.0 + index)))
+        else:
+            row["reason"] = "no site"
+        table.append([row])
+    return folder
+
+
+def test_samples_come_in_their_order_and_failed_ones_are_rejects_with_their_reason(tmp_path: Path) -> None:
+    found = read_generated(_folder(tmp_path / "samples", ["ok", "failed", "ok"]))
+    first, second, third = found
+    assert isinstance(first, Entry)
+    assert isinstance(third, Entry)
+    assert [first.crystal.lengths[0], third.crystal.lengths[0]] == [3.0, 5.0]
+    assert isinstance(second, Reject)
+    assert (second.entry, second.reason) == ("1", "not decoded: no site")
+
+
+def test_a_folder_whose_samples_all_failed_is_read(tmp_path: Path) -> None:
+    found = read_generated(_folder(tmp_path / "samples", ["failed", "failed"]))
+    assert [item.entry for item in found] == ["0", "1"]
+
+
+def test_a_cif_that_the_table_names_and_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "samples", ["ok", "ok"])
+    (folder / "cifs" / "000001.cif").unlink()
+    with pytest.raises(CrystensError, match=r"cifs/000001\.cif"):
+        read_generated(folder)
+
+
+def test_any_source_is_read_as_it_stands(tmp_path: Path) -> None:
+    close = Crystal(np.full(3, 4.0), np.full(3, 90.0), 1, np.array([29, 29]), np.array([[0.0, 0, 0], [0.01, 0, 0]]))
+    (tmp_path / "close.cif").write_text(write_cif(close))
+    (tmp_path / "empty.cif").write_text("")
+    kinds = {Path(item.file).name: type(item) for item in read_generated(tmp_path)}
+    assert kinds == {"close.cif": Entry, "empty.cif": Reject}
