@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -95,12 +96,15 @@ def sample_to_file(
     reference: Reference,
     about: dict[str, Any],
     replace: bool = False,
-) -> Samples:
+) -> Samples | None:
     """Sample a model into folder/images.safetensors, chunk by chunk, and return the samples.
 
     Goes on with a part that an interrupted call left, if it was made by the same call. Each chunk has a seed of its
     own, made of `seed` and its place, so that the images do not depend on interruptions. With `replace`, samples of
     another call in the folder are deleted; otherwise they are an error.
+
+    Where several processes train together (torch.distributed), all of them call this, and chunks are dealt to them in
+    turn; the images are those of one process. The first writes; the others return None.
 
     Raises:
         CrystensError: if the model's images are not of the scaling's side, or the folder holds other samples.
@@ -113,41 +117,88 @@ def sample_to_file(
     about = {**about, "num_samples": num_samples, "chunk_size": chunk_size, "seed": seed, "crystens": __version__}
     tensors = {f"reference.{name}": tensor for name, tensor in reference.to_tensors().items()}
     head = _header((num_samples, NUM_CHANNELS, side, side), scaling, distance, about, tensors)
+    rank, ranks = _place()
+    if rank == 0:
+        _make_way(folder, head, replace)
     final, part = folder / IMAGES, folder / _PART
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (final, part):
-        if not path.exists() or _starts_with(path, head):
-            continue
-        if replace:
-            path.unlink()
-        else:
-            raise CrystensError(
-                f"{path} holds samples of another model, number, seed or chunk size; give another out=DIR, or delete it"
-            )
-    if final.exists():
-        log.info("%s is complete; not sampled again", final)
-        return read_samples(final)
-    done = 0
     image_bytes = _FLOAT * NUM_CHANNELS * side * side
-    if part.exists():
+    done = 0
+    if rank == 0 and final.exists():
+        log.info("%s is complete; not sampled again", final)
+        done = num_samples
+    elif rank == 0 and part.exists():
         done = min((part.stat().st_size - len(head)) // image_bytes, num_samples) // chunk_size * chunk_size
         log.info("going on after %d of %d samples", done, num_samples)
+    done = _told_by_first(done)
+    if rank > 0:
+        for start in range(done, num_samples, ranks * chunk_size):
+            _sample_chunks(model, start, num_samples, chunk_size, seed)
+        return None
+    if final.exists():
+        return read_samples(final)
     with part.open("r+b" if part.exists() else "w+b") as file, progress_bar() as progress:
         file.write(head)
         file.truncate(len(head) + done * image_bytes)
         file.seek(0, os.SEEK_END)
         task = progress.add_task("sampling", total=num_samples, completed=done)
-        for start in range(done, num_samples, chunk_size):
-            size = min(chunk_size, num_samples - start)
-            chunk_seed = int(np.random.SeedSequence([seed, start]).generate_state(1, np.uint64)[0] >> 1)
-            images = model.sample(size, torch.Generator().manual_seed(chunk_seed))
-            file.write(images.float().numpy(force=True).astype("<f4").tobytes())
+        for start in range(done, num_samples, ranks * chunk_size):
+            for images in _sample_chunks(model, start, num_samples, chunk_size, seed):
+                file.write(images.astype("<f4").tobytes())
+                progress.update(task, advance=len(images))
             file.flush()
-            progress.update(task, advance=size)
         for tensor in tensors.values():
             file.write(tensor.numpy(force=True).tobytes())
     os.replace(part, final)
     return read_samples(final)
+
+
+def _make_way(folder: Path, head: bytes, replace: bool) -> None:
+    """Make the folder, and delete samples of another call in it, or refuse to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder / IMAGES, folder / _PART):
+        if not path.exists() or _starts_with(path, head):
+            continue
+        if not replace:
+            raise CrystensError(
+                f"{path} holds samples of another model, number, seed or chunk size; give another out=DIR, or delete it"
+            )
+        path.unlink()
+
+
+def _sample_chunks(model: Sampler, start: int, end: int, chunk_size: int, seed: int) -> list[np.ndarray]:
+    """Sample one chunk in each process, from image `start` on; return those of all in the first process.
+
+    Returns:
+        (b, 4, S, S) float32 a chunk, in order; of at most `chunk_size` images, and none at `end` and behind.
+    """
+    rank, ranks = _place()
+    first = start + rank * chunk_size
+    size = min(chunk_size, end - first)
+    images = None
+    if size > 0:
+        chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0] >> 1)
+        images = model.sample(size, torch.Generator().manual_seed(chunk_seed)).float().numpy(force=True)
+    if ranks == 1:
+        return [] if images is None else [images]
+    gathered: list[np.ndarray | None] | None = [None] * ranks if rank == 0 else None
+    dist.gather_object(images, gathered)
+    return [chunk for chunk in gathered or () if chunk is not None]
+
+
+def _place() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes that train together."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def _told_by_first(number: int) -> int:
+    """Return the number that the first process has."""
+    if _place()[1] == 1:
+        return number
+    told = [number]
+    dist.broadcast_object_list(told)
+    return told[0]
 
 
 def read_samples(path: Path) -> Samples:

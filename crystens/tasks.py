@@ -9,22 +9,27 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from crystens.callbacks.checkpoint_card import CheckpointCard
@@ -38,6 +43,7 @@ from crystens.scaling import Scaling
 
 log = logging.getLogger(__name__)
 
+_LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # by Lightning's launcher
 _GROUPS = ("data", "scaling", "decode", "trainer", "callbacks", "logger", "model", "experiment")
 
 
@@ -103,7 +109,7 @@ def train(cfg: DictConfig) -> Path:
     _quiet_libraries()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    if not cfg.resume and (folder / "config.yaml").exists():
+    if _first_rank() and not cfg.resume and (folder / "config.yaml").exists():
         raise CrystensError(
             f"{folder} already holds a run; give resume={folder} to go on with it, or another run folder"
         )
@@ -122,13 +128,49 @@ def train(cfg: DictConfig) -> Path:
     last = folder / "checkpoints" / "last.ckpt"
     if cfg.resume:
         load_checkpoint(last)
-    OmegaConf.save(OmegaConf.merge(cfg, {"resume": None}), folder / "config.yaml")
+    if _first_rank():
+        OmegaConf.save(OmegaConf.merge(cfg, {"resume": None}), folder / "config.yaml")
     log.info("run folder: %s", folder)
+    with _processes_join_this_job():
+        _fit(trainer, model, data, last, resumes=bool(cfg.resume))
+        trained = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
+        log.info("trained %s", trained)
+        if trainer.global_step == 0:
+            log.warning(
+                "no step was taken and no checkpoint written: an epoch has %d batches; train for more epochs, or lower "
+                "data.batch_size",
+                trainer.num_training_batches,
+            )
+        if cfg.num_samples > 0:
+            decoder = _build(cfg.decode, "decode")
+            samples = sample_to_file(
+                model.to(trainer.strategy.root_device),  # Lightning leaves it on the CPU
+                folder / "samples",
+                cfg.num_samples,
+                64,
+                cfg.seed,
+                data.scaling,
+                data.distance,
+                data.reference,
+                _about(config, trained, model),
+                replace=True,
+            )
+            if samples is not None:
+                _judge(samples, decoder, folder / "samples", source=last)
+    return folder
+
+
+def _fit(
+    trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, last: Path, resumes: bool
+) -> None:
+    """Train, from the start or from the checkpoint `last`; what a person can mend becomes a CrystensError."""
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=last if cfg.resume else None, weights_only=True)
+        trainer.fit(model, datamodule=data, ckpt_path=last if resumes else None, weights_only=True)
     except SystemExit as error:  # Lightning's answer to Ctrl-C
         hint = (
-            f"`python train.py resume={folder}` goes on after the last checkpoint" if last.exists() else "start again"
+            f"`python train.py resume={last.parents[1]}` goes on after the last checkpoint"
+            if last.exists()
+            else "start again"
         )
         raise CrystensError(f"training was interrupted; {hint}") from error
     except MisconfigurationException as error:
@@ -140,32 +182,9 @@ def train(cfg: DictConfig) -> Path:
             f"{last} does not fit the config: model and max_sites stay as they were on resume"
         ) from error
     finally:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()  # or the next job of a sweep would go on with this run
-    trained = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
-    log.info("trained %s", trained)
-    if trainer.global_step == 0:
-        log.warning(
-            "no step was taken and no checkpoint written: an epoch has %d batches; train for more epochs, or lower "
-            "data.batch_size",
-            trainer.num_training_batches,
-        )
-    if cfg.num_samples > 0:
-        decoder = _build(cfg.decode, "decode")
-        samples = sample_to_file(
-            model,
-            folder / "samples",
-            cfg.num_samples,
-            64,
-            cfg.seed,
-            data.scaling,
-            data.distance,
-            data.reference,
-            _about(config, trained, model),
-            replace=True,
-        )
-        _judge(samples, decoder, folder / "samples", source=last)
-    return folder
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # or the next job of a sweep would go on with this run
 
 
 def sample(cfg: DictConfig) -> Path:
@@ -210,8 +229,44 @@ def sample(cfg: DictConfig) -> Path:
         Reference.from_state_dict(checkpoint[KEY]["reference"]),
         about,
     )
+    assert samples is not None
     _judge(samples, decoder, out, source=Path(cfg.checkpoint))
     return out
+
+
+def _first_rank() -> bool:
+    """Return whether this is the only process of a run, or the first of several, which alone writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@contextmanager
+def _processes_join_this_job() -> Iterator[None]:
+    """Have the processes that Lightning starts for further devices run this job, in its folder, and end with it.
+
+    They are started with the command line of this process and Hydra's `run.dir`. Of a job of a sweep the one would
+    start the whole sweep again, and the other is not the job's folder. What Lightning leaves behind, a process group
+    and variables of the environment, would have the sweep's next job wait for processes that are gone.
+    """
+    if not HydraConfig.initialized():
+        yield
+        return
+    hydra, arguments = HydraConfig.get(), sys.argv
+    before = {name: os.environ.get(name) for name in _LEFT_BEHIND}
+    folder = hydra.run.dir
+    with read_write(hydra), open_dict(hydra):
+        hydra.run.dir = hydra.runtime.output_dir
+    sys.argv = [arguments[0], *hydra.overrides.task]
+    try:
+        yield
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        sys.argv = arguments
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+        with read_write(hydra), open_dict(hydra):
+            hydra.run.dir = folder
 
 
 def _resumed(cfg: DictConfig) -> DictConfig:
@@ -332,7 +387,9 @@ def _device(name: str) -> torch.device:
 
 
 def _quiet_libraries() -> None:
-    """Keep what libraries say of their own inside, which no user can act on, out of the output."""
+    """Keep what libraries say of their own inside, which no user can act on, out of the output, and say all once."""
+    if not _first_rank():
+        logging.getLogger("crystens").setLevel(logging.WARNING)
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (

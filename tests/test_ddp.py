@@ -1,0 +1,76 @@
+"""Several processes train one model: who writes what where, and whose images."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from test_samples import ABOUT, Noise
+from test_train import REPOSITORY, overrides
+
+from crystens.batch import CrystalBatch
+from crystens.metrics.distributions import Reference
+from crystens.samples import read_samples, sample_to_file
+from crystens.scaling import Scaling
+
+pytestmark = pytest.mark.slow
+
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"} | {"OMP_NUM_THREADS": "1"}
+
+
+def train(*arguments: str) -> str:
+    """Run train.py by two processes and return what it says."""
+    command = [sys.executable, str(REPOSITORY / "train.py"), "trainer=ddp", "trainer.devices=2", *arguments]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def lines(folder: Path, model: str = "gan") -> list[str]:
+    """Return the overrides of a small run by `trainer=ddp` that makes ten samples."""
+    small = overrides(folder, model)
+    return [line for line in small if not line.startswith(("run_folder", "num_samples"))] + ["num_samples=10"]
+
+
+def _sample_in_rank(rank: int, folder: Path, batch: CrystalBatch) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    reference = Reference.from_crystals(batch, "three crystals")
+    found = sample_to_file(
+        Noise(), folder / "two", 10, 3, 1, Scaling.fit(batch), "fractional", reference, ABOUT
+    )  # chunks of 3: the last has one image, in the second process
+    assert (found is None) == (rank > 0)
+    torch.distributed.destroy_process_group()
+
+
+def test_images_of_two_processes_are_those_of_one(tmp_path, nacl, triclinic, copper_primitive):
+    batch = CrystalBatch.from_crystals([nacl, triclinic, copper_primitive], 20).in_canonical_order()
+    torch.multiprocessing.spawn(_sample_in_rank, (tmp_path, batch), nprocs=2)
+    reference = Reference.from_crystals(batch, "three crystals")
+    sample_to_file(Noise(), tmp_path / "one", 10, 3, 1, Scaling.fit(batch), "fractional", reference, ABOUT)
+    files = [(tmp_path / name / "images.safetensors").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+def test_two_processes_make_one_run(tmp_path):
+    said = train(*lines(tmp_path), f"hydra.run.dir={tmp_path / 'run'}")
+    run = tmp_path / "run"
+    assert said.count("crystens.tasks") > 0
+    assert said.count("trained 4 epochs") == 1
+    images = read_samples(run / "samples" / "images.safetensors").images
+    assert len(torch.unique(images.flatten(1), dim=0)) == 10
+    assert json.loads((run / "samples" / "metrics.json").read_text())["num_samples"]["value"] == 10
+    assert OmegaConf.load(run / "config.yaml").trainer.devices == 2
+
+
+def test_each_job_of_a_sweep_by_two_processes_has_its_own_folder(tmp_path):
+    train(*lines(tmp_path), f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m", "seed=1,2")
+    runs = sorted(path.parent for path in tmp_path.glob("**/config.yaml"))
+    assert runs == [tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"]
+    assert [OmegaConf.load(run / "config.yaml").seed for run in runs] == [1, 2]
+    assert all((run / "samples" / "report.html").exists() for run in runs)
