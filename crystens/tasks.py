@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -250,7 +250,7 @@ def _processes_join_this_job() -> Iterator[None]:
     if not HydraConfig.initialized():
         yield
         return
-    hydra, arguments = HydraConfig.get(), sys.argv
+    hydra, arguments = cast(DictConfig, HydraConfig.get()), sys.argv
     before = {name: os.environ.get(name) for name in _LEFT_BEHIND}
     folder = hydra.run.dir
     with read_write(hydra), open_dict(hydra):
