@@ -18,10 +18,10 @@ def stages():
 
 
 def _copying(stages, folder: Path, name: str = "copy"):
-    """A stage that appends what `input` holds to `output`."""
+    """A stage that appends what `input` holds to `output`, twice."""
     code = "import sys; open(sys.argv[2], 'a').write(open(sys.argv[1]).read())"
-    command = [sys.executable, "-c", code, str(folder / "input"), str(folder / "output")]
-    return stages.Stage(name, [command], [folder / "input"], [folder / "output"])
+    command = [sys.executable, "-c", code, str(folder / "input"), str(folder / "made" / "output")]
+    return stages.Stage(name, [command, command], [folder / "input"], folder / "made", ["output"])
 
 
 def test_a_stage_is_run_once_and_again_when_its_input_changes(stages, tmp_path):
@@ -29,23 +29,23 @@ def test_a_stage_is_run_once_and_again_when_its_input_changes(stages, tmp_path):
     stage = _copying(stages, tmp_path)
     statuses = [stages.run_stages([stage], tmp_path / "records", tmp_path)[0]["status"] for _ in range(2)]
     assert statuses == ["ran", "kept"]
-    assert (tmp_path / "output").read_text() == "a"
+    assert (tmp_path / "made" / "output").read_text() == "aa"
     (tmp_path / "input").write_text("b")
     assert stages.run_stages([stage], tmp_path / "records", tmp_path)[0]["status"] == "ran"
-    assert (tmp_path / "output").read_text() == "ab"
+    assert (tmp_path / "made" / "output").read_text() == "bb"
 
 
 def test_a_stage_whose_output_is_gone_is_run_again(stages, tmp_path):
     (tmp_path / "input").write_text("a")
     stage = _copying(stages, tmp_path)
     stages.run_stages([stage], tmp_path / "records", tmp_path)
-    (tmp_path / "output").unlink()
+    (tmp_path / "made" / "output").unlink()
     assert stages.run_stages([stage], tmp_path / "records", tmp_path)[0]["status"] == "ran"
 
 
 def test_a_failed_stage_is_told_and_tried_again_and_the_next_ones_are_run(stages, tmp_path):
     (tmp_path / "input").write_text("a")
-    bad = stages.Stage("bad", [[sys.executable, "-c", "raise SystemExit(3)"]], [], [])
+    bad = stages.Stage("bad", [[sys.executable, "-c", "raise SystemExit(3)"]], [], tmp_path / "bad", [])
     for _ in range(2):
         records = stages.run_stages([bad, _copying(stages, tmp_path)], tmp_path / "records", tmp_path)
         assert records[0]["status"] == "failed"
@@ -53,7 +53,7 @@ def test_a_failed_stage_is_told_and_tried_again_and_the_next_ones_are_run(stages
 
 
 def test_a_stage_that_does_not_write_its_output_has_failed(stages, tmp_path):
-    silent = stages.Stage("silent", [[sys.executable, "-c", ""]], [], [tmp_path / "never"])
+    silent = stages.Stage("silent", [[sys.executable, "-c", ""]], [], tmp_path / "silent", ["never"])
     assert stages.run_stages([silent], tmp_path / "records", tmp_path)[0]["status"] == "failed"
 
 

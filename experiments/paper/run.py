@@ -1,30 +1,51 @@
 """All tables and figures of the paper: from trained checkpoints, or trained too; see README.md.
 
-python experiments/paper/run.py train NAME DIR --out RUNS [--models gan wgan diffusion] [--seeds 0 1 2] [--jobs 1]
+python experiments/paper/run.py train NAME DATA --runs RUNS [--models gan wgan diffusion] [--seeds 0 1 2] [--jobs 1]
+python experiments/paper/run.py judge NAME DATA --runs RUNS --out OUT [--stages tables ...] [--number 300]
+python experiments/paper/run.py all NAME DATA --runs RUNS --out OUT
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
 
-from training import runs_of, train_all
+from page import STAGES, page_stages
+from stages import run_stages
+from training import ROOT, runs_of, train_all
 
 from crystens.errors import CrystensError
 
+log = logging.getLogger(__name__)
+
 
 def _parsed() -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    trained = commands.add_parser("train", help="train every model of a recipe at every seed, and sample it")
-    trained.add_argument("name", help="a recipe of recipes.yaml, such as perov_5")
-    trained.add_argument("data", type=Path, help="where its data is")
-    trained.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    trained.add_argument("--models", nargs="+", help="some of the recipe's models; by default all")
-    trained.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    trained.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    helps = {
+        "train": "train every model of a recipe at every seed, and sample it",
+        "judge": "make tables and figures of trained runs",
+        "all": "both",
+    }
+    for name, told in helps.items():
+        command = commands.add_parser(name, help=told)
+        command.add_argument("name", help="a recipe of recipes.yaml, such as perov_5")
+        command.add_argument("data", type=Path, help="where its data is")
+        command.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+        command.add_argument("--models", nargs="+", help="some of the recipe's models; by default all")
+        command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+        if name != "judge":
+            command.add_argument("--jobs", type=int, default=1, help="runs at a time")
+        if name != "train":
+            command.add_argument("--out", type=Path, required=True, help="folder of the results")
+            command.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="by default all")
+            command.add_argument(
+                "--number", type=int, default=300, help="crystals of a series whose energy is computed"
+            )
     return parser.parse_args()
 
 
@@ -32,13 +53,25 @@ def main() -> int:
     """Run the command line and return its exit status."""
     options = _parsed()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    data = options.data.resolve()
+    bad = 0
     try:
-        runs = runs_of(options.name, str(options.data.resolve()), options.out.resolve(), options.models, options.seeds)
-        failed = train_all(runs, options.jobs)
+        runs = runs_of(options.name, str(data), options.runs.resolve(), options.models, options.seeds)
+        if options.command != "judge":
+            bad += len(train_all(runs, options.jobs))
+        if options.command != "train":
+            out = options.out.resolve() / options.name
+            stages = page_stages(runs, data, options.runs.resolve() / options.name, out, options.number)
+            chosen = [stage for stage in stages if stage.name in options.stages]
+            records = run_stages(chosen, out / "stages", ROOT)
+            bad += sum(record["status"] == "failed" for record in records)
+            times = {r["name"]: {key: r[key] for key in ("seconds", "cpu_seconds", "status")} for r in records}
+            (out / "times.json").write_text(json.dumps(times, indent=1) + "\n")
+            log.info("all in %s", out)
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    return 1 if failed else 0
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

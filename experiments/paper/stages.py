@@ -3,7 +3,7 @@
 A stage is done when its commands ended well and its outputs are there; what is remembered of it (`FOLDER/NAME.json`) is
 its wall time, the seconds of all its processes, and a key made of its commands and of the contents of its inputs. It is
 run again when the key changes. A stage that fails is told, and the others go on. One that is killed is run again as a
-whole, but what its commands keep (energies, chunks of samples) is not computed again.
+whole, in an empty folder, but what its commands keep elsewhere (energies) is not computed again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import resource
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -30,13 +31,15 @@ class Stage:
         name: of the stage, and of its record.
         commands: command lines, run one after the other.
         inputs: files whose contents decide whether it is run again; of a folder all its Python files.
-        outputs: files that are there when it is done.
+        folder: what it makes goes here; emptied before it is run.
+        outputs: names of files in it that are there when it is done.
     """
 
     name: str
     commands: Sequence[Sequence[str]]
     inputs: Sequence[Path]
-    outputs: Sequence[Path]
+    folder: Path
+    outputs: Sequence[str]
 
 
 def run_stages(stages: Iterable[Stage], folder: Path, cwd: Path) -> list[dict[str, Any]]:
@@ -58,12 +61,14 @@ def _run(stage: Stage, folder: Path, cwd: Path) -> dict[str, Any]:
     """Run one stage, or keep what it made."""
     record, said = folder / f"{stage.name}.json", folder / f"{stage.name}.log"
     key = _key(stage)
-    if record.exists() and all(path.exists() for path in stage.outputs):
+    if record.exists() and not _missing(stage):
         kept = json.loads(record.read_text())
         if kept["key"] == key:
             log.info("%s: kept (took %.0f s)", stage.name, kept["seconds"])
             return {**kept, "status": "kept"}
     record.unlink(missing_ok=True)
+    shutil.rmtree(stage.folder, ignore_errors=True)
+    stage.folder.mkdir(parents=True)
     log.info("%s: %s", stage.name, "; ".join(" ".join(command) for command in stage.commands))
     start, cpu = time.monotonic(), _cpu_seconds()
     failure = _failure(stage, said, cwd)
@@ -91,8 +96,12 @@ def _failure(stage: Stage, said: Path, cwd: Path) -> str | None:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=cwd).returncode
             if code != 0:
                 return f"exit code {code} of {' '.join(command[:4])} ..."
-    missing = [str(path) for path in stage.outputs if not path.exists()]
-    return f"{', '.join(missing)} was not written" if missing else None
+    return f"{', '.join(_missing(stage))} was not written" if _missing(stage) else None
+
+
+def _missing(stage: Stage) -> list[str]:
+    """Return the outputs that are not there."""
+    return [name for name in stage.outputs if not (stage.folder / name).exists()]
 
 
 def _key(stage: Stage) -> str:

@@ -1,0 +1,130 @@
+"""What the paper's page is made of: one stage a table or figure, each the command of its folder's README."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages import Stage
+from training import ROOT, Run, read_recipe
+
+from crystens.errors import CrystensError
+
+HERE = Path(__file__).resolve().parent
+STAGES = (
+    "tables",
+    "distributions",
+    "properties",
+    "energies",
+    "relaxed",
+    "pictures",
+    "candidates",
+    "clusters",
+)
+_NAMES = {"gan": "GAN", "wgan": "WGAN", "diffusion": "diffusion"}
+_NOISE = ("0.001", "0.003", "0.01")
+
+
+def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number: int) -> list[Stage]:
+    """Return the stages for the runs of one recipe.
+
+    Args:
+        runs: some may be unfinished; tables say which, and figures of one run a model take its first finished seed.
+        data: the recipe's data.
+        folder: of the runs, MODEL/seed_K.
+        out: of the results, a folder a stage.
+        number: crystals of a series whose energy is computed.
+
+    Raises:
+        CrystensError: if no run is finished.
+    """
+    first: dict[str, Run] = {}
+    for run in runs:
+        if run.finished:
+            first.setdefault(run.model, run)
+    if not first:
+        raise CrystensError(f"no run in {folder} is finished; train first: run.py train")
+    recipe = read_recipe(runs[0].recipe)
+    sets = [f"{_NAMES.get(model, model)}={run.samples}" for model, run in first.items()]
+    generated = [part for one in sets for part in ("--generated", one)]
+    made = [run.samples / file for run in runs if run.finished for file in ("crystals.csv", "metrics.json")]
+    name, max_sites = runs[0].recipe, _max_sites(recipe["common"])
+    sizes = f"{name}: {recipe['label']}; {_count(recipe['common'])} samples, seed {next(iter(first.values())).seed}"
+    energies = [*_python("energies/run.py"), str(data), *generated, "--workers", "2"]
+    chosen = first.get("wgan", next(iter(first.values())))  # whose samples become candidates
+
+    def stage(kind: str, outputs: Sequence[str], *commands: Sequence[str], code: Sequence[Path] = ()) -> Stage:
+        sources = [HERE / kind, ROOT / "crystens", HERE / "recipes.yaml", *code]
+        return Stage(kind, commands, [*made, *(path for path in sources if path.exists())], out / kind, outputs)
+
+    def to(kind: str) -> list[str]:
+        return ["--out", str(out / kind)]
+
+    sweeps = []
+    for noise in _NOISE:
+        sweep = [*_python("clusters/run.py"), "sweep", str(out / "clusters" / name / noise)]
+        results = ["--out", str(out / "clusters" / "results.csv")]
+        sweeps.append([*sweep, "--decode", "paper", *results])
+        sweeps.append([*sweep, "--decode", "auto", "--clusters", "auto", *results])
+        sweeps.append([*sweep, "--decode", "elements", "--clusters", "auto", *results])
+    images = ["images", str(data), "--max-sites", max_sites, "--crystals", "200"]
+    heat_map = ["picture", str(out / "clusters" / "results.csv"), "--data", name]
+    return [
+        stage("tables", ["tables.md", "tables.json"], [*_python("tables/run.py"), str(folder), *to("tables")]),
+        stage("distributions", [], [*_python("distributions/run.py"), str(folder), str(data), *to("distributions")]),
+        stage(
+            "properties",
+            ["properties.png", "properties.json"],
+            [
+                *_python("properties/run.py"),
+                "compare",
+                str(data),
+                *sets,
+                *("--split", "test", "--label", "test split", "--title", sizes),
+                *to("properties"),
+            ],
+        ),
+        stage(
+            "energies",
+            ["energies.png", "energies.json"],
+            [*energies, "--number", str(number), "--check", *to("energies")],
+        ),
+        stage(
+            "relaxed",
+            ["relaxed.png", "relaxed.json"],
+            [*energies, "--number", "12", "--relax", "100", "--name", "relaxed", *to("relaxed")],
+            code=[HERE / "energies"],
+        ),
+        stage("pictures", [], [*_python("pictures/run.py"), str(folder), str(data), *to("pictures")]),
+        stage(
+            "candidates",
+            ["candidates.csv"],
+            [
+                *(sys.executable, "-m", "crystens.candidates", "select", str(chosen.samples)),
+                *("--reference", str(data), "--number", "10", *to("candidates")),
+            ],
+        ),
+        stage(
+            "clusters",
+            ["results.csv", "match.png"],
+            [*_python("clusters/run.py"), *images, "--out", str(out / "clusters" / name)],
+            *sweeps,
+            [*_python("clusters/run.py"), *heat_map, "--out", str(out / "clusters" / "match.png")],
+        ),
+    ]
+
+
+def _python(script: str) -> list[str]:
+    """Return the command line of a script of this folder."""
+    return [sys.executable, str(HERE / script)]
+
+
+def _max_sites(overrides: Sequence[str]) -> str:
+    """Return the value of `max_sites` among overrides."""
+    return next((line.split("=")[1] for line in overrides if line.startswith("max_sites=")), "52")
+
+
+def _count(overrides: Sequence[str]) -> str:
+    """Return the value of `num_samples` among overrides."""
+    return next((line.split("=")[1] for line in overrides if line.startswith("num_samples=")), "128")
