@@ -33,7 +33,7 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
         runs: some may be unfinished; tables say which, and figures of one run a model take its first finished seed.
         data: the recipe's data.
         folder: of the runs, MODEL/seed_K.
-        out: of the results, a folder a stage.
+        out: of the results, STAGE/NAME.
         number: crystals of a series whose energy is computed.
 
     Raises:
@@ -56,23 +56,31 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
 
     def stage(kind: str, outputs: Sequence[str], *commands: Sequence[str], code: Sequence[Path] = ()) -> Stage:
         sources = [HERE / kind, ROOT / "crystens", HERE / "recipes.yaml", *code]
-        return Stage(kind, commands, [*made, *(path for path in sources if path.exists())], out / kind, outputs)
+        return Stage(kind, commands, [*made, *(path for path in sources if path.exists())], out / kind / name, outputs)
 
     def to(kind: str) -> list[str]:
-        return ["--out", str(out / kind)]
+        return ["--out", str(out / kind / name)]
 
+    images_folder, results = out / "clusters" / name / name, out / "clusters" / name / "results.csv"
     sweeps = []
     for noise in _NOISE:
-        sweep = [*_python("clusters/run.py"), "sweep", str(out / "clusters" / name / noise)]
-        results = ["--out", str(out / "clusters" / "results.csv")]
-        sweeps.append([*sweep, "--decode", "paper", *results])
-        sweeps.append([*sweep, "--decode", "auto", "--clusters", "auto", *results])
-        sweeps.append([*sweep, "--decode", "elements", "--clusters", "auto", *results])
+        sweep = [*_python("clusters/run.py"), "sweep", str(images_folder / noise)]
+        sweeps.append([*sweep, "--decode", "paper", "--out", str(results)])
+        sweeps.append([*sweep, "--decode", "auto", "--clusters", "auto", "--out", str(results)])
+        sweeps.append([*sweep, "--decode", "elements", "--clusters", "auto", "--out", str(results)])
     images = ["images", str(data), "--max-sites", max_sites, "--crystals", "200"]
-    heat_map = ["picture", str(out / "clusters" / "results.csv"), "--data", name]
+    heat_map = ["picture", str(results), "--data", name]
     return [
-        stage("tables", ["tables.md", "tables.json"], [*_python("tables/run.py"), str(folder), *to("tables")]),
-        stage("distributions", [], [*_python("distributions/run.py"), str(folder), str(data), *to("distributions")]),
+        stage(
+            "tables",
+            ["tables.md", "tables.json"],
+            [*_python("tables/run.py"), str(folder), str(data), *to("tables")],
+        ),
+        stage(
+            "distributions",
+            [],
+            [*_python("distributions/run.py"), str(folder), str(data), *to("distributions")],
+        ),
         stage(
             "properties",
             ["properties.png", "properties.json"],
@@ -108,9 +116,9 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
         stage(
             "clusters",
             ["results.csv", "match.png"],
-            [*_python("clusters/run.py"), *images, "--out", str(out / "clusters" / name)],
+            [*_python("clusters/run.py"), *images, "--out", str(images_folder)],
             *sweeps,
-            [*_python("clusters/run.py"), *heat_map, "--out", str(out / "clusters" / "match.png")],
+            [*_python("clusters/run.py"), *heat_map, "--out", str(results.with_name("match.png"))],
         ),
     ]
 

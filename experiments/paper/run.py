@@ -8,7 +8,6 @@ python experiments/paper/run.py all NAME DATA --runs RUNS --out OUT
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -60,14 +59,14 @@ def main() -> int:
         if options.command != "judge":
             bad += len(train_all(runs, options.jobs))
         if options.command != "train":
-            out = options.out.resolve() / options.name
+            out = options.out.resolve()
             stages = page_stages(runs, data, options.runs.resolve() / options.name, out, options.number)
             chosen = [stage for stage in stages if stage.name in options.stages]
-            records = run_stages(chosen, out / "stages", ROOT)
+            records = run_stages(chosen, out / "stages" / options.name, ROOT)
             bad += sum(record["status"] == "failed" for record in records)
-            times = {r["name"]: {key: r[key] for key in ("seconds", "cpu_seconds", "status")} for r in records}
-            (out / "times.json").write_text(json.dumps(times, indent=1) + "\n")
-            log.info("all in %s", out)
+            for record in records:
+                log.info("%(name)s: %(status)s, %(seconds).1f s of the clock, %(cpu_seconds).1f of processors", record)
+            log.info("all in %s/*/%s", out, options.name)
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
