@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from itertools import product
 
 import numpy as np
-from ase import Atoms
-from ase.visualize.plot import plot_atoms
+from ase.data import chemical_symbols, covalent_radii
+from ase.data.colors import jmol_colors
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
-from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal
+from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal, cell_vectors
 from crystens.encoding import HEADER
 from crystens.metrics.distributions import QUANTITIES, Reference
 
@@ -36,12 +38,20 @@ _LABELS = {
 _CHANNELS = ("distance", "x difference", "y difference", "z difference")
 _BINS = 40
 
-# Seen a little from above and from the side, so that no cell edge hides another.
-_VIEW = "10x,-15y,2z"
-_ATOM_SCALE = 0.55  # of the covalent radius, so that the cell stays visible
+# Where the eye is: before the bc plane, a little to the right and above, c upwards, so that no edge hides another.
+_EYE = (1.0, 0.34, 0.26)
+_LEGEND = 0.1  # height of the legend, in heights of the picture above it
+_ATOM_SCALE = 0.5  # of the covalent radius, so that atoms behind others and the cell stay visible
+_LIGHT = np.array([-0.35, 0.55, 0.76])  # from the upper left, towards the eye; right, up, towards the eye
+_FOG = 0.35  # share of white in what is farthest away
+_EDGE_COLOUR = 0.25  # grey of the cell's edges
+_OVERSAMPLING = 2  # pixels drawn for one that is shown, in each direction
 
-# ASE draws cell edges as dots 0.3 angstrom apart: a cell of 10^6 angstrom, which a bad file may hold, would not end.
-_LONGEST_CELL = 60.0
+# Pairs of the corners 000, 001, 010, ... 111 that an edge of the cell joins: they differ in one coordinate.
+_EDGES = [(first, first | bit) for bit in (1, 2, 4) for first in range(8) if not first & bit]
+
+# A site nearer than this to a face of the cell (angstrom along the axis) is drawn at the opposite face as well.
+_BORDER = 0.2
 
 
 def distribution_plot(
@@ -61,7 +71,7 @@ def distribution_plot(
         axes.set_title("no generated value" if distance is None else f"K-S {distance:.3f}", fontsize=10, loc="right")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=10)
-    return _png(figure, dots=90)
+    return figure_png(figure, dots=90)
 
 
 def _histogram(axes: Axes, name: str, real: np.ndarray, generated: np.ndarray) -> None:
@@ -98,14 +108,149 @@ def _edges(name: str, real: np.ndarray) -> np.ndarray:
 
 
 def crystal_picture(crystal: Crystal) -> bytes:
-    """Return a drawing of one cell of a crystal with its borders, as PNG."""
-    scale = min(1.0, _LONGEST_CELL / float(crystal.lengths.max()))  # of cell and atoms alike
-    cell = [*(scale * crystal.lengths), *crystal.angles]
-    atoms = Atoms(numbers=crystal.numbers, scaled_positions=crystal.coordinates, cell=cell, pbc=True)
-    figure = Figure(figsize=(2.6, 2.6))
-    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
-    plot_atoms(atoms, axes, rotation=_VIEW, radii=scale * _ATOM_SCALE, show_unit_cell=2)
-    return _png(figure, dots=100)
+    """Return a drawing of one cell of a crystal, its borders and a legend of its elements, as PNG."""
+    figure = Figure(figsize=(2.6, 2.6 * (1 + _LEGEND)))
+    draw_crystal(figure.add_axes((0, 0, 1, 1)), crystal)
+    return figure_png(figure, dots=100, colours=256)
+
+
+def draw_crystal(axes: Axes, crystal: Crystal) -> None:
+    """Draw one cell of a crystal, and below it a legend of its elements, into axes, which lose their frame."""
+    axes.imshow(crystal_image(crystal), extent=(0, 1, 0, 1), interpolation="antialiased")
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-_LEGEND, 1)
+    numbers = sorted(set(crystal.numbers.tolist()))
+    step = min(0.19, 0.96 / len(numbers))
+    for place, number in enumerate(numbers):
+        x, y = 0.5 + step * (place - len(numbers) / 2), -0.45 * _LEGEND
+        axes.plot(
+            x + 0.03, y, "o", color=element_colour(number), markeredgecolor="0.3", markeredgewidth=0.5, markersize=6
+        )
+        axes.text(x + 0.07, y, chemical_symbols[number], fontsize=7.5, va="center_baseline")
+
+
+def crystal_image(crystal: Crystal, pixels: int = 260) -> np.ndarray:
+    """Return one cell of a crystal as spheres of half the covalent radius, (pixels, pixels, 3) in [0, 1].
+
+    Spheres that intersect are drawn as such, so that atoms on top of each other can be seen. Parallel projection.
+    """
+    side = pixels * _OVERSAMPLING
+    vectors = view_vectors(crystal)
+    sites, coordinates = bordered_sites(crystal)
+    corners = np.array(list(product((0.0, 1.0), repeat=3))) @ vectors
+    centres = coordinates @ vectors
+    radii = np.array([element_radius(number) for number in crystal.numbers[sites]])
+    low = np.minimum((centres - radii[:, None]).min(axis=0), corners.min(axis=0))
+    high = np.maximum((centres + radii[:, None]).max(axis=0), corners.max(axis=0))
+    scale = 0.94 * side / max(high[0] - low[0], high[1] - low[1])
+    middle = (low + high) / 2
+    canvas = _Canvas(side, depth=scale * (high[2] - low[2]))
+    for site, centre, radius in zip(sites, centres, radii, strict=True):
+        canvas.sphere(scale * (centre - middle), scale * radius, _colour(int(crystal.numbers[site])))
+    corners = scale * (corners - middle)
+    for start, end in _EDGES:
+        canvas.line(corners[start], corners[end])
+    return canvas.colours.reshape(pixels, _OVERSAMPLING, pixels, _OVERSAMPLING, 3).mean(axis=(1, 3))
+
+
+def view_vectors(crystal: Crystal) -> np.ndarray:
+    """Return the cell vectors as rows (3, 3), angstrom; columns: to the right, upwards, towards the eye."""
+    towards = np.array(_EYE) / np.linalg.norm(_EYE)
+    right = np.cross([0.0, 0.0, 1.0], towards)
+    right /= np.linalg.norm(right)
+    return cell_vectors(crystal.lengths, crystal.angles) @ np.stack([right, np.cross(towards, right), towards], axis=1)
+
+
+def borders(crystal: Crystal) -> np.ndarray:
+    """Return how near to a face a site is repeated at the opposite one, (3,), fractional; below half a cell."""
+    return np.minimum(_BORDER / crystal.lengths, 0.25)
+
+
+def bordered_sites(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sites of a cell with their images on its borders, so that the cell looks complete.
+
+    Returns:
+        sites: the site that each drawn atom belongs to, (M,), M >= N.
+        coordinates: fractional, (M, 3), a little below 0 or above 1 at most.
+    """
+    near = borders(crystal)
+    sites, coordinates = [], []
+    for site, place in enumerate(crystal.coordinates):
+        shifts = [
+            [0, *([1] if x < margin else []), *([-1] if x > 1 - margin else [])]
+            for x, margin in zip(place, near, strict=True)
+        ]
+        for shift in product(*shifts):
+            sites.append(site)
+            coordinates.append(place + shift)
+    return np.array(sites), np.array(coordinates)
+
+
+def element_colour(number: int) -> str:
+    """Return the colour that Jmol gives to an element, as #rrggbb."""
+    return "#" + "".join(f"{round(255 * part):02x}" for part in _colour(number))
+
+
+def element_radius(number: int) -> float:
+    """Return the radius that an element is drawn with, angstrom."""
+    return float(_ATOM_SCALE * covalent_radii[number])
+
+
+def _colour(number: int) -> np.ndarray:
+    """Return the colour of an element, (3,) in [0, 1]; those that Jmol has none for look like its last, meitnerium."""
+    return jmol_colors[min(number, len(jmol_colors) - 1)]
+
+
+class _Canvas:
+    """Spheres and lines in a square of pixels, each hidden by what is nearer.
+
+    Places are (right, up, towards the eye) in pixels from the middle.
+
+    Args:
+        side: width and height, pixels.
+        depth: of all that will be drawn, pixels; its far end is in the fog.
+    """
+
+    def __init__(self, side: int, depth: float) -> None:
+        self.colours = np.ones((side, side, 3), dtype=np.float32)
+        self._heights = np.full((side, side), -np.inf)
+        self._side = side
+        self._depth = max(depth, 1.0)
+
+    def sphere(self, centre: np.ndarray, radius: float, colour: np.ndarray) -> None:
+        """Draw a sphere, darker at its outline; one smaller than a pixel is one pixel wide."""
+        radius = max(radius, _OVERSAMPLING)
+        column, row = self._side / 2 + centre[0], self._side / 2 - centre[1]
+        rows = slice(max(int(row - radius), 0), int(row + radius) + 2)
+        columns = slice(max(int(column - radius), 0), int(column + radius) + 2)
+        y = (row - np.arange(self._side)[rows, None]) / radius
+        x = (np.arange(self._side)[None, columns] - column) / radius
+        z = np.sqrt(np.maximum(1 - x**2 - y**2, 0))
+        heights = centre[2] + radius * z
+        seen = (x**2 + y**2 <= 1) & (heights > self._heights[rows, columns])
+        light = x * _LIGHT[0] + y * _LIGHT[1] + z * _LIGHT[2]
+        shade = (0.62 + 0.38 * np.maximum(light, 0)) * np.where(z < 0.3, 0.6, 1.0)
+        shine = 0.45 * np.maximum(light, 0) ** 24
+        drawn = np.minimum(colour * shade[..., None] + shine[..., None], 1)
+        fog = self._fog(centre[2])
+        self.colours[rows, columns][seen] = (drawn * (1 - fog) + fog)[seen]
+        self._heights[rows, columns][seen] = heights[seen]
+
+    def line(self, start: np.ndarray, end: np.ndarray) -> None:
+        """Draw a line of one shown pixel's width where nothing is nearer."""
+        steps = int(np.abs(end - start)[:2].max()) + 2
+        points = start + np.linspace(0, 1, steps)[:, None] * (end - start)
+        fog = self._fog(points[:, 2])
+        for right, down in product(range(_OVERSAMPLING), repeat=2):
+            columns = np.clip(self._side / 2 + points[:, 0] + right, 0, self._side - 1).astype(int)
+            rows = np.clip(self._side / 2 - points[:, 1] + down, 0, self._side - 1).astype(int)
+            seen = points[:, 2] > self._heights[rows, columns]
+            self.colours[rows[seen], columns[seen]] = (_EDGE_COLOUR * (1 - fog) + fog)[seen, None]
+
+    def _fog(self, height: np.ndarray) -> np.ndarray:
+        """Return the share of white at heights, 0 at the front."""
+        return np.clip(_FOG * (0.5 - height / self._depth), 0, _FOG)
 
 
 def image_picture(image: Tensor) -> bytes:
@@ -119,12 +264,27 @@ def image_picture(image: Tensor) -> bytes:
         axes.set_yticks([0, HEADER], ["0", str(HEADER)])
         axes.tick_params(labelsize=7)
     figure.colorbar(panels[0].images[0], ax=panels, shrink=0.9).ax.tick_params(labelsize=7)
-    return _png(figure, dots=80)
+    return figure_png(figure, dots=80)
 
 
-def _png(figure: Figure, dots: int) -> bytes:
-    """Return a figure as PNG."""
+def figure_png(figure: Figure, dots: int, colours: int | None = None) -> bytes:
+    """Return a figure as PNG.
+
+    Args:
+        figure: what to draw.
+        dots: an inch.
+        colours: how many different ones are kept, at most 256; None keeps all. With 256 the shades of spheres become
+            steps, at a quarter of the size.
+    """
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=dots)
+    canvas = FigureCanvasAgg(figure)
+    if colours is None:
+        figure.savefig(buffer, format="png", dpi=dots)
+    else:
+        figure.set_dpi(dots)
+        canvas.draw()
+        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            buffer, format="png", optimize=True
+        )
     return buffer.getvalue()

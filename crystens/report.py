@@ -1,7 +1,9 @@
 """`report.html`: what samples are worth, on one page that needs nothing beside itself.
 
-The page loads nothing: pictures are inlined, there is no script. It begins with where the samples come from and what
-they can show, so that no number stands there without it.
+The page loads nothing: pictures are inlined, and so are the scripts that show its crystals in 3D (`crystens.viewer`),
+which make it half a megabyte larger; a page without crystals has none. All but the 3D view can be read without
+JavaScript. The page begins with where the samples come from and what they can show, so that no number stands there
+without it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,14 @@ from crystens.metrics.distributions import QUANTITIES, Reference
 from crystens.metrics.summary import Metrics, generated_values
 from crystens.metrics.table import OK, Row
 from crystens.pictures import crystal_picture, distribution_plot, image_picture
+from crystens.viewer import (
+    VIEWER_PANEL,
+    VIEWER_STYLE,
+    content_policy,
+    space_group_name,
+    viewer_elements,
+    viewer_scripts,
+)
 
 NUM_PICTURES = 10
 
@@ -79,21 +89,27 @@ def write_report(
     Raises:
         CrystensError: if the file cannot be written.
     """
+    crystals = crystals or {}
+    scripts = viewer_scripts() if crystals else []
     parts = [_statement(statement, metrics), _metrics_table(metrics)]
     if reference is not None:
         parts.append(_distributions(metrics, rows, reference))
     parts += [
         _failures(metrics),
-        _crystals(rows, crystals or {}),
+        _crystals(rows, crystals),
         _images(rows, images or {}),
         _provenance(metrics),
     ]
+    labels = _labels(rows, crystals)
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{content_policy(scripts)}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
+        f"<style>\n{_STYLE}\n{VIEWER_STYLE}\n</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
         + "\n".join(part for part in parts if part)
-        + "\n</main>\n</body>\n</html>\n"
+        + "\n</main>\n"
+        + (viewer_elements(crystals, labels, scripts) + "\n" if crystals else "")
+        + "</body>\n</html>\n"
     )
     path = Path(path)
     try:
@@ -164,23 +180,34 @@ def _failures(metrics: Metrics) -> str:
 
 
 def _crystals(rows: Sequence[Row], crystals: Mapping[int, Crystal]) -> str:
-    """Return drawings of crystals."""
+    """Return drawings of crystals, and the place of their 3D view."""
     if not crystals:
         return ""
-    by_index = {row["index"]: row for row in rows}
     decoded = sum(row["status"] == OK for row in rows)
     figures = []
-    for index, crystal in sorted(crystals.items()):
-        found = by_index[index]["space_group"]
-        group = "no space group found" if found is None else f"space group {found}"
-        caption = f"<b>{escape(crystal.formula)}</b><br>{group}, {len(crystal)} sites<br>sample {index}"
-        picture = _inline(crystal_picture(crystal), crystal.formula)
-        figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    for index, label in _labels(rows, crystals).items():
+        formula, *rest = label.split("\n")
+        caption = "<br>".join([f"<b>{escape(formula)}</b>", *map(escape, rest)])
+        picture = _inline(crystal_picture(crystals[index]), formula)
+        figures.append(f'<figure data-crystal="{index}">{picture}<figcaption>{caption}</figcaption></figure>')
     return (
         f'<h2>Crystals</h2>\n<p class="note">{len(figures)} of the {decoded} crystals, chosen by seed and not by hand; '
         "space groups are those found in the atoms.</p>\n"
-        '<div class="crystals">\n' + "\n".join(figures) + "\n</div>"
+        f'{VIEWER_PANEL}\n<div class="crystals">\n' + "\n".join(figures) + "\n</div>"
     )
+
+
+def _labels(rows: Sequence[Row], crystals: Mapping[int, Crystal]) -> dict[int, str]:
+    """Return what is said of each crystal, in lines: formula, space group found, number of sites and sample."""
+    by_index = {row["index"]: row for row in rows}
+    labels = {}
+    for index, crystal in sorted(crystals.items()):
+        found = by_index[index]["space_group"]
+        group = "no space group found" if found is None else f"space group {space_group_name(found)}"
+        invalid = "" if by_index[index]["structurally_valid"] else ", structurally invalid"
+        sites = "1 site" if len(crystal) == 1 else f"{len(crystal)} sites"
+        labels[index] = f"{crystal.formula}\n{group}\n{sites}, sample {index}{invalid}"
+    return labels
 
 
 def _images(rows: Sequence[Row], images: Mapping[int, Tensor]) -> str:

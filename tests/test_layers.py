@@ -18,7 +18,7 @@ LAYERS = [
     {"scaling"},
     {"decoding"},
     {"data", "networks", "metrics"},
-    {"pictures", "report"},
+    {"pictures", "viewer", "report"},
     {"models", "callbacks", "evaluate", "samples"},
     {"tasks"},
     {"command_line"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -34,7 +35,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -74,8 +75,20 @@ def test_page_loads_nothing_and_is_well_formed(report: str) -> None:
     for link in page.links:
         assert link.startswith("data:image/png;base64,")
         assert base64.b64decode(link.split(",")[1]).startswith(PNG)
-    assert not re.search(r"https?://|<script|@import|url\(", report)
+    assert '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; script-src ' in report
+    assert not re.search(r"https?://|@import|url\(", re.sub(r"<script>.*?</script>", "", report, flags=re.DOTALL))
     assert len(report) < 3e6
+
+
+def test_page_carries_the_3d_view_once_and_shows_it_only_where_scripts_run(report: str) -> None:
+    assert report.count("<script>") == 2
+    assert report.count("var root,factory;root=this") == 1
+    assert '<div id="viewer" hidden>' in report
+    (data,) = re.findall(r'<script type="application/json" id="crystals">(.*?)</script>', report)
+    crystals = json.loads(data)
+    assert list(crystals) == re.findall(r'<figure data-crystal="(\d+)"><img', report) == ["0", "1", "2"]
+    assert crystals["0"]["label"] == "NaCl\nspace group Fm-3m (225)\n8 sites, sample 0"
+    assert "<b>NaCl</b><br>space group Fm-3m (225)<br>8 sites, sample 0<" in report
 
 
 def test_page_says_what_it_is_worth_before_any_number(report: str) -> None:
@@ -109,7 +122,11 @@ def test_report_of_samples_that_all_failed_still_stands(nacl: Crystal, tmp_path:
     rows = image_rows(images, Decoder().decode(images, scaling), scaling)
     reference = Reference.from_crystals(crystals, "salt")
     write_report(tmp_path / "report.html", summarise(rows, reference), rows, title="None", reference=reference)
-    assert "0 of them became crystals and 2 failed" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "0 of them became crystals and 2 failed" in page
+    assert "<script" not in page
+    assert "script-src 'none'" in page
+    assert len(page) < 3e5
 
 
 def test_distribution_plot_takes_constant_and_distant_values(nacl: Crystal) -> None:
