@@ -20,7 +20,7 @@ from crystens.pictures import GENERATED_COLOUR, REAL_COLOUR
 NEAR_HULL = 0.1  # eV/atom, the paper's bound for what may be made
 ON_HULL = 1e-6  # eV/atom, below which a distance is rounding
 
-_COLOURS = (REAL_COLOUR, GENERATED_COLOUR, "#1d4ed8", "#15803d", "#7e22ce")
+_COLOURS = (REAL_COLOUR, "#30363d", "#c59b2d", "#2f7d6b", GENERATED_COLOUR, "#6d5a9e", "#4a7fb5")  # train, test, models
 _BINS = 60
 _RANGES = {"formation_energy": (-5.0, 3.0), "above_hull": (-1.5, 1.5)}
 _HIGHEST = 15.0
