@@ -75,11 +75,13 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
             "tables",
             ["tables.md", "tables.json"],
             [*_python("tables/run.py"), str(folder), str(data), *to("tables")],
+            code=[HERE / "tables" / "paper.yaml"],
         ),
         stage(
             "distributions",
-            [],
+            ["distributions.md", "distributions.json", "overview.png"],
             [*_python("distributions/run.py"), str(folder), str(data), *to("distributions")],
+            code=[HERE / "tables"],
         ),
         stage(
             "properties",
@@ -104,7 +106,7 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
             [*energies, "--number", "12", "--relax", "100", "--name", "relaxed", *to("relaxed")],
             code=[HERE / "energies"],
         ),
-        stage("pictures", [], [*_python("pictures/run.py"), str(folder), str(data), *to("pictures")]),
+        stage("pictures", [f"{name}_real.png"], [*_python("pictures/run.py"), str(folder), str(data), *to("pictures")]),
         stage(
             "candidates",
             ["candidates.csv"],
