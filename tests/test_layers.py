@@ -20,6 +20,7 @@ LAYERS = [
     {"data", "networks", "metrics"},
     {"pictures", "viewer", "report"},
     {"models", "callbacks", "evaluate", "samples"},
+    {"candidates"},
     {"tasks"},
     {"command_line"},
 ]

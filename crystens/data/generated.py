@@ -42,24 +42,28 @@ class JudgingLimits(Limits):
             raise Unusable(f"not a crystal: {error}", "correct the file") from error
 
 
-def read_generated(path: str | Path) -> list[Entry | Reject]:
+def read_generated(path: str | Path, kind: str | None = None, split: str | None = None) -> list[Entry | Reject]:
     """Return all samples at a path, in their order.
 
     Args:
         path: a folder that sample.py wrote, whose failed samples are rejects with the reason that its table gives (and
             the sample's index as `entry`), or any source of crystals.
+        kind: what a source is, see `open_source`; None guesses.
+        split: "train", "val" or "test": only that part of a source that has splits. Rejects have none and stay.
 
     Raises:
         CrystensError: if there is nothing, or the folder's table names a CIF that is missing.
     """
     folder = Path(path)
-    if not (folder / TABLE).exists() or not (folder / "cifs").is_dir():
-        found = list(open_source(str(path)).read(JudgingLimits()))
+    if kind is not None or not is_sample_folder(folder):
+        found = list(open_source(str(path), kind).read(JudgingLimits()))
+        if split is not None:
+            found = [item for item in found if isinstance(item, Reject) or item.split == split]
         if not found:
-            raise CrystensError(f"no crystal in {path}")
+            part = f" of the split {split}" if split else ""
+            raise CrystensError(f"no crystal{part} in {path}; give a folder that sample.py wrote, or a source")
         return found
-    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(folder)
     by_name = {}
     if any(row["status"] == "ok" for row in rows):
         by_name = {Path(item.file).name: item for item in open_source(str(folder / "cifs")).read(JudgingLimits())}
@@ -75,3 +79,14 @@ def read_generated(path: str | Path) -> list[Entry | Reject]:
     if not samples:
         raise CrystensError(f"no sample in {folder}")
     return samples
+
+
+def is_sample_folder(folder: Path) -> bool:
+    """Return whether sample.py wrote a folder."""
+    return (folder / TABLE).is_file() and (folder / "cifs").is_dir()
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of the table of a folder that sample.py wrote, as text."""
+    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

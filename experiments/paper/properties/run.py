@@ -40,16 +40,6 @@ from crystens.metrics.energy import reason_counts
 from crystens.metrics.potentials import CHGNet
 
 
-def read_samples(path: str, split: str | None = None) -> list[Entry | Reject]:
-    """Return what is at a path, as it stands there; of a folder of sample.py also the samples that have no CIF."""
-    found = read_generated(path)
-    if split is not None:
-        found = [item for item in found if isinstance(item, Reject) or item.split == split]
-    if not found:
-        raise CrystensError(f"no crystal in {path} that is in its split {split}")
-    return found
-
-
 def crystals_of(samples: Sequence[Entry | Reject]) -> list[Crystal]:
     """Return the crystals among samples."""
     return [item.crystal for item in samples if isinstance(item, Entry)]
@@ -126,10 +116,10 @@ def stage_prices(crystals: list[Crystal]) -> dict[str, float]:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Predict, draw and return the numbers."""
     clock = [time.process_time()]
-    sets = {options.label: read_samples(options.real, options.split)}
+    sets = {options.label: read_generated(options.real, options.split)}
     for given in options.generated:
         label, _, path = given.rpartition("=")
-        sets[label or Path(path).name] = read_samples(path, options.generated_split)
+        sets[label or Path(path).name] = read_generated(path, options.generated_split)
     if len(sets) < 1 + len(options.generated):
         raise CrystensError("two sets have the same name; give NAME=PATH with a name for each")
     clock.append(time.process_time())
@@ -158,7 +148,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
     """Compare formation energies with those that CHGNet's total energies give, and return the numbers."""
-    samples = read_samples(options.source, options.split)
+    samples = read_generated(options.source, options.split)
     crystals = crystals_of(samples)
     generator = np.random.default_rng(options.seed)
     chosen = generator.choice(len(crystals), min(options.number, len(crystals)), replace=False)

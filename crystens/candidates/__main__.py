@@ -1,0 +1,219 @@
+"""Candidates for density functional theory, from generated crystals.
+
+select SAMPLES --out DIR    rank, clean and relax samples, and write the inputs of VASP
+parse DIR                   read the runs of VASP in such a folder back
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from crystens.candidates.cleaning import CleaningOptions
+from crystens.candidates.figure import candidates_figure
+from crystens.candidates.folder import parse_runs, write_selection
+from crystens.candidates.generated import read_generated
+from crystens.candidates.neutrality import OXIDATION_STATES
+from crystens.candidates.ranking import ORDERS
+from crystens.candidates.reference import read_known, reference_of
+from crystens.candidates.relaxations import RUNS
+from crystens.candidates.selection import Selection, SelectionOptions, exclusion_counts, select
+from crystens.data.entries import SPLITS
+from crystens.data.kinds import KINDS
+from crystens.errors import CrystensError
+from crystens.metrics.energies import EnergyOptions
+from crystens.metrics.energy import Relaxation
+from crystens.metrics.hull import HullDistance
+from crystens.metrics.potentials import MP2020, CHGNet, Potential
+
+Command = Callable[[argparse.Namespace, Potential | None], str]
+
+
+def main(arguments: Sequence[str] | None = None, potential: Potential | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: of the command line; None takes those of this process.
+        potential: what gives energies; None takes CHGNet with the weights that are asked for.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    warnings.filterwarnings(
+        "ignore", message=".*No Pauling electronegativity.*"
+    )  # of noble gases; nothing depends on it
+    command: Command = options.run
+    try:
+        sys.stdout.write(command(options, potential))
+    except CrystensError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; the same command goes on where it stopped\n")
+        return 130
+    return 0
+
+
+def _select(options: argparse.Namespace, potential: Potential | None) -> str:
+    """Select candidates, write their folder, and return what is to be told."""
+    if options.reference is not None and options.entries is not None:
+        raise CrystensError("--reference and --entries are two references; give one of them")
+    potential = potential or CHGNet(options.weights)
+    energy_options = EnergyOptions(None, options.workers, options.time_limit, cache=options.cache)
+    by = options.rank_by or ("formation_energy" if options.reference is options.entries is None else "above_hull")
+    chosen = SelectionOptions(
+        options.number,
+        by,
+        options.max_hull,
+        CleaningOptions(
+            options.oxidation_states, options.max_shift, options.generated_tolerance, options.found_tolerance
+        ),
+        Relaxation(steps=options.steps, force=options.force),
+        options.relaxations,
+    )
+    with _Bars() as bars:
+        bars("reading", 0, 1)
+        samples = read_generated(options.samples, options.kind, options.split)
+        bars("reading", len(samples), len(samples))
+        known = None if options.reference is None else read_known(options.reference)
+        crystals = [sample.crystal for sample in samples if sample.crystal is not None]
+        reference = None
+        if by != "energy" or options.max_hull < math.inf or known is not None or options.entries is not None:
+            count = len(known.crystals) if known is not None else 0
+            reference = reference_of(
+                crystals,
+                potential,
+                energy_options,
+                known,
+                options.entries,
+                options.scale,
+                lambda done: bars("reference", done, count),
+            )
+        selection = select(samples, potential, energy_options, chosen, reference, known, bars)
+        about = {"source": options.samples, "potential": potential.identity, "ranked_by": by}
+        names = ("number", "max_hull", "oxidation_states", "max_shift", "generated_tolerance", "found_tolerance")
+        about["options"] = {name: _plain(getattr(options, name)) for name in (*names, "relaxations", "steps", "force")}
+        bars("writing", 0, 1)
+        write_selection(selection, options.out, options.start, about)
+        compared = "energies by themselves" if selection.reference is None else selection.reference.name
+        title = f"{by.replace('_', ' ')} of {len(selection.candidates)} candidates; {compared}"
+        (options.out / "candidates.png").write_bytes(candidates_figure(selection.candidates, title))
+        bars("writing", 1, 1)
+    return _told(selection, options.out)
+
+
+def _parse(options: argparse.Namespace, potential: Potential | None) -> str:
+    """Read the runs of VASP of a folder back, and return what is to be told."""
+    rows = parse_runs(options.folder)
+    lines = []
+    for row in rows:
+        energy = "" if row["energy_per_atom"] is None else f"{row['energy_per_atom']:.4f} eV/atom"
+        lines.append(f"{row['name']:24} {row['run']:8} {row['status']:12} {energy}{row['reason'] or ''}")
+    return "\n".join([*lines, f"{options.folder / 'dft.csv'} and candidates.csv hold it all", ""])
+
+
+class _Bars:
+    """Progress bars by name, on standard error."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *what: Any) -> None:
+        self._progress.__exit__(*what)
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Show that so much of something is done."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._tasks[name], completed=done, total=total)
+
+
+def _told(selection: Selection, out: Path) -> str:
+    """Return the candidates, and what became of the rest, as lines of text."""
+    lines = [f"{len(selection.candidates)} candidates of {len(selection.candidates) + len(selection.excluded)} samples"]
+    lines += [f"  {count} excluded: {reason}" for reason, count in exclusion_counts(selection.excluded).items()]
+    for candidate in selection.candidates:
+        before, after = candidate.ranked.crystal.formula, candidate.cleaned.crystal.formula
+        formula = after if before == after else f"{before} -> {after}"
+        told = candidate.relaxations.reason or _energy(candidate.place)
+        same = "" if candidate.known is None else f"; the same as {candidate.known}"
+        lines.append(f"{candidate.rank:3} {formula:28} {candidate.cleaned.charge:12} {told}{same}")
+    return "\n".join([*lines, f"{out / 'candidates.csv'}, candidates.png and candidates/ hold it all", ""])
+
+
+def _energy(place: HullDistance) -> str:
+    """Return where a relaxed crystal stands, in words."""
+    if place.above_hull is None:
+        return f"unknown ({place.reason})"
+    alone = "; no compound of its elements in the reference" if place.only_elements else ""
+    return f"{place.above_hull:.3f} eV/atom above the hull{alone}"
+
+
+def _plain(value: Any) -> Any:
+    """Return an option as JSON holds it."""
+    return None if value == math.inf else value
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m crystens.candidates", description=__doc__, formatter_class=form)
+    commands = parser.add_subparsers(dest="command", required=True)
+    told = "choose, clean and relax candidates, and write the inputs of VASP"
+    chosen = commands.add_parser("select", help=told, description=told)
+    chosen.set_defaults(run=_select)
+    chosen.add_argument("samples", metavar="SAMPLES", help="folder that sample.py wrote, or any source of crystals")
+    chosen.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
+    chosen.add_argument("--kind", choices=sorted(KINDS), help="what SAMPLES is; by default guessed from its name")
+    chosen.add_argument("--split", choices=SPLITS, help="only this part of SAMPLES, where it has splits")
+    chosen.add_argument("--number", type=int, default=20, help="of candidates; by default 20")
+    hull = "energy above hull that a candidate may have as generated, eV/atom; by default any"
+    chosen.add_argument("--max-hull", type=float, default=math.inf, help=hull)
+    chosen.add_argument("--reference", metavar="SOURCE", help="real crystals that make the hull, by the same potential")
+    entries = "energies that make the hull: pymatgen entries (.json), or formula and energy_per_atom (.csv)"
+    chosen.add_argument("--entries", metavar="FILE", help=entries)
+    chosen.add_argument("--scale", default=MP2020, help=f"scale of the energies in that file; by default {MP2020}")
+    order = "by default above_hull with a reference, else formation_energy"
+    chosen.add_argument("--rank-by", choices=ORDERS, help=order)
+    cleaning = CleaningOptions()
+    states = "smact's list of oxidation states; by default smact14"
+    chosen.add_argument("--oxidation-states", choices=OXIDATION_STATES, default="smact14", help=states)
+    shift = "farthest neighbour in atomic number that an element is replaced by; by default 2; 0 replaces none"
+    chosen.add_argument("--max-shift", type=int, default=cleaning.max_shift, help=shift)
+    within = "within which the atoms must have the generated space group, angstrom; by default 0.3"
+    chosen.add_argument("--generated-tolerance", type=float, default=cleaning.generated_tolerance, help=within)
+    within = "within which a space group is found otherwise, angstrom; by default 0.1"
+    chosen.add_argument("--found-tolerance", type=float, default=cleaning.found_tolerance, help=within)
+    chosen.add_argument("--relaxations", type=int, default=RUNS, help=f"in a row, by the potential; by default {RUNS}")
+    chosen.add_argument("--steps", type=int, default=200, help="most steps of one relaxation; by default 200")
+    chosen.add_argument("--force", type=float, default=0.05, help="that counts as rest, eV/angstrom; by default 0.05")
+    start = "crystal that VASP begins with; by default the relaxed one"
+    chosen.add_argument("--start", choices=("relaxed", "cleaned"), default="relaxed", help=start)
+    chosen.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
+    chosen.add_argument("--workers", type=int, default=1, help="processes of one thread; by default 1; 0: this one")
+    limit = "for one energy or relaxation, seconds; by default 600"
+    chosen.add_argument("--time-limit", type=float, default=600.0, help=limit)
+    chosen.add_argument("--cache", metavar="DIR", help="folder of known energies; by default in ~/.cache/crystens")
+    told = "read the runs of VASP of all candidates back into dft.csv and candidates.csv"
+    parsed = commands.add_parser("parse", help=told, description=told)
+    parsed.set_defaults(run=_parse)
+    parsed.add_argument("folder", metavar="DIR", type=Path, help="folder that select wrote")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""Generated crystals made clean, and a list of every change.
+
+1. An element is replaced if the composition is not neutral and a neighbour in the periodic table makes it so
+   (`crystens.candidates.neutrality`).
+2. The crystal is symmetrised. The generated space group wins if the atoms have it within `generated_tolerance`, at the
+   smallest tolerance of a ladder at which they do; else it is the group with the most operations that the atoms have
+   within `found_tolerance`. No tolerance is more than a tenth of the shortest distance: beyond it neighbouring sites
+   are mistaken for each other.
+3. Coordinates that the group fixes become the simple fractions that they are (`crystens.candidates.special_positions`).
+
+Elements come first, because two sites that turn out to be of one element may be equivalent.
+
+Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 6, where this was done by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pymatgen.symmetry.groups import sg_symbol_from_int_number
+
+from crystens.candidates.changes import Change
+from crystens.candidates.generated import Sample
+from crystens.candidates.neutrality import OXIDATION_STATES, Substitution, charge_verdict, repairs, symbol
+from crystens.candidates.special_positions import on_special_positions
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+from crystens.metrics.potentials import nearest_distances
+from crystens.symmetry import SymmetrisedCrystal, SymmetryError, space_group_number, symmetrised
+
+_TOLERANCES = (0.01, 0.03, 0.1, 0.2, 0.3)  # angstrom
+_SMALLEST_CHANGE = 1e-3  # angstrom and degree; below it a change is the rounding of a file
+_AS_WRITTEN = 0.01  # angstrom: tolerance at which the group of a crystal as it was generated is told
+
+
+@dataclass(frozen=True)
+class CleaningOptions:
+    """How crystals are cleaned.
+
+    Attributes:
+        oxidation_states: smact's list, one of `OXIDATION_STATES`.
+        max_shift: farthest neighbour in atomic number that an element is replaced by; 0 replaces none.
+        generated_tolerance: within which the atoms must have the generated space group, angstrom.
+        found_tolerance: within which a space group is found otherwise, angstrom.
+
+    Raises:
+        CrystensError: if an option is out of range.
+    """
+
+    oxidation_states: str = "smact14"
+    max_shift: int = 2
+    generated_tolerance: float = 0.3
+    found_tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.oxidation_states not in OXIDATION_STATES:
+            raise CrystensError(
+                f"oxidation_states={self.oxidation_states!r} are not known; use one of {', '.join(OXIDATION_STATES)}"
+            )
+        if self.max_shift < 0:
+            raise CrystensError(f"max_shift must be at least 0, got {self.max_shift}")
+        for name in ("generated_tolerance", "found_tolerance"):
+            if not 0 < getattr(self, name) <= 1:
+                raise CrystensError(f"{name} must be above 0 and at most 1 angstrom, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Cleaned:
+    """A crystal that was cleaned.
+
+    Attributes:
+        crystal: the crystal; its space group is the one imposed, or found at 0.01 angstrom, or 1.
+        changes: what was changed, in the order in which it was.
+        charge: "neutral", "element", "alloy", "repaired", "not neutral" or "not tested".
+        symmetry: the symmetry that was imposed; None if none could be.
+        group_before: space group number as generated, at 0.01 angstrom; None if none is found.
+        tolerance: within which the atoms had the imposed group, angstrom; None without one.
+    """
+
+    crystal: Crystal
+    changes: tuple[Change, ...]
+    charge: str
+    symmetry: SymmetrisedCrystal | None
+    group_before: int | None
+    tolerance: float | None
+
+
+def substitutions_of(
+    crystals: Sequence[Crystal],
+    options: CleaningOptions,
+    energy_of: Callable[[list[Crystal]], tuple[list[float | None], str]],
+) -> list[tuple[Substitution | None, str]]:
+    """Return for each crystal the substitution that makes it neutral, or None, and why it is this one.
+
+    Args:
+        crystals: what is looked at.
+        options: how.
+        energy_of: returns energies of crystals, eV/atom, None where there is none, and what they are; it settles ties.
+    """
+    ties: list[list[Substitution]] = []
+    for crystal in crystals:
+        lacking = options.max_shift > 0 and charge_verdict(crystal, options.oxidation_states) == "not neutral"
+        ties.append(repairs(crystal, options.oxidation_states, options.max_shift) if lacking else [])
+    tried = [item.apply(crystal) for crystal, tie in zip(crystals, ties, strict=True) if len(tie) > 1 for item in tie]
+    computed, kind = energy_of(tried) if tried else ([], "")
+    waiting = iter(computed)
+    chosen: list[tuple[Substitution | None, str]] = []
+    for crystal, tie in zip(crystals, ties, strict=True):
+        values = [next(waiting) for _ in tie] if len(tie) > 1 else [0.0] * len(tie)
+        if not tie:
+            chosen.append((None, ""))
+            continue
+        best = min(range(len(tie)), key=lambda place: (values[place] is None, values[place] or 0.0, place))
+        item, new = tie[best], tie[best].apply(crystal).formula
+        why = (
+            f"{crystal.formula} is not neutral (smact, {options.oxidation_states}, Pauling), {new} is, at the smallest "
+            f"total change in atomic number ({item.total})"
+        )
+        if len(tie) > 1:
+            others = ", ".join(other.apply(crystal).formula for other in tie if other is not item)
+            why += f"; of the same change were {others}: lowest {kind}"
+        chosen.append((item, why))
+    return chosen
+
+
+def clean(
+    sample: Sample, crystal: Crystal, substitution: tuple[Substitution | None, str], options: CleaningOptions
+) -> Cleaned:
+    """Return a crystal made clean.
+
+    Args:
+        sample: what was generated, for the generated group and the sites that the decoder merged.
+        crystal: its crystal.
+        substitution: the element to replace and why, see `substitutions_of`.
+        options: how.
+    """
+    changes: list[Change] = []
+    if sample.merged_sites:
+        before, after = len(crystal) + sample.merged_sites, len(crystal)
+        why = "the decoder merged sites that stood within another"
+        changes.append(Change("merged sites", "", before, after, sample.merged_sites, "sites", why))
+    charge = charge_verdict(crystal, options.oxidation_states)
+    group_before = _group(crystal)
+    item, why = substitution
+    if item is not None:
+        old, new = symbol(item.old), symbol(item.new)
+        where = f"all {item.sites} sites of {old}"
+        changes.append(Change("element", where, old, new, item.total, "total change in atomic number", why))
+        crystal, charge = item.apply(crystal), "repaired"
+    symmetry, tolerance, why = _symmetry_of(crystal, sample.generated_group, options)
+    if symmetry is None:
+        group = _group(crystal) or 1
+        crystal = Crystal(crystal.lengths, crystal.angles, group, crystal.numbers, crystal.coordinates)
+        return Cleaned(crystal, tuple(changes), charge, None, group_before, None)
+    placed = on_special_positions(symmetry)
+    made = placed.symmetry.crystal
+    changes += _changes(crystal, made, placed.shift, placed.fixed, group_before, why)
+    return Cleaned(made, tuple(changes), charge, placed.symmetry, group_before, tolerance)
+
+
+def group_name(number: int | None) -> str:
+    """Return symbol and number of a space group."""
+    return "none found" if number is None else f"{sg_symbol_from_int_number(number)} ({number})"
+
+
+def group_within(crystal: Crystal, symprec: float) -> int | None:
+    """Return the space group number that the atoms have within a tolerance, angstrom; None if none is found."""
+    try:
+        return space_group_number(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, symprec)
+    except SymmetryError:
+        return None
+
+
+def _group(crystal: Crystal) -> int | None:
+    """Return the space group number of a crystal as it is written."""
+    return group_within(crystal, _AS_WRITTEN)
+
+
+def _symmetry_of(
+    crystal: Crystal, generated: int | None, options: CleaningOptions
+) -> tuple[SymmetrisedCrystal | None, float | None, str]:
+    """Return the symmetry to impose, the tolerance within which the atoms have it, and why it is this one."""
+    largest = float(nearest_distances(crystal).min()) / 10
+    best: SymmetrisedCrystal | None = None
+    within: float | None = None
+    for tolerance in sorted({*_TOLERANCES, options.generated_tolerance, options.found_tolerance}):
+        if tolerance > largest:
+            break
+        try:
+            found = symmetrised(crystal, tolerance)
+        except SymmetryError:
+            continue
+        if found.crystal.space_group == generated and tolerance <= options.generated_tolerance:
+            return found, tolerance, f"the generated space group, which the atoms have within {tolerance} angstrom"
+        more = best is None or len(found.rotations) > len(best.rotations)
+        if more and tolerance <= options.found_tolerance:
+            best, within = found, tolerance
+    stated = "none was generated" if generated is None else f"not the generated {group_name(generated)}"
+    return best, within, f"the space group that the atoms have within {within} angstrom; {stated}"
+
+
+def _changes(
+    old: Crystal, new: Crystal, shift: np.ndarray, fixed: np.ndarray, group_before: int | None, why: str
+) -> list[Change]:
+    """Return what symmetrising and shifting the origin changed; sites have their old order."""
+    changes: list[Change] = []
+    group = group_name(new.space_group)
+    if new.space_group != group_before:
+        changes.append(Change("space group", "", group_name(group_before), group, 1, "group", why))
+    cell = np.concatenate([new.lengths - old.lengths, new.angles - old.angles])
+    if np.abs(cell).max() > _SMALLEST_CHANGE:
+        before, after = ([*c.lengths.round(5).tolist(), *c.angles.round(5).tolist()] for c in (old, new))
+        told = f"made that of {group}; angles changed by {np.abs(cell[3:]).max():.3g} degrees"
+        changes.append(Change("cell", "", before, after, float(np.abs(cell[:3]).max()), "angstrom", told))
+    matrix = old.lattice.matrix
+    away = float(np.linalg.norm(shift @ matrix))
+    if away > _SMALLEST_CHANGE:
+        told = f"moved onto that of {group}; the crystal is the same"
+        changes.append(Change("origin", "all sites", [0, 0, 0], shift.round(6).tolist(), away, "angstrom", told))
+    steps = new.coordinates + shift - old.coordinates
+    ways = np.linalg.norm((steps - np.round(steps)) @ matrix, axis=1)
+    for site in np.flatnonzero(ways > _SMALLEST_CHANGE):
+        axes = " ".join(axis for axis, held in zip("xyz", fixed[site], strict=True) if held)
+        told = (
+            f"special position of {group}, which fixes {axes}" if axes else f"averaged over the operations of {group}"
+        )
+        where = f"site {site + 1} ({symbol(int(new.numbers[site]))})"
+        before, after = old.coordinates[site].round(6).tolist(), new.coordinates[site].round(6).tolist()
+        changes.append(Change("coordinates", where, before, after, float(ways[site]), "angstrom", told))
+    return changes

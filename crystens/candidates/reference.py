@@ -1,0 +1,101 @@
+"""What the energies of candidates are compared with: elements alone, crystals such as those of training, or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pymatgen.core import Element
+
+from crystens.crystal import Crystal
+from crystens.data.kinds import open_source
+from crystens.data.limits import Limits
+from crystens.data.sources import read_all
+from crystens.errors import CrystensError
+from crystens.metrics.energies import EnergyOptions
+from crystens.metrics.hull_reference import HullReference, ground_states, read_reference, self_consistent
+from crystens.metrics.potentials import MP2020, Potential
+
+_MAX_SITES = 255
+
+
+@dataclass(frozen=True)
+class KnownCrystals:
+    """Real crystals, such as those that a model was trained on.
+
+    Attributes:
+        name: what they are, for titles.
+        names: of each, the file it is in and which one in that file.
+        crystals: the crystals.
+    """
+
+    name: str
+    names: tuple[str, ...] = ()
+    crystals: tuple[Crystal, ...] = ()
+
+
+def read_known(path: str) -> KnownCrystals:
+    """Return the crystals of a source; of one that has splits, those of training.
+
+    Raises:
+        CrystensError: if there is nothing usable.
+    """
+    entries = read_all(open_source(path), Limits(max_sites=_MAX_SITES))[0]
+    taken = [entry for entry in entries if entry.split in (None, "train")]
+    if not taken:
+        raise CrystensError(f"{path} has no crystals of the split train; give another --reference")
+    kind = "training structures" if any(entry.split for entry in entries) else "structures"
+    name = f"{len(taken)} {kind} of {Path(path).resolve().name}"
+    names = tuple(f"{entry.file} {entry.entry}".strip() for entry in taken)
+    return KnownCrystals(name, names, tuple(entry.crystal for entry in taken))
+
+
+def reference_of(
+    samples: Sequence[Crystal],
+    potential: Potential,
+    options: EnergyOptions,
+    known: KnownCrystals | None = None,
+    entries: str | None = None,
+    scale: str = MP2020,
+    progress: Callable[[int], None] | None = None,
+) -> HullReference:
+    """Return what samples are compared with.
+
+    Args:
+        samples: the crystals that will be compared: all of their elements are in a reference by the potential.
+        potential: what gives energies.
+        options: how they are computed; known crystals are taken as they stand.
+        known: real crystals; their energies and those of elements, all by the potential, make the hull.
+        entries: a file of energies that makes the hull instead, see `read_reference`.
+        scale: the scale of the energies in that file.
+        progress: called with the number of known crystals that are done.
+
+    Without known crystals and without a file only elements are there, by the potential: an energy above hull is then
+    the formation energy over again.
+
+    Raises:
+        CrystensError: if a file cannot be read, or nothing has an energy.
+    """
+    if entries is not None:
+        return read_reference(entries, scale)
+    if known is not None:
+        name = f"{known.name} and elements, by {potential.identity}"
+        return self_consistent(known.crystals, potential, options, name, samples, progress)
+    symbols = {Element.from_Z(int(z)).symbol for crystal in samples for z in set(crystal.numbers.tolist())}
+    found, _ = ground_states(symbols, potential, options)
+    return HullReference(found, potential.identity, f"elements by {potential.identity}")
+
+
+def with_elements(
+    reference: HullReference, numbers: set[int], potential: Potential, options: EnergyOptions
+) -> HullReference:
+    """Return a reference with the elements of these atomic numbers, where it is by the potential itself.
+
+    A reference from a file stays as it is: what it lacks is unknown, for energies of two scales are never mixed.
+    """
+    missing = {Element.from_Z(number).symbol for number in numbers} - reference.elements.keys()
+    if not missing or reference.scale != potential.identity:
+        return reference
+    found, _ = ground_states(missing, potential, options)
+    return HullReference([*reference.entries, *found], reference.scale, reference.name, reference.left_out)

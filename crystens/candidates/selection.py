@@ -1,0 +1,220 @@
+"""From samples to a folder of candidates: ranked, cleaned, relaxed, with inputs for density functional theory.
+
+    candidates.csv      one row a candidate
+    relaxations.csv     one row a candidate and relaxation
+    excluded.csv        every other sample, and why
+    summary.json        counts, options, and what the energies are
+    candidates.png      the candidates and their energies
+    candidates/01_NaCl  generated.cif, cleaned.cif, relaxed.cif, changes.json, vasp/
+
+A run that was killed goes on where it was when the same command is given: energies and relaxations are stored one by
+one (`crystens.metrics.energies`), and all else takes seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from crystens.candidates.cleaning import Cleaned, CleaningOptions, clean, substitutions_of
+from crystens.candidates.generated import Sample
+from crystens.candidates.ranking import Excluded, Ranked, judged_places, rank
+from crystens.candidates.reference import KnownCrystals, with_elements
+from crystens.candidates.relaxations import RUNS, Relaxations, relax_successively
+from crystens.crystal import Crystal
+from crystens.data.matching import find_matches, group_matches
+from crystens.errors import CrystensError
+from crystens.metrics.energies import EnergyOptions, energies
+from crystens.metrics.energy import Energy, Relaxation
+from crystens.metrics.hull import HullDistance
+from crystens.metrics.hull_reference import HullReference
+from crystens.metrics.potentials import Potential
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class SelectionOptions:
+    """How candidates are chosen and prepared.
+
+    Attributes:
+        number: how many.
+        by: one of `crystens.candidates.ranking.ORDERS`.
+        max_hull: highest energy above hull as generated, eV/atom.
+        cleaning: how crystals are cleaned.
+        relaxation: one of the successive relaxations.
+        runs: how many relaxations.
+
+    Raises:
+        CrystensError: if a number is below 1.
+    """
+
+    number: int = 20
+    by: str = "above_hull"
+    max_hull: float = math.inf
+    cleaning: CleaningOptions = field(default_factory=CleaningOptions)
+    relaxation: Relaxation = field(default_factory=lambda: Relaxation(steps=200, force=0.05))
+    runs: int = RUNS
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.number < 1 or self.runs < 1:
+            raise CrystensError(f"number={self.number} of candidates and runs={self.runs} must be at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One candidate.
+
+    Attributes:
+        rank: 1 and on.
+        ranked: the crystal as it was generated, and its energy.
+        cleaned: the crystal made clean.
+        relaxations: what the potential makes of it.
+        place: where it stands after the last relaxation.
+        known: the known crystal that it is the same as, after relaxing, or cleaned if that failed; None if none is.
+    """
+
+    rank: int
+    ranked: Ranked
+    cleaned: Cleaned
+    relaxations: Relaxations
+    place: HullDistance
+    known: str | None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder: rank and formula."""
+        return f"{self.rank:02d}_{self.cleaned.crystal.formula}"
+
+    @property
+    def final(self) -> Crystal:
+        """The crystal after relaxing; the cleaned one if that failed."""
+        return self.relaxations.crystal or self.cleaned.crystal
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Candidates, all that is not one, and what the energies were compared with."""
+
+    candidates: tuple[Candidate, ...]
+    excluded: tuple[Excluded, ...]
+    reference: HullReference | None
+
+
+def select(
+    samples: Sequence[Sample],
+    potential: Potential,
+    energy_options: EnergyOptions,
+    options: SelectionOptions,
+    reference: HullReference | None = None,
+    known: KnownCrystals | None = None,
+    progress: Progress | None = None,
+) -> Selection:
+    """Return the candidates of samples; every sample is a candidate or excluded, with its reason.
+
+    Args:
+        samples: what was generated.
+        potential: what gives energies and relaxes.
+        energy_options: how; all but their relaxation counts.
+        options: how candidates are chosen.
+        reference: what energies are compared with; None for an order by the energy itself.
+        known: crystals that a candidate may turn out to be.
+        progress: called with what is being done, how much of it is done, and of how much.
+
+    Raises:
+        CrystensError: if nothing is left to choose from.
+    """
+    told = progress or (lambda what, done, total: None)
+    there = sum(sample.crystal is not None for sample in samples)
+    ranked, excluded = rank(
+        samples,
+        potential,
+        energy_options,
+        reference,
+        options.by,
+        options.max_hull,
+        lambda count: told("energies", count, there),
+    )
+    if not ranked:
+        counts = ", ".join(f"{count} {reason}" for reason, count in exclusion_counts(excluded).items())
+        raise CrystensError(f"no candidate among {len(samples)} samples: {counts}")
+    chosen: list[tuple[Ranked, Cleaned]] = []
+    start = 0
+    while start < len(ranked) and len(chosen) < options.number:
+        batch = ranked[start : start + options.number - len(chosen)]
+        start += len(batch)
+        told("cleaning", len(chosen), options.number)
+        chosen, repeated = _cleaned(batch, chosen, potential, energy_options, options.cleaning, reference)
+        excluded += repeated
+    told("cleaning", options.number, options.number)
+    excluded += [
+        Excluded(item.sample, f"ranked below the {options.number} asked for: {item.value:.3f} eV/atom")
+        for item in ranked[start:]
+    ]
+    crystals = [cleaned.crystal for _, cleaned in chosen]
+    relaxations = relax_successively(
+        crystals,
+        potential,
+        options.relaxation,
+        energy_options,
+        options.runs,
+        lambda run, count: told(f"relaxation {run} of {options.runs}", count, len(crystals)),
+    )
+    if reference is not None:
+        numbers = {int(z) for crystal in crystals for z in set(crystal.numbers.tolist())}
+        reference = with_elements(reference, numbers, potential, energy_options)
+    last = [Energy(item.runs[-1].total, item.runs[-1].reason) for item in relaxations]
+    places = judged_places(crystals, last, potential, reference)
+    finals = [item.crystal or crystal for item, crystal in zip(relaxations, crystals, strict=True)]
+    same = find_matches(finals, known.crystals, candidates=None) if known else np.full(len(finals), -1)
+    candidates = [
+        Candidate(place + 1, item, cleaned, relaxed, where, None if match < 0 or known is None else known.names[match])
+        for place, ((item, cleaned), relaxed, where, match) in enumerate(
+            zip(chosen, relaxations, places, same, strict=True)
+        )
+    ]
+    return Selection(tuple(candidates), tuple(excluded), reference)
+
+
+def exclusion_counts(excluded: Sequence[Excluded]) -> dict[str, int]:
+    """Return how often each category of reasons occurs, the most frequent first."""
+    return dict(Counter(item.reason.split(": ")[0] for item in excluded).most_common())
+
+
+def _cleaned(
+    batch: Sequence[Ranked],
+    chosen: Sequence[tuple[Ranked, Cleaned]],
+    potential: Potential,
+    energy_options: EnergyOptions,
+    options: CleaningOptions,
+    reference: HullReference | None,
+) -> tuple[list[tuple[Ranked, Cleaned]], list[Excluded]]:
+    """Return what was chosen with a batch added, cleaned, and those of it that became the same as one chosen."""
+
+    def energy_of(crystals: list[Crystal]) -> tuple[list[float | None], str]:
+        computed = energies(crystals, potential, energy_options)
+        numbers = {int(z) for crystal in crystals for z in set(crystal.numbers.tolist())}
+        if reference is not None:
+            compared = with_elements(reference, numbers, potential, energy_options)
+            places = judged_places(crystals, computed, potential, compared)
+            return [place.formation_energy for place in places], "formation energy"
+        pairs = zip(computed, crystals, strict=True)
+        return [None if e.total is None else e.total / len(crystal) for e, crystal in pairs], "energy per atom"
+
+    kept, repeated = list(chosen), []
+    substitutions = substitutions_of([item.crystal for item in batch], options, energy_of)
+    for item, substitution in zip(batch, substitutions, strict=True):
+        cleaned = clean(item.sample, item.crystal, substitution, options)
+        crystals = [*(other.crystal for _, other in kept), cleaned.crystal]
+        first = int(group_matches(crystals, candidates=None)[-1])
+        if first < len(kept):
+            reason = f"cleaned, the same crystal as a candidate: {kept[first][0].sample.name}"
+            repeated.append(Excluded(item.sample, reason))
+        else:
+            kept.append((item, cleaned))
+    return kept, repeated
