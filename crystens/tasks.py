@@ -32,6 +32,8 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from crystens.accelerator import prepare_accelerator
+from crystens.callbacks.batch_graphs import BatchGraphs
 from crystens.callbacks.checkpoint_card import CheckpointCard
 from crystens.checkpoint import KEY, load_checkpoint
 from crystens.decoding import Decoder
@@ -40,6 +42,7 @@ from crystens.errors import CrystensError, first_line
 from crystens.metrics.distributions import Reference
 from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.scaling import Scaling
+from crystens.xla import xla_device
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +117,7 @@ def train(cfg: DictConfig) -> Path:
             f"{folder} already holds a run; give resume={folder} to go on with it, or another run folder"
         )
     config = _plain(cfg)
+    prepare_accelerator(cfg.trainer.get("accelerator"))
     data = _build(cfg.data, "data", scaling=_build(cfg.scaling, "scaling"), rejected_path=str(folder / "rejected.csv"))
     model = _build(cfg.model, "model")
     callbacks = [_build(part, f"callbacks.{name}") for name, part in cfg.callbacks.items() if part is not None]
@@ -121,7 +125,7 @@ def train(cfg: DictConfig) -> Path:
     trainer = _build(
         cfg.trainer,
         "trainer",
-        callbacks=[*callbacks, CheckpointCard(config)],
+        callbacks=[*callbacks, BatchGraphs(), CheckpointCard(config)],
         logger=logger,
         default_root_dir=str(folder),
     )
@@ -205,6 +209,7 @@ def sample(cfg: DictConfig) -> Path:
     if cfg.images is not None:
         _judge(read_samples(Path(cfg.images)), decoder, out, source=Path(cfg.images))
         return out
+    prepare_accelerator(cfg.device)
     checkpoint = load_checkpoint(cfg.checkpoint)
     config = checkpoint[KEY]["config"]
     model = _build(OmegaConf.unsafe_merge(OmegaConf.create(config["model"]), cfg.model), "model")
@@ -375,7 +380,9 @@ def _check_numbers(cfg: DictConfig) -> None:
 
 
 def _device(name: str) -> torch.device:
-    """Return the device of a name; auto is CUDA where there is one."""
+    """Return the device of a name; auto is CUDA where there is one, tpu what torch_xla has."""
+    if name == "tpu":
+        return xla_device()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "crystens"
 
 # From the bottom up; a module may import from lower layers and from its own.
 LAYERS = [
-    {"errors", "torchvision_schemas", "checkpoint", "clustering"},
+    {"errors", "torchvision_schemas", "checkpoint", "clustering", "xla"},
     {"crystal"},
     {"batch"},
     {"symmetry", "encoding", "cif"},
@@ -19,7 +19,7 @@ LAYERS = [
     {"decoding"},
     {"data", "networks", "metrics"},
     {"pictures", "viewer", "report"},
-    {"models", "callbacks", "evaluate", "samples"},
+    {"accelerator", "models", "callbacks", "evaluate", "samples"},
     {"candidates"},
     {"tasks"},
     {"command_line"},
@@ -65,7 +65,7 @@ def test_only_the_top_sees_hydra_and_only_models_data_and_callbacks_see_lightnin
     layer = _layer(path)
     if layer not in {"tasks", "command_line"}:
         assert not roots & CONFIGURED
-    if layer not in {"tasks", "models", "callbacks", "data"}:
+    if layer not in {"tasks", "accelerator", "models", "callbacks", "data"}:
         assert not roots & TRAINED
 
 

@@ -3,6 +3,9 @@
 Lightning saves weights, optimizers and loops, but no random generator. Checkpoints of crystens are written at the ends
 of epochs, and the order of the training data is a function of the seed and the epoch, so the states of the global
 generators are all that is missing.
+
+The generator of an XLA device has no state that could be saved (see `crystens.xla.seed_device`). It starts every epoch
+anew from the seed of torch's generator, the epoch and the rank.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from crystens.xla import seed_device
+
 
 class RandomStates(pl.Callback):
-    """Saves the states of Python's, NumPy's and torch's global generators and restores them on resume."""
+    """Saves the states of Python's, NumPy's and torch's global generators and restores them on resume; seeds XLA's."""
 
     def __init__(self) -> None:
         """Start without anything to restore."""
@@ -50,3 +55,7 @@ class RandomStates(pl.Callback):
         torch.set_rng_state(state["torch"].cpu())
         if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed the XLA device; nothing on any other."""
+        seed_device(pl_module.device, [torch.initial_seed() % 2**64, trainer.current_epoch, trainer.global_rank])

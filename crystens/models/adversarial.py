@@ -23,6 +23,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from crystens.errors import CrystensError
+from crystens.xla import close_graph, is_xla
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
 
@@ -103,11 +104,14 @@ class Adversarial(pl.LightningModule):
         weight = next(self.generator.parameters())
         training = self.generator.training
         self.generator.eval()
+        images = []
         try:
-            chunks = [self.generator(chunk.to(weight)).float() for chunk in latents.split(self.sample_chunk)]
+            for chunk in latents.split(self.sample_chunk):
+                images.append(self.generator(chunk.to(weight)).float())
+                close_graph(weight.device)
         finally:
             self.generator.train(training)
-        return torch.cat(chunks)
+        return torch.cat(images)
 
     def draw_latents(self, images: Tensor) -> Tensor:
         """Return as many fresh latents as there are images: (B, latent_dim), on their device and of their type."""
@@ -137,9 +141,10 @@ class Adversarial(pl.LightningModule):
     def log_step(self, losses: dict[str, Tensor], watched: Iterable[str]) -> None:
         """Log a training step's values under the number of generator steps taken; `watched` go to the progress bar.
 
-        Only here does anything reach the progress bar, which makes the host wait for the device on every step.
+        Only here does anything reach the progress bar, which makes the host wait for the device on every step; on XLA,
+        where it would run the step by itself, nothing does.
         """
-        watched = set(watched)
+        watched = set() if is_xla(self.device) else set(watched)
         for name, value in losses.items():
             self.log(name, value, prog_bar=name in watched)
             if name.startswith("train/"):
@@ -153,7 +158,8 @@ class Adversarial(pl.LightningModule):
     def _log_place(self) -> None:
         """Log where a line stands: under "step" Lightning's loggers take its step instead of counting batches."""
         self.log("step", self.generator_steps.float())
-        self.log("epoch", float(self.current_epoch))
+        # On the host: of a number Lightning makes a tensor on the device, where XLA compiles 0 and 1 into the graph.
+        self.log("epoch", torch.tensor(float(self.current_epoch)))
 
 
 def _count_nothing() -> None:

@@ -22,6 +22,7 @@ from crystens.encoding import NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.networks.imagen import CascadeProcess
 from crystens.networks.low_resolution import choose_low_resolution
+from crystens.xla import is_xla
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +142,10 @@ class CascadedDiffusion(pl.LightningModule):
 
         name, loss = f"train/unet{stage + 1}_loss", loss.detach()
         # A number in the progress bar makes every step wait for the device, which on XLA means to run it alone.
-        self.log(name, loss, prog_bar=self.device.type != "xla")
+        self.log(name, loss, prog_bar=not is_xla(self.device))
         self.log(f"{name}_epoch", loss, on_step=False, on_epoch=True, batch_size=len(batch))
-        self.log_dict({"steps/unet1": float(self._steps[0]), "steps/unet2": float(self._steps[1])})
+        # On the host: of a number Lightning makes a tensor on the device, where XLA compiles 0 and 1 into the graph.
+        self.log_dict({f"steps/unet{i + 1}": torch.tensor(float(steps)) for i, steps in enumerate(self._steps)})
         return {name: loss}
 
     def stage_loss(self, stage: int, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from crystens.errors import CrystensError
 from crystens.models.adversarial import Adversarial, OptimizerFactory
+from crystens.xla import is_xla
 
 
 class WGANGP(Adversarial):
@@ -68,11 +69,13 @@ class WGANGP(Adversarial):
     def on_fit_start(self) -> None:
         """Read the count of critic steps, restored by now, once: reading a device's buffer in each step would wait."""
         self._critic_steps_taken = int(self.critic_steps)
-        narrow = {p.dtype for p in self.critic.parameters()} - {torch.float32, torch.float64}
+        narrow = {str(p.dtype) for p in self.critic.parameters()} - {"torch.float32", "torch.float64"}
+        if is_xla(self.device) and self.trainer.precision != "32-true":
+            narrow = {f"{self.trainer.precision} on the device"}  # where torch goes on to call them float32
         if narrow:
             raise CrystensError(
-                f"the critic's weights are {', '.join(sorted(map(str, narrow)))}, but the gradient penalty needs "
-                "float32; use trainer.precision=bf16-mixed or 32-true"
+                f"the critic's weights are {', '.join(sorted(narrow))}, but the gradient penalty needs float32; use "
+                "trainer.precision=32-true, or bf16-mixed where the accelerator is no TPU"
             )
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from crystens.encoding import HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
+from crystens.xla import close_graph
 
 _TEXT_WIDTH = 768
 
@@ -247,7 +248,7 @@ class CascadeProcess:
                 dynamic_threshold=imagen.dynamic_thresholding[stage],
             )
             x = mean if next_time == 0 else mean + (0.5 * log_variance).exp() * draw_noise()
-            _close_graph(x.device)
+            close_graph(x.device)
             if on_step is not None:
                 on_step()
         return imagen.unnormalize_img(prediction if self._return_prediction else x).clamp(0.0, 1.0)
@@ -302,11 +303,3 @@ def _without_text(unet: Callable[..., nn.Module], **options: Any) -> nn.Module:
 def _plain(value: Any) -> Any:
     """Give imagen a tuple where a config gave a list."""
     return tuple(value) if isinstance(value, Sequence) else value
-
-
-def _close_graph(device: torch.device) -> None:
-    """On XLA, run what has been recorded: left alone, sampling is one endless graph."""
-    if device.type == "xla":
-        import torch_xla
-
-        torch_xla.sync()
