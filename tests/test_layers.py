@@ -19,7 +19,7 @@ LAYERS = [
     {"decoding"},
     {"data", "networks", "metrics"},
     {"pictures", "viewer", "report"},
-    {"accelerator", "models", "callbacks", "evaluate", "samples"},
+    {"accelerator", "models", "callbacks", "evaluate", "samples", "runs"},
     {"candidates"},
     {"tasks"},
     {"command_line"},

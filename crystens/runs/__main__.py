@@ -1,0 +1,94 @@
+"""`python -m crystens.runs DIR [DIR ...] --out OUT`: one table and one page of all runs below folders.
+
+Runs are run folders of train.py and folders of sample.py or `python -m crystens.evaluate`. Those that are not done or
+cannot be read are rows too, with their state. Written are `runs.csv` (all settings that differ, all metrics),
+`groups.csv` (runs that differ by seed only, as mean and standard deviation), `runs.png` and `runs.html`; the table goes
+to the terminal as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from crystens.errors import CrystensError
+from crystens.runs.crystals import NUM_PICTURES
+from crystens.runs.figures import group_plot
+from crystens.runs.page import write_page
+from crystens.runs.run import read_runs
+from crystens.runs.settings import SEEDS
+from crystens.runs.table import Table, write_whole
+from crystens.runs.text import table_text
+
+_WIDTH = 160  # of the text where it goes into a file
+
+
+def compare(
+    folders: Sequence[Path],
+    out: Path,
+    sort: str | None = None,
+    metrics: Sequence[str] | None = None,
+    group: Sequence[str] = SEEDS,
+    pictures: int | None = None,
+) -> Table:
+    """Read all runs at and below folders, write the files and return the table.
+
+    Args:
+        folders: to look in.
+        out: folder of the results; made if it is not there.
+        sort: metric or setting to sort by; None takes mean K-S.
+        metrics: to show; None takes those of `crystens.runs.table.METRICS` that there are.
+        group: settings in which runs that are averaged may differ; none for no averages.
+        pictures: crystals drawn of each run.
+
+    Raises:
+        CrystensError: if there is no run, no such metric, or the results cannot be written.
+    """
+    table = Table(read_runs(folders), sort, metrics, group)
+    table.write_runs(out / "runs.csv")
+    table.write_groups(out / "groups.csv")
+    picture = group_plot(table, table.metrics)
+    if picture is None:
+        (out / "runs.png").unlink(missing_ok=True)  # of an earlier call: there is no metric to draw now
+    else:
+        write_whole(out / "runs.png", picture)
+    names = ", ".join(folder.resolve().name for folder in folders)
+    write_page(out / "runs.html", table, f"Runs of {names}", pictures)
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m crystens.runs", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="folder with runs at any depth")
+    parser.add_argument("--out", metavar="OUT", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--sort", metavar="METRIC", help="metric or setting; the best first, by default mean_ks")
+    parser.add_argument("--metrics", metavar="METRIC", nargs="+", help="shown in this order; runs.csv holds all")
+    parser.add_argument(
+        "--group",
+        metavar="SETTING",
+        nargs="*",
+        default=SEEDS,
+        help="runs that differ in nothing else are averaged; by default the seeds, without a value nothing",
+    )
+    parser.add_argument(
+        "--pictures", metavar="N", type=int, help=f"crystals drawn of each run; by default {NUM_PICTURES}, 0 for none"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        table = compare(options.folders, options.out, options.sort, options.metrics, options.group, options.pictures)
+    except CrystensError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
+    sys.stdout.write(
+        f"{table_text(table, width)}\n{options.out / 'runs.html'}, runs.csv, groups.csv and runs.png hold it all\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
