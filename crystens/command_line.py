@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -19,34 +20,44 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from crystens.errors import CrystensError, first_line
+from crystens.tasks import objective_value
+
+FAILED = "error.txt"  # in the folder of a job of a sweep that failed: why
+_INSTALL = {name: '-e ".[sweep]"' for name in ("joblib", "submitit_slurm", "submitit_local", "optuna")}
+_INSTALL["ray"] = "-e . hydra-ray-launcher, in an environment of its own"
 
 
-def main(task: Callable[[DictConfig], None], conf: Path, name: str) -> None:
+def main(task: Callable[[DictConfig], Path], conf: Path, name: str) -> None:
     """Compose the config `name` of the folder `conf` from the command line and run a task on it.
 
     Args:
-        task: gets the composed config; with `-m`, once for each job.
+        task: gets the composed config and returns its folder; with `-m`, once for each job.
         conf: absolute path of the folder of configs.
         name: of the main config, without ".yaml".
     """
 
-    failed: list[str] = []
-
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> float | None:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             with _one_line_errors():
+                # A further process of a job on several devices runs that job alone.
+                if HydraConfig.get().runtime.choices.get("sweep") and "LOCAL_RANK" not in os.environ:
+                    raise CrystensError("sweep=... searches with -m; without -m nothing would be searched")
                 task(cfg)
-            return
-        try:  # one bad job does not end a sweep
-            task(cfg)
-        except CrystensError as error:
-            failed.append(str(error))
+            return None
+        reason = Path(HydraConfig.get().runtime.output_dir) / FAILED
+        reason.unlink(missing_ok=True)
+        try:
+            return objective_value(cfg, task(cfg))
+        except CrystensError as error:  # one bad job does not end a sweep; a sweeper is told of it by None
             print(f"error: job {HydraConfig.get().job.num}: {error}", file=sys.stderr)
+            reason.write_text(f"{error}\n")  # jobs may run in other processes and on other machines
+            return None
 
     # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
     overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
@@ -54,8 +65,17 @@ def main(task: Callable[[DictConfig], None], conf: Path, name: str) -> None:
     with _one_line_errors():
         check_overrides(overrides, conf, name)
     hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(job)()
-    if failed:
-        sys.exit(1)
+
+
+class FailedJobs(Callback):
+    """Ends a sweep with status 1 when all jobs are done and some of them failed, in whichever process."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Look for what failed jobs left in their folders."""
+        failed = sorted(Path(config.hydra.sweep.dir).rglob(FAILED))
+        if failed:
+            print(f"error: {len(failed)} failed: {', '.join(map(str, failed))}", file=sys.stderr)
+            sys.exit(1)
 
 
 def check_overrides(overrides: Sequence[str], conf: Path, name: str) -> None:
@@ -70,6 +90,9 @@ def check_overrides(overrides: Sequence[str], conf: Path, name: str) -> None:
             f"cannot read the command line: {first_line(error)}; quote values with special characters twice, as in "
             "\"data.path='/data/a folder, é'\""
         ) from error
+    for override in parsed:
+        if override.value() == "None":  # as W&B's sweeps write it
+            raise CrystensError(f"{override.input_line} sets the word None; write {override.get_key_element()}=null")
     with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
         chosen = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
         lines = [chosen, *([*chosen, line] for override in parsed for line in _sweep_lines(override))]
@@ -109,6 +132,8 @@ def _explain(message: str, conf: Path, name: str) -> str:
     choice = re.search(r"Could not find '([^']+)/([^'/]+)'", message)
     if choice:
         group, wrong = choice.groups()
+        if group.startswith("hydra/") and wrong in _INSTALL:
+            return f"{group}={wrong} is not installed: pip install {_INSTALL[wrong]}"
         choices = sorted(path.stem for path in (conf / group).glob("*.yaml"))
         return f"there is no {group}={wrong}{_nearest(wrong, choices)}; choices: {', '.join(choices)}"
     return first_line(ValueError(message))

@@ -7,6 +7,7 @@ and samples/. `sample` writes the contents of samples/ (see `crystens.samples`) 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import sys
@@ -28,7 +29,6 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -42,12 +42,13 @@ from crystens.errors import CrystensError, first_line
 from crystens.metrics.distributions import Reference
 from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.scaling import Scaling
+from crystens.wandb_run import WandbRun
 from crystens.xla import xla_device
 
 log = logging.getLogger(__name__)
 
 _LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # by Lightning's launcher
-_GROUPS = ("data", "scaling", "decode", "trainer", "callbacks", "logger", "model", "experiment")
+_GROUPS = ("data", "scaling", "decode", "trainer", "callbacks", "logger", "model", "sweep", "experiment")
 
 
 @dataclass
@@ -66,6 +67,7 @@ class TrainConfig:
     distance: str = "fractional"
     threads: Any = "auto"
     num_samples: int = 0
+    objective: str | None = None
     resume: str | None = None
     image_side: int = MISSING
     run_folder: str = MISSING
@@ -76,6 +78,7 @@ class SampleConfig:
     """Every top-level key of sample.py."""
 
     decode: Any = MISSING
+    logger: Any = None
     checkpoint: str | None = None
     images: str | None = None
     num_samples: int = 100
@@ -85,6 +88,7 @@ class SampleConfig:
     threads: Any = "auto"
     model: dict[str, Any] = field(default_factory=dict)
     out: str | None = None
+    run_folder: str = MISSING
 
 
 def register() -> None:
@@ -116,6 +120,8 @@ def train(cfg: DictConfig) -> Path:
         raise CrystensError(
             f"{folder} already holds a run; give resume={folder} to go on with it, or another run folder"
         )
+    if cfg.objective is not None and cfg.num_samples == 0:
+        raise CrystensError(f"objective={cfg.objective} is measured on samples; give num_samples=128 or so")
     config = _plain(cfg)
     prepare_accelerator(cfg.trainer.get("accelerator"))
     data = _build(cfg.data, "data", scaling=_build(cfg.scaling, "scaling"), rejected_path=str(folder / "rejected.csv"))
@@ -135,7 +141,10 @@ def train(cfg: DictConfig) -> Path:
     if _first_rank():
         OmegaConf.save(OmegaConf.merge(cfg, {"resume": None}), folder / "config.yaml")
     log.info("run folder: %s", folder)
-    with _processes_join_this_job():
+    runs = [logger for logger in trainer.loggers if isinstance(logger, WandbRun)]
+    with _processes_join_this_job(), _ended(runs):
+        for run in runs:
+            run.begin(config, _model_name(config), _sweep())
         _fit(trainer, model, data, last, resumes=bool(cfg.resume))
         trained = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
         log.info("trained %s", trained)
@@ -161,6 +170,8 @@ def train(cfg: DictConfig) -> Path:
             )
             if samples is not None:
                 _judge(samples, decoder, folder / "samples", source=last)
+                for run in runs:
+                    run.log_samples(folder / "samples", trainer.current_epoch)
     return folder
 
 
@@ -185,10 +196,43 @@ def _fit(
         raise CrystensError(
             f"{last} does not fit the config: model and max_sites stay as they were on resume"
         ) from error
+
+
+@contextmanager
+def _ended(runs: list[WandbRun]) -> Iterator[None]:
+    """End runs of W&B with what is done in between, or the next job of a sweep would go on with them."""
+    failed = True
+    try:
+        yield
+        failed = False
     finally:
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()  # or the next job of a sweep would go on with this run
+        for run in runs:
+            run.end(failed)
+
+
+def _sweep() -> str | None:
+    """Return the name of the sweep whose job this is, None outside of one."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
+
+
+def objective_value(cfg: DictConfig, folder: Path) -> float | None:
+    """Return what a sweeper compares runs by: the metric `objective` of the samples; None if none is named.
+
+    Raises:
+        CrystensError: if there is no such metric, or the samples have no value of it.
+    """
+    name = cfg.get("objective")
+    if name is None or not _first_rank():
+        return None
+    metrics = json.loads((folder / "samples" / "metrics.json").read_text())
+    numbers = sorted(key for key, entry in metrics.items() if not isinstance(entry["value"], dict))
+    if name not in numbers:
+        raise CrystensError(f"there is no metric objective={name}; metrics.json has {', '.join(numbers)}")
+    if metrics[name]["value"] is None:
+        raise CrystensError(f"objective={name} has no value: no sample of {folder} could be measured")
+    return float(metrics[name]["value"])
 
 
 def sample(cfg: DictConfig) -> Path:
@@ -208,6 +252,7 @@ def sample(cfg: DictConfig) -> Path:
     decoder = _build(cfg.decode, "decode")
     if cfg.images is not None:
         _judge(read_samples(Path(cfg.images)), decoder, out, source=Path(cfg.images))
+        _log_sampled(cfg, out)
         return out
     prepare_accelerator(cfg.device)
     checkpoint = load_checkpoint(cfg.checkpoint)
@@ -236,7 +281,21 @@ def sample(cfg: DictConfig) -> Path:
     )
     assert samples is not None
     _judge(samples, decoder, out, source=Path(cfg.checkpoint))
+    _log_sampled(cfg, out)
     return out
+
+
+def _log_sampled(cfg: DictConfig, out: Path) -> None:
+    """Log judged samples to W&B, if the config has its logger, as a run of their own with what they were made with."""
+    if cfg.logger is None:
+        return
+    run = _build(cfg.logger, "logger", job_type="sample")
+    if not isinstance(run, WandbRun):
+        raise CrystensError("sample.py logs to W&B only (logger=wandb); all it finds stands in its folder")
+    provenance = json.loads((out / "metrics.json").read_text())["provenance"]["value"]
+    with _ended([run]):
+        run.begin({**provenance, "decode": _plain(cfg.decode)}, provenance["model"], _sweep())
+        run.log_samples(out, int(provenance["trained"].split()[0]))
 
 
 def _first_rank() -> bool:
@@ -344,11 +403,16 @@ def _about(config: dict[str, Any], trained: str, model: torch.nn.Module) -> dict
     return {
         "trained": trained,
         "weights": digest.hexdigest()[:16],
-        "model": config["model"]["_target_"].rsplit(".", maxsplit=1)[-1],
+        "model": _model_name(config),
         "data": config["data"]["source"],
         "training_seed": config["seed"],
         "max_sites": config["max_sites"],
     }
+
+
+def _model_name(config: dict[str, Any]) -> str:
+    """Return the name of a config's model: that of its class."""
+    return str(config["model"]["_target_"].rsplit(".", maxsplit=1)[-1])
 
 
 def _judge(samples: Samples, decoder: Decoder, folder: Path, source: Path) -> None:
@@ -402,6 +466,7 @@ def _quiet_libraries() -> None:
     for text in (
         ".*does not have many workers.*",  # a batch is a slice of arrays
         ".*is smaller than the logging interval.*",  # losses are averaged over the epoch anyway
+        ".*It is recommended to use .*sync_dist=True.*",  # what is not a loss is the same in every process
         ".*treespec, LeafSpec.*is deprecated.*",
         ".*Checkpoint directory .* exists and is not empty.*",  # on resume it has to be
         ".*No Pauling electronegativity.*",  # of noble gases, in prototypes

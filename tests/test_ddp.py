@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from test_samples import ABOUT, Noise
-from test_train import REPOSITORY, overrides
+from test_train import REPOSITORY, losses, overrides
 
 from crystens.batch import CrystalBatch
 from crystens.metrics.distributions import Reference
@@ -21,7 +22,10 @@ from crystens.scaling import Scaling
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"} | {"OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"} | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(Path(__file__).parent),
+}
 
 
 def train(*arguments: str) -> str:
@@ -74,3 +78,56 @@ def test_each_job_of_a_sweep_by_two_processes_has_its_own_folder(tmp_path):
     assert runs == [tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"]
     assert [OmegaConf.load(run / "config.yaml").seed for run in runs] == [1, 2]
     assert all((run / "samples" / "report.html").exists() for run in runs)
+
+
+class FrozenNorms(pl.Callback):
+    """Has batch normalisation use its running averages in training too."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        """Freeze."""
+        for module in pl_module.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+# Two processes with batches of 8 are one with batches of 16; but for dropout and batch normalisation, which know a
+# process's own images alone (trainer.sync_batchnorm=true shares them, on GPUs).
+FROZEN = "+callbacks.frozen={_target_: test_ddp.FrozenNorms}"
+SAME = {"gan": ["model.discriminator.dropout=0", FROZEN], "wgan": [FROZEN], "diffusion": []}
+
+
+def _lines_of(model: str, epochs: int) -> list[str]:
+    kept = [line for line in lines(Path(), model) if not line.startswith(("num_samples", "data.batch", "trainer.max"))]
+    return [*kept, *SAME[model], "num_samples=0", f"trainer.max_epochs={epochs}"]
+
+
+def _alone(*arguments: str) -> None:
+    command = [sys.executable, str(REPOSITORY / "train.py"), *arguments]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("model", list(SAME))
+def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(tmp_path, model):
+    some = _lines_of(model, 8)  # of three batches
+    _alone(*some, "data.batch_size=16", f"hydra.run.dir={tmp_path / 'one'}")
+    train(*some, "data.batch_size=8", f"hydra.run.dir={tmp_path / 'two'}")
+    one, two = losses(tmp_path / "one", model), losses(tmp_path / "two", model)
+    for name, values in one.items():
+        assert len(values) >= 2
+        assert two[name] == pytest.approx(values, rel=1e-4, abs=1e-6), name
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    some = _lines_of("wgan", 4)
+    for name, first, then in (("shrinks", 2, 1), ("grows", 1, 2)):
+        run = tmp_path / name
+        devices = [f"trainer.devices={first}", f"data.batch_size={16 // first}"]
+        train(*some, *devices, f"hydra.run.dir={run}")
+        more = [f"trainer.devices={then}", f"data.batch_size={16 // then}", "trainer.max_epochs=8"]
+        _alone(f"resume={run}", *more)
+    _alone(*_lines_of("wgan", 8), "data.batch_size=16", f"hydra.run.dir={tmp_path / 'whole'}")
+    whole = losses(tmp_path / "whole", "wgan")
+    for name in ("shrinks", "grows"):
+        for loss, values in losses(tmp_path / name, "wgan").items():
+            assert values == pytest.approx(whole[loss], rel=1e-4, abs=1e-6), (name, loss)

@@ -19,7 +19,7 @@ LAYERS = [
     {"decoding"},
     {"data", "networks", "metrics"},
     {"pictures", "viewer", "report"},
-    {"accelerator", "models", "callbacks", "evaluate", "samples", "runs"},
+    {"accelerator", "models", "callbacks", "evaluate", "samples", "runs", "wandb_run", "dashboard"},
     {"candidates"},
     {"tasks"},
     {"command_line"},
@@ -65,7 +65,7 @@ def test_only_the_top_sees_hydra_and_only_models_data_and_callbacks_see_lightnin
     layer = _layer(path)
     if layer not in {"tasks", "command_line"}:
         assert not roots & CONFIGURED
-    if layer not in {"tasks", "accelerator", "models", "callbacks", "data"}:
+    if layer not in {"tasks", "accelerator", "models", "callbacks", "wandb_run", "data"}:
         assert not roots & TRAINED
 
 

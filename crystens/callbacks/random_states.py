@@ -4,6 +4,9 @@ Lightning saves weights, optimizers and loops, but no random generator. Checkpoi
 of epochs, and the order of the training data is a function of the seed and the epoch, so the states of the global
 generators are all that is missing.
 
+A new run starts to train with the generators as they are right after seeding, whatever was drawn before (a model's
+first weights): Lightning resets them so where it starts several processes, and one has to draw what several do.
+
 The generator of an XLA device has no state that could be saved (see `crystens.xla.seed_device`). It starts every epoch
 anew from the seed of torch's generator, the epoch and the rank.
 """
@@ -44,8 +47,12 @@ class RandomStates(pl.Callback):
         self._restored = state_dict
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the states, the last thing before the first batch."""
+        """Restore the states, or start them anew, the last thing before the first batch."""
         if self._restored is None:
+            seed = torch.initial_seed()
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries use the global one)
+            torch.manual_seed(seed)
             return
         state, self._restored = self._restored, None
         version, words, gauss = state["python"]

@@ -23,6 +23,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from crystens.errors import CrystensError
+from crystens.models.draws import draw_rows
 from crystens.xla import close_graph, is_xla
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
@@ -115,7 +116,11 @@ class Adversarial(pl.LightningModule):
 
     def draw_latents(self, images: Tensor) -> Tensor:
         """Return as many fresh latents as there are images: (B, latent_dim), on their device and of their type."""
-        return torch.randn(len(images), self.latent_dim, device=images.device, dtype=images.dtype)
+        return draw_rows(
+            self,
+            len(images),
+            lambda rows: torch.randn(rows, self.latent_dim, device=images.device, dtype=images.dtype),
+        )
 
     def step_networks(self) -> tuple[LightningOptimizer, LightningOptimizer]:
         """Return the optimizers of the generator and of the opponent, for one training step.
@@ -148,7 +153,7 @@ class Adversarial(pl.LightningModule):
         for name, value in losses.items():
             self.log(name, value, prog_bar=name in watched)
             if name.startswith("train/"):
-                self.log(f"{name}_epoch", value, on_step=False, on_epoch=True)
+                self.log(f"{name}_epoch", value, on_step=False, on_epoch=True, sync_dist=True)
         self._log_place()
 
     def on_train_epoch_end(self) -> None:

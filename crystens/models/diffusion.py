@@ -12,6 +12,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +21,7 @@ from torch.optim import Optimizer
 
 from crystens.encoding import NUM_CHANNELS
 from crystens.errors import CrystensError
+from crystens.models.draws import draw_rows, is_one_of_several
 from crystens.networks.imagen import CascadeProcess
 from crystens.networks.low_resolution import choose_low_resolution
 from crystens.xla import is_xla
@@ -143,7 +145,7 @@ class CascadedDiffusion(pl.LightningModule):
         name, loss = f"train/unet{stage + 1}_loss", loss.detach()
         # A number in the progress bar makes every step wait for the device, which on XLA means to run it alone.
         self.log(name, loss, prog_bar=not is_xla(self.device))
-        self.log(f"{name}_epoch", loss, on_step=False, on_epoch=True, batch_size=len(batch))
+        self.log(f"{name}_epoch", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
         # On the host: of a number Lightning makes a tensor on the device, where XLA compiles 0 and 1 into the graph.
         self.log_dict({f"steps/unet{i + 1}": torch.tensor(float(steps)) for i, steps in enumerate(self._steps)})
         return {name: loss}
@@ -151,9 +153,10 @@ class CascadedDiffusion(pl.LightningModule):
     def stage_loss(self, stage: int, images: Tensor) -> Tensor:
         """Return the loss of stage 0 or 1 on images (B, 4, S, S) in [0, 1] at random times, a scalar."""
         low = self.low_resolution.reduce(images)
+        draw = partial(draw_rows, self, len(images)) if is_one_of_several(self) else None
         if stage == 0:
-            return self.process.loss(0, self.unets[0], low)
-        return self.process.loss(1, self.unets[1], images, condition=self.low_resolution.enlarge(low))
+            return self.process.loss(0, self.unets[0], low, draw=draw)
+        return self.process.loss(1, self.unets[1], images, self.low_resolution.enlarge(low), draw)
 
     @torch.no_grad()
     def sample(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from crystens.errors import CrystensError
 from crystens.models.adversarial import Adversarial, OptimizerFactory
+from crystens.models.draws import draw_rows
 from crystens.xla import is_xla
 
 
@@ -121,7 +122,7 @@ class WGANGP(Adversarial):
         a mixed precision the gradient of a gradient loses what the penalty measures. Differentiable.
         """
         real, fake = real.float(), fake.float()
-        share = torch.rand(len(real), 1, 1, 1, device=real.device)
+        share = draw_rows(self, len(real), lambda rows: torch.rand(rows, 1, 1, 1, device=real.device))
         with torch.autocast(device_type=real.device.type, enabled=False), torch.enable_grad():
             points = torch.lerp(fake, real, share).detach().requires_grad_(True)
             scores = self.critic(points)

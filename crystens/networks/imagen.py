@@ -16,6 +16,7 @@ implemented by imagen-pytorch: times are continuous in [0, 1], 1 pure noise; ima
 import contextlib
 import io
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -174,7 +175,14 @@ class CascadeProcess:
         """Copy and pickle by building anew: Imagen itself can do neither."""
         return type(self), self._arguments
 
-    def loss(self, stage: int, unet: nn.Module, images: Tensor, condition: Tensor | None = None) -> Tensor:
+    def loss(
+        self,
+        stage: int,
+        unet: nn.Module,
+        images: Tensor,
+        condition: Tensor | None = None,
+        draw: Callable[[Callable[[int], Tensor]], Tensor] | None = None,
+    ) -> Tensor:
         """Return the training loss of one stage, a scalar, at random times.
 
         Times and noise come from the global generator of the images' device.
@@ -185,22 +193,41 @@ class CascadeProcess:
             images: (B, 4, S, S) in [0, 1], S the side of the stage.
             condition: For stage 1, the enlarged low-resolution image, (B, 4, S, S) in [0, 1]; it is noised to one
                 random time for the whole batch.
+            draw: Is given what draws n random rows, and returns B of them; None draws B.
         """
-        schedule = self._imagen.noise_schedulers[stage]
-        times, condition_times = schedule.sample_random_times(len(images), device=images.device), None
+        imagen, device = self._imagen, images.device
+        schedule, low_schedule = imagen.noise_schedulers[stage], imagen.lowres_noise_schedule
+        times = (draw or _drawn(len(images)))(lambda rows: schedule.sample_random_times(rows, device=device))
+        condition_times = None
         if condition is not None:
-            condition_times = self._imagen.lowres_noise_schedule.sample_random_times(1, device=images.device)
-            condition_times = condition_times.expand(len(images))
-        return self._imagen.p_losses(
+            condition_times = low_schedule.sample_random_times(1, device=device).expand(len(images))
+        loss = partial(
+            imagen.p_losses,
             unet,
             images,
             times,
             noise_scheduler=schedule,
             lowres_cond_img=condition,
             lowres_aug_times=condition_times,
-            pred_objective=self._imagen.pred_objectives[stage],
-            min_snr_gamma=self._imagen.min_snr_gamma[stage],
+            pred_objective=imagen.pred_objectives[stage],
+            min_snr_gamma=imagen.min_snr_gamma[stage],
         )
+        if draw is None:
+            return loss()
+
+        def noise() -> Tensor:
+            return draw(lambda rows: torch.randn(rows, *images.shape[1:], device=device, dtype=images.dtype))
+
+        image_noise = noise()
+        if condition is None:
+            return loss(noise=image_noise)
+        # imagen draws the condition's noise itself, for the rows at hand; that draw is neither used nor remembered.
+        imagen.lowres_noise_schedule = _GivenNoise(low_schedule, noise())
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                return loss(noise=image_noise)
+        finally:
+            imagen.lowres_noise_schedule = low_schedule
 
     @torch.no_grad()
     def sample(
@@ -252,6 +279,25 @@ class CascadeProcess:
             if on_step is not None:
                 on_step()
         return imagen.unnormalize_img(prediction if self._return_prediction else x).clamp(0.0, 1.0)
+
+
+def _drawn(rows: int) -> Callable[[Callable[[int], Tensor]], Tensor]:
+    """Return what draws so many rows."""
+    return lambda draw: draw(rows)
+
+
+class _GivenNoise(nn.Module):
+    """A schedule that noises with what it was given."""
+
+    def __init__(self, schedule: nn.Module, noise: Tensor) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.noise = noise
+        self.get_condition = schedule.get_condition
+
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the images (B, 4, S, S) noised to times (B,), and what the schedule tells beside."""
+        return self.schedule.q_sample(x_start, t, noise=self.noise)
 
 
 def _check_side(image_side: int) -> None:
