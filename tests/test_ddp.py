@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from test_samples import ABOUT, Noise
@@ -80,19 +79,9 @@ def test_each_job_of_a_sweep_by_two_processes_has_its_own_folder(tmp_path):
     assert all((run / "samples" / "report.html").exists() for run in runs)
 
 
-class FrozenNorms(pl.Callback):
-    """Has batch normalisation use its running averages in training too."""
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
-        """Freeze."""
-        for module in pl_module.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                module.eval()
-
-
 # Two processes with batches of 8 are one with batches of 16; but for dropout and batch normalisation, which know a
 # process's own images alone (trainer.sync_batchnorm=true shares them, on GPUs).
-FROZEN = "+callbacks.frozen={_target_: test_ddp.FrozenNorms}"
+FROZEN = "+callbacks.frozen={_target_: frozen_norms.FrozenNorms}"
 SAME = {"gan": ["model.discriminator.dropout=0", FROZEN], "wgan": [FROZEN], "diffusion": []}
 
 

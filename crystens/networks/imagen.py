@@ -289,7 +289,7 @@ def _drawn(rows: int) -> Callable[[Callable[[int], Tensor]], Tensor]:
 class _GivenNoise(nn.Module):
     """A schedule that noises with what it was given."""
 
-    def __init__(self, schedule: nn.Module, noise: Tensor) -> None:
+    def __init__(self, schedule: Any, noise: Tensor) -> None:
         super().__init__()
         self.schedule = schedule
         self.noise = noise
