@@ -116,10 +116,10 @@ def stage_prices(crystals: list[Crystal]) -> dict[str, float]:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Predict, draw and return the numbers."""
     clock = [time.process_time()]
-    sets = {options.label: read_generated(options.real, options.split)}
+    sets = {options.label: read_generated(options.real, split=options.split)}
     for given in options.generated:
         label, _, path = given.rpartition("=")
-        sets[label or Path(path).name] = read_generated(path, options.generated_split)
+        sets[label or Path(path).name] = read_generated(path, split=options.generated_split)
     if len(sets) < 1 + len(options.generated):
         raise CrystensError("two sets have the same name; give NAME=PATH with a name for each")
     clock.append(time.process_time())
@@ -148,7 +148,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
     """Compare formation energies with those that CHGNet's total energies give, and return the numbers."""
-    samples = read_generated(options.source, options.split)
+    samples = read_generated(options.source, split=options.split)
     crystals = crystals_of(samples)
     generator = np.random.default_rng(options.seed)
     chosen = generator.choice(len(crystals), min(options.number, len(crystals)), replace=False)
