@@ -65,7 +65,7 @@ def main() -> int:
             records = run_stages(chosen, out / "stages" / options.name, ROOT)
             bad += sum(record["status"] == "failed" for record in records)
             for record in records:
-                log.info("%(name)s: %(status)s, %(seconds).1f s of the clock, %(cpu_seconds).1f of processors", record)
+                log.info("%(name)s: %(status)s, %(seconds).1f s", record)
             log.info("all in %s/*/%s", out, options.name)
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")

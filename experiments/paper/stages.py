@@ -1,7 +1,7 @@
 """The stages of the paper's page: commands that each make a part of it, run once, timed, and not again.
 
 A stage is done when its commands ended well and its outputs are there; what is remembered of it (`FOLDER/NAME.json`) is
-its wall time, the seconds of all its processes, and a key made of its commands and of the contents of its inputs. It is
+its wall time and a key made of its commands and of the contents of its inputs. It is
 run again when the key changes. A stage that fails is told, and the others go on. One that is killed is run again as a
 whole, in an empty folder, but what its commands keep elsewhere (energies) is not computed again.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import resource
 import shutil
 import subprocess
 import time
@@ -45,8 +44,8 @@ class Stage:
 def run_stages(stages: Iterable[Stage], folder: Path, cwd: Path) -> list[dict[str, Any]]:
     """Run what is not done; return one record a stage.
 
-    A record holds `name`, `seconds` (wall), `cpu_seconds` (of all processes), `status` ("ran", "kept" from an earlier
-    call, whose times it then gives, or "failed") and `key`.
+    A record holds `name`, `seconds` (wall), `status` ("ran", "kept" from an earlier
+    call, whose time it then gives, or "failed") and `key`.
 
     Args:
         stages: in their order.
@@ -70,12 +69,11 @@ def _run(stage: Stage, folder: Path, cwd: Path) -> dict[str, Any]:
     shutil.rmtree(stage.folder, ignore_errors=True)
     stage.folder.mkdir(parents=True)
     log.info("%s: %s", stage.name, "; ".join(" ".join(command) for command in stage.commands))
-    start, cpu = time.monotonic(), _cpu_seconds()
+    start = time.monotonic()
     failure = _failure(stage, said, cwd)
     told = {
         "name": stage.name,
         "seconds": round(time.monotonic() - start, 1),
-        "cpu_seconds": round(_cpu_seconds() - cpu, 2),
         "status": "ran",
         "key": key,
     }
@@ -112,9 +110,3 @@ def _key(stage: Stage) -> str:
             digest.update(str(file).encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _cpu_seconds() -> float:
-    """Return the processor's seconds of all processes that this one started and that ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
