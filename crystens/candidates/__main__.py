@@ -1,6 +1,7 @@
 """Candidates for density functional theory, from generated crystals.
 
 select SAMPLES --out DIR    rank, clean and relax samples, and write the inputs of VASP
+entries SAMPLES --out FILE  fetch the Materials Project's energies of all phases of their elements, for select --entries
 parse DIR                   read the runs of VASP in such a folder back
 """
 
@@ -33,6 +34,7 @@ from crystens.errors import CrystensError
 from crystens.metrics.energies import EnergyOptions
 from crystens.metrics.energy import Relaxation
 from crystens.metrics.hull import HullDistance
+from crystens.metrics.materials_project_entries import chemical_systems, fetch_entries
 from crystens.metrics.potentials import MP2020, CHGNet, Potential
 
 Command = Callable[[argparse.Namespace, Potential | None], str]
@@ -108,6 +110,17 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
         (options.out / "candidates.png").write_bytes(candidates_figure(selection.candidates, title))
         bars("writing", 1, 1)
     return _told(selection, options.out)
+
+
+def _entries(options: argparse.Namespace, potential: Potential | None) -> str:
+    """Fetch the entries of the samples' elements, and return what is to be told."""
+    samples = read_generated(options.samples, options.kind, options.split)
+    systems = chemical_systems(sample.crystal for sample in samples if sample.crystal is not None)
+    if not systems:
+        raise CrystensError(f"no sample of {options.samples} is a crystal; there is nothing to ask for")
+    with _Bars() as bars:
+        count = fetch_entries(systems, options.out, lambda done: bars("chemical systems", done, len(systems)))
+    return f"{count} entries of {len(systems)} chemical systems in {options.out}; use them with --entries\n"
 
 
 def _parse(options: argparse.Namespace, potential: Potential | None) -> str:
@@ -196,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--max-shift", type=int, default=cleaning.max_shift, help=shift)
     within = "within which the atoms must have the generated space group, angstrom; by default 0.3"
     chosen.add_argument("--generated-tolerance", type=float, default=cleaning.generated_tolerance, help=within)
-    within = "within which a space group is found otherwise, angstrom; by default 0.1"
+    within = "within which a space group is found otherwise, angstrom; by default 0.01"
     chosen.add_argument("--found-tolerance", type=float, default=cleaning.found_tolerance, help=within)
     chosen.add_argument("--relaxations", type=int, default=RUNS, help=f"in a row, by the potential; by default {RUNS}")
     chosen.add_argument("--steps", type=int, default=200, help="most steps of one relaxation; by default 200")
@@ -208,6 +221,13 @@ def _parser() -> argparse.ArgumentParser:
     limit = "for one energy or relaxation, seconds; by default 600"
     chosen.add_argument("--time-limit", type=float, default=600.0, help=limit)
     chosen.add_argument("--cache", metavar="DIR", help="folder of known energies; by default in ~/.cache/crystens")
+    told = "fetch the Materials Project's energies of all phases of the samples' elements (key in MP_API_KEY)"
+    fetched = commands.add_parser("entries", help=told, description=told)
+    fetched.set_defaults(run=_entries)
+    fetched.add_argument("samples", metavar="SAMPLES", help="folder that sample.py wrote, or any source of crystals")
+    fetched.add_argument("--out", metavar="FILE", type=Path, required=True, help="a .json file")
+    fetched.add_argument("--kind", choices=sorted(KINDS), help="what SAMPLES is; by default guessed from its name")
+    fetched.add_argument("--split", choices=SPLITS, help="only this part of SAMPLES, where it has splits")
     told = "read the runs of VASP of all candidates back into dft.csv and candidates.csv"
     parsed = commands.add_parser("parse", help=told, description=told)
     parsed.set_defaults(run=_parse)

@@ -166,7 +166,7 @@ class MaterialsProject(Source):
             found = sorted(folder.glob(f"{name}-{_file_name(version) if version else '*'}.jsonl.gz"), key=_numbers)
             if found:
                 return found[-1]
-        key = _key()
+        key = api_key()
         server_version = self._server_version()
         if version not in (None, "latest", server_version):
             raise CrystensError(
@@ -238,7 +238,7 @@ class MaterialsProject(Source):
                 count = there.read_bytes().count(b"\n")
                 yield None
             else:
-                client = _client()
+                client = api_client()
                 with self._asking(key, client.MPRestError):
                     rester = rester or client.MPRester(
                         key, endpoint=self.address, use_document_model=False, mute_progress_bars=True
@@ -274,25 +274,24 @@ class MaterialsProject(Source):
             ) from None
 
 
-def _client() -> Any:
+def api_client() -> Any:
     """Return the module of the API's client, which takes seconds to import."""
     try:
         import mp_api.client
     except ImportError as error:
         raise CrystensError(
-            f"data=materials_project needs the package mp-api, which cannot be imported ({first_line(error)}): "
+            f"the Materials Project needs the package mp-api, which cannot be imported ({first_line(error)}): "
             "pip install 'crystens[mp]'"
         ) from error
     return mp_api.client
 
 
-def _key() -> str:
+def api_key() -> str:
     """Return the user's key."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key:
         raise CrystensError(
-            f"data=materials_project needs a key of the Materials Project: get one at {_KEY_PAGE} and set the "
-            f"environment variable {KEY_VARIABLE}"
+            f"the Materials Project needs a key: get one at {_KEY_PAGE} and set the environment variable {KEY_VARIABLE}"
         )
     return key
 
