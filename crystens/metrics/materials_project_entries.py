@@ -71,7 +71,7 @@ def fetch_entries(
     refused: tuple[type[Exception], ...] = (requests.RequestException, ValueError, KeyError)
     if todo and rester is None:
         key, client = api_key(), api_client()
-        rester = client.MPRester(key, use_document_model=False, mute_progress_bars=True)
+        rester = client.MPRester(key, mute_progress_bars=True)
         refused = (*refused, client.MPRestError)
     with part.open("a", encoding="utf-8") as file:
         for done, system in enumerate(todo, start=len(systems) - len(todo)):
