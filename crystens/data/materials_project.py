@@ -291,7 +291,8 @@ def api_key() -> str:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key:
         raise CrystensError(
-            f"the Materials Project needs a key of yours: get one at {_KEY_PAGE} and set the environment variable {KEY_VARIABLE}"
+            f"the Materials Project needs a key of yours: get one at {_KEY_PAGE} and set the environment variable "
+            f"{KEY_VARIABLE}"
         )
     return key
 
