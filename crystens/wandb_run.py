@@ -231,10 +231,11 @@ class WandbRun(WandbLogger):
         (self.folder / _STORED).write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def _mode(offline: bool | str) -> str | None:
-    """Return W&B's mode; None leaves it to the environment."""
+def _mode(offline: bool | str) -> str:
+    """Return W&B's mode, that of WANDB_MODE if it is set."""
     if offline == "auto":
-        return None if "WANDB_MODE" in os.environ else ("online" if _has_account() else "offline")
+        # Read here, because the wandb library reads it once, with the first run of a process.
+        return os.environ.get("WANDB_MODE") or ("online" if _has_account() else "offline")
     return "offline" if offline else "online"
 
 

@@ -211,7 +211,7 @@ def test_samples_judged_again_are_a_run_of_their_own_with_k(run: Path, tmp_path:
     [
         ("auto", {}, "offline"),
         ("auto", {"WANDB_API_KEY": "0" * 40}, "online"),
-        ("auto", {"WANDB_API_KEY": "0" * 40, "WANDB_MODE": "offline"}, None),  # W&B reads it itself
+        ("auto", {"WANDB_API_KEY": "0" * 40, "WANDB_MODE": "offline"}, "offline"),
         (True, {"WANDB_API_KEY": "0" * 40}, "offline"),
         (False, {}, "online"),
     ],
