@@ -163,6 +163,7 @@ def _told(selection: Selection, out: Path) -> str:
         before, after = candidate.ranked.crystal.formula, candidate.cleaned.crystal.formula
         formula = after if before == after else f"{before} -> {after}"
         told = candidate.relaxations.reason or _energy(candidate.place)
+        told += "" if candidate.relaxations.converged or candidate.relaxations.reason else "; not at rest yet"
         same = "" if candidate.known is None else f"; the same as {candidate.known}"
         lines.append(f"{candidate.rank:3} {formula:28} {candidate.cleaned.charge:12} {told}{same}")
     return "\n".join([*lines, f"{out / 'candidates.csv'}, candidates.png and candidates/ hold it all", ""])
@@ -172,8 +173,9 @@ def _energy(place: HullDistance) -> str:
     """Return where a relaxed crystal stands, in words."""
     if place.above_hull is None:
         return f"unknown ({place.reason})"
-    alone = "; no compound of its elements in the reference" if place.only_elements else ""
-    return f"{place.above_hull:.3f} eV/atom above the hull{alone}"
+    if place.only_elements:
+        return f"{place.formation_energy:.3f} eV/atom against its elements; no compound of them in the reference"
+    return f"{place.above_hull:.3f} eV/atom above the hull"
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,15 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
     generated = [part for one in sets for part in ("--generated", one)]
     made = [run.samples / file for run in runs if run.finished for file in ("crystals.csv", "metrics.json")]
     name, max_sites = runs[0].recipe, _max_sites(recipe["common"])
-    sizes = f"{name}: {recipe['label']}; {_count(recipe['common'])} samples, seed {next(iter(first.values())).seed}"
+    seeds = {run.seed for run in first.values()}
+    of = (
+        f"seed {seeds.pop()}"
+        if len(seeds) == 1
+        else ", ".join(f"{run.model} seed {run.seed}" for run in first.values())
+    )
+    sizes = f"{name}: {recipe['label']}; training {of}"
+    shown = next(iter(first.values())).seed
+    folder = _chosen_alone(runs, out / "stages" / name / "runs" / name)
     energies = [*_python("energies/run.py"), str(data), *generated, "--workers", "2"]
     chosen = first.get("wgan", next(iter(first.values())))  # whose samples become candidates
 
@@ -80,7 +89,7 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
         stage(
             "distributions",
             ["distributions.md", "distributions.json", "overview.png"],
-            [*_python("distributions/run.py"), str(folder), str(data), *to("distributions")],
+            [*_python("distributions/run.py"), str(folder), str(data), "--seed", str(shown), *to("distributions")],
             code=[HERE / "tables"],
         ),
         stage(
@@ -106,7 +115,11 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
             [*energies, "--number", "12", "--relax", "100", "--name", "relaxed", *to("relaxed")],
             code=[HERE / "energies"],
         ),
-        stage("pictures", [f"{name}_real.png"], [*_python("pictures/run.py"), str(folder), str(data), *to("pictures")]),
+        stage(
+            "pictures",
+            [f"{name}_real.png"],
+            [*_python("pictures/run.py"), str(folder), str(data), "--training-seed", str(shown), *to("pictures")],
+        ),
         stage(
             "candidates",
             ["candidates.csv"],
@@ -135,6 +148,12 @@ def _max_sites(overrides: Sequence[str]) -> str:
     return next((line.split("=")[1] for line in overrides if line.startswith("max_sites=")), "52")
 
 
-def _count(overrides: Sequence[str]) -> str:
-    """Return the value of `num_samples` among overrides."""
-    return next((line.split("=")[1] for line in overrides if line.startswith("num_samples=")), "128")
+def _chosen_alone(runs: Sequence[Run], folder: Path) -> Path:
+    """Return a folder MODEL/seed_K of links to the runs that were chosen, for stages that take a folder of runs."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for run in runs:
+        if run.folder.exists():
+            link = folder / run.model / f"seed_{run.seed}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(run.folder, target_is_directory=True)
+    return folder

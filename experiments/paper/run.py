@@ -55,6 +55,8 @@ def main() -> int:
     data = options.data.resolve()
     bad = 0
     try:
+        if not data.exists():
+            raise CrystensError(f"no data at {data}; give the folder of {options.name}")
         runs = runs_of(options.name, str(data), options.runs.resolve(), options.models, options.seeds)
         if options.command != "judge":
             bad += len(train_all(runs, options.jobs))
@@ -66,7 +68,10 @@ def main() -> int:
             bad += sum(record["status"] == "failed" for record in records)
             for record in records:
                 log.info("%(name)s: %(status)s, %(seconds).1f s", record)
-            log.info("all in %s/*/%s", out, options.name)
+            unfinished = [f"{run.model} seed {run.seed}" for run in runs if not run.finished]
+            if unfinished:
+                log.warning("not finished, and so not in figures: %s", ", ".join(unfinished))
+            log.info("%s in %s/*/%s", "some stages failed; the others are" if bad else "all is", out, options.name)
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
