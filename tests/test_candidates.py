@@ -413,6 +413,14 @@ def test_wrong_calls_are_told_in_one_line(tmp_path, entries, nacl, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("asked", [["--rank-by", "above_hull"], ["--max-hull", "0.1"]])
+def test_an_energy_above_hull_without_a_hull_is_refused(tmp_path, nacl, capsys, asked):
+    _write_samples(tmp_path, [Sample("0.cif", nacl)])
+    arguments = ["select", str(tmp_path / "samples"), "--out", str(tmp_path / "out"), *asked]
+    assert main(arguments, Soft()) == 1
+    assert "give --reference or --entries" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_chgnet_repairs_and_relaxes_noisy_rock_salt(tmp_path, nacl):
     pytest.importorskip("chgnet", reason="the extra energy is not installed")

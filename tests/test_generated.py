@@ -57,3 +57,8 @@ def test_any_source_is_read_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "empty.cif").write_text("")
     kinds = {Path(item.file).name: type(item) for item in read_generated(tmp_path)}
     assert kinds == {"close.cif": Entry, "empty.cif": Reject}
+
+
+def test_samples_have_no_splits(tmp_path: Path) -> None:
+    with pytest.raises(CrystensError, match="no splits; leave split=test out"):
+        read_generated(_folder(tmp_path / "samples", ["ok"]), split="test")

@@ -68,6 +68,10 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
     """Select candidates, write their folder, and return what is to be told."""
     if options.reference is not None and options.entries is not None:
         raise CrystensError("--reference and --entries are two references; give one of them")
+    if options.reference is options.entries is None and (
+        options.rank_by == "above_hull" or options.max_hull < math.inf
+    ):
+        raise CrystensError("an energy above hull needs crystals to compare with; give --reference or --entries")
     potential = potential or CHGNet(options.weights)
     energy_options = EnergyOptions(None, options.workers, options.time_limit, cache=options.cache)
     by = options.rank_by or ("formation_energy" if options.reference is options.entries is None else "above_hull")
@@ -87,6 +91,10 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
         bars("reading", len(samples), len(samples))
         known = None if options.reference is None else read_known(options.reference)
         crystals = [sample.crystal for sample in samples if sample.crystal is not None]
+        if not crystals:
+            raise CrystensError(
+                f"none of the {len(samples)} samples of {options.samples} is a crystal: {samples[0].reason}"
+            )
         reference = None
         if by != "energy" or options.max_hull < math.inf or known is not None or options.entries is not None:
             count = len(known.crystals) if known is not None else 0

@@ -52,7 +52,8 @@ def read_generated(path: str | Path, kind: str | None = None, split: str | None 
         split: "train", "val" or "test": only that part of a source that has splits. Rejects have none and stay.
 
     Raises:
-        CrystensError: if there is nothing, or the folder's table names a CIF that is missing.
+        CrystensError: if there is nothing, the folder's table names a CIF that is missing, or samples of sample.py,
+            which have no splits, are asked for one.
     """
     folder = Path(path)
     if kind is not None or not is_sample_folder(folder):
@@ -63,6 +64,8 @@ def read_generated(path: str | Path, kind: str | None = None, split: str | None 
             part = f" of the split {split}" if split else ""
             raise CrystensError(f"no crystal{part} in {path}; give a folder that sample.py wrote, or a source")
         return found
+    if split is not None:
+        raise CrystensError(f"{path} holds samples, which have no splits; leave split={split} out")
     rows = read_table(folder)
     by_name = {}
     if any(row["status"] == "ok" for row in rows):
