@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from crystens.errors import CrystensError
 from crystens.models.diffusion import CascadedDiffusion
-from crystens.networks.imagen import CascadeProcess, build_sr_unet, build_unet
+from crystens.networks.imagen import CascadeProcess, build_sr_unet, build_unet, check_unet_side
 
 SIDE = 16
 NARROW: dict[str, Any] = {
@@ -348,6 +348,14 @@ def test_both_stages_run_at_any_side_divisible_by_8(side: int) -> None:
     for stage in (0, 1):
         assert model.stage_loss(stage, torch.rand(1, 4, side, side)).isfinite()
     assert model.sample(1).shape == (1, 4, side, side)
+
+
+def test_a_unet_that_halves_too_often_for_its_side_is_refused_with_the_nearest() -> None:
+    unet = build_unet(dim=8, memory_efficient=True)  # three halvings of side 12
+    with pytest.raises(CrystensError, match=r"side 12, .* multiple of 8.*max_sites=4 or 20"):
+        check_unet_side(unet, 12, 12)
+    check_unet_side(unet, 16, 20)
+    check_unet_side(build_unet(dim=8), 12, 12)
 
 
 @pytest.mark.parametrize(

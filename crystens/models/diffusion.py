@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from crystens.encoding import NUM_CHANNELS
+from crystens.encoding import HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.models.draws import draw_rows, is_one_of_several
-from crystens.networks.imagen import CascadeProcess
+from crystens.networks.imagen import CascadeProcess, check_unet_side
 from crystens.networks.low_resolution import choose_low_resolution
 from crystens.xla import is_xla
 
@@ -81,6 +81,8 @@ class CascadedDiffusion(pl.LightningModule):
             raise CrystensError(f"{gradient_clip=} must be positive, or null for no clipping")
         if sample_chunk < 1:
             raise CrystensError(f"{sample_chunk=} must be at least 1")
+        for unet, side in zip(unets, process.image_sides, strict=True):
+            check_unet_side(unet, side, process.image_side - HEADER)
         self.automatic_optimization = False
         self.image_side = process.image_side
         self.process = process

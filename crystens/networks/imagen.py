@@ -96,6 +96,34 @@ def build_sr_unet(
     )
 
 
+def check_unet_side(unet: nn.Module, side: int, max_sites: int) -> None:
+    """Check that a U-Net of imagen can halve images (B, 4, side, side) as often as it has to.
+
+    A memory-efficient one, as every second stage is, halves before the blocks of each level, others between levels.
+
+    Args:
+        unet: what is no U-Net of imagen passes.
+        side: of its stage.
+        max_sites: what the user can change.
+
+    Raises:
+        CrystensError: if the side does not suit it.
+    """
+    arguments = getattr(unet, "_locals", None)
+    if arguments is None:
+        return
+    levels = len(arguments["dim_mults"])
+    multiple = 2 ** (levels if arguments.get("memory_efficient") else levels - 1)
+    if side % multiple:
+        step = multiple * (max_sites + HEADER) // side
+        below = (max_sites + HEADER) // step * step - HEADER
+        choices = [str(sites) for sites in (below, below + step) if sites > 0]
+        raise CrystensError(
+            f"max_sites={max_sites} gives a U-Net images of side {side}, which it cannot halve to the end (it needs a "
+            f"multiple of {multiple}); take max_sites={' or '.join(choices)}"
+        )
+
+
 class CascadeProcess:
     """The noising, losses and denoising of a two-stage cascade, for U-Nets that the caller owns.
 
