@@ -58,6 +58,8 @@ def data_of(run: FinishedRun, path: Path | None = None) -> CrysTensDataModule:
     Raises:
         CrystensError: if it is not there.
     """
+    if not (run.folder / "config.yaml").is_file():
+        raise CrystensError(f"{run.folder} has no config.yaml, and so does not say what it was trained on")
     config = OmegaConf.load(run.folder / "config.yaml")
     if path is not None:
         config.data.path = str(path.resolve())
