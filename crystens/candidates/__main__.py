@@ -114,7 +114,8 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
         bars("writing", 0, 1)
         write_selection(selection, options.out, options.start, about)
         compared = "energies by themselves" if selection.reference is None else selection.reference.name
-        title = f"{by.replace('_', ' ')} of {len(selection.candidates)} candidates; {compared}"
+        title = f"{by.replace('_', ' ')}: {len(selection.candidates)} of {len(samples)} samples; {compared}"
+        title = f"{options.title}\n{title}" if options.title else title
         (options.out / "candidates.png").write_bytes(candidates_figure(selection.candidates, title))
         bars("writing", 1, 1)
     return _told(selection, options.out)
@@ -226,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--force", type=float, default=0.05, help="that counts as rest, eV/angstrom; by default 0.05")
     start = "crystal that VASP begins with; by default the relaxed one"
     chosen.add_argument("--start", choices=("relaxed", "cleaned"), default="relaxed", help=start)
+    chosen.add_argument("--title", default="", help="stands above the picture, such as what the model is")
     chosen.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
     chosen.add_argument("--workers", type=int, default=1, help="processes of one thread; by default 1; 0: this one")
     limit = "for one energy or relaxation, seconds; by default 600"

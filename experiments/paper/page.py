@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from stages import Stage
 from training import ROOT, Run, read_recipe
@@ -60,7 +61,7 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
     sizes = f"{name}: {recipe['label']}; training {of}"
     shown = next(iter(first.values())).seed
     folder = _chosen_alone(runs, out / "stages" / name / "runs" / name)
-    energies = [*_python("energies/run.py"), str(data), *generated, "--workers", "2"]
+    energies = [*_python("energies/run.py"), str(data), *generated, "--workers", "2", "--title", sizes]
     chosen = first.get("wgan", next(iter(first.values())))  # whose samples become candidates
 
     def stage(kind: str, outputs: Sequence[str], *commands: Sequence[str], code: Sequence[Path] = ()) -> Stage:
@@ -125,7 +126,7 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
             ["candidates.csv"],
             [
                 *(sys.executable, "-m", "crystens.candidates", "select", str(chosen.samples)),
-                *("--reference", str(data), "--number", "10", *to("candidates")),
+                *("--reference", str(data), "--number", "10", "--title", _one(chosen, recipe), *to("candidates")),
             ],
         ),
         stage(
@@ -136,6 +137,11 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
             [*_python("clusters/run.py"), *heat_map, "--out", str(results.with_name("match.png"))],
         ),
     ]
+
+
+def _one(run: Run, recipe: Mapping[str, Any]) -> str:
+    """Return what one run is, for a picture."""
+    return f"{_NAMES.get(run.model, run.model)} on {run.recipe}: {recipe['label']}; training seed {run.seed}"
 
 
 def _python(script: str) -> list[str]:

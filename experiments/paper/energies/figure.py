@@ -45,12 +45,13 @@ def values(found: Sequence[HullDistance], name: str) -> np.ndarray:
     return np.array([getattr(item, name) for item in found if getattr(item, name) is not None], dtype=np.float64)
 
 
-def energy_figure(series: Mapping[str, Sequence[HullDistance]], reference: str) -> bytes:
+def energy_figure(series: Mapping[str, Sequence[HullDistance]], reference: str, title: str = "") -> bytes:
     """Return both histograms as PNG.
 
     Args:
         series: name to where its crystals stand; the first one is filled.
         reference: what the hull is made of, for the title.
+        title: stands above, such as what the models are.
     """
     figure = Figure(figsize=(12.5, 5.0), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -68,7 +69,8 @@ def energy_figure(series: Mapping[str, Sequence[HullDistance]], reference: str) 
     unknown = (
         f"{sum(item.reason is not None for item in found)} of {len(found)} {name}" for name, found in series.items()
     )
-    figure.suptitle(f"Hull of {reference}\nunknown: {', '.join(unknown)}", fontsize=10)
+    above = [title] if title else []
+    figure.suptitle("\n".join([*above, f"Hull of {reference}", f"unknown: {', '.join(unknown)}"]), fontsize=10)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=90)

@@ -101,7 +101,7 @@ def main() -> None:
     report["seconds"] = {name: round(value, 1) for name, value in times.items()}
 
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.name}.png").write_bytes(energy_figure(found, reference.name))
+    (options.out / f"{options.name}.png").write_bytes(energy_figure(found, reference.name, options.title))
     (options.out / f"{options.name}.json").write_text(json.dumps(report, indent=1) + "\n")
     with (options.table or options.out / f"{options.name}.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
@@ -126,6 +126,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for one crystal")
     parser.add_argument("--check", action="store_true", help="also compare with the package and with pymatgen by hand")
+    parser.add_argument("--title", default="", help="stands above the picture, such as what the models are")
     parser.add_argument("--name", default="energies", help="name of the files that are written")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--table", type=Path, help="where the table of all values goes, if not beside the rest")
