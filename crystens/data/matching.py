@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import multiprocessing
 import signal
 import threading
 from collections import Counter, defaultdict
@@ -45,6 +44,7 @@ from scipy.spatial.distance import cdist
 
 from crystens.crystal import Crystal, wrap
 from crystens.errors import CrystensError
+from crystens.start_method import process_context
 
 CANDIDATES = 8
 
@@ -227,7 +227,7 @@ class _Comparer:
 
     def __enter__(self) -> _Comparer:
         if self._workers > 1:
-            self._executor = ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"))
+            self._executor = ProcessPoolExecutor(self._workers, process_context())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -8,7 +8,6 @@ imported here is what such a process needs; it starts the sooner for it.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import Future, TimeoutError
 
@@ -17,6 +16,7 @@ import pebble
 from crystens.data.entries import Entry, Record, Reject
 from crystens.data.limits import Limits
 from crystens.data.sources import Source
+from crystens.start_method import process_context
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,7 @@ class Workers:
         self._source = source
         self._limits = limits
         self._time_limit = time_limit
-        # Not by fork: this process may have threads (of torch, of a logger), whose locks a fork would copy closed.
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
-            context.set_forkserver_preload([__name__, type(source).__module__])
+        context = process_context(__name__, type(source).__module__)
         self._pool = pebble.ProcessPool(count, context=context, initializer=_bound_memory)
 
     def __enter__(self) -> Workers:

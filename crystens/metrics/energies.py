@@ -30,6 +30,7 @@ from crystens.errors import CrystensError
 from crystens.metrics.energy import Energy, Relaxation, judged
 from crystens.metrics.energy_cache import EnergyCache, cache_file, digest_of
 from crystens.metrics.potentials import Potential
+from crystens.start_method import process_context
 
 log = logging.getLogger(__name__)
 
@@ -157,13 +158,11 @@ class _Workers:
 
     def __init__(self, potential: Potential, options: EnergyOptions) -> None:
         self._options = options
-        # Not by fork: this process may have threads (of torch, of a logger), whose locks a fork would copy closed.
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
-            context.set_forkserver_preload([__name__])
         self._pool = pebble.ProcessPool(
-            options.workers, context=context, initializer=_begin, initargs=(potential, options.memory_limit)
+            options.workers,
+            context=process_context(__name__),
+            initializer=_begin,
+            initargs=(potential, options.memory_limit),
         )
 
     def __enter__(self) -> _Workers:
