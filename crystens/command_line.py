@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,11 @@ def main(task: Callable[[DictConfig], Path], conf: Path, name: str) -> None:
         reason.unlink(missing_ok=True)
         try:
             return objective_value(cfg, task(cfg))
-        except CrystensError as error:  # one bad job does not end a sweep; a sweeper is told of it by None
-            print(f"error: job {HydraConfig.get().job.num}: {error}", file=sys.stderr)
-            reason.write_text(f"{error}\n")  # jobs may run in other processes and on other machines
-            return None
+        except Exception as error:  # whatever it is, one bad job does not end a sweep, whose status is 1 at its end
+            told = str(error) if isinstance(error, CrystensError) else "".join(traceback.format_exception(error))
+            print(f"error: job {HydraConfig.get().job.num}: {told}", file=sys.stderr)
+            reason.write_text(f"{told}\n")  # jobs may run in other processes and on other machines
+            return None  # so a sweeper is told
 
     # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
     overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]

@@ -76,6 +76,11 @@ def test_conv_networks_refuse_a_side_below_16(network, side):
         network(side)
 
 
+def test_conv_discriminator_refuses_to_have_no_channel():
+    with pytest.raises(CrystensError, match="width=0"):
+        ConvDiscriminator(16, width=0)
+
+
 def test_conv_generator_refuses_an_odd_width():
     with pytest.raises(CrystensError, match="width=7"):
         ConvGenerator(16, width=7)

@@ -37,7 +37,9 @@ def needs(plugin: str) -> None:
 
 def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `train.py -m` on tiny models, with its folder."""
-    small = [line for line in overrides(folder, "gan") if not line.startswith(("run_folder", "num_samples"))]
+    given = tuple(f"{argument.split('=')[0]}=" for argument in arguments)  # of a key given twice one value wins
+    left_out = ("run_folder", "num_samples", *given)
+    small = [line for line in overrides(folder, "gan") if not line.startswith(left_out)]
     command = [sys.executable, str(REPOSITORY / "train.py"), "-m", *small, "num_samples=4", f"hydra.sweep.dir={folder}"]
     return subprocess.run(
         [*command, *arguments], env=ENVIRONMENT, cwd=folder, capture_output=True, text=True, timeout=900
@@ -206,3 +208,27 @@ def test_a_line_torn_by_a_neighbour_that_writes_is_not_read(tmp_path: Path) -> N
         (tmp_path / name / VALUES).write_text("10,1.0\n20,0.")
     assert stopped(tmp_path / "d", 2.0)
     assert not stopped(tmp_path / "e", 2.0, epoch=20)
+
+
+_BROKEN = """
+import sys
+from pathlib import Path
+from crystens.command_line import main
+
+def task(cfg):
+    print("job of seed", cfg.seed, 1 / (cfg.seed - 1))
+    return Path(cfg.run_folder)
+
+main(task, Path(sys.argv.pop(1)), "train")
+"""
+
+
+def test_a_job_that_breaks_on_a_mistake_of_ours_does_not_end_the_sweep_and_leaves_its_traceback(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(_BROKEN)
+    command = [sys.executable, str(script), str(CONF), "-m", "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "job of seed 2" in done.stdout
+    assert "ZeroDivisionError" in (tmp_path / "sweep" / "0" / FAILED).read_text()
+    assert not (tmp_path / "sweep" / "1" / FAILED).exists()

@@ -95,7 +95,7 @@ class ConvDiscriminator(nn.Module):
         spectral_norm: keep every layer's largest singular value at 1.
 
     Raises:
-        CrystensError: if `image_side` is below 16.
+        CrystensError: if `image_side` is below 16, or `width` below 1.
     """
 
     def __init__(
@@ -110,6 +110,8 @@ class ConvDiscriminator(nn.Module):
         """Check the side and build the layers for it."""
         super().__init__()
         _check_side(image_side)
+        if width < 1:
+            raise CrystensError(f"{width=} of ConvDiscriminator must be at least 1")
         self.image_side = image_side
         grid_side = _grid_side(image_side)
         last_side = _half(_half(grid_side))
