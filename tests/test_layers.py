@@ -13,14 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "crystens"
 LAYERS = [
     {"errors", "torchvision_schemas", "checkpoint", "clustering", "xla", "start_method"},
     {"crystal"},
-    {"batch"},
+    {"batch", "atom_codes"},
     {"symmetry", "encoding", "cif"},
     {"scaling"},
     {"decoding"},
     {"data", "networks", "metrics"},
     {"pictures", "viewer", "report"},
     {"accelerator", "models", "callbacks", "evaluate", "samples", "runs", "wandb_run", "dashboard"},
-    {"candidates"},
+    {"candidates", "sun"},
     {"tasks"},
     {"command_line"},
 ]

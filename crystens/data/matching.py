@@ -194,7 +194,7 @@ def fingerprint(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class _Cell:
+class ReducedCell:
     """A crystal in its primitive Niggli cell, small enough to be sent with each comparison."""
 
     matrix: np.ndarray
@@ -234,9 +234,9 @@ class _Comparer:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
-    def reduce(self, crystals: Sequence[Crystal], needed: Sequence[bool]) -> list[_Cell | None]:
+    def reduce(self, crystals: Sequence[Crystal], needed: Sequence[bool]) -> list[ReducedCell | None]:
         """Return the reduced cell of each crystal, None where it is not needed or that fails."""
-        cells: list[_Cell | None] = [None] * len(crystals)
+        cells: list[ReducedCell | None] = [None] * len(crystals)
         places = np.flatnonzero(needed).tolist()
         made = itertools.chain.from_iterable(self._spread(_reduce_all, [crystals[k] for k in places]))
         for k, cell in zip(places, made, strict=True):
@@ -246,7 +246,7 @@ class _Comparer:
                 cells[k] = cell
         return cells
 
-    def compare(self, pairs: Sequence[tuple[_Cell | None, _Cell | None]]) -> list[bool]:
+    def compare(self, pairs: Sequence[tuple[ReducedCell | None, ReducedCell | None]]) -> list[bool]:
         """Return whether each pair is the same crystal."""
         answers: list[bool] = []
         for made in self._spread(_compare_all, pairs):
@@ -283,22 +283,22 @@ class _Comparer:
             ) from error
 
 
-def _reduce_all(crystals: list[Crystal]) -> list[_Cell | str]:
+def _reduce_all(crystals: list[Crystal]) -> list[ReducedCell | str]:
     """Return the reduced cell of each crystal, or what went wrong."""
-    return [_attempted(_reduce, crystal) for crystal in crystals]
+    return [attempted(reduced_cell, crystal) for crystal in crystals]
 
 
-def _compare_all(pairs: list[tuple[_Cell, _Cell]]) -> list[bool | str]:
+def _compare_all(pairs: list[tuple[ReducedCell, ReducedCell]]) -> list[bool | str]:
     """Return whether each pair is the same crystal, or what went wrong."""
-    return [_attempted(_same, pair) for pair in pairs]
+    return [attempted(_same, pair) for pair in pairs]
 
 
-def _reduce(crystal: Crystal) -> _Cell:
+def reduced_cell(crystal: Crystal) -> ReducedCell:
     """Return a crystal in the cell that StructureMatcher would compare."""
     structure = crystal.to_structure().get_reduced_structure("niggli").get_primitive_structure()
     matrix, numbers = structure.lattice.matrix, np.array(structure.atomic_numbers)
     coordinates = wrap(structure.frac_coords)
-    return _Cell(matrix, numbers, coordinates, fingerprint(matrix, numbers, coordinates))
+    return ReducedCell(matrix, numbers, coordinates, fingerprint(matrix, numbers, coordinates))
 
 
 def _formula(crystal: Crystal) -> bytes:
@@ -307,7 +307,7 @@ def _formula(crystal: Crystal) -> bytes:
     return np.concatenate([numbers, amounts // np.gcd.reduce(amounts)]).tobytes()
 
 
-def _same(pair: tuple[_Cell, _Cell]) -> bool:
+def _same(pair: tuple[ReducedCell, ReducedCell]) -> bool:
     """Return StructureMatcher's answer for two cells, the one with the smaller fingerprint first."""
     from pymatgen.core.structure_matcher import StructureMatcher
 
@@ -315,7 +315,7 @@ def _same(pair: tuple[_Cell, _Cell]) -> bool:
     return bool(StructureMatcher().fit(first.to_structure(), second.to_structure(), skip_structure_reduction=True))
 
 
-def _attempted(function: Callable[[_Given], _Made], given: _Given) -> _Made | str:
+def attempted(function: Callable[[_Given], _Made], given: _Given) -> _Made | str:
     """Return what a function makes of its argument, or the error that it raises, or that it took too long."""
     try:
         with _time_limit(_SECONDS):
@@ -344,7 +344,9 @@ def _time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
 
 
-def _most_similar(cells: Sequence[_Cell | None], others: Sequence[_Cell | None], count: int | None) -> list[np.ndarray]:
+def _most_similar(
+    cells: Sequence[ReducedCell | None], others: Sequence[ReducedCell | None], count: int | None
+) -> list[np.ndarray]:
     """Return for each cell the positions of the others that could match it, the most similar first, `count` at most.
 
     Equal distances keep the order of the others.
@@ -365,7 +367,7 @@ def _most_similar(cells: Sequence[_Cell | None], others: Sequence[_Cell | None],
     return near
 
 
-def _by_content(cells: Iterable[_Cell | None]) -> dict[bytes, list[int]]:
+def _by_content(cells: Iterable[ReducedCell | None]) -> dict[bytes, list[int]]:
     """Return the positions of the cells of each content."""
     positions: dict[bytes, list[int]] = defaultdict(list)
     for position, cell in enumerate(cells):

@@ -1,0 +1,279 @@
+"""`python -m crystens.sun SOURCE --out DIR --novel-against TRAIN`: stable, unique and novel samples of any generator.
+
+Written are `crystals.csv`, one row a sample with its flags and group, and `metrics.json` with the rates. The same
+command goes on with what was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from crystens.candidates.reference import KnownCrystals, reference_of
+from crystens.crystal import Crystal
+from crystens.data.entries import SPLITS, Entry, Reject
+from crystens.data.generated import read_generated
+from crystens.data.kinds import KINDS, open_source
+from crystens.data.limits import Limits
+from crystens.data.sources import read_all
+from crystens.errors import CrystensError
+from crystens.metrics.energies import EnergyOptions
+from crystens.metrics.energy import Relaxation
+from crystens.metrics.energy_cache import digest_of
+from crystens.metrics.potentials import MP2020, CHGNet, Potential
+from crystens.metrics.summary import Metrics, write_metrics
+from crystens.metrics.table import CrystalTable
+from crystens.sun.judge import Stability, judge
+from crystens.sun.rates import rates
+from crystens.sun.rows import COLUMNS
+from crystens.sun.sameness import MATCHER
+
+_NOTHING = "none"
+_WHOLE = "all"
+_MAX_SITES = 255  # of a known crystal, as many as a batch of compact arrays holds
+_FORMAT = 2  # of the rows; raise it when the same options come to mean something else
+
+Bars = Callable[[str, int, int], None]
+
+
+def main(arguments: Sequence[str] | None = None, potential: Potential | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: of the command line; None takes those of this process.
+        potential: what gives energies; None takes CHGNet with the weights that are asked for.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    warnings.filterwarnings(
+        "ignore", message=".*No Pauling electronegativity.*"
+    )  # of noble gases; nothing depends on it
+    try:
+        with _Bars() as bars:
+            metrics = _judged(options, potential, bars)
+    except CrystensError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; the same command goes on where it stopped\n")
+        return 130
+    sys.stdout.write(_told(metrics, options.out))
+    return 0
+
+
+def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars) -> Metrics:
+    """Judge the samples, write the results, and return the metrics."""
+    if options.hull_reference is not None and options.hull_entries is not None:
+        raise CrystensError("--hull-reference and --hull-entries are two hulls; give one of them")
+    if options.hull_reference == _NOTHING and options.relax:
+        raise CrystensError(f"--relax relaxes to judge stability, which --hull-reference {_NOTHING} leaves out")
+    bars("reading", 0, 1)
+    samples = list(enumerate(read_generated(options.source, options.kind, options.source_split)))
+    if options.number:
+        drawn = np.random.default_rng(options.seed).permutation(len(samples))[: options.number]
+        samples = [samples[place] for place in sorted(drawn.tolist())]
+    known = read_split(options.novel_against, options.split)
+    bars("reading", 1, 1)
+    stability = None
+    if options.hull_reference != _NOTHING:
+        stability = _stability(options, potential, [item for _, item in samples], known, bars)
+    settings = _settings(samples, known, stability)
+    _check_settings(options.out, settings)
+    table = CrystalTable(options.out / "crystals.csv", COLUMNS)
+    rows = judge(samples, known, table, stability, lambda done: bars("judging", done, len(samples)))
+    about = {"source": options.source, "source_split": options.source_split, "number": options.number or None}
+    metrics = rates(rows, known, stability, about | {"seed": options.seed})
+    write_metrics(options.out / "metrics.json", metrics)
+    return metrics
+
+
+def read_split(path: str, split: str | None = None) -> KnownCrystals:
+    """Return the real crystals of a source.
+
+    Args:
+        path: of the source.
+        split: "train", "val", "test" or "all"; None takes train where the source gives splits, and everything where
+            not.
+
+    Raises:
+        CrystensError: if there is nothing usable, or no such split.
+    """
+    entries = read_all(open_source(path), Limits(max_sites=_MAX_SITES))[0]
+    given = any(entry.split for entry in entries)
+    part = split or ("train" if given else _WHOLE)
+    taken = [entry for entry in entries if part in (_WHOLE, entry.split)]
+    if not taken:
+        raise CrystensError(f"{path} has no crystals of the split {part}; give another --split, or {_WHOLE}")
+    kind = "structures" if part == _WHOLE else f"{part} structures"
+    names = tuple(f"{entry.file} {entry.entry}".strip() for entry in taken)
+    return KnownCrystals(
+        f"{len(taken)} {kind} of {Path(path).resolve().name}", names, tuple(entry.crystal for entry in taken)
+    )
+
+
+def _stability(
+    options: argparse.Namespace,
+    potential: Potential | None,
+    samples: Sequence[Entry | Reject],
+    known: KnownCrystals,
+    bars: Bars,
+) -> Stability:
+    """Return how stability is judged, with the hull made."""
+    try:
+        potential = CHGNet(options.weights) if potential is None else potential
+    except CrystensError as error:
+        raise CrystensError(f"{error}; or leave stability out: --hull-reference {_NOTHING}") from error
+    how = EnergyOptions(None, options.workers, options.time_limit, cache=options.cache)
+    relaxation = Relaxation(steps=options.steps, force=options.force) if options.relax else None
+    hull = known if options.hull_reference is None else read_split(options.hull_reference)
+    crystals = [item.crystal for item in samples if isinstance(item, Entry)]
+    count = len(hull.crystals) if options.hull_entries is None else 1
+    bars("hull", 0, count)
+    reference = reference_of(
+        crystals,
+        potential,
+        how,
+        hull,
+        options.hull_entries,
+        options.scale,
+        lambda done: bars("hull", done, count),
+    )
+    bars("hull", count, count)
+    return Stability(potential, reference, how, relaxation)
+
+
+def _settings(
+    samples: Sequence[tuple[int, Entry | Reject]], known: KnownCrystals, stability: Stability | None
+) -> dict[str, Any]:
+    """Return all that decides the rows, by names that a person knows."""
+    told = [f"{index} {digest_of(item.crystal, None) if isinstance(item, Entry) else ''}" for index, item in samples]
+    settings: dict[str, Any] = {"format": _FORMAT, "samples": _digest(told), "matcher": MATCHER}
+    settings["novel-against"] = _digest(_digests(known.crystals))
+    if stability is not None:
+        entries = (f"{entry.composition.formula} {entry.energy!r}" for entry in stability.reference.entries)
+        settings |= {"potential": stability.potential.identity, "hull": _digest(entries)}
+        settings["relax"] = repr(stability.relaxation)
+    return settings
+
+
+def _digests(crystals: Iterable[Crystal]) -> Iterable[str]:
+    """Yield a digest of each crystal."""
+    return (digest_of(crystal, None) for crystal in crystals)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    """Return a digest of texts."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        digest.update(f"{text}\n".encode())
+    return digest.hexdigest()
+
+
+def _check_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Keep the settings in a folder of results; raise unless they are those of what stands there already."""
+    path = out / "settings.json"
+    try:
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            other = sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name))
+            if other:
+                raise CrystensError(
+                    f"{out} holds results with other {', '.join(other)}; choose another folder, or delete it"
+                )
+        elif (out / "crystals.csv").exists():
+            raise CrystensError(f"{out} holds a crystals.csv of something else; choose another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        beside = out / ".settings.json.part"
+        beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise CrystensError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+    except ValueError as error:
+        raise CrystensError(f"{path} is damaged: {error}; delete {out}, or choose another folder") from error
+
+
+def _told(metrics: Metrics, out: Path) -> str:
+    """Return the metrics as lines of text."""
+    lines = []
+    for name, entry in metrics.items():
+        if not isinstance(entry["value"], int | float):
+            continue
+        unit = entry["unit"] if entry["unit"] != "1" else ""
+        value = entry["value"] if isinstance(entry["value"], int) else f"{entry['value']:.4g}"
+        line = f"{name:36} {value:<10} {unit}".rstrip()
+        if entry.get("unknown"):
+            line += f"  ({entry['unknown']} of {entry['count']} unknown)"
+        if entry.get("reasons"):
+            line += "  " + ", ".join(f"{count} {reason}" for reason, count in entry["reasons"].items())
+        lines.append(line)
+    return "\n".join([*lines, f"{out / 'metrics.json'} and crystals.csv hold it all", ""])
+
+
+class _Bars:
+    """Progress bars by name, on standard error."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *what: Any) -> None:
+        self._progress.__exit__(*what)
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Show that so much of something is done."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._tasks[name], completed=done, total=total)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m crystens.sun", description=__doc__, formatter_class=form)
+    parser.add_argument("source", metavar="SOURCE", help="folder that sample.py wrote, or any source of crystals")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
+    against = "real crystals that a novel sample is none of; they make the hull too unless another one is given"
+    parser.add_argument("--novel-against", metavar="SOURCE", required=True, help=against)
+    split = f"of --novel-against, or {_WHOLE}; by default train where it has splits, everything where not"
+    parser.add_argument("--split", choices=(*SPLITS, _WHOLE), help=split)
+    hull = (
+        f"other real crystals (their split train) that make the hull with the elements, all by the potential; "
+        f"{_NOTHING} leaves stability out"
+    )
+    parser.add_argument("--hull-reference", metavar="SOURCE", help=hull)
+    entries = "energies that make the hull: pymatgen entries (.json), or formula and energy_per_atom (.csv)"
+    parser.add_argument("--hull-entries", metavar="FILE", help=entries)
+    parser.add_argument("--scale", default=MP2020, help=f"scale of the energies in that file; by default {MP2020}")
+    parser.add_argument("--relax", action="store_true", help="judge relaxed crystals too")
+    parser.add_argument("--steps", type=int, default=200, help="most steps of a relaxation; by default 200")
+    parser.add_argument("--force", type=float, default=0.05, help="that counts as rest, eV/angstrom; by default 0.05")
+    parser.add_argument("--kind", choices=sorted(KINDS), help="what SOURCE is; by default guessed from its name")
+    parser.add_argument("--source-split", choices=SPLITS, help="only this part of SOURCE, where it has splits")
+    parser.add_argument("--number", type=int, default=0, help="only so many samples, drawn by --seed; by default all")
+    parser.add_argument("--seed", type=int, default=0, help="of --number; by default 0")
+    parser.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread; by default 1; 0: this one")
+    limit = "for one energy or relaxation, seconds; by default 600"
+    parser.add_argument("--time-limit", type=float, default=600.0, help=limit)
+    parser.add_argument("--cache", metavar="DIR", help="folder of known energies; by default in ~/.cache/crystens")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

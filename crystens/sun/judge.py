@@ -1,0 +1,207 @@
+"""Samples judged one after the other, and their rows written as they are ready.
+
+A run that was interrupted goes on after the last row: which samples were unique is read back from the rows, and
+energies, whatever the run was at, from their cache (`crystens.metrics.energies`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from crystens.candidates.reference import KnownCrystals
+from crystens.crystal import Crystal
+from crystens.data.entries import Entry, Reject
+from crystens.metrics.energies import EnergyOptions, energies
+from crystens.metrics.energy import Energy, Relaxation
+from crystens.metrics.hull import HullDistance, hull_distances
+from crystens.metrics.hull_reference import HullReference
+from crystens.metrics.potentials import Potential
+from crystens.metrics.table import FAILED, OK, CrystalTable
+from crystens.metrics.validity import is_structurally_valid
+from crystens.sun.rows import COLUMNS, STATES, Row, is_credible, read_rows, verdicts
+from crystens.sun.sameness import Comparable, Found, Pool
+
+# Samples whose energies are asked for at once: each time processes start and load the potential, some 6 seconds.
+_CHUNK = 500
+_RELAXED_CHUNK = 50
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How stability is judged.
+
+    Attributes:
+        potential: what gives energies, and relaxes.
+        reference: what they are compared with.
+        options: how energies are computed; all but the relaxation counts.
+        relaxation: how crystals are relaxed; None judges them as they were generated only.
+    """
+
+    potential: Potential
+    reference: HullReference
+    options: EnergyOptions
+    relaxation: Relaxation | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """A crystal with its energy and place; the crystal is None where there is none to compare, for a reason."""
+
+    crystal: Crystal | None
+    num_sites: int
+    energy: Energy | None = None
+    place: HullDistance | None = None
+    reason: str | None = None
+
+
+def judge(
+    samples: Sequence[tuple[int, Entry | Reject]],
+    known: KnownCrystals,
+    table: CrystalTable,
+    stability: Stability | None = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Return the rows of all samples, and write those that are not in the table yet behind its last one.
+
+    Args:
+        samples: index and crystal of each, or why there is none; the first ones are those that the table holds.
+        known: the crystals that a sample must differ from to be novel.
+        table: of the columns `COLUMNS`; what it holds must have been made from the same samples and options.
+        stability: how stability is judged; None leaves it out.
+        progress: called with the number of samples that have a row.
+    """
+    states = STATES[: 0 if stability is None else 1 if stability.relaxation is None else 2]
+    pools = {state: Pool() for state in states or STATES[:1]}
+    train = Pool()
+    for place, crystal in enumerate(known.crystals):
+        train.add(place, Comparable(crystal))
+    done = len(table)
+    if done:
+        _remember(samples[:done], read_rows(table.path), pools, stability)
+    if progress is not None:
+        progress(done)
+    size = _RELAXED_CHUNK if len(states) == 2 else _CHUNK
+    for start in range(done, len(samples), size):
+        table.append(_rows(samples[start : start + size], known, train, pools, stability, states))
+        if progress is not None:
+            progress(min(start + size, len(samples)))
+    return read_rows(table.path)
+
+
+def _remember(
+    samples: Sequence[tuple[int, Entry | Reject]],
+    rows: Sequence[Row],
+    pools: dict[str, Pool],
+    stability: Stability | None,
+) -> None:
+    """Put the samples that rows call unique into the pools."""
+    for state, pool in pools.items():
+        unique = [
+            (index, item.crystal)
+            for (index, item), row in zip(samples, rows, strict=True)
+            if isinstance(item, Entry) and row[f"{state}unique"]
+        ]
+        judged = _judged([crystal for _, crystal in unique], stability if state else None, state)
+        for (index, _), one in zip(unique, judged, strict=True):
+            if one.crystal is not None:
+                pool.add(index, Comparable(one.crystal))
+
+
+def _rows(
+    samples: Sequence[tuple[int, Entry | Reject]],
+    known: KnownCrystals,
+    train: Pool,
+    pools: dict[str, Pool],
+    stability: Stability | None,
+    states: Sequence[str],
+) -> list[Row]:
+    """Return the rows of samples that come next."""
+    crystals = [item.crystal for _, item in samples if isinstance(item, Entry)]
+    judged = {state: iter(_judged(crystals, stability, state)) for state in pools}
+    rows = []
+    for index, item in samples:
+        row: Row = dict.fromkeys(COLUMNS)
+        row |= {"index": index, "file": _one_line(item.file), "entry": _one_line(item.entry)}
+        if isinstance(item, Reject):
+            rows.append(row | {"status": FAILED, "reason": _one_line(item.reason)})
+            continue
+        row |= {"status": OK, "formula": item.crystal.formula, "num_sites": len(item.crystal)}
+        row["structurally_valid"] = is_structurally_valid(item.crystal)
+        for state, pool in pools.items():
+            one = next(judged[state])
+            columns = _sameness(index, one, pool, train, known) | _energetics(one)
+            row |= {f"{state}{name}": value for name, value in columns.items()}
+            if state and one.energy is not None and (relaxed := one.energy.relaxed) is not None:
+                row |= {"relaxation_steps": relaxed.steps, "converged": relaxed.converged}
+                row |= {"displacement": relaxed.displacement, "volume_change": relaxed.volume_change}
+        rows.append(row | verdicts(row, states))
+    return rows
+
+
+def _judged(crystals: Sequence[Crystal], stability: Stability | None, state: str) -> list[_Judged]:
+    """Return crystals as they were generated, or relaxed, with what is known of their energies."""
+    if stability is None:
+        return [_Judged(crystal, len(crystal)) for crystal in crystals]
+    options = replace(stability.options, relaxation=stability.relaxation if state else None)
+    computed = energies(crystals, stability.potential, options)
+    places = hull_distances(crystals, computed, stability.potential, stability.reference)
+    made = []
+    for crystal, energy, place in zip(crystals, computed, places, strict=True):
+        if not state:
+            made.append(_Judged(crystal, len(crystal), energy, place))
+        elif energy.relaxed is None:
+            made.append(_Judged(None, len(crystal), energy, place, f"not relaxed: {energy.reason}"))
+        elif not energy.relaxed.converged:
+            made.append(_Judged(None, len(crystal), energy, place, f"not at rest: after {energy.relaxed.steps} steps"))
+        else:
+            made.append(_Judged(energy.relaxed.crystal, len(crystal), energy, place))
+    return made
+
+
+def _sameness(index: int, judged: _Judged, pool: Pool, train: Pool, known: KnownCrystals) -> Row:
+    """Return the columns of uniqueness and novelty of a crystal, and add it to the pool if it is unique."""
+    if judged.crystal is None:
+        return {"sameness_reason": _one_line(judged.reason or "")}
+    crystal = Comparable(judged.crystal)
+    earlier, trained = pool.find(crystal, lowest=True), train.find(crystal)
+    unique, novel = _is_new(earlier), _is_new(trained)
+    if unique:
+        pool.add(index, crystal)
+    return {
+        "group": index if unique else earlier.place,
+        "unique": unique,
+        "novel": novel,
+        "same_as": None if trained.place is None else _one_line(known.names[trained.place]),
+        "sameness_reason": _one_line(earlier.reason or trained.reason or ""),
+    }
+
+
+def _is_new(found: Found) -> bool | None:
+    """Return whether a search found nothing; None if that is not known."""
+    return None if found.reason is not None else found.place is None
+
+
+def _energetics(judged: _Judged) -> Row:
+    """Return the columns of the energy of a crystal."""
+    if judged.energy is None or judged.place is None:
+        return {}
+    total, place = judged.energy.total, judged.place
+    unsettled = judged.reason if total is not None else None
+    if not is_credible(place.formation_energy):
+        unsettled = f"energy not credible: a formation energy of {place.formation_energy:.1f} eV/atom"
+    return {
+        "energy": None if total is None else total / judged.num_sites,
+        "formation_energy": place.formation_energy,
+        "above_hull": place.above_hull,
+        "hull_entries": place.num_entries,
+        "hull_compounds": place.num_compounds,
+        "stability_reason": _one_line(place.reason or unsettled or ""),
+    }
+
+
+def _one_line(text: str) -> str | None:
+    """Return a text without line breaks; None for an empty one."""
+    return " ".join(text.split()) or None

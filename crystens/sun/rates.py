@@ -1,0 +1,176 @@
+"""`metrics.json` of S.U.N.: rates over all samples, each with its definition, tolerance, hull and what is unknown.
+
+Every rate has all samples as its denominator: one that is no crystal, that could not be compared, or whose stability is
+unknown counts as not having what is asked for. `number` is how many have it, and `unknown` how many may: the rate with
+all of these would be their sum by the count.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from crystens import __version__
+from crystens.candidates.reference import KnownCrystals
+from crystens.errors import CrystensError
+from crystens.metrics.energy import reason_counts
+from crystens.metrics.summary import Metrics
+from crystens.metrics.table import OK
+from crystens.sun.judge import Stability
+from crystens.sun.rows import DEEPEST, PARTS, ROUNDING, STATES, THRESHOLDS, Row, verdict
+from crystens.sun.sameness import MATCHER
+
+_LIBRARIES = ("pymatgen", "numpy", "ase")
+
+
+def rates(
+    rows: Sequence[Row],
+    known: KnownCrystals,
+    stability: Stability | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Metrics:
+    """Return the metrics of the rows of all samples.
+
+    Args:
+        rows: of all samples, failed ones too.
+        known: what novelty was judged against.
+        stability: how stability was judged; None if it was left out.
+        about: where the samples come from, in plain values; kept in `provenance`.
+
+    Raises:
+        CrystensError: if there is no row.
+    """
+    if not rows:
+        raise CrystensError("there is no sample to judge; give at least one")
+    total = len(rows)
+    crystals = [row for row in rows if row["status"] == OK]
+    metrics: Metrics = {
+        "num_samples": _entry(total, "samples", "all samples, those that are no crystal included", total)
+    }
+    reasons = reason_counts(row["reason"] for row in rows)
+    metrics["failures"] = _entry(total - len(crystals), "samples", "no crystals, by reason", total, reasons=reasons)
+    valid = sum(row["structurally_valid"] for row in crystals)
+    description = "share of all samples with no two atoms nearer than 0.5 angstrom and at least 0.1 angstrom^3"
+    metrics["structural_validity"] = _entry(valid / total, "1", description, total, number=valid)
+    states = STATES[: 1 if stability is None or stability.relaxation is None else 2]
+    for state in states:
+        metrics |= _state_rates(rows, state, known, stability)
+    if stability is not None:
+        metrics["hull"] = _hull(crystals, stability)
+    made_with = {"crystens": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    made_with |= {name: version(name) for name in _LIBRARIES}
+    made_with |= {"matcher": MATCHER, "known": known.name} | ({} if stability is None else _how(stability))
+    metrics["provenance"] = _entry({**made_with, **(about or {})}, "", "what the numbers were made with", total)
+    return metrics
+
+
+def _state_rates(rows: Sequence[Row], state: str, known: KnownCrystals, stability: Stability | None) -> Metrics:
+    """Return the rates of the crystals as they were generated, or relaxed."""
+    crystals = [row for row in rows if row["status"] == OK]
+    which = (
+        "crystals as they were generated" if state == "" else f"crystals relaxed by the potential, {_rest(stability)}"
+    )
+    texts = {
+        "unique": "the same as no unique sample before it (the first of each group is unique)",
+        "novel": f"the same as none of {known.name}",
+    }
+    same = f"two crystals are the same by {MATCHER}"
+    metrics: Metrics = {}
+    for part, flags in PARTS.items():
+        if stability is None and "stable" in flags:
+            continue
+        for threshold in THRESHOLDS if "stable" in flags else THRESHOLDS[:1]:
+            told = [texts[flag] for flag in flags if flag in texts]
+            if "stable" in flags:
+                told.insert(0, f"at most {threshold:g} eV/atom above the hull (see hull; {ROUNDING:g} is rounding)")
+            compared = f"; {same}" if set(flags) & set(texts) else ""
+            description = f"share of all samples that are {', and '.join(told)}; {which}{compared}"
+            name = f"{state}{part}_rate" + (f"_at_{threshold:g}" if "stable" in flags else "")
+            answers = [verdict(row, part, state, threshold) for row in rows]
+            number, unknown = sum(answer is True for answer in answers), sum(answer is None for answer in answers)
+            metrics[name] = _entry(number / len(rows), "1", description, len(rows), number=number, unknown=unknown)
+    metrics[f"{state}unknown_sameness"] = _unknown(crystals, f"{state}sameness_reason", "uniqueness or novelty", which)
+    if stability is not None:
+        what = f"stability (not credible: a formation energy below {DEEPEST:g} eV/atom)"
+        metrics[f"{state}unknown_stability"] = _unknown(crystals, f"{state}stability_reason", what, which)
+        above = [row[f"{state}above_hull"] for row in crystals if row[f"{state}above_hull"] is not None]
+        description = f"median energy above the hull where it is known, negative below it; {which}"
+        if state:
+            description += ", those that did not come to rest included"
+        value = float(np.median(above)) if above else None
+        metrics[f"{state}median_energy_above_hull"] = _entry(value, "eV/atom", description, len(above))
+    if state:
+        metrics |= _relaxing(crystals)
+    return metrics
+
+
+def _relaxing(crystals: Sequence[Row]) -> Metrics:
+    """Return what relaxing did."""
+    relaxed = [row for row in crystals if row["relaxation_steps"] is not None]
+    rest = sum(row["converged"] for row in relaxed)
+    ways = [row["displacement"] for row in relaxed]
+    return {
+        "relaxed": _entry(len(relaxed), "samples", "crystals that were relaxed", len(crystals), at_rest=rest),
+        "median_displacement": _entry(
+            float(np.median(ways)) if ways else None,
+            "angstrom",
+            "largest way of a site in relaxing, median over the crystals that were relaxed",
+            len(ways),
+        ),
+    }
+
+
+def _hull(crystals: Sequence[Row], stability: Stability) -> dict[str, Any]:
+    """Return what the hull is made of."""
+    reference = stability.reference
+    alone = sum(row["above_hull"] is not None and not row["hull_compounds"] for row in crystals)
+    description = (
+        f"entries of the hull: {reference.name}; scale {reference.scale}. Samples are no part of it. It knows no more "
+        "than these, so that a distance is a lower bound and a stable rate an upper one. only_elements: samples for "
+        "which no compound competes; left_out: crystals of the reference without an energy"
+    )
+    return _entry(
+        len(reference.entries),
+        "entries",
+        description,
+        len(crystals),
+        elements=len(reference.elements),
+        only_elements=alone,
+        left_out=reference.left_out,
+    )
+
+
+def _how(stability: Stability) -> dict[str, Any]:
+    """Return how stability was judged."""
+    return {
+        "potential": stability.potential.identity,
+        "relaxation": None if stability.relaxation is None else _rest(stability),
+    }
+
+
+def _rest(stability: Stability | None) -> str:
+    """Return how crystals were relaxed."""
+    if stability is None or stability.relaxation is None:
+        return ""
+    relaxation = stability.relaxation
+    return (
+        f"atoms and cell, to at most {relaxation.force:g} eV/angstrom within {relaxation.steps} steps; one that is not "
+        "at rest then is unknown"
+    )
+
+
+def _unknown(crystals: Sequence[Row], column: str, what: str, which: str) -> dict[str, Any]:
+    """Return how many crystals lack an answer, by reason."""
+    reasons = reason_counts(row[column] for row in crystals)
+    description = f"crystals whose {what} is unknown, by reason; {which}"
+    return _entry(sum(reasons.values()), "samples", description, len(crystals), reasons=reasons)
+
+
+def _entry(value: Any, unit: str, description: str, count: int, **more: Any) -> dict[str, Any]:
+    """Return one metric."""
+    return {"value": value, "unit": unit, "description": description, "count": count, **more}
