@@ -142,8 +142,7 @@ def read_images(images: Tensor, scaling: Scaling, periodic: bool, counts: Tensor
 
     means = copies.mean(dim=2)  # (B, 11, N)
     cells = (means[:, CELL_ROWS] * mask[:, None]).sum(dim=2) / filled[:, None]
-    numbers = means[:, 0] * mask
-    spread = copies[:, 0].var(dim=1, correction=1) * mask
+    numbers, spread = (value * mask for value in scaling.read_numbers(copies[:, 0]))
     number_spread = (spread.sum(dim=1) / filled / copies.shape[2]).sqrt()
 
     own = _circular_mean(copies[:, 1:4], dim=2) if periodic else means[:, 1:4]  # (B, 3, N)

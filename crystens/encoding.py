@@ -15,7 +15,8 @@ y_i - y_j, z_i - z_j. So each cell value stands 8A times (A sites), each value o
 [:12, :12], row and column 11, and all that belongs to no site are empty: 0.
 
 Values here are physical: atomic numbers, fractional coordinates, angstrom, degrees, space group numbers.
-`crystens.scaling` maps them to [0, 1].
+`crystens.scaling` maps them to [0, 1]. Instead of the atomic number, row and column 0 may hold a code of the element,
+see `crystens.atom_codes`.
 
 The distance is by default the Euclidean distance of the fractional coordinates without periodic images, as in the
 paper. `distance="cartesian"` gives the shortest distance over periodic images instead, in angstrom.
@@ -59,6 +60,7 @@ def encode(
     factors: Tensor | None = None,
     offsets: Tensor | None = None,
     diagonal: bool = True,
+    codes: Tensor | None = None,
 ) -> Tensor:
     """Return the images of crystals: (B, 4, S, S) float32, empty cells 0.
 
@@ -72,6 +74,8 @@ def encode(
         factors: one factor for each of the `QUANTITIES`, shape (13,).
         offsets: one offset for each of the `QUANTITIES`, shape (13,).
         diagonal: whether the diagonal of the pair block is filled, or empty.
+        codes: (119, 8), what stands in the eight cells of a site for its element, by atomic number; written as it is.
+            None writes the scaled atomic number.
 
     Raises:
         CrystensError: if `distance` is not known.
@@ -86,12 +90,18 @@ def encode(
     at_once = _CACHED_CRYSTALS if images.device.type == "cpu" else max(size, 1)
     for start in range(0, size, at_once):
         part = slice(start, start + at_once)
-        _fill(images[part], crystals[part], distance, factors, offsets, diagonal)
+        _fill(images[part], crystals[part], distance, factors, offsets, diagonal, codes)
     return images
 
 
 def _fill(
-    images: Tensor, crystals: CrystalBatch, distance: str, factors: Tensor, offsets: Tensor, diagonal: bool
+    images: Tensor,
+    crystals: CrystalBatch,
+    distance: str,
+    factors: Tensor,
+    offsets: Tensor,
+    diagonal: bool,
+    codes: Tensor | None,
 ) -> None:
     """Write the values of crystals into empty images (B, 4, S, S)."""
     size, sites = crystals.numbers.shape
@@ -104,6 +114,10 @@ def _fill(
     attributes = (attributes * factors[:rows, None] + offsets[:rows, None]) * mask[:, None]
     images[:, :, :rows, HEADER:] = attributes[:, None]
     images[:, :, HEADER:, :rows] = attributes.transpose(1, 2)[:, None]
+    if codes is not None:
+        cells = codes[crystals.numbers.long()] * mask[..., None]  # (B, N, 8)
+        images[:, :, 0, HEADER:] = cells[..., :NUM_CHANNELS].transpose(1, 2)
+        images[:, :, HEADER:, 0] = cells[..., NUM_CHANNELS:].transpose(1, 2)
 
     block = images[:, :, HEADER:, HEADER:]
     block[:, 0] = pair_distances(crystals, distance) * factors[-1] + offsets[-1]

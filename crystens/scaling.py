@@ -15,6 +15,9 @@ Two ways to get the numbers:
 - `Scaling.paper`: the paper's "avg_std" scheme, which is, worked out, minimum and maximum over Pearson's Crystal Data
   with gap 0 and an empty diagonal of the pair block (Alverson et al., Digital Discovery 2024, 3, 62, Sec. 3.1).
 
+Codes of elements (`atoms`, see `crystens.atom_codes`) take the place of the atomic number; they lie in [0, 1], and so
+does then the range of Z.
+
 The numbers are part of a trained model: they travel in its checkpoint (`to_dict`, `from_dict`). Values outside of the
 fitted range scale to values outside of [gap, 1]; nothing is clipped here.
 """
@@ -27,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crystens.atom_codes import atom_codes, nearest_elements
 from crystens.batch import CrystalBatch
 from crystens.encoding import HEADER, QUANTITIES, encode, pair_distances, present_cells
 from crystens.errors import CrystensError
@@ -58,12 +62,20 @@ class Scaling(nn.Module):
         max_sites: number of site slots N.
         gap: what the minimum scales to, in [0, 1).
         diagonal: whether the pair block's diagonal holds values (distance 0, difference 0) or is empty.
+        atoms: "number", "bits" or "period_group"; under the last two the range of Z is that of codes, 0 to 1.
 
     Raises:
-        CrystensError: if a quantity is missing, a range is empty, or the gap is out of range.
+        CrystensError: if a quantity is missing, a range is empty, the gap is out of range, or `atoms` is not known.
     """
 
-    def __init__(self, ranges: dict[str, tuple[float, float]], max_sites: int, gap: float, diagonal: bool) -> None:
+    def __init__(
+        self,
+        ranges: dict[str, tuple[float, float]],
+        max_sites: int,
+        gap: float,
+        diagonal: bool,
+        atoms: str = "number",
+    ) -> None:
         """Check the numbers and spread them over the cells of an image."""
         super().__init__()
         if set(ranges) != set(QUANTITIES):
@@ -77,6 +89,11 @@ class Scaling(nn.Module):
         self.max_sites = max_sites
         self.gap = float(gap)
         self.diagonal = diagonal
+        self.atoms = atoms
+        codes = atom_codes(atoms)
+        if codes is not None:
+            self.ranges["Z"] = (0.0, 1.0)
+        self.register_buffer("codes", codes, persistent=False)
         limits = torch.tensor([self.ranges[name] for name in QUANTITIES], dtype=torch.float64)
         factors = (1 - self.gap) / (limits[:, 1] - limits[:, 0])
         self.register_buffer("factors", factors.float(), persistent=False)
@@ -84,10 +101,15 @@ class Scaling(nn.Module):
 
     factors: Tensor
     offsets: Tensor
+    codes: Tensor | None
 
     @classmethod
     def fit(
-        cls, crystals: CrystalBatch | Iterable[CrystalBatch], distance: str = "fractional", gap: float = 0.1
+        cls,
+        crystals: CrystalBatch | Iterable[CrystalBatch],
+        distance: str = "fractional",
+        gap: float = 0.1,
+        atoms: str = "number",
     ) -> Scaling:
         """Return the scaling whose ranges are the smallest and largest values of crystals.
 
@@ -95,6 +117,7 @@ class Scaling(nn.Module):
             crystals: the training split; in parts, where it is too large for the memory.
             distance: of the pair block.
             gap: what the minimum scales to.
+            atoms: how elements stand in the image.
         """
         lows, highs = torch.full((6,), torch.inf), torch.full((6,), -torch.inf)
         largest, longest, sites = 99.0, torch.zeros(()), 0
@@ -115,15 +138,22 @@ class Scaling(nn.Module):
         for name, low, high in zip(("a", "b", "c", "alpha", "beta", "gamma"), lows, highs, strict=True):
             ranges[name] = _widened(float(low), float(high))
         ranges["distance"] = _widened(0.0, float(longest))
-        return cls(ranges, sites, gap, diagonal=True)
+        return cls(ranges, sites, gap, diagonal=True, atoms=atoms)
 
     @classmethod
-    def paper(cls, crystals: CrystalBatch | Iterable[CrystalBatch], distance: str = "fractional") -> Scaling:
+    def paper(
+        cls,
+        crystals: CrystalBatch | Iterable[CrystalBatch],
+        distance: str = "fractional",
+        atoms: str = "number",
+    ) -> Scaling:
         """Return the paper's scaling; nothing is fitted, `crystals` gives the number of site slots.
 
         Raises:
-            CrystensError: for a distance other than the paper's, whose range the paper does not give.
+            CrystensError: for a distance or an encoding of atoms other than the paper's, whose ranges it does not give.
         """
+        if atoms != "number":
+            raise CrystensError(f"the paper's scaling knows atomic numbers only, got {atoms=}; use scaling=fitted")
         if distance != "fractional":
             raise CrystensError(
                 f"the paper's scaling knows fractional distances only, got {distance=}; use scaling=fitted"
@@ -133,7 +163,8 @@ class Scaling(nn.Module):
 
     def encode(self, crystals: CrystalBatch, distance: str = "fractional") -> Tensor:
         """Return the scaled images of crystals: (B, 4, S, S) float32, empty cells 0."""
-        return encode(crystals, distance, self.factors, self.offsets, self.diagonal)
+        codes = None if self.codes is None else self.codes * self.factors[0] + self.offsets[0]
+        return encode(crystals, distance, self.factors, self.offsets, self.diagonal, codes)
 
     def scale(self, images: Tensor, counts: Tensor) -> Tensor:
         """Return physical images (B, 4, S, S) of crystals with `counts` (B,) sites scaled, empty cells 0."""
@@ -143,6 +174,21 @@ class Scaling(nn.Module):
     def unscale(self, images: Tensor) -> Tensor:
         """Return scaled images (B, 4, S, S) in physical values; cells that hold no value mean nothing."""
         return (images - self._spread(self.offsets, images)) / self._spread(self.factors, images)
+
+    def read_numbers(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the atomic numbers that stand in cells of physical images, and how sure each is.
+
+        Args:
+            cells: (B, 8, N), the eight cells of each site: four channels of row 0, then four of column 0.
+
+        Returns:
+            Atomic numbers (B, N), not rounded where the image holds numbers; and the variance of their copies (B, N),
+            0 where the image holds codes, of which the nearest is taken.
+        """
+        if self.codes is None:
+            return cells.mean(dim=1), cells.var(dim=1, correction=1)
+        numbers = nearest_elements(cells, self.codes).to(cells)
+        return numbers, torch.zeros_like(numbers)
 
     def _spread(self, values: Tensor, images: Tensor) -> Tensor:
         """Return the 13 values of the quantities on the cells where they stand: (4, S, S), elsewhere 1."""
@@ -162,13 +208,19 @@ class Scaling(nn.Module):
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values, for a checkpoint or a file."""
         ranges = {name: list(pair) for name, pair in self.ranges.items()}
-        return {"ranges": ranges, "max_sites": self.max_sites, "gap": self.gap, "diagonal": self.diagonal}
+        return {
+            "ranges": ranges,
+            "max_sites": self.max_sites,
+            "gap": self.gap,
+            "diagonal": self.diagonal,
+            "atoms": self.atoms,
+        }
 
     @classmethod
     def from_dict(cls, numbers: dict[str, Any]) -> Scaling:
         """Return the scaling that `to_dict` wrote."""
         ranges = {name: (pair[0], pair[1]) for name, pair in numbers["ranges"].items()}
-        return cls(ranges, numbers["max_sites"], numbers["gap"], numbers["diagonal"])
+        return cls(ranges, numbers["max_sites"], numbers["gap"], numbers["diagonal"], numbers.get("atoms", "number"))
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:

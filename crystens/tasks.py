@@ -48,7 +48,7 @@ from crystens.xla import xla_device
 log = logging.getLogger(__name__)
 
 _LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # by Lightning's launcher
-_GROUPS = ("data", "scaling", "decode", "trainer", "callbacks", "logger", "model", "sweep", "experiment")
+_GROUPS = ("data", "encoding", "scaling", "decode", "trainer", "callbacks", "logger", "model", "sweep", "experiment")
 
 
 @dataclass
@@ -56,6 +56,7 @@ class TrainConfig:
     """Every top-level key of train.py; a key that is not here is an error wherever it is written."""
 
     data: Any = MISSING
+    encoding: Any = MISSING
     scaling: Any = MISSING
     decode: Any = MISSING
     trainer: Any = MISSING
@@ -64,7 +65,6 @@ class TrainConfig:
     model: Any = MISSING
     seed: int = 0
     max_sites: int = 52
-    distance: str = "fractional"
     threads: Any = "auto"
     num_samples: int = 0
     objective: str | None = None

@@ -219,7 +219,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         if ranges == scaling.ranges:
             return scaling
         log.info("ranges of the scaling are widened to those of augmented crystals")
-        return Scaling(ranges, scaling.max_sites, scaling.gap, scaling.diagonal)
+        return Scaling(ranges, scaling.max_sites, scaling.gap, scaling.diagonal, scaling.atoms)
 
     def _parts(self, split: str) -> Iterator[CrystalBatch]:
         """Yield the crystals of a split in parts that fit into the memory."""
