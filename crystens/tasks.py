@@ -33,6 +33,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from crystens.accelerator import prepare_accelerator
+from crystens.callbacks.acceleration import precision_arguments
 from crystens.callbacks.batch_graphs import BatchGraphs
 from crystens.callbacks.checkpoint_card import CheckpointCard
 from crystens.checkpoint import KEY, load_checkpoint
@@ -40,6 +41,7 @@ from crystens.decoding import Decoder
 from crystens.encoding import image_side
 from crystens.errors import CrystensError, first_line
 from crystens.metrics.distributions import Reference
+from crystens.models.sharding import FullySharded, gathered
 from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.scaling import Scaling
 from crystens.wandb_run import WandbRun
@@ -48,7 +50,19 @@ from crystens.xla import xla_device
 log = logging.getLogger(__name__)
 
 _LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # by Lightning's launcher
-_GROUPS = ("data", "encoding", "scaling", "decode", "trainer", "callbacks", "logger", "model", "sweep", "experiment")
+_GROUPS = (
+    "data",
+    "encoding",
+    "scaling",
+    "decode",
+    "trainer",
+    "acceleration",
+    "callbacks",
+    "logger",
+    "model",
+    "sweep",
+    "experiment",
+)
 
 
 @dataclass
@@ -60,6 +74,7 @@ class TrainConfig:
     scaling: Any = MISSING
     decode: Any = MISSING
     trainer: Any = MISSING
+    acceleration: Any = MISSING
     callbacks: Any = MISSING
     logger: Any = MISSING
     model: Any = MISSING
@@ -78,6 +93,7 @@ class SampleConfig:
     """Every top-level key of sample.py."""
 
     decode: Any = MISSING
+    acceleration: Any = MISSING
     logger: Any = None
     checkpoint: str | None = None
     images: str | None = None
@@ -126,14 +142,16 @@ def train(cfg: DictConfig) -> Path:
     prepare_accelerator(cfg.trainer.get("accelerator"))
     data = _build(cfg.data, "data", scaling=_build(cfg.scaling, "scaling"), rejected_path=str(folder / "rejected.csv"))
     model = _build(cfg.model, "model")
+    acceleration = _build(cfg.acceleration, "acceleration")
     callbacks = [_build(part, f"callbacks.{name}") for name, part in cfg.callbacks.items() if part is not None]
     logger = _build(cfg.logger, "logger") if cfg.logger is not None else False
     trainer = _build(
         cfg.trainer,
         "trainer",
-        callbacks=[*callbacks, BatchGraphs(), CheckpointCard(config)],
+        callbacks=[BatchGraphs(), *callbacks, acceleration, CheckpointCard(config)],
         logger=logger,
         default_root_dir=str(folder),
+        **precision_arguments(cfg.trainer.get("precision"), cfg.trainer.get("accelerator")),
     )
     last = folder / "checkpoints" / "last.ckpt"
     if cfg.resume:
@@ -156,6 +174,11 @@ def train(cfg: DictConfig) -> Path:
             )
         if cfg.num_samples > 0:
             decoder = _build(cfg.decode, "decode")
+            if isinstance(trainer.strategy, FullySharded):
+                whole = gathered(model)
+                model = _build(cfg.model, "model")
+                model.load_state_dict(whole)
+                acceleration.apply(model)
             samples = sample_to_file(
                 model.to(trainer.strategy.root_device),  # Lightning leaves it on the CPU
                 folder / "samples",
@@ -264,6 +287,7 @@ def sample(cfg: DictConfig) -> Path:
         raise CrystensError(
             f"{cfg.checkpoint} does not fit its model: {str(error).splitlines()[-1].strip()}"
         ) from error
+    _build(cfg.acceleration, "acceleration").apply(model)
     model.to(_device(cfg.device))
     representation = checkpoint[KEY]["representation"]
     trained = f"{checkpoint['epoch'] + 1} epochs, {checkpoint['global_step']} steps"
@@ -348,6 +372,8 @@ def _resumed(cfg: DictConfig) -> DictConfig:
         raise CrystensError("resume=RUN continues one run; leave out -m")
     saved = OmegaConf.load(folder / "config.yaml")
     assert isinstance(saved, DictConfig)
+    if "acceleration" not in saved:  # of a run before there was this key
+        saved.acceleration = cfg.acceleration
     OmegaConf.set_struct(saved, True)
     lines = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in OverridesParser.create().parse_overrides(list(lines)):

@@ -23,7 +23,9 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from crystens.errors import CrystensError
+from crystens.models.clipping import clip_gradients
 from crystens.models.draws import draw_rows
+from crystens.models.sharding import divide_again, shard
 from crystens.xla import close_graph, is_xla
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
@@ -80,6 +82,11 @@ class Adversarial(pl.LightningModule):
     @abstractmethod
     def opponent(self) -> nn.Module:
         """The network that the generator trains against."""
+
+    def configure_model(self) -> None:
+        """Divide the networks among the devices where the strategy says so."""
+        shard(self, [self.generator])
+        shard(self, [self.opponent], stays_whole=True)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return the optimizers of the generator and of the opponent, in this order."""
@@ -140,8 +147,9 @@ class Adversarial(pl.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.gradient_clip is not None:
-            self.clip_gradients(optimizer.optimizer, self.gradient_clip, gradient_clip_algorithm="norm")
+            clip_gradients(self, optimizer.optimizer, self.gradient_clip)
         optimizer.step()
+        divide_again(self.opponent)
 
     def log_step(self, losses: dict[str, Tensor], watched: Iterable[str]) -> None:
         """Log a training step's values under the number of generator steps taken; `watched` go to the progress bar.

@@ -21,7 +21,9 @@ from torch.optim import Optimizer
 
 from crystens.encoding import HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
+from crystens.models.clipping import clip_gradients
 from crystens.models.draws import draw_rows, is_one_of_several
+from crystens.models.sharding import shard
 from crystens.networks.imagen import CascadeProcess, check_unet_side
 from crystens.networks.low_resolution import choose_low_resolution
 from crystens.xla import is_xla
@@ -101,6 +103,10 @@ class CascadedDiffusion(pl.LightningModule):
         self._first_stage_steps = 0
         self._optimizer = optimizer
 
+    def configure_model(self) -> None:
+        """Divide the U-Nets among the devices where the strategy says so."""
+        shard(self, [*self.unets, *self.average_unets], by_forward=True)  # imagen calls it
+
     def configure_optimizers(self) -> list[Optimizer]:
         """Return one optimizer for each U-Net, over the parameters that train."""
         return [self._optimizer([p for p in unet.parameters() if p.requires_grad]) for unet in self.unets]
@@ -138,9 +144,7 @@ class CascadedDiffusion(pl.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.gradient_clip is not None:
-            self.clip_gradients(
-                optimizer.optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm"
-            )
+            clip_gradients(self, optimizer.optimizer, self.gradient_clip)
         optimizer.step()
         self._count_and_average(stage)
 
@@ -215,4 +219,4 @@ class CascadedDiffusion(pl.LightningModule):
         weight = 1 - ((1 + count) / (10 + count)).clamp(max=self.ema_decay)
         for average, value in zip(self.average_unets[stage].parameters(), self.unets[stage].parameters(), strict=True):
             if value.requires_grad:
-                average.lerp_(value, weight.to(value.dtype))
+                average.lerp_(value.to(average.dtype), weight.to(average.dtype))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from crystens.errors import CrystensError
 from crystens.models.adversarial import Adversarial, OptimizerFactory
 from crystens.models.draws import draw_rows
+from crystens.models.eager import run_eagerly
 from crystens.xla import is_xla
 
 
@@ -125,7 +126,8 @@ class WGANGP(Adversarial):
         share = draw_rows(self, len(real), lambda rows: torch.rand(rows, 1, 1, 1, device=real.device))
         with torch.autocast(device_type=real.device.type, enabled=False), torch.enable_grad():
             points = torch.lerp(fake, real, share).detach().requires_grad_(True)
-            scores = self.critic(points)
+            with run_eagerly(self.critic):
+                scores = self.critic(points)
             (gradients,) = torch.autograd.grad(scores.sum(), points, create_graph=True)
             norms = torch.linalg.vector_norm(gradients.flatten(1), dim=1)
             return (norms - 1).square().mean()
