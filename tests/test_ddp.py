@@ -82,7 +82,7 @@ def test_each_job_of_a_sweep_by_two_processes_has_its_own_folder(tmp_path):
 # Two processes with batches of 8 are one with batches of 16; but for dropout and batch normalisation, which know a
 # process's own images alone (trainer.sync_batchnorm=true shares them, on GPUs).
 FROZEN = "+callbacks.frozen={_target_: frozen_norms.FrozenNorms}"
-SAME = {"gan": ["model.discriminator.dropout=0", FROZEN], "wgan": [FROZEN], "diffusion": []}
+SAME = {"gan": ["model.discriminator.dropout=0", FROZEN], "wgan": [FROZEN], "diffusion": [], "edm": []}
 
 
 def _lines_of(model: str, epochs: int) -> list[str]:

@@ -1,0 +1,301 @@
+"""One-stage diffusion of CrysTens images in the design of Karras et al. (`model=edm`).
+
+Noise of level sigma is added to an image, x = image + sigma * noise, and a network learns to take it off at every
+level; sampling starts from noise alone and lowers its level step by step. Preconditioning, weights of the loss, levels
+of noise and the samplers are those of the source; denoiser, solvers' steps and backbones come from `azula`.
+
+Images are held at mean 0 and a variance of about 1 here. Cells that hold nothing in a crystal of A sites stay empty
+all the way, for A is given to the network: in training it is read off the clean image, in sampling it is drawn from the
+numbers of sites that were trained on. No image is made symmetric and nothing is averaged: what is sampled is what the
+network gave.
+
+Source: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
+Table 1 and Algorithms 1 and 2.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from azula.denoise import DiracPosterior, KarrasDenoiser
+from azula.noise import Schedule
+from azula.sample import EulerSampler, HeunSampler
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from crystens.encoding import CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
+from crystens.errors import CrystensError
+from crystens.models.draws import draw_rows
+from crystens.models.sharding import shard
+from crystens.xla import is_xla
+
+SAMPLERS = ("heun", "euler")
+
+_MIDDLE, _WIDTH = 0.5, 0.25  # image values in [0, 1] become (value - 0.5) / 0.25, of a variance of about 1
+
+
+class KarrasSchedule(Schedule):
+    """Noise levels from `sigma_min` at t = 0 to `sigma_max` at t = 1, evenly spaced in sigma^(1 / rho).
+
+    Source: Karras et al. 2022, eq. 5.
+    """
+
+    def __init__(self, sigma_min: float, sigma_max: float, rho: float) -> None:
+        """Keep the numbers."""
+        self.low, self.high, self.rho = sigma_min ** (1 / rho), sigma_max ** (1 / rho), rho
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factor of the image, 1, and the noise level, at times t of any shape."""
+        return torch.ones_like(t), (self.low + t * (self.high - self.low)) ** self.rho
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Return the time at which the noise has a level."""
+        return (sigma ** (1 / self.rho) - self.low) / (self.high - self.low)
+
+
+class EDM(pl.LightningModule):
+    """A network trained to denoise images (B, 4, S, S), sampled through its averaged weights.
+
+    Args:
+        network: maps images (B, 4, S, S), logarithms of the noise level (B,) and numbers of sites (B,) to images; has
+            `image_side`.
+        optimizer: makes the optimizer of the network's parameters.
+        noise_mean: mean of the logarithm of the noise level in training.
+        noise_deviation: standard deviation of it.
+        sigma_min: the lowest noise level in sampling, that of the data's variance being 1.
+        sigma_max: the highest, from which sampling starts. An image says each value many times, so that it takes more
+            noise to hide it than in a photograph.
+        rho: how much the levels crowd at the low end.
+        sampler: "heun" or "euler".
+        network_calls: calls of the network for each image sampled. Heun's steps take two each.
+        churn: noise added anew in sampling, as a share of the level, spread over the steps (S_churn of the source);
+            0 makes sampling deterministic.
+        atom_weight: weight in the loss of the cells of atomic numbers, row and column 0; the pair block's have 1.
+        attribute_weight: weight of the cells of the other ten attributes.
+        warmup_steps: steps in which the learning rate rises from 0.
+        decay: whether the learning rate then falls to 0 at the planned end of training, along a cosine.
+        ema_decay: decay of the averaged weights in a step; smaller in the first steps.
+        sample_chunk: images denoised at once by `sample`.
+
+    Raises:
+        CrystensError: if a number is out of range or the sampler is not known.
+    """
+
+    steps: Tensor
+    site_counts: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable[Parameter]], Optimizer],
+        noise_mean: float = 0.0,
+        noise_deviation: float = 1.6,
+        sigma_min: float = 0.005,
+        sigma_max: float = 160.0,
+        rho: float = 7.0,
+        sampler: str = "heun",
+        network_calls: int = 49,
+        churn: float = 0.0,
+        atom_weight: float = 1.0,
+        attribute_weight: float = 1.0,
+        warmup_steps: int = 200,
+        decay: bool = True,
+        ema_decay: float = 0.999,
+        sample_chunk: int = 256,
+    ) -> None:
+        super().__init__()
+        if not 0 < sigma_min < sigma_max:
+            raise CrystensError(f"{sigma_min=} and {sigma_max=} must be positive, the second the larger")
+        if sampler not in SAMPLERS:
+            raise CrystensError(f"{sampler=} is not known; use one of {', '.join(SAMPLERS)}")
+        if network_calls < 3:
+            raise CrystensError(f"{network_calls=} must be at least 3")
+        if churn < 0 or min(noise_deviation, atom_weight, attribute_weight, rho) <= 0:
+            raise CrystensError(
+                f"{churn=} must not be negative; {noise_deviation=}, {atom_weight=}, {attribute_weight=} and {rho=} "
+                "must be positive"
+            )
+        if not 0 <= ema_decay < 1:
+            raise CrystensError(f"{ema_decay=} must be at least 0 and less than 1")
+        if sample_chunk < 1 or warmup_steps < 0:
+            raise CrystensError(f"{sample_chunk=} must be at least 1 and {warmup_steps=} not negative")
+        self.image_side = cast(int, network.image_side)
+        self.network = network
+        self.average_network = copy.deepcopy(network).requires_grad_(False)
+        self.noise_mean = noise_mean
+        self.noise_deviation = noise_deviation
+        self.schedule = KarrasSchedule(sigma_min, sigma_max, rho)
+        self.sigma_max = sigma_max
+        self.sampler = sampler
+        self.network_calls = network_calls
+        self.churn = churn
+        self.atom_weight = atom_weight
+        self.attribute_weight = attribute_weight
+        self.warmup_steps = warmup_steps
+        self.decay = decay
+        self.ema_decay = ema_decay
+        self.sample_chunk = sample_chunk
+        self._optimizer = optimizer
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("site_counts", torch.zeros(self.image_side - HEADER + 1, dtype=torch.long))
+
+    def configure_model(self) -> None:
+        """Divide the networks among the devices where the strategy says so."""
+        shard(self, [self.network, self.average_network])
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimizer with the plan of its learning rate."""
+        optimizer = self._optimizer(self.network.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._rate), "interval": "step"},
+        }
+
+    def _rate(self, step: int) -> float:
+        """Return the share of the learning rate in a step."""
+        risen = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        planned = self.trainer.estimated_stepping_batches
+        if not self.decay or not math.isfinite(planned):
+            return risen
+        return risen * 0.5 * (1 + math.cos(math.pi * min(1.0, step / planned)))
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Return the loss on images (B, 4, S, S) in [0, 1] at random noise levels, a scalar."""
+        counts = _count_sites(batch)
+        with torch.no_grad():
+            seen = nn.functional.one_hot(counts, len(self.site_counts)).sum(dim=0)
+            self.site_counts += self.trainer.strategy.reduce(seen, reduce_op="sum")
+        loss = self.loss(batch, counts)
+        self.log("train/loss", loss.detach(), prog_bar=not is_xla(self.device))
+        self.log("train/loss_epoch", loss.detach(), on_step=False, on_epoch=True, sync_dist=True)
+        return loss
+
+    def loss(self, images: Tensor, counts: Tensor) -> Tensor:
+        """Return the weighted mean square error of denoised images, a scalar.
+
+        Args:
+            images: (B, 4, S, S) in [0, 1].
+            counts: (B,) numbers of sites.
+        """
+        mask = present_cells(counts, self.image_side)[:, None]
+        clean = (images - _MIDDLE) / _WIDTH * mask
+        level = draw_rows(self, len(images), lambda rows: torch.randn(rows, 1, 1, 1, device=images.device))
+        sigma = (self.noise_mean + self.noise_deviation * level).exp()
+        noise = draw_rows(self, len(images), lambda rows: torch.randn(rows, *images.shape[1:], device=images.device))
+        denoised = _Denoiser(self.network, self.schedule, counts, mask)(
+            clean + sigma * noise * mask, self.schedule.time(sigma.flatten())
+        ).mean
+        error = (denoised - clean).square() * (1 + sigma.square().reciprocal()) * mask
+        line = torch.ones(self.image_side, device=images.device)
+        line[0], line[1:HEADER] = self.atom_weight, self.attribute_weight
+        weight = line[:, None] * line  # of what is present, one of a row and a column is a site's, whose weight is 1
+        return (error * weight).sum() / (weight * mask).sum() / NUM_CHANNELS
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the averaged weights towards the trained ones, by at most 9 / (10 + t) after t steps."""
+        with torch.no_grad():
+            count = self.steps.add_(1)
+            weight = 1 - ((1 + count) / (10 + count)).clamp(max=self.ema_decay)
+            for average, value in zip(self.average_network.parameters(), self.network.parameters(), strict=True):
+                average.lerp_(value.to(average.dtype), weight.to(average.dtype))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, on_step: Callable[[int, int], None] | None = None
+    ) -> Tensor:
+        """Return n generated images (n, 4, S, S), float32 in [0, 1], on the module's device.
+
+        Each image has a random stream of its own, on the CPU, whose seed is drawn from `generator`: rounding apart, an
+        image depends neither on `sample_chunk` nor on the device, and n images drawn in two calls are those of one.
+
+        Args:
+            n: How many, at least 1.
+            generator: CPU generator of the seeds. None draws them from torch's global generator.
+            on_step: Called after each step with the number of steps done and of all steps.
+
+        Raises:
+            CrystensError: if nothing was trained yet, so that no number of sites is known.
+        """
+        if not self.site_counts.any():
+            raise CrystensError("this model has not been trained: it does not know how many sites a crystal has")
+        seeds = torch.randint(2**62, (n,), generator=generator).split(self.sample_chunk)
+        training = self.average_network.training
+        self.average_network.eval()
+        images, done = [], 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            if on_step is not None:
+                on_step(done, self._sampling_steps * len(seeds))
+
+        try:
+            for chunk in seeds:
+                images.append(
+                    self._sample_at_once([torch.Generator().manual_seed(seed) for seed in chunk.tolist()], count)
+                )
+            return torch.cat(images)
+        finally:
+            self.average_network.train(training)
+
+    @property
+    def _sampling_steps(self) -> int:
+        """Steps of sampling, the last of which, from the lowest level to none, is one call by either sampler."""
+        return 1 + (self.network_calls - 1) // (2 if self.sampler == "heun" else 1)
+
+    def _sample_at_once(self, generators: list[torch.Generator], on_step: Callable[[], None]) -> Tensor:
+        """Denoise one image for each generator."""
+        shares = (self.site_counts.cpu().double().cumsum(0) / self.site_counts.sum().cpu()).contiguous()
+        drawn = torch.cat([torch.rand(1, dtype=torch.float64, generator=g) for g in generators])
+        counts = torch.searchsorted(shares, drawn, right=True).to(self.device)
+        mask = present_cells(counts, self.image_side)[:, None]
+
+        def noise() -> Tensor:
+            size = (NUM_CHANNELS, self.image_side, self.image_side)
+            return torch.stack([torch.randn(size, generator=g) for g in generators]).to(self.device) * mask
+
+        denoiser = _Denoiser(self.average_network, self.schedule, counts, mask)
+        solver = (HeunSampler if self.sampler == "heun" else EulerSampler)(denoiser)
+        steps = self._sampling_steps
+        times = torch.linspace(1, 0, steps, device=self.device)
+        images = noise() * self.sigma_max
+        for step in range(steps - 1):
+            time = times[step]
+            if self.churn > 0:
+                sigma = self.schedule(time)[1]
+                higher = sigma * (1 + min(self.churn / steps, math.sqrt(2) - 1))
+                images = images + (higher.square() - sigma.square()).sqrt() * noise()
+                time = self.schedule.time(higher)
+            images = solver.step(images, time, times[step + 1])
+            on_step()
+        images = denoiser(images, times[-1]).mean
+        on_step()
+        return ((images * _WIDTH + _MIDDLE).clamp(0, 1) * mask).float()
+
+
+class _Denoiser(nn.Module):
+    """The preconditioned denoiser of images with given numbers of sites, as azula's samplers take it."""
+
+    def __init__(self, network: nn.Module, schedule: KarrasSchedule, counts: Tensor, mask: Tensor) -> None:
+        super().__init__()
+        self.denoiser = KarrasDenoiser(network, schedule)
+        self.schedule = schedule
+        self.counts = counts
+        self.mask = mask
+
+    def forward(self, images: Tensor, time: Tensor) -> DiracPosterior:
+        """Return the denoised images, empty where there is nothing."""
+        return DiracPosterior(self.denoiser(images, time, counts=self.counts).mean * self.mask)
+
+
+def _count_sites(images: Tensor) -> Tensor:
+    """Return the number of sites of clean images, (B, 4, S, S) to (B,) int64: a site has a value in some cell row."""
+    return (images[:, 0, CELL_ROWS, HEADER:] > 0).any(dim=1).sum(dim=1)

@@ -1,0 +1,59 @@
+"""The transformer over rows: shapes, what a cell depends on, and refusals."""
+
+import pytest
+import torch
+
+from crystens.errors import CrystensError
+from crystens.networks.row_transformer import RowTransformer
+
+
+@pytest.fixture
+def network() -> RowTransformer:
+    torch.manual_seed(0)
+    network = RowTransformer(16, width=16, depth=1, heads=2)
+    torch.nn.init.normal_(network.transformer.out_proj.weight, std=0.1)
+    return network.eval()
+
+
+def inputs(side: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(3, 4, side, side, generator=generator), torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([1, 2, 4])
+
+
+def test_an_untrained_network_gives_zeros_of_the_image_shape() -> None:
+    images, noise, counts = inputs()
+    given = RowTransformer(16, width=16, depth=1, heads=2)(images, noise, counts)
+    assert torch.equal(given, torch.zeros_like(images))
+
+
+def test_one_noise_level_for_all_is_that_level_for_each(network: RowTransformer) -> None:
+    images, _, counts = inputs()
+    level = torch.tensor(0.3)
+    assert torch.equal(network(images, level, counts), network(images, level.expand(3), counts))
+
+
+@pytest.mark.parametrize("which", ["noise", "counts"])
+def test_noise_level_and_number_of_sites_change_the_output(network: RowTransformer, which: str) -> None:
+    images, noise, counts = inputs()
+    other = (noise + 1, counts) if which == "noise" else (noise, 5 - counts)
+    apart = (network(images, noise, counts) - network(images, *other)).abs().amax(dim=(1, 2, 3))
+    assert (apart > 0).all()
+
+
+def test_a_cell_is_the_sum_of_what_its_row_and_its_column_say(network: RowTransformer) -> None:
+    # With a transformer that hands its tokens on, token i is row i and column i.
+    class Same(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            return tokens
+
+    images, noise, counts = inputs()
+    network.transformer = Same()  # type: ignore[assignment]
+    torch.testing.assert_close(network(images, noise, counts), 2 * images)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [({"image_side": 12}, "image_side"), ({"width": 15}, "width"), ({"depth": 0}, "depth")]
+)
+def test_sizes_out_of_range_are_refused(options: dict[str, int], named: str) -> None:
+    with pytest.raises(CrystensError, match=named):
+        RowTransformer(**{"image_side": 16, "width": 16, "depth": 1, "heads": 2, **options})
