@@ -1,14 +1,17 @@
-"""`python -m crystens.evaluate DIR_OF_CIFS --out DIR`: judges any generator's crystals, ours or a peer's.
+"""`python -m crystens.evaluate SOURCE --out DIR`: judges any generator's crystals, ours or a peer's.
 
-Crystals are read as they stand in the files, see `crystens.data.generated`.
+Crystals are read as they stand in the files, see `crystens.data.generated`. Of a folder that sample.py wrote the failed
+samples are judged too, as failed.
 
 Written are `crystals.csv`, `metrics.json` and `report.html`, as by sample.py. The statistics of CrysTens images do not
-apply to files and are absent.
+apply to files and are absent. With `--protocol cdvae` the crystals are judged as the field does too
+(`crystens.metrics.cdvae_protocol`): more columns, more metrics, and `by_num_sites.csv`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import warnings
@@ -16,19 +19,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from crystens.crystal import Crystal
-from crystens.data.entries import SPLITS, Reject
-from crystens.data.generated import JudgingLimits
+from crystens.data.entries import SPLITS, Record, Reject
+from crystens.data.generated import JudgingLimits, is_sample_folder
 from crystens.data.ingest import open_store
 from crystens.data.kinds import open_source
 from crystens.data.limits import Limits
+from crystens.data.sample_folder import SampleFolder
 from crystens.data.sources import Source
 from crystens.errors import CrystensError
+from crystens.metrics.by_num_sites import write_by_num_sites
+from crystens.metrics.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions
+from crystens.metrics.composition_validity import OXIDATION_STATES
 from crystens.metrics.distributions import Reference
+from crystens.metrics.fingerprinting import FingerprintOptions
 from crystens.metrics.summary import Metrics, summarise, write_metrics
-from crystens.metrics.table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_row, failed_row
+from crystens.metrics.table import (
+    CRYSTAL_COLUMNS,
+    PROTOCOL_COLUMNS,
+    CrystalTable,
+    Row,
+    crystal_row,
+    failed_row,
+)
 from crystens.report import NUM_PICTURES, write_report
 
 DATA_SETS = ("perov_5", "carbon_24", "mp_20", "mp_3dsc")
@@ -43,6 +58,8 @@ def evaluate(
     reference: Reference | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    protocol: CdvaeProtocol | None = None,
+    protocol_progress: Callable[[int], None] | None = None,
 ) -> Metrics:
     """Judge all crystals of a source; write crystals.csv, metrics.json and report.html to a folder.
 
@@ -52,29 +69,43 @@ def evaluate(
         reference: what the crystals are compared with; None compares with nothing.
         seed: chooses the crystals that are drawn.
         progress: called with the number of entries judged so far.
+        protocol: the field's shared protocol, with its real crystals; None leaves it out. The crystals are then all in
+            memory, and by_num_sites.csv is written too.
+        protocol_progress: called with the number of crystals that the protocol has looked at so far.
 
     Raises:
         CrystensError: if the source holds no entry at all, or the results cannot be written.
     """
     out = Path(out)
-    table = CrystalTable(out / "crystals.csv", CRYSTAL_COLUMNS)
+    table = CrystalTable(out / "crystals.csv", CRYSTAL_COLUMNS + (PROTOCOL_COLUMNS if protocol else ()))
     table.keep(0)
     chosen = _Reservoir(NUM_PICTURES, seed)
     waiting: list[Row] = []
+    crystals: dict[int, Crystal] = {}
     for index, item in enumerate(source.read(JudgingLimits())):
         if isinstance(item, Reject):
             waiting.append(failed_row(index, item.reason, item.file, item.entry))
         else:
             waiting.append(crystal_row(index, item.crystal, item.file, item.entry))
             chosen.offer(index, item.crystal)
-        if len(waiting) == _CHUNK:
+            if protocol is not None:
+                crystals[index] = item.crystal
+        if len(waiting) == _CHUNK and protocol is None:
             table.append(waiting)
             waiting = []
         if progress is not None:
             progress(index + 1)
+    about: dict[str, Any] = {"source": str(source), "seed": seed}
+    judged = None
+    if protocol is not None:
+        judged = protocol.judge(waiting, crystals, protocol_progress)
+        waiting, about = judged.rows, about | judged.about
     table.append(waiting)
     rows = table.rows()
-    metrics = summarise(rows, reference, about={"source": str(source), "seed": seed})
+    metrics = summarise(rows, reference, about=about)
+    if judged is not None:
+        metrics |= judged.metrics
+        write_by_num_sites(out / "by_num_sites.csv", judged.by_num_sites)
     write_metrics(out / "metrics.json", metrics)
     write_report(
         out / "report.html",
@@ -122,9 +153,7 @@ def read_reference(name: str, data_path: str | None = None, split: str | None = 
     Raises:
         CrystensError: if there is no such data, or it has no such split.
     """
-    if name in DATA_SETS and data_path is None:
-        raise CrystensError(f"--reference {name} needs its data: give --data-path PATH")
-    path = data_path if data_path is not None and name != "prototypes" else name
+    path = _reference_path(name, data_path)
     store = open_store(_source(path), Limits(max_sites=_MAX_SITES))
     splits = store.column("split")
     given = any(splits)
@@ -136,6 +165,60 @@ def read_reference(name: str, data_path: str | None = None, split: str | None = 
     return Reference.from_crystals(batch, name, part or "all")
 
 
+def read_real(name: str, data_path: str | None = None, split: str | None = None) -> tuple[list[Crystal], str]:
+    """Return the real crystals of the shared protocol, bit for bit as they would be read as samples, and their split.
+
+    Args:
+        name: as in `read_reference`.
+        data_path: as in `read_reference`.
+        split: "train", "val" or "test"; None takes test where the source gives splits, and everything where not.
+
+    Raises:
+        CrystensError: if there is no such data, or a crystal of it cannot be read.
+    """
+    path = _reference_path(name, data_path)
+    source = _source(path)
+    records = list(source.records())
+    given = any(record.split for record in records if isinstance(record, Record))
+    if split is not None and not given:
+        raise CrystensError(f"--split {split}: {path} gives no splits; leave the option out to take all of it")
+    part = split or ("test" if given else None)
+    crystals = []
+    for record in records:
+        if isinstance(record, Record) and part is not None and record.split != part:
+            continue
+        for item in [record] if isinstance(record, Reject) else source.parsed(record, JudgingLimits()):
+            if isinstance(item, Reject):
+                raise CrystensError(f"{path}: {item.file} {item.entry} cannot be read: {item.reason}; {item.advice}")
+            crystals.append(item.crystal)
+    return crystals, part or "all"
+
+
+def _reference_path(name: str, data_path: str | None) -> str:
+    """Return where a reference is."""
+    if name in DATA_SETS and data_path is None:
+        raise CrystensError(f"--reference {name} needs its data: give --data-path PATH")
+    return data_path if data_path is not None and name != "prototypes" else name
+
+
+def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
+    """Return the protocol's options from those of the command line."""
+    if options.reference is None:
+        raise CrystensError("--protocol cdvae compares with real crystals: give --reference NAME")
+    cutoffs = options.cutoffs or CUTOFFS.get(options.reference)
+    if cutoffs is None:
+        raise CrystensError(
+            f"the protocol has cut-offs of {', '.join(CUTOFFS)} and none of {options.reference}: give --cutoffs "
+            "STRUCTURE COMPOSITION, such as --cutoffs 0.4 10, those of mp_20"
+        )
+    return ProtocolOptions(
+        cutoffs=tuple(cutoffs),
+        oxidation_states=options.oxidation_states,
+        seed=options.seed,
+        fingerprints=FingerprintOptions(workers=options.workers, time_limit=options.time_limit),
+    )
+
+
 def _source(path: str) -> Source:
     """Return the source at a path."""
     return open_source(path)
@@ -144,7 +227,11 @@ def _source(path: str) -> Source:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m crystens.evaluate", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("source", metavar="DIR_OF_CIFS", help="folder or archive of CIFs, or any other source")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="folder or archive of CIFs, extended XYZ, a CSV or .pt file of CDVAE or DiffCSP, or any other source",
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--reference",
@@ -152,8 +239,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"real crystals to compare with: prototypes, {', '.join(DATA_SETS)}, or the path of any source",
     )
     parser.add_argument("--data-path", metavar="PATH", help="folder or file of the reference's data")
-    parser.add_argument("--split", choices=SPLITS, help="which split of the reference; by default train")
+    parser.add_argument(
+        "--split", choices=SPLITS, help="which split of the reference; by default train, with --protocol test"
+    )
     parser.add_argument("--seed", type=int, default=0, help="chooses the crystals that are drawn; by default 0")
+    parser.add_argument("--protocol", choices=("cdvae",), help='judge as the field does too; needs "crystens[metrics]"')
+    parser.add_argument(
+        "--cutoffs",
+        metavar=("STRUCTURE", "COMPOSITION"),
+        nargs=2,
+        type=float,
+        help=f"of the protocol's coverage; by default those of the reference, one of {', '.join(CUTOFFS)}",
+    )
+    parser.add_argument(
+        "--oxidation-states",
+        choices=sorted(OXIDATION_STATES),
+        default="smact14",
+        help="which oxidation states make a composition neutral; by default smact14, the original's",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        help="processes that compute fingerprints; by default one for each core that may be used",
+    )
+    parser.add_argument(
+        "--time-limit", metavar="SECONDS", type=float, default=60.0, help="for one fingerprint; by default 60"
+    )
     options = parser.parse_args(arguments)
     warnings.filterwarnings(
         "ignore", message=".*No Pauling electronegativity.*"
@@ -161,20 +273,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.reference is None and (options.data_path or options.split):
             raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")
-        source = _source(options.source)
+        judging = None if options.protocol is None else _protocol_options(options)
+        samples = is_sample_folder(Path(options.source))
+        source = SampleFolder(options.source) if samples else _source(options.source)
         with Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         ) as progress:
-            reference = None
-            if options.reference is not None:
+            reference = protocol = real = None
+            split = options.split
+            if judging is not None:
                 task = progress.add_task("reading the reference", total=None)
-                reference = read_reference(options.reference, options.data_path, options.split)
+                real, part = read_real(options.reference, options.data_path, split)
+                split = split or (part if part in SPLITS else None)
+                progress.update(task, total=len(real), completed=len(real))
+                protocol = CdvaeProtocol(
+                    real, f"{options.reference} ({part})", judging, _shown(progress, "its fingerprints", len(real))
+                )
+            if options.reference is not None:
+                task = progress.add_task("its distributions" if real else "reading the reference", total=None)
+                reference = read_reference(options.reference, options.data_path, split)
                 progress.update(task, total=reference.count, completed=reference.count)
-            task = progress.add_task("judging", total=None)
             metrics = evaluate(
-                source, options.out, reference, options.seed, lambda count: progress.update(task, completed=count)
+                source,
+                options.out,
+                reference,
+                options.seed,
+                _shown(progress, "judging"),
+                protocol,
+                None if protocol is None else _shown(progress, "fingerprints"),
             )
-            progress.update(task, total=metrics["num_samples"]["value"])
+            for task in progress.task_ids:
+                progress.update(task, total=progress.tasks[task].completed)
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -182,12 +311,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _shown(progress: Progress, name: str, total: int | None = None) -> Callable[[int], None]:
+    """Return what moves a bar, which appears with the first call."""
+    tasks: list[TaskID] = []
+
+    def move(count: int) -> None:
+        if not tasks:
+            tasks.append(progress.add_task(name, total=total))
+        progress.update(tasks[0], completed=count)
+
+    return move
+
+
 def _told(metrics: dict[str, dict[str, Any]], out: Path) -> str:
     """Return the metrics as lines of text."""
     lines = []
     for name, entry in metrics.items():
         if isinstance(entry["value"], int | float):
-            lines.append(f"{name:24} {entry['value']:<12.4g} {entry['unit'] if entry['unit'] != '1' else ''}".rstrip())
+            lines.append(f"{name:32} {entry['value']:<12.4g} {entry['unit'] if entry['unit'] != '1' else ''}".rstrip())
     return "\n".join([*lines, f"{out / 'report.html'}, metrics.json and crystals.csv hold it all", ""])
 
 

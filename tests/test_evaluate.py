@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from ase.io import write as write_extended_xyz
 
 from crystens.cif import write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.evaluate import main, read_reference
+from crystens.evaluate import main, read_real, read_reference
 from crystens.metrics.statistics import STATISTICS
 
 
@@ -86,6 +88,13 @@ def test_reference_of_a_table_without_splits_is_all_of_it(shared_data: Path) -> 
         (["{cifs}", "--reference", "elsewhere"], "elsewhere does not exist"),
         (["{cifs}", "--data-path", "x"], "give --reference NAME too"),
         (["{cifs}", "--reference", "{cifs}", "--split", "val"], "gives no splits"),
+        (["{cifs}", "--protocol", "cdvae"], "give --reference NAME"),
+        (["{cifs}", "--protocol", "cdvae", "--reference", "{cifs}"], "none of {cifs}: give --cutoffs STRUCTURE"),
+        (["{cifs}", "--protocol", "cdvae", "--reference", "{cifs}", "--cutoffs", "0", "4"], "cut-offs must be above 0"),
+        (
+            ["{cifs}", "--protocol", "cdvae", "--reference", "{cifs}", "--cutoffs", "0.2", "4"],
+            "{cifs}: e.cif  cannot be read",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_exit_status_1(
@@ -94,7 +103,7 @@ def test_mistakes_are_one_line_and_exit_status_1(
     filled = [argument.format(cifs=cifs) for argument in arguments]
     assert main([*filled, "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
-    assert message in error
+    assert message.format(cifs=cifs) in error
     assert "Traceback" not in error
     assert error.count("\n") == 1
 
@@ -110,3 +119,102 @@ def test_reference_with_splits_is_the_train_split(shared_data: Path) -> None:
     assert (reference.split, reference.count) == ("train", 3763)
     with pytest.raises(CrystensError, match="needs its data"):
         read_reference("mp_3dsc")
+
+
+def _metrics_installed() -> None:
+    pytest.importorskip("matminer", reason="the extra metrics is not installed")
+    pytest.importorskip("smact", reason="the extra metrics is not installed")
+
+
+PROTOCOL = ["--protocol", "cdvae", "--cutoffs", "0.2", "4", "--workers", "0"]
+
+
+@pytest.fixture
+def sound(nacl: Crystal, triclinic: Crystal, tmp_path: Path) -> Path:
+    """A folder with two good crystals."""
+    folder = tmp_path / "sound"
+    folder.mkdir()
+    for name, crystal in {"a": nacl, "b": triclinic}.items():
+        (folder / f"{name}.cif").write_text(write_cif(crystal))
+    return folder
+
+
+def test_the_protocol_adds_columns_metrics_and_a_table_by_size(cifs: Path, sound: Path, tmp_path: Path) -> None:
+    _metrics_installed()
+    out = tmp_path / "out"
+    assert main([str(cifs), "--out", str(out), "--reference", str(sound), *PROTOCOL]) == 0
+    metrics = entries(out)
+    assert metrics["structural_validity"]["value"] == 2 / 6
+    assert metrics["compositional_validity"]["value"] == 2 / 6  # NaCl and CO; not Al3O2 and CsCl2
+    assert metrics["validity"]["value"] == 1 / 6
+    assert metrics["cov_recall"]["value"] == 1
+    assert metrics["cov_precision"]["value"] == 2 / 6
+    assert metrics["reference_compositional_validity"]["value"] == 1 / 2
+    assert metrics["provenance"]["value"]["protocol"]["reference"]["count"] == 2
+    with (out / "crystals.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["valid"] for row in rows] == ["true"] + ["false"] * 5
+    assert (out / "by_num_sites.csv").read_text().startswith("num_sites,samples,structural_validity")
+    assert "cov_recall_strict" in (out / "report.html").read_text()
+
+
+def test_without_the_protocol_nothing_of_it_is_written(sound: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main([str(sound), "--out", str(out), "--reference", str(sound)]) == 0
+    assert not {"validity", "cov_recall"} & set(entries(out))
+    assert not (out / "by_num_sites.csv").exists()
+    assert "valid," not in (out / "crystals.csv").read_text().splitlines()[0].replace("structurally_valid,", "")
+
+
+def test_every_kind_of_file_gives_the_same_verdict(
+    sound: Path, nacl: Crystal, triclinic: Crystal, tmp_path: Path
+) -> None:
+    _metrics_installed()
+    crystals = [nacl, triclinic]
+    torch.save(
+        {
+            "frac_coords": torch.cat([torch.tensor(crystal.coordinates) for crystal in crystals])[None],
+            "atom_types": torch.cat([torch.tensor(crystal.numbers) for crystal in crystals])[None],
+            "num_atoms": torch.tensor([len(crystal) for crystal in crystals])[None],
+            "lengths": torch.stack([torch.tensor(crystal.lengths) for crystal in crystals])[None],
+            "angles": torch.stack([torch.tensor(crystal.angles) for crystal in crystals])[None],
+        },
+        tmp_path / "eval_gen.pt",
+    )
+    with (tmp_path / "crystals.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("material_id", "cif"), *((name, (sound / f"{name}.cif").read_text()) for name in "ab")]
+        )
+    write_extended_xyz(tmp_path / "crystals.extxyz", [crystal.to_structure().to_ase_atoms() for crystal in crystals])
+    verdicts = {}
+    for source in ("sound", "eval_gen.pt", "crystals.csv", "crystals.extxyz"):
+        out = tmp_path / f"out_{source}"
+        assert main([str(tmp_path / source), "--out", str(out), "--reference", str(sound), *PROTOCOL]) == 0
+        metrics = entries(out)
+        verdicts[source] = [metrics[name]["value"] for name in ("num_samples", "validity", "cov_recall_strict")]
+    assert verdicts == {source: [2, 0.5, 1.0] for source in verdicts}
+
+
+def test_failed_samples_of_a_folder_of_samples_are_judged_too(sound: Path, tmp_path: Path) -> None:
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    sound.rename(samples / "cifs")
+    lines = [
+        "index,file,status,reason",
+        "0,cifs/a.cif,ok,",
+        "1,,failed,no site",
+        "2,cifs/b.cif,ok,",
+        "3,,failed,no site",
+    ]
+    (samples / "crystals.csv").write_text("\n".join([*lines, ""]))
+    assert main([str(samples), "--out", str(tmp_path / "out")]) == 0
+    metrics = entries(tmp_path / "out")
+    assert metrics["num_samples"]["value"] == 4
+    assert metrics["structural_validity"]["value"] == 2 / 4
+    assert metrics["failures"]["reasons"] == {"not decoded": 2}
+
+
+def test_the_protocol_compares_with_the_test_split_by_default(shared_data: Path) -> None:
+    real, split = read_real("mp_3dsc", str(shared_data / "mp_3dsc"))
+    assert (len(real), split) == (471, "test")
+    assert read_real("mp_3dsc", str(shared_data / "mp_3dsc"), "val")[1] == "val"

@@ -30,7 +30,7 @@ class JudgingLimits(Limits):
 
     def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
         """Raise `Unusable` only where there is no cell at all."""
-        Limits(max_length=float("inf")).check_cell(lengths, angles)
+        Limits(max_length=float("inf"), min_distance=0.0).check_cell(lengths, angles)
 
     def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
         """Return the crystal of raw numbers, see `Limits.crystal`."""

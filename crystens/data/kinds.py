@@ -16,6 +16,7 @@ from pathlib import Path
 
 from crystens.data.ase_db import AseDatabase, is_row
 from crystens.data.cdvae import CSV_SUFFIXES, CdvaeSplits, CsvTable
+from crystens.data.cdvae_result import RESULT_SUFFIXES, CdvaeResult
 from crystens.data.cif_folder import CIF_SUFFIXES, CifFolder
 from crystens.data.dictionary import DICTIONARY_SUFFIXES, CrystalDictionary
 from crystens.data.entries import Unusable
@@ -37,6 +38,7 @@ KINDS: dict[str, Callable[[str], Source]] = {
     "csv": CsvTable,
     "crystal_dictionary": CrystalDictionary,
     "cdvae": lambda path: CdvaeSplits(path, Path(path).resolve().name),
+    "cdvae_result": CdvaeResult,
     "mp_3dsc": Mp3dsc,
     "extxyz": ExtendedXyz,
     "ase_db": AseDatabase,
@@ -48,8 +50,8 @@ KINDS: dict[str, Callable[[str], Source]] = {
 
 _FILES = (
     "cif_folder (.cif), csv (.csv), crystal_dictionary (.jsonl), extxyz (.xyz, .extxyz), ase_db (.db, .json), poscar "
-    "(POSCAR, CONTCAR, .poscar, .vasp), pymatgen_json (.json, .jsonl), each but .db also with .gz, and archives (.zip, "
-    ".tar.gz)"
+    "(POSCAR, CONTCAR, .poscar, .vasp), pymatgen_json (.json, .jsonl), each but .db also with .gz, archives (.zip, "
+    ".tar.gz), and cdvae_result (.pt)"
 )
 _IN_FOLDERS = ("cif_folder", "extxyz", "poscar", "pymatgen_json")  # kinds that read a folder or an archive
 _MEMBERS = 1000  # how many members of an archive are looked at
@@ -87,6 +89,8 @@ def guess_kind(source: str) -> str:
         return _folder_kind(path)
     if is_archive(path.name):
         return _archive_kind(path)
+    if path.name.lower().endswith(RESULT_SUFFIXES):
+        return "cdvae_result"  # only as a file: beside structure files in a folder, .pt files are weights
     kind = _kind_by_name(path.name)
     if kind is None:
         raise CrystensError(f"{path} has a name that tells no kind of source; known are {_FILES}; or give its kind")

@@ -81,13 +81,13 @@ def summarise(
     total = len(rows)
     decoded = [row for row in rows if row["status"] == OK]
     from_images = STATISTICS[0] in rows[0]
-    metrics: Metrics = {"num_samples": _entry(total, "samples", "all samples, those that failed included", total)}
+    metrics: Metrics = {"num_samples": entry(total, "samples", "all samples, those that failed included", total)}
     if from_images:
         metrics |= {name: _statistic(name, rows) for name in STATISTICS}
         metrics["pairwise_agreement"]["unit"] = "angstrom" if distance == "cartesian" else "fractional"
     how = "decoded to a crystal" if from_images else "could be read as an ordered crystal"
-    metrics["decoded_rate"] = _rate(len(decoded), total, f"share of all samples that {how}")
-    metrics["structural_validity"] = _rate(
+    metrics["decoded_rate"] = rate(len(decoded), total, f"share of all samples that {how}")
+    metrics["structural_validity"] = rate(
         sum(bool(row["structurally_valid"]) for row in decoded),
         total,
         f"share of all samples with no two atoms nearer than {MIN_DISTANCE} angstrom over periodic images and a volume "
@@ -95,18 +95,18 @@ def summarise(
         + ("; measured before decoding merged such sites, so a sample with a merged site is not valid" * from_images),
     )
     if from_images:
-        metrics["structural_validity_after_merging"] = _rate(
+        metrics["structural_validity_after_merging"] = rate(
             sum(_is_valid_as_written(row) for row in decoded),
             total,
             "the same of the crystals as they are written, after decoding merged sites that were too near",
         )
     formulas = {row["formula"] for row in decoded}
-    metrics["unique_formula_rate"] = _rate(
+    metrics["unique_formula_rate"] = rate(
         len(formulas), total, "number of different reduced formulas divided by the number of all samples"
     )
     if reference is not None:
         known = set(reference.formulas)
-        metrics["novel_formula_rate"] = _rate(
+        metrics["novel_formula_rate"] = rate(
             sum(row["formula"] not in known for row in decoded),
             total,
             f"share of all samples whose reduced formula is not in {reference.name} ({reference.split}, "
@@ -155,21 +155,21 @@ def _atomic_numbers(formula: str, num_sites: int) -> np.ndarray:
     return np.concatenate([np.full(round(amount * units), element.Z) for element, amount in composition.items()])
 
 
-def _entry(value: Any, unit: str, description: str, count: int, **more: Any) -> dict[str, Any]:
+def entry(value: Any, unit: str, description: str, count: int, **more: Any) -> dict[str, Any]:
     """Return one metric."""
     return {"value": value, "unit": unit, "description": description, "count": count, **more}
 
 
-def _rate(part: int, total: int, description: str) -> dict[str, Any]:
+def rate(part: int, total: int, description: str) -> dict[str, Any]:
     """Return a share of all samples."""
-    return _entry(part / total, "1", description, total)
+    return entry(part / total, "1", description, total)
 
 
 def _mean(values: Sequence[float], unit: str, description: str) -> dict[str, Any]:
     """Return a mean with its spread, null if there is nothing to average."""
     count = len(values)
     spread = float(np.std(values, ddof=1)) if count > 1 else None
-    return _entry(float(np.mean(values)) if count else None, unit, description, count, standard_deviation=spread)
+    return entry(float(np.mean(values)) if count else None, unit, description, count, standard_deviation=spread)
 
 
 def _statistic(name: str, rows: Sequence[Row]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) 
             f"{reference.name} ({reference.split})"
         )
         value = distances[name] if counts[name] else None
-        entries[name] = _entry(value, "1", description, counts[name], reference_count=len(reference.values[quantity]))
+        entries[name] = entry(value, "1", description, counts[name], reference_count=len(reference.values[quantity]))
     if from_images:
         stated = {**values, "space_group": _column(decoded, "generated_space_group")}
         value = ks_statistics(stated, reference)["ks_space_group"] if decoded else None
@@ -211,7 +211,7 @@ def _is_valid_as_written(row: Row) -> bool:
 def _failures(rows: Sequence[Row]) -> dict[str, Any]:
     """Return how many samples failed, and for which reasons."""
     reasons = Counter(_category(row["reason"]) for row in rows if row["status"] != OK)
-    return _entry(
+    return entry(
         reasons.total(), "samples", "samples that failed, by reason", len(rows), reasons=dict(reasons.most_common())
     )
 
@@ -232,4 +232,4 @@ def _provenance(total: int, reference: Reference | None, about: Mapping[str, Any
     }
     if reference is not None:
         made_with["reference"] = {"name": reference.name, "split": reference.split, "count": reference.count}
-    return _entry({**made_with, **about}, "", "what the numbers were made with", total)
+    return entry({**made_with, **about}, "", "what the numbers were made with", total)

@@ -5,7 +5,8 @@ decoded, the shortest distance in a crystal of one site) and is an empty cell of
 cubic angstrom, g/cm^3; those of the statistics are in `crystens.metrics.statistics`.
 
 Samples that came as images have the `IMAGE_COLUMNS`. Crystals that came as files have the `CRYSTAL_COLUMNS`: there is
-no image to measure, so that its columns are absent, not empty.
+no image to measure, so that its columns are absent, not empty. Behind these stand the `PROTOCOL_COLUMNS` where crystals
+are judged by the field's shared protocol (`crystens.metrics.cdvae_protocol`, which fills them).
 """
 
 from __future__ import annotations
@@ -56,9 +57,21 @@ CRYSTAL_COLUMNS = (
     "entry",
     *(name for name in IMAGE_COLUMNS[2:] if name not in ("generated_space_group", "merged_sites", *STATISTICS)),
 )
+PROTOCOL_COLUMNS = (
+    "num_elements",
+    "composition_verdict",
+    "composition_valid",
+    "fingerprint_reason",
+    "valid",
+    "structure_distance",
+    "composition_distance",
+    "covered",
+    "covered_strict",
+)
 
-_TEXTS = {"file", "entry", "status", "reason", "formula"}
-_INTEGERS = {"index", "num_sites", "generated_space_group", "space_group", "merged_sites"}
+_TEXTS = {"file", "entry", "status", "reason", "formula", "composition_verdict", "fingerprint_reason"}
+_INTEGERS = {"index", "num_sites", "generated_space_group", "space_group", "merged_sites", "num_elements"}
+_TRUTHS = {"structurally_valid", "composition_valid", "valid", "covered", "covered_strict"}
 
 # Tolerance with which the space group of a crystal is found, angstrom: the field's usual strict value.
 SYMPREC = 0.01
@@ -161,7 +174,7 @@ class CrystalTable:
 
     Args:
         path: the file; made with its header if it is not there. A last line torn by a kill is dropped.
-        columns: `IMAGE_COLUMNS` or `CRYSTAL_COLUMNS`.
+        columns: `IMAGE_COLUMNS` or `CRYSTAL_COLUMNS`, and what stands behind them.
 
     Raises:
         CrystensError: if the file has other columns or cannot be written.
@@ -238,6 +251,6 @@ def _value(name: str, text: str) -> Any:
         return None
     if name in _TEXTS:
         return text
-    if name == "structurally_valid":
+    if name in _TRUTHS:
         return text == "true"
     return int(text) if name in _INTEGERS else float(text)

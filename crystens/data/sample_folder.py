@@ -1,0 +1,40 @@
+"""A folder that sample.py wrote, as a source: its crystals in their order, and its failed samples as rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from crystens.data.entries import Entry, Record, Reject
+from crystens.data.generated import read_generated
+from crystens.data.limits import Limits
+from crystens.data.sources import Source
+
+
+class SampleFolder(Source):
+    """Source: samples as `crystens.data.generated.read_generated` reads them.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Keep the path; nothing is opened yet."""
+        self.path = path
+
+    def __str__(self) -> str:
+        """Return what is read, for messages."""
+        return f"samples in {self.path}"
+
+    def records(self) -> Iterator[Record | Reject]:
+        """Yield each sample.
+
+        Raises:
+            CrystensError: if the folder holds no sample, or its table names a CIF that is missing.
+        """
+        for item in read_generated(self.path):
+            yield item if isinstance(item, Reject) else Record(item.file, item.entry, item.crystal)
+
+    def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield the crystal, which is read already."""
+        yield Entry(record.file, record.entry, record.content)

@@ -1,0 +1,312 @@
+"""The protocol by which the field judges generators of crystals: that of CDVAE, which DiffCSP and others follow.
+
+Every sample is judged, those that failed too, which are not valid and not covered.
+
+- Validity: `crystens.metrics.validity` of the structure, `crystens.metrics.composition_validity` of the composition;
+  a sample is valid if it passes both and has a fingerprint.
+- Coverage (COV) of the real crystals by all samples that have a fingerprint, valid or not: `crystens.metrics.coverage`.
+- Wasserstein distances of density and number of elements between 1,000 valid samples, drawn by a seed, and the real
+  crystals. Where fewer are valid all of them are taken, and the metric says so; the original breaks off.
+
+Beside the original's values stand the strict coverage, both distances over all samples without a draw, the validity of
+the real crystals, and each metric by the number of sites.
+
+Source: Xie et al., "Crystal Diffusion Variational Autoencoder for Periodic Material Generation", ICLR 2022, Sec. 5.2,
+and the scripts of its public code, read for every rule that the paper leaves open.
+Differs from the original: the draw has a seed; real crystals without a fingerprint are not covered, where the original
+breaks off; diversities and the property predicted by a network of its own are left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+from crystens.metrics.by_num_sites import by_num_sites, mean, wasserstein
+from crystens.metrics.composition_validity import OXIDATION_STATES, PASSED, composition_verdict, states_name
+from crystens.metrics.coverage import Nearest, nearest
+from crystens.metrics.fingerprinting import FingerprintOptions, fingerprints
+from crystens.metrics.fingerprints import COMPOSITION_SIZE, STRUCTURE_SIZE, Fingerprint, made_by
+from crystens.metrics.magpie_scaling import SCALER, scaled
+from crystens.metrics.summary import Metrics, entry, rate
+from crystens.metrics.table import OK, PROTOCOL_COLUMNS, Row
+from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME, is_structurally_valid
+
+CUTOFFS = {"mp_20": (0.4, 10.0), "perov_5": (0.2, 4.0), "carbon_24": (0.2, 4.0)}  # structure, composition
+VALID_SAMPLES = 1000
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """What the protocol leaves open.
+
+    Attributes:
+        cutoffs: largest distance of a covered structure and of a covered composition.
+        oxidation_states: which of smact's sets decides on compositions, one of `OXIDATION_STATES`.
+        valid_samples: how many valid samples are drawn for the Wasserstein distances.
+        seed: draws them.
+        fingerprints: how fingerprints are computed.
+
+    Raises:
+        CrystensError: if an option is out of range.
+    """
+
+    cutoffs: tuple[float, float]
+    oxidation_states: str = "smact14"
+    valid_samples: int = VALID_SAMPLES
+    seed: int = 0
+    fingerprints: FingerprintOptions = field(default_factory=FingerprintOptions)
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.oxidation_states not in OXIDATION_STATES:
+            raise CrystensError(
+                f"oxidation states {self.oxidation_states!r} are not known; use one of {', '.join(OXIDATION_STATES)}"
+            )
+        if not all(cutoff > 0 for cutoff in self.cutoffs):
+            raise CrystensError(f"cut-offs must be above 0, got {self.cutoffs}")
+        if self.valid_samples < 1:
+            raise CrystensError(f"valid_samples must be at least 1, got {self.valid_samples}")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the protocol finds.
+
+    Attributes:
+        rows: those that were given, with the `PROTOCOL_COLUMNS`.
+        metrics: of all samples.
+        by_num_sites: one row for each number of sites, of samples or real crystals; failed samples have none (None).
+        about: settings, for `provenance`.
+    """
+
+    rows: list[Row]
+    metrics: Metrics
+    by_num_sites: list[dict[str, Any]]
+    about: dict[str, Any]
+
+
+class CdvaeProtocol:
+    """The judge, with the real crystals that it compares with.
+
+    Args:
+        real: the real crystals, by rule the test split.
+        name: what they are, for people.
+        options: what the protocol leaves open.
+        progress: called with the number of real crystals that have been looked at.
+
+    Raises:
+        CrystensError: if there is no real crystal, or matminer or smact is not installed.
+    """
+
+    def __init__(
+        self, real: Sequence[Crystal], name: str, options: ProtocolOptions, progress: Progress | None = None
+    ) -> None:
+        if not real:
+            raise CrystensError(f"{name} holds no crystal to compare with")
+        self.name = name
+        self.options = options
+        self._states = states_name(options.oxidation_states)
+        self._prints = _Prints(fingerprints(real, options.fingerprints, progress))
+        self._structural = np.array([is_structurally_valid(crystal) for crystal in real])
+        self._compositional = np.array([self._verdict(crystal) in PASSED for crystal in real])
+        self._sizes = np.array([len(crystal) for crystal in real])
+        self._densities = np.array([float(crystal.to_structure().density) for crystal in real])
+        self._elements = np.array([_num_elements(crystal) for crystal in real])
+
+    def judge(
+        self, rows: Sequence[Row], crystals: Mapping[int, Crystal], progress: Progress | None = None
+    ) -> Judgement:
+        """Return what the protocol finds in samples.
+
+        Args:
+            rows: of all samples, failed ones too, with the columns of `crystens.metrics.table`.
+            crystals: by the index of their row, those that did not fail.
+            progress: called with the number of crystals that have been looked at.
+
+        Raises:
+            CrystensError: if there is no row.
+        """
+        if not rows:
+            raise CrystensError("there is no sample to judge")
+        places = [place for place, row in enumerate(rows) if row["status"] == OK]
+        given = [crystals[rows[place]["index"]] for place in places]
+        found: list[Fingerprint | None] = [None] * len(rows)
+        for place, taken in zip(places, fingerprints(given, self.options.fingerprints, progress), strict=True):
+            found[place] = taken
+        to_real, to_samples = nearest(_Prints(found).arrays, self._prints.arrays, self.options.cutoffs)
+        judged = [
+            self._judged(row, crystals.get(row["index"]), found[place], to_real, place)
+            for place, row in enumerate(rows)
+        ]
+        by_size = by_num_sites(
+            judged, self._sizes, {"density": self._densities, "num_elements": self._elements}, to_samples
+        )
+        return Judgement(judged, self._metrics(judged, to_real, to_samples), by_size, self._about())
+
+    def _judged(
+        self, row: Row, crystal: Crystal | None, found: Fingerprint | None, to_real: Nearest, place: int
+    ) -> Row:
+        """Return the row of a sample with the columns of the protocol."""
+        own: Row = dict.fromkeys(PROTOCOL_COLUMNS)
+        own.update(valid=False, covered=bool(to_real.covered[place]), covered_strict=bool(to_real.both[place]))
+        if crystal is not None and found is not None:
+            verdict = self._verdict(crystal)
+            own.update(
+                num_elements=_num_elements(crystal),
+                composition_verdict=verdict,
+                composition_valid=verdict in PASSED,
+                fingerprint_reason=found.reason,
+                valid=bool(row["structurally_valid"]) and verdict in PASSED and found.reason is None,
+            )
+            if found.reason is None and self._prints.count:
+                own.update(structure_distance=float(to_real.structure[place]))
+                own.update(composition_distance=float(to_real.composition[place]))
+        return {**row, **own}
+
+    def _metrics(self, rows: list[Row], to_real: Nearest, to_samples: Nearest) -> Metrics:
+        """Return the metrics of all samples."""
+        total, real = len(rows), len(self._sizes)
+        metrics: Metrics = {}
+        tested = f"by smact with the Pauling test, {self._states}; single elements and alloys pass"
+        metrics["compositional_validity"] = rate(
+            sum(bool(row["composition_valid"]) for row in rows),
+            total,
+            f"share of all samples whose composition is charge neutral {tested}; failed samples are not valid",
+        )
+        metrics["validity"] = rate(
+            sum(row["valid"] for row in rows),
+            total,
+            "share of all samples that are structurally and compositionally valid and have a fingerprint",
+        )
+        metrics["reference_structural_validity"] = rate(
+            int(self._structural.sum()), real, f"share of {self.name} that is structurally valid"
+        )
+        metrics["reference_compositional_validity"] = rate(
+            int(self._compositional.sum()), real, f"share of {self.name} whose composition is charge neutral {tested}"
+        )
+        metrics["fingerprint_failures"] = self._failures(rows)
+        metrics |= self._coverage(total, to_real, to_samples)
+        metrics |= self._distances(rows)
+        return metrics
+
+    def _coverage(self, total: int, to_real: Nearest, to_samples: Nearest) -> Metrics:
+        """Return recall and precision of coverage, as in the original and strict, and the mean distances."""
+        structure, composition = self.options.cutoffs
+        within = f"within {structure:g} of its structure and a composition within {composition:g} of its composition"
+        recall = f"share of {self.name} with a sample's structure {within}"
+        precision = (
+            f"share of all samples with a structure of {self.name} {within}; those without a fingerprint are not"
+        )
+        real = len(self._sizes)
+        loose, strict = ", not always of the same crystal (as the original counts)", ", both of one crystal"
+        metrics = {
+            "cov_recall": rate(int(to_samples.covered.sum()), real, recall + loose),
+            "cov_precision": rate(int(to_real.covered.sum()), total, precision + loose),
+            "cov_recall_strict": rate(int(to_samples.both.sum()), real, recall + strict),
+            "cov_precision_strict": rate(int(to_real.both.sum()), total, precision + strict),
+        }
+        for letter, kind in (("s", "structure"), ("c", "composition")):
+            for side, near, of in (
+                ("recall", to_samples, f"crystals of {self.name} to samples"),
+                ("precision", to_real, f"samples to crystals of {self.name}"),
+            ):
+                values = getattr(near, kind)
+                values = values[np.isfinite(values)]
+                text = f"distance from {of}, to the nearest {kind} each, mean over those with a fingerprint"
+                metrics[f"am{letter}d_{side}"] = entry(mean(values), "1", text, len(values))
+        return metrics
+
+    def _distances(self, rows: list[Row]) -> Metrics:
+        """Return the Wasserstein distances, of valid samples that are drawn and of all."""
+        asked = self.options.valid_samples
+        valid = [row for row in rows if row["valid"]]
+        chosen = np.random.default_rng(self.options.seed).permutation(len(valid))[:asked]
+        drawn = [valid[place] for place in sorted(chosen)]
+        decoded = [row for row in rows if row["status"] == OK]
+        more: dict[str, Any] = {"valid_samples": len(valid), "asked_samples": asked}
+        if len(valid) < asked:
+            more["statement"] = f"only {len(valid)} samples are valid, and the protocol asks for {asked}: all are taken"
+        metrics = {}
+        for column, unit, text, real in (
+            ("density", "g/cm^3", "densities", self._densities),
+            ("num_elements", "elements", "numbers of elements", self._elements),
+        ):
+            what = f"Wasserstein distance between the {text} of {{}} and those of {self.name}"
+            metrics[f"wasserstein_{column}"] = entry(
+                wasserstein(drawn, column, real),
+                unit,
+                what.format(f"{asked} valid samples, drawn with seed {self.options.seed},"),
+                len(drawn),
+                reference_count=len(real),
+                **more,
+            )
+            metrics[f"wasserstein_{column}_all"] = entry(
+                wasserstein(decoded, column, real),
+                unit,
+                what.format("all samples that are crystals, valid or not, without a draw,"),
+                len(decoded),
+                reference_count=len(real),
+            )
+        return metrics
+
+    def _failures(self, rows: list[Row]) -> dict[str, Any]:
+        """Return how many crystals have no fingerprint, and for which reasons."""
+        reasons = Counter(row["fingerprint_reason"] for row in rows if row["fingerprint_reason"])
+        crystals = sum(row["status"] == OK for row in rows)
+        text = "crystals without a fingerprint, which are not valid and not covered, by reason"
+        return entry(reasons.total(), "samples", text, crystals, reasons=dict(reasons.most_common(20)))
+
+    def _about(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {
+            "protocol": {
+                "name": "cdvae",
+                "reference": {
+                    "name": self.name,
+                    "count": len(self._sizes),
+                    "without_fingerprint": len(self._sizes) - self._prints.count,
+                },
+                "cutoffs": {"structure": self.options.cutoffs[0], "composition": self.options.cutoffs[1]},
+                "oxidation_states": self._states,
+                "min_distance": f"{MIN_DISTANCE} angstrom",
+                "min_volume": f"{MIN_VOLUME} angstrom^3",
+                "structure_fingerprint": "CrystalNN, preset ops, mean over sites, not scaled",
+                "composition_fingerprint": f"Magpie, unknown values not filled in, scaled with {SCALER}",
+                "fingerprints_by": made_by(),
+                "time_limit": f"{self.options.fingerprints.limits[0]:g} s",
+                "valid_samples": self.options.valid_samples,
+            }
+        }
+
+    def _verdict(self, crystal: Crystal) -> str:
+        """Return the verdict on a composition."""
+        return composition_verdict(crystal.numbers, self.options.oxidation_states)
+
+
+class _Prints:
+    """Fingerprints as arrays: structures (n, 61) and scaled compositions (n, 132), NaN where there is none."""
+
+    def __init__(self, found: Sequence[Fingerprint | None]) -> None:
+        structures = np.full((len(found), STRUCTURE_SIZE), np.nan)
+        compositions = np.full((len(found), COMPOSITION_SIZE), np.nan)
+        has = np.zeros(len(found), dtype=bool)
+        for place, one in enumerate(found):
+            if one is not None and one.structure is not None and one.composition is not None:
+                structures[place], compositions[place], has[place] = one.structure, one.composition, True
+        compositions[has] = scaled(compositions[has])
+        self.arrays = structures, compositions
+        self.count = int(has.sum())
+
+
+def _num_elements(crystal: Crystal) -> int:
+    """Return the number of different elements."""
+    return len(set(crystal.numbers.tolist()))

@@ -1,0 +1,107 @@
+"""Fingerprints of a structure and of a composition, as the field's shared protocol takes them.
+
+The structure's is matminer's CrystalNN fingerprint with the preset "ops", 61 values a site, as a mean over the sites.
+The composition's is matminer's element properties with the preset "magpie", 132 values; where a table lacks an element,
+they are NaN, as in the release that the protocol was written with, and not filled in.
+
+A crystal without a fingerprint has a reason in its place: pymatgen raises all kinds of errors for atoms on top of each
+other and cells without a volume.
+
+Source: Zimmermann and Jain, RSC Adv. 2020, 10, 6063 (structure); Ward et al., npj Comput. Mater. 2016, 2, 16028
+(composition); Xie et al., "Crystal Diffusion Variational Autoencoder for Periodic Material Generation", ICLR 2022.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Composition
+
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError, first_line
+
+STRUCTURE_SIZE = 61
+COMPOSITION_SIZE = 132
+
+_PACKAGES = ("matminer", "pymatgen-core", "scipy")  # whose versions may change a fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What a crystal looks like to the protocol, or why it cannot be told.
+
+    Attributes:
+        structure: mean over the sites of CrystalNN's order parameters, (61,); None if there is none.
+        composition: Magpie's statistics of element properties, not scaled, NaN where unknown, (132,); None with it.
+        reason: why there is none; None where there is one.
+    """
+
+    structure: np.ndarray | None
+    composition: np.ndarray | None
+    reason: str | None = None
+
+
+def fingerprint(crystal: Crystal) -> Fingerprint:
+    """Return the fingerprint of a crystal, in this process and without a limit in time.
+
+    Raises:
+        CrystensError: if matminer is not installed.
+    """
+    sites, elements = featurizers()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            structure = crystal.to_structure()
+            composition = np.asarray(elements.featurize(structure.composition), dtype=np.float64)
+            values = np.mean([sites.featurize(structure, site) for site in range(len(structure))], axis=0)
+    except Exception as error:  # pymatgen's and Qhull's, of any class: it costs this crystal
+        return Fingerprint(None, None, f"no fingerprint: {type(error).__name__}: {' '.join(first_line(error).split())}")
+    if not np.isfinite(values).all():
+        return Fingerprint(None, None, "no fingerprint: an order parameter is not a finite number")
+    return Fingerprint(values, composition)
+
+
+def composition_fingerprint(composition: Composition) -> np.ndarray:
+    """Return Magpie's statistics of the element properties of a composition, NaN where unknown: (132,)."""
+    return np.asarray(featurizers()[1].featurize(composition), dtype=np.float64)
+
+
+def made_by() -> str:
+    """Return the packages and their versions that fingerprints come from."""
+    return " ".join(f"{name} {version(name)}" for name in _PACKAGES)
+
+
+def digest_of(crystal: Crystal) -> str:
+    """Return a digest of all that a fingerprint depends on in a crystal, bit for bit."""
+    digest = hashlib.blake2b(digest_size=16)
+    for values in (crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def featurizers() -> tuple[Any, Any]:
+    """Return matminer's featurizers of a site and of a composition, made once in a process: they read tables.
+
+    Raises:
+        CrystensError: if matminer is not installed.
+    """
+    try:
+        # They take three seconds to import.
+        site = importlib.import_module("matminer.featurizers.site.fingerprint")
+        composition = importlib.import_module("matminer.featurizers.composition.composite")
+    except ImportError as error:
+        raise CrystensError(
+            f'matminer cannot be imported ({first_line(error)}); run pip install "crystens[metrics]"'
+        ) from error
+    return (
+        site.CrystalNNFingerprint.from_preset("ops"),
+        composition.ElementProperty.from_preset("magpie", impute_nan=False),
+    )

@@ -1,0 +1,145 @@
+"""What the field's protocol says of real crystals, and what it costs; see README.md.
+
+python experiments/judge/run.py rates DATA
+python experiments/judge/run.py times DATA [--crystals N] [--workers N]
+python experiments/judge/run.py draws DATA SAMPLES/crystals.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystens.crystal import Crystal
+from crystens.data.entries import Entry
+from crystens.data.generated import JudgingLimits
+from crystens.data.kinds import open_source
+from crystens.evaluate import read_real
+from crystens.metrics.by_num_sites import wasserstein
+from crystens.metrics.cdvae_protocol import CUTOFFS, VALID_SAMPLES
+from crystens.metrics.composition_validity import OXIDATION_STATES, PASSED, composition_verdict
+from crystens.metrics.coverage import nearest
+from crystens.metrics.fingerprinting import FingerprintOptions, fingerprints
+from crystens.metrics.fingerprints import featurizers
+from crystens.metrics.table import CRYSTAL_COLUMNS, PROTOCOL_COLUMNS, CrystalTable, crystal_row
+from crystens.metrics.validity import is_structurally_valid
+
+_SETS = (
+    ("perov_5", "train"),
+    ("perov_5", "val"),
+    ("perov_5", "test"),
+    ("carbon_24", "test"),
+    ("mp_3dsc", "train"),
+    ("mp_3dsc", "test"),
+)
+
+
+def _rates(data: Path) -> None:
+    """Print the validity of real splits, with each set of oxidation states."""
+    for name, split in _SETS:
+        crystals = read_real(name, str(data / name), split)[0]
+        told: dict[str, Any] = {"set": f"{name} {split}", "crystals": len(crystals)}
+        told["structural"] = round(100 * float(np.mean([is_structurally_valid(crystal) for crystal in crystals])), 2)
+        for states in OXIDATION_STATES:
+            verdicts = Counter(composition_verdict(crystal.numbers, states) for crystal in crystals)
+            told[states] = round(100 * sum(verdicts[verdict] for verdict in PASSED) / len(crystals), 2)
+            if states == "smact14":
+                told["verdicts"] = dict(verdicts)
+        print(json.dumps(told), flush=True)
+
+
+def _draws(data: Path, table: Path) -> None:
+    """Print how the Wasserstein distances from Perov-5's test split vary over 200 draws of 1,000 valid samples."""
+    rows = [row for row in CrystalTable(table, CRYSTAL_COLUMNS + PROTOCOL_COLUMNS).rows() if row["valid"]]
+    real = read_real("perov_5", str(data / "perov_5"), "test")[0]
+    values = {
+        "density": [float(crystal.to_structure().density) for crystal in real],
+        "num_elements": [len(set(crystal.numbers.tolist())) for crystal in real],
+    }
+    for column, those in values.items():
+        distances = []
+        for seed in range(200):
+            drawn = np.random.default_rng(seed).permutation(len(rows))[:VALID_SAMPLES]
+            distances.append(wasserstein([rows[place] for place in drawn], column, np.array(those)))
+        quantiles = np.quantile(np.array(distances), [0, 0.025, 0.5, 0.975, 1]).round(4).tolist()
+        print(json.dumps({column: {"mean": round(float(np.mean(distances)), 4), "quantiles": quantiles}}))
+
+
+class _Clock:
+    """Seconds for 1,000 crystals by stage: of the clock, and computed in this process."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[float]] = {}
+
+    def time(self, name: str, function: Callable[[], Any], number: int) -> Any:
+        """Return what a function returns, and note what it took for a number of crystals."""
+        start, computed = time.perf_counter(), time.process_time()
+        result = function()
+        seconds = time.perf_counter() - start, time.process_time() - computed
+        self.told[name] = [round(1000 * value / number, 2) for value in seconds]
+        return result
+
+
+def _first(path: Path, number: int) -> list[Crystal]:
+    """Return the first crystals of at most 20 sites."""
+    items = open_source(str(path)).read(JudgingLimits())
+    small = (item.crystal for item in items if isinstance(item, Entry) and len(item.crystal) <= 20)
+    return list(islice(small, number))
+
+
+def _times(data: Path, number: int, workers: int) -> None:
+    """Print seconds for 1,000 crystals, by stage, with nothing known before."""
+    featurizers()  # three seconds of imports, once in a run
+    for path in (data / "perov_5" / "test.csv.gz", data / "carbon_24" / "test.csv.gz", data / "mp_3dsc"):
+        print(json.dumps({"set": path.parent.name if path.is_file() else path.name} | _stages(path, number, workers)))
+    clock = _Clock()
+    generator = np.random.default_rng(0)
+    samples, real = ((generator.random((size, 61)), generator.random((size, 132))) for size in (10_000, 3_785))
+    clock.time("coverage, against 3,785", lambda: nearest(samples, real, CUTOFFS["perov_5"]), 10_000)
+    print(json.dumps(clock.told))
+
+
+def _stages(path: Path, number: int, workers: int) -> dict[str, Any]:
+    """Return the times of each stage with the first crystals of a source."""
+    clock = _Clock()
+    crystals = clock.time("reading", lambda: _first(path, number), number)
+    clock.time("rows of crystals.csv", lambda: [crystal_row(k, one) for k, one in enumerate(crystals)], number)
+    clock.time("compositions", lambda: [composition_verdict(one.numbers) for one in crystals], number)
+    with tempfile.TemporaryDirectory() as folder:
+        options = FingerprintOptions(workers=workers, cache=folder)
+        found = clock.time("fingerprints", lambda: fingerprints(crystals, options), number)
+    failed = sum(one.reason is not None for one in found)
+    counts = {"crystals": len(crystals), "sites": sum(map(len, crystals)), "without a fingerprint": failed}
+    return counts | {"workers": workers} | clock.told
+
+
+def main() -> None:
+    """Print rates or times as JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", choices=("rates", "times", "draws"))
+    parser.add_argument("data", type=Path, help="folder with perov_5, carbon_24 and mp_3dsc")
+    parser.add_argument("table", type=Path, nargs="?", help="for draws: crystals.csv of samples that were judged")
+    parser.add_argument("--crystals", type=int, default=200, help="how many of each set are timed")
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if arguments.part == "rates":
+        _rates(arguments.data)
+    elif arguments.part == "draws":
+        _draws(arguments.data, arguments.table)
+    else:
+        _times(arguments.data, arguments.crystals, arguments.workers)
+
+
+if __name__ == "__main__":
+    main()
