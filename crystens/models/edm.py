@@ -179,7 +179,7 @@ class EDM(pl.LightningModule):
         return loss
 
     def loss(self, images: Tensor, counts: Tensor) -> Tensor:
-        """Return the weighted mean square error of denoised images, a scalar.
+        """Return the weighted mean square error of denoised images, a scalar: the mean over the cells of each image.
 
         Args:
             images: (B, 4, S, S) in [0, 1].
@@ -197,7 +197,7 @@ class EDM(pl.LightningModule):
         line = torch.ones(self.image_side, device=images.device)
         line[0], line[1:HEADER] = self.atom_weight, self.attribute_weight
         weight = line[:, None] * line  # of what is present, one of a row and a column is a site's, whose weight is 1
-        return (error * weight).sum() / (weight * mask).sum() / NUM_CHANNELS
+        return ((error * weight).sum((1, 2, 3)) / (weight * mask).sum((1, 2, 3))).mean() / NUM_CHANNELS
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the averaged weights towards the trained ones, by at most 9 / (10 + t) after t steps."""

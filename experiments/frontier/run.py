@@ -1,0 +1,123 @@
+"""Tables and curves of judged samples, as they stand in README.md.
+
+python experiments/frontier/run.py table NAME=DIR,DIR,... ...       # mean and spread over the folders of a name
+python experiments/frontier/run.py variances NAME=DIR ...           # a folder of samples each, beside the paper's
+python experiments/frontier/run.py curve LABEL OUT.png X=DIR ...    # quality against X
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+_PERCENT = (
+    "structural_validity",
+    "compositional_validity",
+    "validity",
+    "cov_recall",
+    "cov_precision",
+    "cov_recall_strict",
+    "cov_precision_strict",
+)
+_DISTANCES = (
+    "wasserstein_density",
+    "wasserstein_density_all",
+    "wasserstein_num_elements",
+    "wasserstein_num_elements_all",
+)
+_PAPER = {  # Alverson et al. 2024, Tables 1 and 2: the diffusion model's
+    "cell_length_variance": 0.35,
+    "cell_angle_variance": 0.846,
+    "space_group_variance": 4.56,
+    "coordinate_variance": 4.36e-4,
+    "coordinate_agreement": 5.51e-4,
+    "pairwise_agreement": 0.473,
+}
+
+
+def _metrics(folder: Path) -> dict[str, float | None]:
+    """Return the values of a folder's metrics.json."""
+    return {name: one["value"] for name, one in json.loads((folder / "metrics.json").read_text()).items()}
+
+
+def _cell(values: list[float | None], percent: bool) -> str:
+    """Return a mean and, of several values, their standard deviation."""
+    found = [100 * value if percent else value for value in values if value is not None]
+    if len(found) < len(values) or not found:
+        return "none"
+    spread = f" ± {statistics.stdev(found):.2g}" if len(found) > 1 else ""
+    return (f"{statistics.mean(found):.2f}" if percent else f"{statistics.mean(found):.4f}") + spread
+
+
+def _table(columns: dict[str, list[Path]]) -> None:
+    """Print a table in Markdown."""
+    read = {name: [_metrics(folder) for folder in folders] for name, folders in columns.items()}
+    print("| | " + " | ".join(read) + " |")
+    print("|---" * (len(read) + 1) + "|")
+    for metric in _PERCENT + _DISTANCES:
+        cells = [_cell([one.get(metric) for one in runs], metric in _PERCENT) for runs in read.values()]
+        print(f"| {metric} | " + " | ".join(cells) + " |")
+
+
+def _variances(columns: dict[str, list[Path]]) -> None:
+    """Print what copies of a value in one image differ by, beside the paper's."""
+    print("| | paper, diffusion | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 2) + "|")
+    for metric, paper in _PAPER.items():
+        values = [statistics.mean(_metrics(folder)[metric] for folder in folders) for folders in columns.values()]
+        print(f"| {metric} | {paper:g} | " + " | ".join(f"{value:.3g}" for value in values) + " |")
+
+
+def _curve(label: str, out: Path, columns: dict[str, list[Path]]) -> None:
+    """Draw metrics against what the names are, numbers."""
+    points = sorted((float(name), _metrics(folder)) for name, folders in columns.items() for folder in folders)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    places = [x for x, _ in points]
+    for metric in ("structural_validity", "compositional_validity", "cov_recall", "cov_precision"):
+        left.plot(places, [100 * one[metric] for _, one in points], "o-", label=metric.replace("_", " "))
+    left.set_ylabel("percent")
+    for metric, unit in (("wasserstein_density_all", "g/cm³"), ("wasserstein_num_elements_all", "elements")):
+        right.plot(places, [one[metric] for _, one in points], "o-", label=f"{metric.replace('_', ' ')}, {unit}")
+    right.set_yscale("log")
+    for axes in (left, right):
+        axes.set_xlabel(label)
+        axes.set_xscale("log")
+        axes.legend(fontsize=7)
+    figure.savefig(out, dpi=110)
+
+
+def _columns(arguments: list[str]) -> dict[str, list[Path]]:
+    """Return folders by name, of arguments NAME=DIR,DIR."""
+    named = (argument.partition("=") for argument in arguments)
+    return {name: [Path(folder) for folder in folders.split(",")] for name, _, folders in named}
+
+
+def main() -> None:
+    """Print or draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parts = parser.add_subparsers(dest="part", required=True)
+    for name in ("table", "variances"):
+        parts.add_parser(name).add_argument("columns", nargs="+")
+    curve = parts.add_parser("curve")
+    curve.add_argument("label")
+    curve.add_argument("out", type=Path)
+    curve.add_argument("columns", nargs="+")
+    arguments = parser.parse_args()
+    columns = _columns(arguments.columns)
+    if arguments.part == "table":
+        _table(columns)
+    elif arguments.part == "variances":
+        _variances(columns)
+    else:
+        _curve(arguments.label, arguments.out, columns)
+
+
+if __name__ == "__main__":
+    main()
