@@ -115,7 +115,9 @@ def _try(overrides: list[str], conf: Path, name: str) -> None:
         compose(config_name=name, overrides=overrides, return_hydra_config=True)
     except HydraException as error:
         cause = f": {first_line(error.__cause__)}" if error.__cause__ and "Error merging" in str(error) else ""
-        raise CrystensError(_explain(str(error), conf, name) + cause) from error
+        resumes = "Could not override" in str(error) and any(line.startswith("resume=") for line in overrides)
+        hint = "; a key that only the run that goes on has is set with +KEY=VALUE" if resumes else ""
+        raise CrystensError(_explain(str(error), conf, name) + cause + hint) from error
     except ValueError as error:  # Hydra's own for overrides such as "=3"
         raise CrystensError(f"cannot read the command line: {first_line(error)}") from error
     except OmegaConfBaseException as error:

@@ -33,6 +33,12 @@ def test_a_misspelt_override_is_answered_with_the_nearest_name(override: str, me
     assert "\n" not in str(caught.value)
 
 
+def test_a_key_of_a_run_that_goes_on_is_told_how_to_be_set() -> None:
+    with pytest.raises(CrystensError, match=r"no config key 'model.sampling_steps'.* is set with \+KEY=VALUE"):
+        check_overrides(["resume=x", "model.sampling_steps=9"], CONF, "train")
+    check_overrides(["resume=x", "+model.sampling_steps=9"], CONF, "train")
+
+
 def test_good_overrides_and_sweeps_pass() -> None:
     check_overrides(["model=gan,wgan", "seed=range(3)", "data=cif_folder", "data.path=x"], CONF, "train")
     check_overrides(["checkpoint=a.ckpt", "decode.atom_clusters=2,3,auto", "+model.sampling_steps=5"], CONF, "sample")

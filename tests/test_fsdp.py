@@ -53,7 +53,7 @@ def test_a_run_goes_on_with_another_number_of_processes_that_share_weights(tmp_p
         run = tmp_path / name
         devices = [f"trainer.devices={first}", f"data.batch_size={16 // first}"]
         train(*some, *fixed, *devices, f"hydra.run.dir={run}")
-        share = ["model.first_stage_share=0.125"] if fixed else []
+        share = ["+model.first_stage_share=0.125"] if fixed else []
         more = [f"trainer.devices={then}", f"data.batch_size={16 // then}", "trainer.max_epochs=8", *share]
         _alone(f"resume={run}", *more)
     share = ["model.first_stage_share=0.125"] if fixed else []
