@@ -70,10 +70,16 @@ def test_levels_run_from_the_lowest_to_the_highest_as_in_the_source() -> None:
 def test_an_untrained_network_has_the_loss_of_a_guess_at_every_level() -> None:
     # The network gives 0, so the denoised image is c_skip x: the weighted error is (x0 - sigma noise)^2 / (1 + sigma^2)
     # in the mean, which is 1 for data of variance 1, at every level.
-    edm = model()
+    edm = model(prediction="residual", max_weight=math.inf)
     generator = torch.Generator().manual_seed(0)
     data = (torch.randn(512, 4, SIDE, SIDE, generator=generator) * 0.25 + 0.5).clamp(min=1e-3)
     assert float(edm.loss(data, torch.full((512,), SIDE - HEADER))) == pytest.approx(1, rel=0.02)
+
+
+def test_the_weight_of_a_level_has_a_limit() -> None:
+    edm = model(noise_mean=-6.0, noise_deviation=0.1, max_weight=7.0)  # it guesses 0; the variance is 1
+    data = torch.randn(512, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 0.25 + 0.5
+    assert float(edm.loss(data, torch.full((512,), SIDE - HEADER))) == pytest.approx(7, rel=0.02)
 
 
 def test_empty_cells_have_no_part_in_the_loss() -> None:

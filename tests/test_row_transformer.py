@@ -20,10 +20,11 @@ def inputs(side: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.randn(3, 4, side, side, generator=generator), torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([1, 2, 4])
 
 
-def test_an_untrained_network_gives_zeros_of_the_image_shape() -> None:
+def test_an_untrained_network_gives_next_to_nothing_of_the_image_shape() -> None:
     images, noise, counts = inputs()
     given = RowTransformer(16, width=16, depth=1, heads=2)(images, noise, counts)
-    assert torch.equal(given, torch.zeros_like(images))
+    assert given.shape == images.shape
+    assert given.abs().max() < 0.1
 
 
 def test_one_noise_level_for_all_is_that_level_for_each(network: RowTransformer) -> None:
@@ -40,19 +41,28 @@ def test_noise_level_and_number_of_sites_change_the_output(network: RowTransform
     assert (apart > 0).all()
 
 
-def test_a_cell_is_the_sum_of_what_its_row_and_its_column_say(network: RowTransformer) -> None:
-    # With a transformer that hands its tokens on, token i is row i and column i.
-    class Same(torch.nn.Module):
-        def forward(self, tokens: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+def test_cells_are_made_of_the_two_tokens_that_share_them(network: RowTransformer) -> None:
+    tokens = torch.randn(1, 16, 8 + 96 + 2 * 4 * 16, generator=torch.Generator().manual_seed(2))
+
+    class Known(torch.nn.Module):
+        def forward(self, given: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
             return tokens
 
-    images, noise, counts = inputs()
-    network.transformer = Same()  # type: ignore[assignment]
-    torch.testing.assert_close(network(images, noise, counts), 2 * images)
+    images, noise, counts = (given[:1] for given in inputs())
+    network.transformer = Known()  # type: ignore[assignment]
+    image = network(images, noise, counts)[0]
+    attribute, site, other, channel = 4, 13, 15, 2
+    in_row, in_column = (8 + half * 48 + channel * 12 + attribute for half in (0, 1))
+    assert image[channel, site, attribute] == tokens[0, site, in_row] + tokens[0, attribute, channel]
+    assert image[channel, attribute, site] == tokens[0, site, in_column] + tokens[0, attribute, 4 + channel]
+    left, right = tokens[0, site, 104:168].view(4, 16), tokens[0, other, 168:].view(4, 16)
+    torch.testing.assert_close(image[channel, site, other], left[channel] @ right[channel] / 4)
+    assert not image[:, :12, :12].any()
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [({"image_side": 12}, "image_side"), ({"width": 15}, "width"), ({"depth": 0}, "depth")]
+    ("options", "named"),
+    [({"image_side": 12}, "image_side"), ({"width": 15}, "width"), ({"depth": 0}, "depth"), ({"rank": 0}, "rank")],
 )
 def test_sizes_out_of_range_are_refused(options: dict[str, int], named: str) -> None:
     with pytest.raises(CrystensError, match=named):

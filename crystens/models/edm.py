@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from azula.denoise import DiracPosterior, KarrasDenoiser
+from azula.denoise import DiracPosterior, KarrasDenoiser, SimpleDenoiser
 from azula.noise import Schedule
 from azula.sample import EulerSampler, HeunSampler
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -38,6 +38,7 @@ from crystens.models.sharding import shard
 from crystens.xla import is_xla
 
 SAMPLERS = ("heun", "euler")
+PREDICTIONS = {"residual": KarrasDenoiser, "image": SimpleDenoiser}
 
 _MIDDLE, _WIDTH = 0.5, 0.25  # image values in [0, 1] become (value - 0.5) / 0.25, of a variance of about 1
 
@@ -78,6 +79,8 @@ class EDM(pl.LightningModule):
         network_calls: calls of the network for each image sampled. Heun's steps take two each.
         churn: noise added anew in sampling, as a share of the level, spread over the steps (S_churn of the source);
             0 makes sampling deterministic.
+        prediction: what the network gives, "residual", the source's mixture of image and noise, or "image".
+        max_weight: upper limit of the weight of a noise level in the loss, 1 + 1 / sigma^2.
         atom_weight: weight in the loss of the cells of atomic numbers, row and column 0; the pair block's have 1.
         attribute_weight: weight of the cells of the other ten attributes.
         warmup_steps: steps in which the learning rate rises from 0.
@@ -104,6 +107,8 @@ class EDM(pl.LightningModule):
         sampler: str = "heun",
         network_calls: int = 49,
         churn: float = 0.0,
+        prediction: str = "image",
+        max_weight: float = 100.0,
         atom_weight: float = 1.0,
         attribute_weight: float = 1.0,
         warmup_steps: int = 200,
@@ -116,12 +121,14 @@ class EDM(pl.LightningModule):
             raise CrystensError(f"{sigma_min=} and {sigma_max=} must be positive, the second the larger")
         if sampler not in SAMPLERS:
             raise CrystensError(f"{sampler=} is not known; use one of {', '.join(SAMPLERS)}")
+        if prediction not in PREDICTIONS:
+            raise CrystensError(f"{prediction=} is not known; use one of {', '.join(PREDICTIONS)}")
         if network_calls < 3:
             raise CrystensError(f"{network_calls=} must be at least 3")
-        if churn < 0 or min(noise_deviation, atom_weight, attribute_weight, rho) <= 0:
+        if churn < 0 or min(noise_deviation, max_weight, atom_weight, attribute_weight, rho) <= 0:
             raise CrystensError(
-                f"{churn=} must not be negative; {noise_deviation=}, {atom_weight=}, {attribute_weight=} and {rho=} "
-                "must be positive"
+                f"{churn=} must not be negative; {noise_deviation=}, {max_weight=}, {atom_weight=}, "
+                f"{attribute_weight=} and {rho=} must be positive"
             )
         if not 0 <= ema_decay < 1:
             raise CrystensError(f"{ema_decay=} must be at least 0 and less than 1")
@@ -137,6 +144,8 @@ class EDM(pl.LightningModule):
         self.sampler = sampler
         self.network_calls = network_calls
         self.churn = churn
+        self.prediction = prediction
+        self.max_weight = max_weight
         self.atom_weight = atom_weight
         self.attribute_weight = attribute_weight
         self.warmup_steps = warmup_steps
@@ -190,14 +199,18 @@ class EDM(pl.LightningModule):
         level = draw_rows(self, len(images), lambda rows: torch.randn(rows, 1, 1, 1, device=images.device))
         sigma = (self.noise_mean + self.noise_deviation * level).exp()
         noise = draw_rows(self, len(images), lambda rows: torch.randn(rows, *images.shape[1:], device=images.device))
-        denoised = _Denoiser(self.network, self.schedule, counts, mask)(
-            clean + sigma * noise * mask, self.schedule.time(sigma.flatten())
-        ).mean
-        error = (denoised - clean).square() * (1 + sigma.square().reciprocal()) * mask
+        denoiser = self._denoiser(self.network, counts, mask)
+        denoised = denoiser(clean + sigma * noise * mask, self.schedule.time(sigma.flatten())).mean
+        importance = (1 + sigma.square().reciprocal()).clamp(max=self.max_weight)
+        error = (denoised - clean).square() * importance * mask
         line = torch.ones(self.image_side, device=images.device)
         line[0], line[1:HEADER] = self.atom_weight, self.attribute_weight
         weight = line[:, None] * line  # of what is present, one of a row and a column is a site's, whose weight is 1
         return ((error * weight).sum((1, 2, 3)) / (weight * mask).sum((1, 2, 3))).mean() / NUM_CHANNELS
+
+    def _denoiser(self, network: nn.Module, counts: Tensor, mask: Tensor) -> _Denoiser:
+        """Return the denoiser of images with given numbers of sites."""
+        return _Denoiser(PREDICTIONS[self.prediction](network, self.schedule), counts, mask)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the averaged weights towards the trained ones, by at most 9 / (10 + t) after t steps."""
@@ -262,7 +275,7 @@ class EDM(pl.LightningModule):
             size = (NUM_CHANNELS, self.image_side, self.image_side)
             return torch.stack([torch.randn(size, generator=g) for g in generators]).to(self.device) * mask
 
-        denoiser = _Denoiser(self.average_network, self.schedule, counts, mask)
+        denoiser = self._denoiser(self.average_network, counts, mask)
         solver = (HeunSampler if self.sampler == "heun" else EulerSampler)(denoiser)
         steps = self._sampling_steps
         times = torch.linspace(1, 0, steps, device=self.device)
@@ -282,12 +295,12 @@ class EDM(pl.LightningModule):
 
 
 class _Denoiser(nn.Module):
-    """The preconditioned denoiser of images with given numbers of sites, as azula's samplers take it."""
+    """A denoiser of images with given numbers of sites, as azula's samplers take it."""
 
-    def __init__(self, network: nn.Module, schedule: KarrasSchedule, counts: Tensor, mask: Tensor) -> None:
+    def __init__(self, denoiser: nn.Module, counts: Tensor, mask: Tensor) -> None:
         super().__init__()
-        self.denoiser = KarrasDenoiser(network, schedule)
-        self.schedule = schedule
+        self.denoiser = denoiser
+        self.schedule = denoiser.schedule
         self.counts = counts
         self.mask = mask
 

@@ -5,7 +5,11 @@ together is a row and its mirror image, a column: those of an attribute hold its
 its attributes and its place relative to every other site. So a token is row i together with column i, in all four
 channels, and an image of side S is S tokens, whatever the attention is between: one token a site, one an attribute.
 
-A cell (i, j) of the output is the sum of what token i says of it as part of its row and token j as part of its column.
+A cell that a site shares with an attribute is the sum of what the two tokens say: the attribute's part is the same for
+all sites, the site's is its own. A cell of a pair of sites is, in each channel, the scalar product of a vector of the
+one and a vector of the other. So the weights that make a cell are the same for every site, and one that only the
+largest crystals have is drawn as well as the first. Copies of a value have weights of their own; that they agree is
+learned.
 
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
@@ -30,13 +34,20 @@ class RowTransformer(nn.Module):
         depth: transformer blocks.
         heads: attention heads.
         dropout: dropout rate in the blocks; None for none.
+        rank: numbers in the vectors whose scalar product is a cell of the pair block.
 
     Raises:
         CrystensError: if a number is out of range.
     """
 
     def __init__(
-        self, image_side: int, width: int = 192, depth: int = 6, heads: int = 6, dropout: float | None = None
+        self,
+        image_side: int,
+        width: int = 192,
+        depth: int = 6,
+        heads: int = 6,
+        dropout: float | None = None,
+        rank: int = 16,
     ) -> None:
         """Check the numbers and build the layers."""
         super().__init__()
@@ -44,22 +55,23 @@ class RowTransformer(nn.Module):
             raise CrystensError(f"{image_side=} of RowTransformer leaves no room for a site; {HEADER} rows are header")
         if heads < 1 or width < heads or width % heads or width % 2:
             raise CrystensError(f"{width=} of RowTransformer must be even and a multiple of {heads=}")
-        if depth < 1:
-            raise CrystensError(f"{depth=} of RowTransformer must be at least 1")
+        if depth < 1 or rank < 1:
+            raise CrystensError(f"{depth=} and {rank=} of RowTransformer must be at least 1")
         self.image_side = image_side
-        cells = 2 * NUM_CHANNELS * image_side  # of a row and a column
+        self.rank = rank
+        self.sizes = [2 * NUM_CHANNELS, 2 * NUM_CHANNELS * HEADER, NUM_CHANNELS * rank, NUM_CHANNELS * rank]
         self.noise_embedding = nn.Sequential(SineEncoding(width, omega=1e2), nn.Linear(width, width))
         self.count_embedding = nn.Embedding(image_side - HEADER + 1, width)
         self.transformer = DiT(
-            in_channels=cells,
-            out_channels=cells,
+            in_channels=2 * NUM_CHANNELS * image_side,  # of a row and a column
+            out_channels=sum(self.sizes),
             mod_features=width,
             hid_channels=width,
             hid_blocks=depth,
             attention_heads=heads,
             dropout=dropout,
         )
-        nn.init.zeros_(self.transformer.out_proj.weight)
+        nn.init.normal_(self.transformer.out_proj.weight, std=1e-2 / width**0.5)
         nn.init.zeros_(self.transformer.out_proj.bias)
 
     def forward(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
@@ -74,5 +86,13 @@ class RowTransformer(nn.Module):
         columns = images.permute(0, 3, 1, 2).flatten(2)
         embedded = self.noise_embedding(log_noise.expand(len(images))) + self.count_embedding(counts)
         tokens = self.transformer(torch.cat([rows, columns], dim=2), embedded)
-        rows, columns = tokens.unflatten(2, (2, NUM_CHANNELS, self.image_side)).unbind(dim=2)
-        return rows.transpose(1, 2) + columns.permute(0, 2, 3, 1)
+        shared, own, left, right = tokens.split(self.sizes, dim=2)
+        shared, own, left, right = shared[:, :HEADER], own[:, HEADER:], left[:, HEADER:], right[:, HEADER:]
+        shared = shared.unflatten(2, (2, NUM_CHANNELS)).permute(2, 0, 3, 1)  # (2, B, 4, 12)
+        own = own.unflatten(2, (2, NUM_CHANNELS, HEADER)).permute(2, 0, 3, 1, 4)  # (2, B, 4, N, 12)
+        in_row, in_column = own + shared[..., None, :]
+        left, right = (part.unflatten(2, (NUM_CHANNELS, self.rank)).transpose(1, 2) for part in (left, right))
+        pairs = left @ right.mT / self.rank**0.5  # (B, 4, N, N)
+        corner = pairs.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER)
+        upper = torch.cat([corner, in_column.mT], dim=3)
+        return torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
