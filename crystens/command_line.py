@@ -31,7 +31,7 @@ from crystens.tasks import objective_value
 
 FAILED = "error.txt"  # in the folder of a job of a sweep that failed: why
 _INSTALL = {name: '-e ".[sweep]"' for name in ("joblib", "submitit_slurm", "submitit_local", "optuna")}
-_INSTALL["ray"] = "-e . hydra-ray-launcher, in an environment of its own"
+_INSTALL["ray"] = '-e ".[ray-sweep]", in an environment of its own'
 
 
 def main(task: Callable[[DictConfig], Path], conf: Path, name: str) -> None:

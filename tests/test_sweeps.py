@@ -26,13 +26,14 @@ from crystens.tasks import objective_value
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("[a-z]*.yaml"))
-LAUNCHERS = {"processes": "Joblib", "slurm": "Slurm", "slurm_local": "Local"}
+LAUNCHERS = {"processes": "Joblib", "slurm": "Slurm", "slurm_local": "Local", "ray_jobs": "Ray"}
 
 
 def needs(plugin: str) -> None:
     """Skip a test where a plugin of Hydra's is not installed."""
     if not any(plugin.lower() in found.__name__.lower() for found in Plugins.instance().discover()):
-        pytest.skip(f"no {plugin} plugin of Hydra here; pip install -e '.[sweep]'")
+        extra = "ray-sweep" if plugin == "RayLauncher" else "sweep"
+        pytest.skip(f"no {plugin} plugin of Hydra here; pip install -e '.[{extra}]'")
 
 
 def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +48,7 @@ def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["processes", "slurm_local"])
+@pytest.mark.parametrize("launcher", ["processes", "slurm_local", "ray_jobs"])
 def test_four_jobs_in_processes_of_which_one_fails(tmp_path: Path, launcher: str) -> None:
     needs(LAUNCHERS[launcher] + "Launcher")
     done = sweep(tmp_path, f"hydra/launcher={launcher}", "model.generator.width=8,0", "seed=1,2")
