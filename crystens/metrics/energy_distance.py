@@ -6,8 +6,9 @@ without an energy (the potential should not see it, fails, takes too long, or gi
 the distance, for there is nothing to put in its place. How many those are is told beside the distance, with reasons.
 
 Source: as `crystens.metrics.cdvae_protocol`.
-Differs from the original: its energies are those that a network of its own learned of each data set, with the scale of
-that data set; ours are those of the potential. A distance is to be compared with others by the same potential alone.
+Differs from the original: its network learned one column of each data set, which is the heat of formation for Perov-5;
+a potential gives the energy of the crystal, which spreads much further between compositions. A distance is to be
+compared with others by the same potential alone.
 """
 
 from __future__ import annotations
