@@ -5,7 +5,9 @@ samples are judged too, as failed.
 
 Written are `crystals.csv`, `metrics.json` and `report.html`, as by sample.py. The statistics of CrysTens images do not
 apply to files and are absent. With `--protocol cdvae` the crystals are judged as the field does too
-(`crystens.metrics.cdvae_protocol`): more columns, more metrics, and `by_num_sites.csv`.
+(`crystens.metrics.cdvae_protocol`): more columns, more metrics, and `by_num_sites.csv`. `--energy-model` adds the
+distance of energy per atom (`crystens.metrics.energy_distance`). Fingerprints and energies are kept as they are
+computed, so that the same command after an interruption computes those that are missing.
 """
 
 from __future__ import annotations
@@ -22,34 +24,26 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from crystens.crystal import Crystal
-from crystens.data.entries import SPLITS, Record, Reject
+from crystens.data.entries import SPLITS, Reject
 from crystens.data.generated import JudgingLimits, is_sample_folder
-from crystens.data.ingest import open_store
 from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
 from crystens.data.sample_folder import SampleFolder
 from crystens.data.sources import Source
 from crystens.errors import CrystensError
 from crystens.metrics.by_num_sites import write_by_num_sites
-from crystens.metrics.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions
+from crystens.metrics.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions, Stages
 from crystens.metrics.composition_validity import OXIDATION_STATES
 from crystens.metrics.distributions import Reference
+from crystens.metrics.energies import EnergyOptions
+from crystens.metrics.energy_distance import EnergyDistance
 from crystens.metrics.fingerprinting import FingerprintOptions
+from crystens.metrics.potentials import SHIPPED, Potential, shipped
 from crystens.metrics.summary import Metrics, summarise, write_metrics
-from crystens.metrics.table import (
-    CRYSTAL_COLUMNS,
-    PROTOCOL_COLUMNS,
-    CrystalTable,
-    Row,
-    crystal_row,
-    failed_row,
-)
+from crystens.metrics.table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_row, failed_row
+from crystens.references import DATA_SETS, read_real, read_reference
 from crystens.report import NUM_PICTURES, write_report
 
-DATA_SETS = ("perov_5", "carbon_24", "mp_20", "mp_3dsc")
-
 _CHUNK = 100  # rows written at a time
-_MAX_SITES = 255  # of a reference crystal, as many as a batch of compact arrays holds
 
 
 def evaluate(
@@ -59,7 +53,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
     protocol: CdvaeProtocol | None = None,
-    protocol_progress: Callable[[int], None] | None = None,
+    protocol_progress: Stages | None = None,
 ) -> Metrics:
     """Judge all crystals of a source; write crystals.csv, metrics.json and report.html to a folder.
 
@@ -71,13 +65,13 @@ def evaluate(
         progress: called with the number of entries judged so far.
         protocol: the field's shared protocol, with its real crystals; None leaves it out. The crystals are then all in
             memory, and by_num_sites.csv is written too.
-        protocol_progress: called with the number of crystals that the protocol has looked at so far.
+        protocol_progress: called with what the protocol computes, and how many crystals of how many are done.
 
     Raises:
         CrystensError: if the source holds no entry at all, or the results cannot be written.
     """
     out = Path(out)
-    table = CrystalTable(out / "crystals.csv", CRYSTAL_COLUMNS + (PROTOCOL_COLUMNS if protocol else ()))
+    table = CrystalTable(out / "crystals.csv", CRYSTAL_COLUMNS + (protocol.columns if protocol else ()))
     table.keep(0)
     chosen = _Reservoir(NUM_PICTURES, seed)
     waiting: list[Row] = []
@@ -142,65 +136,6 @@ class _Reservoir:
         self.kept[index] = crystal
 
 
-def read_reference(name: str, data_path: str | None = None, split: str | None = None) -> Reference:
-    """Return the real crystals to compare with.
-
-    Args:
-        name: "prototypes", one of the `DATA_SETS` (which needs `data_path`), or the path of any source.
-        data_path: folder or file of the data set.
-        split: "train", "val" or "test"; None takes train where the source gives splits, and everything where not.
-
-    Raises:
-        CrystensError: if there is no such data, or it has no such split.
-    """
-    path = _reference_path(name, data_path)
-    store = open_store(_source(path), Limits(max_sites=_MAX_SITES))
-    splits = store.column("split")
-    given = any(splits)
-    if split is not None and not given:
-        raise CrystensError(f"--split {split}: {path} gives no splits; leave the option out to take all of it")
-    part = split or ("train" if given else None)
-    rows = [row for row, name in enumerate(splits) if part is None or name == part]
-    batch = store.batch(rows, int(store.counts.max()))
-    return Reference.from_crystals(batch, name, part or "all")
-
-
-def read_real(name: str, data_path: str | None = None, split: str | None = None) -> tuple[list[Crystal], str]:
-    """Return the real crystals of the shared protocol, bit for bit as they would be read as samples, and their split.
-
-    Args:
-        name: as in `read_reference`.
-        data_path: as in `read_reference`.
-        split: "train", "val" or "test"; None takes test where the source gives splits, and everything where not.
-
-    Raises:
-        CrystensError: if there is no such data, or a crystal of it cannot be read.
-    """
-    path = _reference_path(name, data_path)
-    source = _source(path)
-    records = list(source.records())
-    given = any(record.split for record in records if isinstance(record, Record))
-    if split is not None and not given:
-        raise CrystensError(f"--split {split}: {path} gives no splits; leave the option out to take all of it")
-    part = split or ("test" if given else None)
-    crystals = []
-    for record in records:
-        if isinstance(record, Record) and part is not None and record.split != part:
-            continue
-        for item in [record] if isinstance(record, Reject) else source.parsed(record, JudgingLimits()):
-            if isinstance(item, Reject):
-                raise CrystensError(f"{path}: {item.file} {item.entry} cannot be read: {item.reason}; {item.advice}")
-            crystals.append(item.crystal)
-    return crystals, part or "all"
-
-
-def _reference_path(name: str, data_path: str | None) -> str:
-    """Return where a reference is."""
-    if name in DATA_SETS and data_path is None:
-        raise CrystensError(f"--reference {name} needs its data: give --data-path PATH")
-    return data_path if data_path is not None and name != "prototypes" else name
-
-
 def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
     """Return the protocol's options from those of the command line."""
     if options.reference is None:
@@ -219,13 +154,66 @@ def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
     )
 
 
-def _source(path: str) -> Source:
-    """Return the source at a path."""
-    return open_source(path)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    options = _parser().parse_args(arguments)
+    warnings.filterwarnings(
+        "ignore", message=".*No Pauling electronegativity.*"
+    )  # of noble gases; changes nothing here
+    try:
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        ) as progress:
+            metrics = _judged(options, _Bars(progress))
+            for task in progress.task_ids:
+                progress.update(task, total=progress.tasks[task].completed)
+    except CrystensError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(_told(metrics, options.out))
+    return 0
+
+
+def _judged(options: argparse.Namespace, bars: _Bars) -> Metrics:
+    """Judge as the command line says, and return the metrics."""
+    if options.reference is None and (options.data_path or options.split):
+        raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")
+    if options.protocol is None and options.energy_model is not None:
+        raise CrystensError("--energy-model adds to what --protocol cdvae compares: give --protocol cdvae too")
+    judging = None if options.protocol is None else _protocol_options(options)
+    potential = None if options.energy_model is None else shipped(options.energy_model)
+    source = SampleFolder(options.source) if is_sample_folder(Path(options.source)) else open_source(options.source)
+    reference = protocol = None
+    split = options.split
+    if judging is not None:
+        bars("reading the reference", 0, None)
+        real, part = read_real(options.reference, options.data_path, split)
+        bars("reading the reference", len(real), len(real))
+        split = split or (part if part in SPLITS else None)
+        protocol = _protocol(real, f"{options.reference} ({part})", judging, potential, bars)
+    if options.reference is not None:
+        name = "reading the reference" if protocol is None else "its distributions"
+        bars(name, 0, None)
+        reference = read_reference(options.reference, options.data_path, split)
+        bars(name, reference.count, reference.count)
+    return evaluate(
+        source, options.out, reference, options.seed, lambda done: bars("judging", done, None), protocol, bars
+    )
+
+
+def _protocol(
+    real: Sequence[Crystal], name: str, options: ProtocolOptions, potential: Potential | None, bars: _Bars
+) -> CdvaeProtocol:
+    """Return the protocol, with all that it asks of the real crystals computed."""
+    energies = None
+    if potential is not None:
+        how = EnergyOptions(workers=options.fingerprints.workers, time_limit=options.fingerprints.time_limit)
+        energies = EnergyDistance(real, name, potential, how, lambda done: bars("its energies", done, len(real)))
+    return CdvaeProtocol(real, name, options, lambda done: bars("its fingerprints", done, len(real)), energies)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m crystens.evaluate", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "source",
@@ -258,69 +246,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="which oxidation states make a composition neutral; by default smact14, the original's",
     )
     parser.add_argument(
+        "--energy-model",
+        choices=sorted(SHIPPED),
+        help='potential whose energies per atom the protocol compares too, by default none; needs "crystens[energy]"',
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
-        help="processes that compute fingerprints; by default one for each core that may be used",
+        help="processes that compute fingerprints and energies; by default one for each core that may be used",
     )
     parser.add_argument(
-        "--time-limit", metavar="SECONDS", type=float, default=60.0, help="for one fingerprint; by default 60"
+        "--time-limit",
+        metavar="SECONDS",
+        type=float,
+        default=60.0,
+        help="for one fingerprint or one energy; by default 60",
     )
-    options = parser.parse_args(arguments)
-    warnings.filterwarnings(
-        "ignore", message=".*No Pauling electronegativity.*"
-    )  # of noble gases; changes nothing here
-    try:
-        if options.reference is None and (options.data_path or options.split):
-            raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")
-        judging = None if options.protocol is None else _protocol_options(options)
-        samples = is_sample_folder(Path(options.source))
-        source = SampleFolder(options.source) if samples else _source(options.source)
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        ) as progress:
-            reference = protocol = real = None
-            split = options.split
-            if judging is not None:
-                task = progress.add_task("reading the reference", total=None)
-                real, part = read_real(options.reference, options.data_path, split)
-                split = split or (part if part in SPLITS else None)
-                progress.update(task, total=len(real), completed=len(real))
-                protocol = CdvaeProtocol(
-                    real, f"{options.reference} ({part})", judging, _shown(progress, "its fingerprints", len(real))
-                )
-            if options.reference is not None:
-                task = progress.add_task("its distributions" if real else "reading the reference", total=None)
-                reference = read_reference(options.reference, options.data_path, split)
-                progress.update(task, total=reference.count, completed=reference.count)
-            metrics = evaluate(
-                source,
-                options.out,
-                reference,
-                options.seed,
-                _shown(progress, "judging"),
-                protocol,
-                None if protocol is None else _shown(progress, "fingerprints"),
-            )
-            for task in progress.task_ids:
-                progress.update(task, total=progress.tasks[task].completed)
-    except CrystensError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(_told(metrics, options.out))
-    return 0
+    return parser
 
 
-def _shown(progress: Progress, name: str, total: int | None = None) -> Callable[[int], None]:
-    """Return what moves a bar, which appears with the first call."""
-    tasks: list[TaskID] = []
+class _Bars:
+    """Progress bars by name; one appears with its first call."""
 
-    def move(count: int) -> None:
-        if not tasks:
-            tasks.append(progress.add_task(name, total=total))
-        progress.update(tasks[0], completed=count)
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
 
-    return move
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        """Show that so much of something is done; None is a total that is not known."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._tasks[name], completed=done, total=total)
 
 
 def _told(metrics: dict[str, dict[str, Any]], out: Path) -> str:

@@ -14,8 +14,9 @@ from ase.io import write as write_extended_xyz
 from crystens.cif import write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.evaluate import main, read_real, read_reference
+from crystens.evaluate import main
 from crystens.metrics.statistics import STATISTICS
+from crystens.references import read_real, read_reference
 
 
 @pytest.fixture

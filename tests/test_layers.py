@@ -19,7 +19,7 @@ LAYERS = [
     {"decoding"},
     {"data", "networks", "metrics"},
     {"pictures", "viewer", "report"},
-    {"accelerator", "models", "callbacks", "evaluate", "samples", "runs", "wandb_run", "dashboard"},
+    {"accelerator", "models", "callbacks", "references", "evaluate", "samples", "runs", "wandb_run", "dashboard"},
     {"candidates", "sun"},
     {"tasks"},
     {"command_line"},

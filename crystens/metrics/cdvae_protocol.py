@@ -7,6 +7,7 @@ Every sample is judged, those that failed too, which are not valid and not cover
 - Coverage (COV) of the real crystals by all samples that have a fingerprint, valid or not: `crystens.metrics.coverage`.
 - Wasserstein distances of density and number of elements between 1,000 valid samples, drawn by a seed, and the real
   crystals. Where fewer are valid all of them are taken, and the metric says so; the original breaks off.
+- The same of energy per atom, where a potential is given for it: `crystens.metrics.energy_distance`.
 
 Beside the original's values stand the strict coverage, both distances over all samples without a draw, the validity of
 the real crystals, and each metric by the number of sites.
@@ -14,7 +15,7 @@ the real crystals, and each metric by the number of sites.
 Source: Xie et al., "Crystal Diffusion Variational Autoencoder for Periodic Material Generation", ICLR 2022, Sec. 5.2,
 and the scripts of its public code, read for every rule that the paper leaves open.
 Differs from the original: the draw has a seed; real crystals without a fingerprint are not covered, where the original
-breaks off; diversities and the property predicted by a network of its own are left out.
+breaks off; energies are those of a universal potential and not of a network of its own; diversities are left out.
 """
 
 from __future__ import annotations
@@ -31,17 +32,19 @@ from crystens.errors import CrystensError
 from crystens.metrics.by_num_sites import by_num_sites, mean, wasserstein
 from crystens.metrics.composition_validity import OXIDATION_STATES, PASSED, composition_verdict, states_name
 from crystens.metrics.coverage import Nearest, nearest
+from crystens.metrics.energy_distance import EnergyDistance
 from crystens.metrics.fingerprinting import FingerprintOptions, fingerprints
 from crystens.metrics.fingerprints import COMPOSITION_SIZE, STRUCTURE_SIZE, Fingerprint, made_by
 from crystens.metrics.magpie_scaling import SCALER, scaled
 from crystens.metrics.summary import Metrics, entry, rate
-from crystens.metrics.table import OK, PROTOCOL_COLUMNS, Row
+from crystens.metrics.table import ENERGY_COLUMNS, OK, PROTOCOL_COLUMNS, Row
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME, is_structurally_valid
 
 CUTOFFS = {"mp_20": (0.4, 10.0), "perov_5": (0.2, 4.0), "carbon_24": (0.2, 4.0)}  # structure, composition
 VALID_SAMPLES = 1000
 
 Progress = Callable[[int], None]
+Stages = Callable[[str, int, int], None]  # what is computed, how many are done, of how many
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Judgement:
     """What the protocol finds.
 
     Attributes:
-        rows: those that were given, with the `PROTOCOL_COLUMNS`.
+        rows: those that were given, with the protocol's own columns.
         metrics: of all samples.
         by_num_sites: one row for each number of sites, of samples or real crystals; failed samples have none (None).
         about: settings, for `provenance`.
@@ -102,18 +105,29 @@ class CdvaeProtocol:
         name: what they are, for people.
         options: what the protocol leaves open.
         progress: called with the number of real crystals that have been looked at.
+        energies: compares energies too, with the same real crystals; None leaves them out.
+
+    Attributes:
+        columns: those that it adds to the rows of samples.
 
     Raises:
         CrystensError: if there is no real crystal, or matminer or smact is not installed.
     """
 
     def __init__(
-        self, real: Sequence[Crystal], name: str, options: ProtocolOptions, progress: Progress | None = None
+        self,
+        real: Sequence[Crystal],
+        name: str,
+        options: ProtocolOptions,
+        progress: Progress | None = None,
+        energies: EnergyDistance | None = None,
     ) -> None:
         if not real:
             raise CrystensError(f"{name} holds no crystal to compare with")
         self.name = name
         self.options = options
+        self.columns = PROTOCOL_COLUMNS + (() if energies is None else ENERGY_COLUMNS)
+        self._energies = energies
         self._states = states_name(options.oxidation_states)
         self._prints = _Prints(fingerprints(real, options.fingerprints, progress))
         self._structural = np.array([is_structurally_valid(crystal) for crystal in real])
@@ -122,35 +136,40 @@ class CdvaeProtocol:
         self._densities = np.array([float(crystal.to_structure().density) for crystal in real])
         self._elements = np.array([_num_elements(crystal) for crystal in real])
 
-    def judge(
-        self, rows: Sequence[Row], crystals: Mapping[int, Crystal], progress: Progress | None = None
-    ) -> Judgement:
+    def judge(self, rows: Sequence[Row], crystals: Mapping[int, Crystal], progress: Stages | None = None) -> Judgement:
         """Return what the protocol finds in samples.
 
         Args:
             rows: of all samples, failed ones too, with the columns of `crystens.metrics.table`.
             crystals: by the index of their row, those that did not fail.
-            progress: called with the number of crystals that have been looked at.
+            progress: called with "fingerprints" and then "energies", and how many samples of how many are done.
 
         Raises:
-            CrystensError: if there is no row.
+            CrystensError: if there is no row, or energies are asked for and the potential cannot be loaded.
         """
         if not rows:
             raise CrystensError("there is no sample to judge")
         places = [place for place, row in enumerate(rows) if row["status"] == OK]
         given = [crystals[rows[place]["index"]] for place in places]
         found: list[Fingerprint | None] = [None] * len(rows)
-        for place, taken in zip(places, fingerprints(given, self.options.fingerprints, progress), strict=True):
+        bar = _bar(progress, "fingerprints", len(given))
+        for place, taken in zip(places, fingerprints(given, self.options.fingerprints, bar), strict=True):
             found[place] = taken
         to_real, to_samples = nearest(_Prints(found).arrays, self._prints.arrays, self.options.cutoffs)
         judged = [
             self._judged(row, crystals.get(row["index"]), found[place], to_real, place)
             for place, row in enumerate(rows)
         ]
+        drawn = self._drawn(judged)
+        if self._energies is not None:
+            judged = self._energies.measured(judged, drawn, crystals, _bar(progress, "energies", len(drawn)))
         by_size = by_num_sites(
             judged, self._sizes, {"density": self._densities, "num_elements": self._elements}, to_samples
         )
-        return Judgement(judged, self._metrics(judged, to_real, to_samples), by_size, self._about())
+        if self._energies is not None:
+            by_size = self._energies.by_num_sites(by_size, judged)
+        metrics = self._metrics(judged, to_real, to_samples) | self._distances(judged, drawn)
+        return Judgement(judged, metrics, by_size, self._about())
 
     def _judged(
         self, row: Row, crystal: Crystal | None, found: Fingerprint | None, to_real: Nearest, place: int
@@ -173,7 +192,7 @@ class CdvaeProtocol:
         return {**row, **own}
 
     def _metrics(self, rows: list[Row], to_real: Nearest, to_samples: Nearest) -> Metrics:
-        """Return the metrics of all samples."""
+        """Return the metrics of all samples, without the Wasserstein distances."""
         total, real = len(rows), len(self._sizes)
         metrics: Metrics = {}
         tested = f"by smact with the Pauling test, {self._states}; single elements and alloys pass"
@@ -194,9 +213,7 @@ class CdvaeProtocol:
             int(self._compositional.sum()), real, f"share of {self.name} whose composition is charge neutral {tested}"
         )
         metrics["fingerprint_failures"] = self._failures(rows)
-        metrics |= self._coverage(total, to_real, to_samples)
-        metrics |= self._distances(rows)
-        return metrics
+        return metrics | self._coverage(total, to_real, to_samples)
 
     def _coverage(self, total: int, to_real: Nearest, to_samples: Nearest) -> Metrics:
         """Return recall and precision of coverage, as in the original and strict, and the mean distances."""
@@ -225,17 +242,22 @@ class CdvaeProtocol:
                 metrics[f"am{letter}d_{side}"] = entry(mean(values), "1", text, len(values))
         return metrics
 
-    def _distances(self, rows: list[Row]) -> Metrics:
+    def _drawn(self, rows: Sequence[Row]) -> list[int]:
+        """Return the places of the valid samples that are drawn, in order."""
+        valid = [place for place, row in enumerate(rows) if row["valid"]]
+        chosen = np.random.default_rng(self.options.seed).permutation(len(valid))[: self.options.valid_samples]
+        return [valid[place] for place in sorted(chosen)]
+
+    def _distances(self, rows: list[Row], places: Sequence[int]) -> Metrics:
         """Return the Wasserstein distances, of valid samples that are drawn and of all."""
-        asked = self.options.valid_samples
-        valid = [row for row in rows if row["valid"]]
-        chosen = np.random.default_rng(self.options.seed).permutation(len(valid))[:asked]
-        drawn = [valid[place] for place in sorted(chosen)]
+        asked, valid = self.options.valid_samples, sum(row["valid"] for row in rows)
+        drawn = [rows[place] for place in places]
         decoded = [row for row in rows if row["status"] == OK]
-        more: dict[str, Any] = {"valid_samples": len(valid), "asked_samples": asked}
-        if len(valid) < asked:
-            more["statement"] = f"only {len(valid)} samples are valid, and the protocol asks for {asked}: all are taken"
-        metrics = {}
+        more: dict[str, Any] = {"valid_samples": valid, "asked_samples": asked}
+        if valid < asked:
+            more["statement"] = f"only {valid} samples are valid, and the protocol asks for {asked}: all are taken"
+        which = f"{asked} valid samples, drawn with seed {self.options.seed},"
+        metrics: Metrics = {}
         for column, unit, text, real in (
             ("density", "g/cm^3", "densities", self._densities),
             ("num_elements", "elements", "numbers of elements", self._elements),
@@ -244,7 +266,7 @@ class CdvaeProtocol:
             metrics[f"wasserstein_{column}"] = entry(
                 wasserstein(drawn, column, real),
                 unit,
-                what.format(f"{asked} valid samples, drawn with seed {self.options.seed},"),
+                what.format(which),
                 len(drawn),
                 reference_count=len(real),
                 **more,
@@ -256,6 +278,8 @@ class CdvaeProtocol:
                 len(decoded),
                 reference_count=len(real),
             )
+        if self._energies is not None:
+            metrics |= self._energies.metrics(drawn, which, more)
         return metrics
 
     def _failures(self, rows: list[Row]) -> dict[str, Any]:
@@ -267,6 +291,7 @@ class CdvaeProtocol:
 
     def _about(self) -> dict[str, Any]:
         """Return the settings."""
+        energies = {} if self._energies is None else {"energies": self._energies.about()}
         return {
             "protocol": {
                 "name": "cdvae",
@@ -284,6 +309,7 @@ class CdvaeProtocol:
                 "fingerprints_by": made_by(),
                 "time_limit": f"{self.options.fingerprints.limits[0]:g} s",
                 "valid_samples": self.options.valid_samples,
+                **energies,
             }
         }
 
@@ -305,6 +331,11 @@ class _Prints:
         compositions[has] = scaled(compositions[has])
         self.arrays = structures, compositions
         self.count = int(has.sum())
+
+
+def _bar(progress: Stages | None, stage: str, total: int) -> Progress | None:
+    """Return what moves the bar of one stage."""
+    return None if progress is None else lambda done: progress(stage, done, total)
 
 
 def _num_elements(crystal: Crystal) -> int:

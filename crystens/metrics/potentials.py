@@ -34,6 +34,8 @@ from crystens.metrics.validity import MIN_DISTANCE
 
 MP2020 = "MP2020"
 
+SHIPPED = {"chgnet": "0.3.0", "chgnet-0.2.0": "0.2.0", "chgnet-r2scan": "r2scan"}  # name to weights of CHGNet
+
 MIN_ANGLE, MAX_ANGLE = 30.0, 150.0  # degree; a cell of 5 degrees takes CHGNet 47 s
 
 _ROWS_AT_ONCE = 256
@@ -164,6 +166,17 @@ class Matgl(Potential):
 
             self._calculator = PESCalculator(matgl.load_model(self.folder), stress_unit="eV/A3", use_voigt=True)
         return self._calculator
+
+
+def shipped(name: str) -> Potential:
+    """Return the potential of a name, whose weights its package ships.
+
+    Raises:
+        CrystensError: if there is no such name in `SHIPPED`, or the package is not there.
+    """
+    if name not in SHIPPED:
+        raise CrystensError(f"potential {name!r} is not known; use one of {', '.join(SHIPPED)}")
+    return CHGNet(SHIPPED[name])
 
 
 def _release(package: str, extra: str) -> str:

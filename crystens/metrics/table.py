@@ -6,7 +6,8 @@ cubic angstrom, g/cm^3; those of the statistics are in `crystens.metrics.statist
 
 Samples that came as images have the `IMAGE_COLUMNS`. Crystals that came as files have the `CRYSTAL_COLUMNS`: there is
 no image to measure, so that its columns are absent, not empty. Behind these stand the `PROTOCOL_COLUMNS` where crystals
-are judged by the field's shared protocol (`crystens.metrics.cdvae_protocol`, which fills them).
+are judged by the field's shared protocol (`crystens.metrics.cdvae_protocol`, which fills them), and the
+`ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.metrics.energy_distance`).
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ PROTOCOL_COLUMNS = (
     "covered",
     "covered_strict",
 )
+ENERGY_COLUMNS = ("energy_per_atom", "energy_reason")
 
-_TEXTS = {"file", "entry", "status", "reason", "formula", "composition_verdict", "fingerprint_reason"}
+_TEXTS = {"file", "entry", "status", "reason", "formula", "composition_verdict", "fingerprint_reason", "energy_reason"}
 _INTEGERS = {"index", "num_sites", "generated_space_group", "space_group", "merged_sites", "num_elements"}
 _TRUTHS = {"structurally_valid", "composition_valid", "valid", "covered", "covered_strict"}
 

@@ -3,6 +3,7 @@
 python experiments/judge/run.py rates DATA
 python experiments/judge/run.py times DATA [--crystals N] [--workers N]
 python experiments/judge/run.py draws DATA SAMPLES/crystals.csv
+python experiments/judge/run.py energies DATA [--crystals N] [--workers N] [--cache DIR]
 """
 
 from __future__ import annotations
@@ -14,25 +15,29 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import wasserstein_distance
 
 from crystens.crystal import Crystal
 from crystens.data.entries import Entry
 from crystens.data.generated import JudgingLimits
 from crystens.data.kinds import open_source
-from crystens.evaluate import read_real
 from crystens.metrics.by_num_sites import wasserstein
 from crystens.metrics.cdvae_protocol import CUTOFFS, VALID_SAMPLES
 from crystens.metrics.composition_validity import OXIDATION_STATES, PASSED, composition_verdict
 from crystens.metrics.coverage import nearest
+from crystens.metrics.energies import EnergyOptions, energies
 from crystens.metrics.fingerprinting import FingerprintOptions, fingerprints
 from crystens.metrics.fingerprints import featurizers
+from crystens.metrics.potentials import CHGNet
 from crystens.metrics.table import CRYSTAL_COLUMNS, PROTOCOL_COLUMNS, CrystalTable, crystal_row
 from crystens.metrics.validity import is_structurally_valid
+from crystens.references import read_real
 
 _SETS = (
     ("perov_5", "train"),
@@ -123,20 +128,52 @@ def _stages(path: Path, number: int, workers: int) -> dict[str, Any]:
     return counts | {"workers": workers} | clock.told
 
 
+def _energies(data: Path, number: int, workers: int, cache: Path | None) -> None:
+    """Print distances to Perov-5's test split of CHGNet's energies per atom, of test and some of train, and costs."""
+    potential, options = CHGNet(), EnergyOptions(workers=workers, cache=cache)
+    potential.calculator()  # seconds of imports and loading, once in a run
+    found = {}
+    for split in ("test", "train"):
+        crystals = read_real("perov_5", str(data / "perov_5"), split)[0]
+        if split == "train":
+            chosen = np.sort(np.random.default_rng(0).permutation(len(crystals))[:number])
+            crystals = [crystals[place] for place in chosen]
+        clock = _Clock()
+        told = clock.time("energies", partial(energies, crystals, potential, options), len(crystals))
+        values = [np.nan if one.total is None else one.total / len(crystals[k]) for k, one in enumerate(told)]
+        found[split] = np.array(values)
+        valid = [composition_verdict(crystal.numbers) in PASSED for crystal in crystals]
+        found[f"{split}, valid"] = found[split][np.array(valid)]
+        failed = Counter(one.reason for one in told if one.reason is not None)
+        inside = round(1000 * sum(one.seconds for one in told) / len(told), 1)
+        print(json.dumps({split: len(crystals), "failed": dict(failed), "inside, for 1,000": inside} | clock.told))
+    found = {name: values[np.isfinite(values)] for name, values in found.items()}
+    for name, values in found.items():
+        told = {"mean": round(float(values.mean()), 4), "standard deviation": round(float(values.std()), 4)}
+        told["distance to test"] = round(float(wasserstein_distance(values, found["test"])), 4)
+        draws = [np.random.default_rng(seed).permutation(values)[:VALID_SAMPLES] for seed in range(200)]
+        distances = [wasserstein_distance(draw, found["test"]) for draw in draws]
+        told[f"draws of {VALID_SAMPLES}"] = np.quantile(distances, [0.025, 0.5, 0.975]).round(4).tolist()
+        print(json.dumps({f"{name}, {len(values)} energies": told}), flush=True)
+
+
 def main() -> None:
-    """Print rates or times as JSON."""
+    """Print what is asked for as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", choices=("rates", "times", "draws"))
+    parser.add_argument("part", choices=("rates", "times", "draws", "energies"))
     parser.add_argument("data", type=Path, help="folder with perov_5, carbon_24 and mp_3dsc")
     parser.add_argument("table", type=Path, nargs="?", help="for draws: crystals.csv of samples that were judged")
-    parser.add_argument("--crystals", type=int, default=200, help="how many of each set are timed")
+    parser.add_argument("--crystals", type=int, default=200, help="how many of each set are taken")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="folder of known energies; by default in ~/.cache/crystens")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     if arguments.part == "rates":
         _rates(arguments.data)
     elif arguments.part == "draws":
         _draws(arguments.data, arguments.table)
+    elif arguments.part == "energies":
+        _energies(arguments.data, arguments.crystals, arguments.workers, arguments.cache)
     else:
         _times(arguments.data, arguments.crystals, arguments.workers)
 

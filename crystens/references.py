@@ -1,0 +1,75 @@
+"""The real crystals that generated ones are judged against, by the name of a data set or the path of a source."""
+
+from __future__ import annotations
+
+from crystens.crystal import Crystal
+from crystens.data.entries import Record, Reject
+from crystens.data.generated import JudgingLimits
+from crystens.data.ingest import open_store
+from crystens.data.kinds import open_source
+from crystens.data.limits import Limits
+from crystens.errors import CrystensError
+from crystens.metrics.distributions import Reference
+
+DATA_SETS = ("perov_5", "carbon_24", "mp_20", "mp_3dsc")
+
+_MAX_SITES = 255  # as many as a batch of compact arrays holds
+
+
+def read_reference(name: str, data_path: str | None = None, split: str | None = None) -> Reference:
+    """Return the real crystals to compare with.
+
+    Args:
+        name: "prototypes", one of the `DATA_SETS` (which needs `data_path`), or the path of any source.
+        data_path: folder or file of the data set.
+        split: "train", "val" or "test"; None takes train where the source gives splits, and everything where not.
+
+    Raises:
+        CrystensError: if there is no such data, or it has no such split.
+    """
+    path = _reference_path(name, data_path)
+    store = open_store(open_source(path), Limits(max_sites=_MAX_SITES))
+    splits = store.column("split")
+    given = any(splits)
+    if split is not None and not given:
+        raise CrystensError(f"--split {split}: {path} gives no splits; leave the option out to take all of it")
+    part = split or ("train" if given else None)
+    rows = [row for row, name in enumerate(splits) if part is None or name == part]
+    batch = store.batch(rows, int(store.counts.max()))
+    return Reference.from_crystals(batch, name, part or "all")
+
+
+def read_real(name: str, data_path: str | None = None, split: str | None = None) -> tuple[list[Crystal], str]:
+    """Return the real crystals of the shared protocol, bit for bit as they would be read as samples, and their split.
+
+    Args:
+        name: as in `read_reference`.
+        data_path: as in `read_reference`.
+        split: "train", "val" or "test"; None takes test where the source gives splits, and everything where not.
+
+    Raises:
+        CrystensError: if there is no such data, or a crystal of it cannot be read.
+    """
+    path = _reference_path(name, data_path)
+    source = open_source(path)
+    records = list(source.records())
+    given = any(record.split for record in records if isinstance(record, Record))
+    if split is not None and not given:
+        raise CrystensError(f"--split {split}: {path} gives no splits; leave the option out to take all of it")
+    part = split or ("test" if given else None)
+    crystals = []
+    for record in records:
+        if isinstance(record, Record) and part is not None and record.split != part:
+            continue
+        for item in [record] if isinstance(record, Reject) else source.parsed(record, JudgingLimits()):
+            if isinstance(item, Reject):
+                raise CrystensError(f"{path}: {item.file} {item.entry} cannot be read: {item.reason}; {item.advice}")
+            crystals.append(item.crystal)
+    return crystals, part or "all"
+
+
+def _reference_path(name: str, data_path: str | None) -> str:
+    """Return where a reference is."""
+    if name in DATA_SETS and data_path is None:
+        raise CrystensError(f"--reference {name} needs its data: give --data-path PATH")
+    return data_path if data_path is not None and name != "prototypes" else name
