@@ -81,8 +81,9 @@ class EDM(pl.LightningModule):
             0 makes sampling deterministic.
         prediction: what the network gives, "residual", the source's mixture of image and noise, or "image".
         max_weight: upper limit of the weight of a noise level in the loss, 1 + 1 / sigma^2.
-        atom_weight: weight in the loss of the cells of atomic numbers, row and column 0; the pair block's have 1.
+        atom_weight: weight in the loss of the cells of atomic numbers, row and column 0.
         attribute_weight: weight of the cells of the other ten attributes.
+        pair_weight: weight of the cells of the pair block.
         warmup_steps: steps in which the learning rate rises from 0.
         decay: whether the learning rate then falls to 0 at the planned end of training, along a cosine.
         ema_decay: decay of the averaged weights in a step; smaller in the first steps.
@@ -111,6 +112,7 @@ class EDM(pl.LightningModule):
         max_weight: float = 100.0,
         atom_weight: float = 1.0,
         attribute_weight: float = 1.0,
+        pair_weight: float = 1.0,
         warmup_steps: int = 200,
         decay: bool = True,
         ema_decay: float = 0.999,
@@ -125,10 +127,10 @@ class EDM(pl.LightningModule):
             raise CrystensError(f"{prediction=} is not known; use one of {', '.join(PREDICTIONS)}")
         if network_calls < 3:
             raise CrystensError(f"{network_calls=} must be at least 3")
-        if churn < 0 or min(noise_deviation, max_weight, atom_weight, attribute_weight, rho) <= 0:
+        if churn < 0 or min(noise_deviation, max_weight, atom_weight, attribute_weight, pair_weight, rho) <= 0:
             raise CrystensError(
                 f"{churn=} must not be negative; {noise_deviation=}, {max_weight=}, {atom_weight=}, "
-                f"{attribute_weight=} and {rho=} must be positive"
+                f"{attribute_weight=}, {pair_weight=} and {rho=} must be positive"
             )
         if not 0 <= ema_decay < 1:
             raise CrystensError(f"{ema_decay=} must be at least 0 and less than 1")
@@ -148,6 +150,7 @@ class EDM(pl.LightningModule):
         self.max_weight = max_weight
         self.atom_weight = atom_weight
         self.attribute_weight = attribute_weight
+        self.pair_weight = pair_weight
         self.warmup_steps = warmup_steps
         self.decay = decay
         self.ema_decay = ema_decay
@@ -203,9 +206,9 @@ class EDM(pl.LightningModule):
         denoised = denoiser(clean + sigma * noise * mask, self.schedule.time(sigma.flatten())).mean
         importance = (1 + sigma.square().reciprocal()).clamp(max=self.max_weight)
         error = (denoised - clean).square() * importance * mask
-        line = torch.ones(self.image_side, device=images.device)
-        line[0], line[1:HEADER] = self.atom_weight, self.attribute_weight
-        weight = line[:, None] * line  # of what is present, one of a row and a column is a site's, whose weight is 1
+        weight = torch.full(images.shape[2:], self.pair_weight, device=images.device)
+        weight[:HEADER] = weight[:, :HEADER] = self.attribute_weight
+        weight[0] = weight[:, 0] = self.atom_weight
         return ((error * weight).sum((1, 2, 3)) / (weight * mask).sum((1, 2, 3))).mean() / NUM_CHANNELS
 
     def _denoiser(self, network: nn.Module, counts: Tensor, mask: Tensor) -> _Denoiser:
