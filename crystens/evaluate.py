@@ -67,6 +67,8 @@ def evaluate(
             memory, and by_num_sites.csv is written too.
         protocol_progress: called with what the protocol computes, and how many crystals of how many are done.
 
+    Samples of ours in which decoding merged sites are not structurally valid, though their CIFs are.
+
     Raises:
         CrystensError: if the source holds no entry at all, or the results cannot be written.
     """
@@ -76,11 +78,14 @@ def evaluate(
     chosen = _Reservoir(NUM_PICTURES, seed)
     waiting: list[Row] = []
     crystals: dict[int, Crystal] = {}
+    merged = source.merged() if isinstance(source, SampleFolder) else frozenset()
     for index, item in enumerate(source.read(JudgingLimits())):
         if isinstance(item, Reject):
             waiting.append(failed_row(index, item.reason, item.file, item.entry))
         else:
-            waiting.append(crystal_row(index, item.crystal, item.file, item.entry))
+            row = crystal_row(index, item.crystal, item.file, item.entry)
+            row["structurally_valid"] = row["structurally_valid"] and index not in merged
+            waiting.append(row)
             chosen.offer(index, item.crystal)
             if protocol is not None:
                 crystals[index] = item.crystal
@@ -89,7 +94,7 @@ def evaluate(
             waiting = []
         if progress is not None:
             progress(index + 1)
-    about: dict[str, Any] = {"source": str(source), "seed": seed}
+    about: dict[str, Any] = {"source": str(source), "seed": seed, "invalid_for_merged_sites": len(merged)}
     judged = None
     if protocol is not None:
         judged = protocol.judge(waiting, crystals, protocol_progress)

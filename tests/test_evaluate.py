@@ -215,6 +215,20 @@ def test_failed_samples_of_a_folder_of_samples_are_judged_too(sound: Path, tmp_p
     assert metrics["failures"]["reasons"] == {"not decoded": 2}
 
 
+def test_a_sample_whose_sites_decoding_merged_is_not_valid_though_its_file_is(sound: Path, tmp_path: Path) -> None:
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    sound.rename(samples / "cifs")
+    table = "index,file,status,reason,merged_sites\n0,cifs/a.cif,ok,,0\n1,,failed,no site,\n2,cifs/b.cif,ok,,1\n"
+    (samples / "crystals.csv").write_text(table)
+    assert main([str(samples), "--out", str(tmp_path / "out")]) == 0
+    metrics = entries(tmp_path / "out")
+    assert metrics["structural_validity"]["value"] == 1 / 3
+    assert metrics["provenance"]["value"]["invalid_for_merged_sites"] == 1
+    assert main([str(samples / "cifs"), "--out", str(tmp_path / "files")]) == 0
+    assert entries(tmp_path / "files")["structural_validity"]["value"] == 1
+
+
 def test_the_protocol_compares_with_the_test_split_by_default(shared_data: Path) -> None:
     real, split = read_real("mp_3dsc", str(shared_data / "mp_3dsc"))
     assert (len(real), split) == (471, "test")

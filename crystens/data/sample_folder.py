@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crystens.data.entries import Entry, Record, Reject
-from crystens.data.generated import read_generated
+from crystens.data.generated import read_generated, read_table
 from crystens.data.limits import Limits
 from crystens.data.sources import Source
 
@@ -25,6 +25,11 @@ class SampleFolder(Source):
     def __str__(self) -> str:
         """Return what is read, for messages."""
         return f"samples in {self.path}"
+
+    def merged(self) -> frozenset[int]:
+        """Return the places of the samples in which decoding merged sites that were too near, as the CIF hides."""
+        rows = read_table(Path(self.path))
+        return frozenset(place for place, row in enumerate(rows) if int(row.get("merged_sites") or 0) > 0)
 
     def records(self) -> Iterator[Record | Reject]:
         """Yield each sample.
