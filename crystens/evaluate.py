@@ -57,6 +57,8 @@ def evaluate(
 ) -> Metrics:
     """Judge all crystals of a source; write crystals.csv, metrics.json and report.html to a folder.
 
+    Samples of ours in which decoding merged sites are not structurally valid, though their CIFs are.
+
     Args:
         source: where the crystals are, such as `CifFolder(path)`.
         out: folder of the results; made if it is not there.
@@ -66,8 +68,6 @@ def evaluate(
         protocol: the field's shared protocol, with its real crystals; None leaves it out. The crystals are then all in
             memory, and by_num_sites.csv is written too.
         protocol_progress: called with what the protocol computes, and how many crystals of how many are done.
-
-    Samples of ours in which decoding merged sites are not structurally valid, though their CIFs are.
 
     Raises:
         CrystensError: if the source holds no entry at all, or the results cannot be written.

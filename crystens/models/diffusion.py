@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from crystens.encoding import HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
+from crystens.models.averaging import follow
 from crystens.models.clipping import clip_gradients
 from crystens.models.draws import draw_rows, is_one_of_several
 from crystens.models.sharding import shard
@@ -207,16 +208,8 @@ class CascadedDiffusion(pl.LightningModule):
 
         return denoise(1, condition=self.low_resolution.enlarge(denoise(0))).float()
 
-    @torch.no_grad()
     def _count_and_average(self, stage: int) -> None:
-        """Count a step of a stage and move its averaged weights towards the trained ones.
-
-        After t steps the decay is at most (1 + t) / (10 + t): a short run does not average with its first weights.
-        The weight comes from the counter on the device: a Python number would have XLA compile every step anew.
-        """
+        """Count a step of a stage and move its averaged weights."""
         self._steps[stage] += 1
         count = (self.unet1_steps, self.unet2_steps)[stage].add_(1)
-        weight = 1 - ((1 + count) / (10 + count)).clamp(max=self.ema_decay)
-        for average, value in zip(self.average_unets[stage].parameters(), self.unets[stage].parameters(), strict=True):
-            if value.requires_grad:
-                average.lerp_(value.to(average.dtype), weight.to(average.dtype))
+        follow(self.average_unets[stage], self.unets[stage], count, self.ema_decay)

@@ -33,6 +33,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from crystens.encoding import CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
+from crystens.models.averaging import follow
 from crystens.models.draws import draw_rows
 from crystens.models.sharding import shard
 from crystens.xla import is_xla
@@ -216,12 +217,8 @@ class EDM(pl.LightningModule):
         return _Denoiser(PREDICTIONS[self.prediction](network, self.schedule), counts, mask)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the averaged weights towards the trained ones, by at most 9 / (10 + t) after t steps."""
-        with torch.no_grad():
-            count = self.steps.add_(1)
-            weight = 1 - ((1 + count) / (10 + count)).clamp(max=self.ema_decay)
-            for average, value in zip(self.average_network.parameters(), self.network.parameters(), strict=True):
-                average.lerp_(value.to(average.dtype), weight.to(average.dtype))
+        """Count the step and move the averaged weights."""
+        follow(self.average_network, self.network, self.steps.add_(1), self.ema_decay)
 
     @torch.no_grad()
     def sample(
