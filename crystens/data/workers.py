@@ -7,7 +7,6 @@ imported here is what such a process needs; it starts the sooner for it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, TimeoutError
 
@@ -16,11 +15,10 @@ import pebble
 from crystens.data.entries import Entry, Record, Reject
 from crystens.data.limits import Limits
 from crystens.data.sources import Source
+from crystens.guarded_pool import bound_memory
 from crystens.start_method import process_context
 
-log = logging.getLogger(__name__)
-
-_WORKER_BYTES = 4 * 2**30  # memory that parsing may take beyond what a fresh worker has
+_WORKER_MEMORY = 4.0  # GiB that parsing may take beyond what a fresh worker has
 
 
 def parse(source: Source, limits: Limits, chunk: Sequence[Record | Reject]) -> list[Entry | Reject]:
@@ -46,7 +44,7 @@ class Workers:
         self._limits = limits
         self._time_limit = time_limit
         context = process_context(__name__, type(source).__module__)
-        self._pool = pebble.ProcessPool(count, context=context, initializer=_bound_memory)
+        self._pool = pebble.ProcessPool(count, context=context, initializer=bound_memory, initargs=(_WORKER_MEMORY,))
 
     def __enter__(self) -> Workers:
         """Return itself; the processes start with the first chunk."""
@@ -83,15 +81,3 @@ class Workers:
         except pebble.ProcessExpired as error:
             reason = f"reading broke down: its process ended with status {error.exitcode}"
             return [Reject(record.file, record.entry, reason, "look at the file; report it if it is sound")]
-
-
-def _bound_memory() -> None:
-    """Let an input that asks for all memory fail by itself, before the machine does."""
-    try:
-        import resource
-
-        with open("/proc/self/statm") as file:
-            used = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + _WORKER_BYTES, resource.RLIM_INFINITY))
-    except (ImportError, OSError, ValueError):
-        log.debug("no bound on memory here", exc_info=True)

@@ -7,32 +7,24 @@ alone. Nothing is dropped: `energies` returns one `Energy` a crystal.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
-import multiprocessing
 import os
 import tempfile
-import threading
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pebble
 import torch
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
+from crystens.guarded_pool import Broken, GuardedPool
 from crystens.metrics.energy import Energy, Relaxation, judged
 from crystens.metrics.energy_cache import EnergyCache, cache_file, digest_of
 from crystens.metrics.potentials import Potential
-from crystens.start_method import process_context
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,22 +112,13 @@ def _computed(
             for key, crystal in waiting.items():
                 yield key, judged(crystal, potential, options.relaxation)
         return
-    with _Workers(potential, options) as workers:
-        running: dict[Future, tuple[str, float]] = {}
-        for key, crystal in waiting.items():
-            running[workers.start(crystal)] = key, time.perf_counter()
-            # Enough for no worker to wait, few enough that a kill loses little.
-            while len(running) > 2 * options.workers:
-                yield from _ready(running, workers)
-        while running:
-            yield from _ready(running, workers)
-
-
-def _ready(running: dict[Future, tuple[str, float]], workers: _Workers) -> Iterator[tuple[str, Energy]]:
-    """Wait for crystals of those that are running, take them out and yield their energies."""
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        key, started = running.pop(future)
-        yield key, workers.finish(future, started)
+    tasks = {key: (crystal, options.relaxation) for key, crystal in waiting.items()}
+    limits = options.time_limit, options.memory_limit
+    with GuardedPool(options.workers, *limits, __name__, _begin, (potential,)) as pool:
+        for key, found in pool.results(tasks, _work):
+            if isinstance(found, Broken):
+                found = Energy(None, f"the potential {found.reason}", found.seconds)
+            yield key, found
 
 
 @contextlib.contextmanager
@@ -153,55 +136,13 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class _Workers:
-    """Processes that judge one crystal at a time, each killed and replaced when it takes too long."""
-
-    def __init__(self, potential: Potential, options: EnergyOptions) -> None:
-        self._options = options
-        self._pool = pebble.ProcessPool(
-            options.workers,
-            context=process_context(__name__),
-            initializer=_begin,
-            initargs=(potential, options.memory_limit),
-        )
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._pool.close()
-        else:
-            self._pool.stop()
-        self._pool.join()
-
-    def start(self, crystal: Crystal) -> Future:
-        """Begin to judge a crystal."""
-        return self._pool.schedule(_work, (crystal, self._options.relaxation), timeout=self._options.time_limit)
-
-    def finish(self, future: Future, started: float) -> Energy:
-        """Return the energy of a crystal, however its process ended."""
-        try:
-            return future.result()
-        except TimeoutError:
-            reason = f"the potential takes too long: more than {self._options.time_limit:g} s"
-        except pebble.ProcessExpired as error:
-            reason = f"the potential broke down: its process ended with status {error.exitcode}"
-        return Energy(None, reason, time.perf_counter() - started)
-
-
 # What a worker process has: its potential, and why that could not be loaded.
 _own: dict[str, Any] = {}
 
 
-def _begin(potential: Potential, memory: float) -> None:
+def _begin(potential: Potential) -> None:
     """Load the potential of a worker process."""
-    from threadpoolctl import threadpool_limits
-
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _own["threads"] = threadpool_limits(1)
-    warnings.simplefilter("ignore")
     os.chdir(tempfile.gettempdir())  # CHGNet writes bond_graph_error.cif to where it stands
     _own["potential"] = potential
     try:
@@ -209,27 +150,6 @@ def _begin(potential: Potential, memory: float) -> None:
     except Exception as error:
         # An initializer that raises would be started again for ever; `_work` tells.
         _own["broken"] = f"{potential.identity} cannot be loaded: {type(error).__name__}: {error}; install it anew"
-    _bound_memory(memory)
-
-
-def _end_with_parent() -> None:
-    """End this process when the run that started it is gone: nobody is left to end it when its time is over."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _bound_memory(memory: float) -> None:
-    """Let a crystal that asks for more memory, GiB, fail by itself, before the machine does."""
-    try:
-        import resource
-
-        with open("/proc/self/statm") as file:
-            used = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + int(memory * 2**30), resource.RLIM_INFINITY))
-    except (ImportError, OSError, ValueError):
-        log.debug("no bound on memory here", exc_info=True)
 
 
 def _work(crystal: Crystal, relaxation: Relaxation | None) -> Energy:

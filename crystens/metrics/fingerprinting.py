@@ -6,27 +6,17 @@ alone. Nothing is dropped: `fingerprints` returns one `Fingerprint` a crystal.
 
 from __future__ import annotations
 
-import logging
 import math
-import multiprocessing
-import os
-import threading
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-import pebble
-
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
+from crystens.guarded_pool import Broken, GuardedPool
 from crystens.metrics.fingerprint_cache import FingerprintCache
 from crystens.metrics.fingerprints import Fingerprint, digest_of, featurizers, fingerprint
-from crystens.start_method import process_context
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,86 +98,10 @@ def _computed(waiting: dict[str, Crystal], options: FingerprintOptions) -> Itera
         return
     if not waiting:
         return
-    with _Workers(options) as workers:
-        running: dict[Future, str] = {}
-        for key, crystal in waiting.items():
-            running[workers.start(crystal)] = key
-            # Enough for no worker to wait, few enough that a kill loses little.
-            while len(running) > 4 * options.workers:
-                yield from _ready(running, workers)
-        while running:
-            yield from _ready(running, workers)
-
-
-def _ready(running: dict[Future, str], workers: _Workers) -> Iterator[tuple[str, Fingerprint]]:
-    """Wait for crystals of those that are running, take them out and yield their fingerprints."""
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        yield running.pop(future), workers.finish(future)
-
-
-class _Workers:
-    """Processes that take one crystal at a time, each killed and replaced when it takes too long."""
-
-    def __init__(self, options: FingerprintOptions) -> None:
-        self._options = options
-        self._pool = pebble.ProcessPool(
-            options.workers,
-            context=process_context(__name__),
-            initializer=_begin,
-            initargs=(options.memory_limit,),
-        )
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._pool.close()
-        else:
-            self._pool.stop()
-        self._pool.join()
-
-    def start(self, crystal: Crystal) -> Future:
-        """Begin with a crystal."""
-        return self._pool.schedule(fingerprint, (crystal,), timeout=self._options.time_limit)
-
-    def finish(self, future: Future) -> Fingerprint:
-        """Return the fingerprint of a crystal, however its process ended."""
-        try:
-            return future.result()
-        except TimeoutError:
-            reason = f"the fingerprint takes too long: more than {self._options.time_limit:g} s"
-        except pebble.ProcessExpired as error:
-            reason = f"the fingerprint broke down: its process ended with status {error.exitcode}"
-        return Fingerprint(None, None, reason)
-
-
-def _begin(memory: float) -> None:
-    """Make a worker process ready."""
-    from threadpoolctl import threadpool_limits
-
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    threadpool_limits(1)
-    warnings.simplefilter("ignore")
-    featurizers()
-    _bound_memory(memory)
-
-
-def _end_with_parent() -> None:
-    """End this process when the run that started it is gone: nobody is left to end it when its time is over."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _bound_memory(memory: float) -> None:
-    """Let a crystal that asks for more memory, GiB, fail by itself, before the machine does."""
-    try:
-        import resource
-
-        with open("/proc/self/statm") as file:
-            used = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + int(memory * 2**30), resource.RLIM_INFINITY))
-    except (ImportError, OSError, ValueError):
-        log.debug("no bound on memory here", exc_info=True)
+    tasks = {key: (crystal,) for key, crystal in waiting.items()}
+    limits = options.time_limit, options.memory_limit
+    with GuardedPool(options.workers, *limits, __name__, featurizers) as pool:
+        for key, found in pool.results(tasks, fingerprint):
+            if isinstance(found, Broken):
+                found = Fingerprint(None, None, f"the fingerprint {found.reason}")
+            yield key, found

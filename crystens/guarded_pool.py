@@ -1,0 +1,144 @@
+"""Processes that do one task at a time, each killed and replaced when its task takes too long or too much memory."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pebble
+
+from crystens.start_method import process_context
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_AHEAD = 4  # tasks a process that are given out: enough for none to wait, few enough that a kill loses little
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What stands in the place of a result.
+
+    Attributes:
+        reason: such as "takes too long: more than 60 s".
+        seconds: since the task was given to the processes.
+    """
+
+    reason: str
+    seconds: float
+
+
+class GuardedPool:
+    """Processes of one thread each.
+
+    Args:
+        workers: how many.
+        time_limit: longest time for one task, seconds.
+        memory_limit: most memory that a task may take beyond what the process holds at its start, GiB.
+        module: name of the module that the processes import first.
+        begin: called in each process first, with `arguments`. What it raises would start it again for ever.
+        arguments: for `begin`.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        time_limit: float,
+        memory_limit: float,
+        module: str,
+        begin: Callable[..., Any],
+        arguments: tuple[Any, ...] = (),
+    ) -> None:
+        self._workers = workers
+        self._time_limit = time_limit
+        self._pool = pebble.ProcessPool(
+            workers,
+            context=process_context(module),
+            initializer=_begin,
+            initargs=(memory_limit, begin, arguments),
+        )
+
+    def __enter__(self) -> GuardedPool:
+        """Return itself; the processes start with the first task."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for the processes to end, or end them if something went wrong."""
+        if kind is None:
+            self._pool.close()
+        else:
+            self._pool.stop()
+        self._pool.join()
+
+    def results(
+        self, tasks: Mapping[str, tuple[Any, ...]], function: Callable[..., Result]
+    ) -> Iterator[tuple[str, Result | Broken]]:
+        """Yield the result of each task, with its key, as it is ready.
+
+        Args:
+            tasks: arguments of `function`, by key.
+            function: of the top level of a module; what it raises is raised here.
+        """
+        running: dict[Future, tuple[str, float]] = {}
+        for key, arguments in tasks.items():
+            running[self._pool.schedule(function, arguments, timeout=self._time_limit)] = key, time.perf_counter()
+            while len(running) > _AHEAD * self._workers:
+                yield from self._ready(running)
+        while running:
+            yield from self._ready(running)
+
+    def _ready(self, running: dict[Future, tuple[str, float]]) -> Iterator[tuple[str, Any]]:
+        """Wait for tasks of those that are running, take them out and yield their results."""
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            key, started = running.pop(future)
+            yield key, self._result(future, started)
+
+    def _result(self, future: Future, started: float) -> Any:
+        """Return the result of a task, however its process ended."""
+        try:
+            return future.result()
+        except TimeoutError:
+            reason = f"takes too long: more than {self._time_limit:g} s"
+        except pebble.ProcessExpired as error:
+            reason = f"broke down: its process ended with status {error.exitcode}"
+        return Broken(reason, time.perf_counter() - started)
+
+
+def bound_memory(memory: float) -> None:
+    """Let a task of this process that asks for more memory, GiB, fail by itself, before the machine does."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + int(memory * 2**30), resource.RLIM_INFINITY))
+    except (ImportError, OSError, ValueError):
+        log.debug("no bound on memory here", exc_info=True)
+
+
+def _begin(memory: float, begin: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Make a worker process ready."""
+    from threadpoolctl import threadpool_limits
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threadpool_limits(1)
+    warnings.simplefilter("ignore")
+    begin(*arguments)
+    bound_memory(memory)
+
+
+def _end_with_parent() -> None:
+    """End this process when the run that started it is gone: nobody is left to end it when its time is over."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
