@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from crystens.encoding import HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.models.averaging import follow
+from crystens.models.chunks import sample_in_chunks
 from crystens.models.clipping import clip_gradients
 from crystens.models.draws import draw_rows, is_one_of_several
 from crystens.models.sharding import shard
@@ -179,25 +180,13 @@ class CascadedDiffusion(pl.LightningModule):
             generator: CPU generator of the seeds. None draws them from torch's global generator.
             on_step: Called after each denoising step with the number of steps done and of all steps.
         """
-        seeds = torch.randint(2**62, (n,), generator=generator).split(self.sample_chunk)
-        steps_done, steps_in_all = 0, sum(self.sampling_steps) * len(seeds)
+        steps = sum(self.sampling_steps)
+        return sample_in_chunks(
+            self._sample_at_once, self.average_unets, n, self.sample_chunk, steps, generator, on_step
+        )
 
-        def count() -> None:
-            nonlocal steps_done
-            steps_done += 1
-            if on_step is not None:
-                on_step(steps_done, steps_in_all)
-
-        training = self.average_unets.training
-        self.average_unets.eval()
-        try:
-            return torch.cat([self._sample_at_once(chunk.tolist(), count) for chunk in seeds])
-        finally:
-            self.average_unets.train(training)
-
-    def _sample_at_once(self, seeds: list[int], on_step: Callable[[], None]) -> Tensor:
-        """Denoise one image for each seed, first at half the side, then at the full one."""
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    def _sample_at_once(self, generators: list[torch.Generator], on_step: Callable[[], None]) -> Tensor:
+        """Denoise one image for each generator, first at half the side, then at the full one."""
 
         def noise(side: int) -> Tensor:
             return torch.stack([torch.randn(NUM_CHANNELS, side, side, generator=g) for g in generators]).to(self.device)

@@ -34,6 +34,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from crystens.encoding import CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
 from crystens.models.averaging import follow
+from crystens.models.chunks import sample_in_chunks
 from crystens.models.draws import draw_rows
 from crystens.models.sharding import shard
 from crystens.xla import is_xla
@@ -239,25 +240,9 @@ class EDM(pl.LightningModule):
         """
         if not self.site_counts.any():
             raise CrystensError("this model has not been trained: it does not know how many sites a crystal has")
-        seeds = torch.randint(2**62, (n,), generator=generator).split(self.sample_chunk)
-        training = self.average_network.training
-        self.average_network.eval()
-        images, done = [], 0
-
-        def count() -> None:
-            nonlocal done
-            done += 1
-            if on_step is not None:
-                on_step(done, self._sampling_steps * len(seeds))
-
-        try:
-            for chunk in seeds:
-                images.append(
-                    self._sample_at_once([torch.Generator().manual_seed(seed) for seed in chunk.tolist()], count)
-                )
-            return torch.cat(images)
-        finally:
-            self.average_network.train(training)
+        return sample_in_chunks(
+            self._sample_at_once, self.average_network, n, self.sample_chunk, self._sampling_steps, generator, on_step
+        )
 
     @property
     def _sampling_steps(self) -> int:
