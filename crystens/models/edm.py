@@ -1,8 +1,12 @@
 """One-stage diffusion of CrysTens images in the design of Karras et al. (`model=edm`).
 
 Noise of level sigma is added to an image, x = image + sigma * noise, and a network learns to take it off at every
-level; sampling starts from noise alone and lowers its level step by step. Preconditioning, weights of the loss, levels
-of noise and the samplers are those of the source; denoiser, solvers' steps and backbones come from `azula`.
+level; sampling starts from noise alone and lowers its level step by step. Levels of noise and the samplers are those of
+the source; so are preconditioning and the weights of the loss with `prediction="residual"` and no `max_weight`.
+Denoisers, solvers' steps and backbones come from `azula`.
+
+By default the network gives the image itself and the weight has a limit: an image has far more cells than a crystal has
+numbers, and a residual would have it hand the noise of every cell on through tokens that are too narrow for that.
 
 Images are held at mean 0 and a variance of about 1 here. Cells that hold nothing in a crystal of A sites stay empty
 all the way, for A is given to the network: in training it is read off the clean image, in sampling it is drawn from the
