@@ -18,7 +18,7 @@ from crystens.data.sources import Source
 from crystens.guarded_pool import bound_memory
 from crystens.start_method import process_context
 
-_WORKER_MEMORY = 4.0  # GiB that parsing may take beyond what a fresh worker has
+WORKER_MEMORY = 4.0  # GiB that parsing may take beyond what a fresh worker has
 
 
 def parse(source: Source, limits: Limits, chunk: Sequence[Record | Reject]) -> list[Entry | Reject]:
@@ -44,7 +44,7 @@ class Workers:
         self._limits = limits
         self._time_limit = time_limit
         context = process_context(__name__, type(source).__module__)
-        self._pool = pebble.ProcessPool(count, context=context, initializer=bound_memory, initargs=(_WORKER_MEMORY,))
+        self._pool = pebble.ProcessPool(count, context=context, initializer=bound_memory, initargs=(WORKER_MEMORY,))
 
     def __enter__(self) -> Workers:
         """Return itself; the processes start with the first chunk."""

@@ -45,8 +45,9 @@ from crystens.data.entries import Entry, Reject
 from crystens.data.kinds import KINDS, guess_kind
 from crystens.data.limits import Limits
 from crystens.data.store import to_rows
-from crystens.data.workers import _bound_memory
+from crystens.data.workers import WORKER_MEMORY
 from crystens.errors import CrystensError
+from crystens.guarded_pool import bound_memory
 
 LIMITS = (
     Limits(max_sites=52),
@@ -738,7 +739,7 @@ def _read_one(name: str, content: bytes, limits: Limits) -> tuple[list[str], Cou
 
 def _start_worker() -> None:
     """Bound the memory of a worker as reading does, and keep warnings of overflow off the screen."""
-    _bound_memory()
+    bound_memory(WORKER_MEMORY)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
 
