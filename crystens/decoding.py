@@ -30,7 +30,7 @@ from torch import Tensor
 
 from crystens.clustering import Clusters, cluster
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal
-from crystens.encoding import ATTRIBUTES, CELL_ROWS, HEADER, NUM_CHANNELS
+from crystens.encoding import ATTRIBUTES, CELL_ROWS, COORDINATE_ROWS, HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling
 from crystens.symmetry import SymmetrisedCrystal, SymmetryError, symmetrised
@@ -145,7 +145,7 @@ def read_images(images: Tensor, scaling: Scaling, periodic: bool, counts: Tensor
     numbers, spread = (value * mask for value in scaling.read_numbers(copies[:, 0]))
     number_spread = (spread.sum(dim=1) / filled / copies.shape[2]).sqrt()
 
-    own = _circular_mean(copies[:, 1:4], dim=2) if periodic else means[:, 1:4]  # (B, 3, N)
+    own = _circular_mean(copies[:, COORDINATE_ROWS], dim=2) if periodic else means[:, COORDINATE_ROWS]  # (B, 3, N)
     votes = coordinate_votes(values, own)  # (B, 3, N, N), vote of j on i
     pairs = (mask[:, :, None] & mask[:, None, :])[:, None]
     if periodic:

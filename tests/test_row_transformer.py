@@ -60,10 +60,26 @@ def test_cells_are_made_of_the_two_tokens_that_share_them(network: RowTransforme
     assert not image[:, :12, :12].any()
 
 
+def test_geometric_pairs_start_from_the_coordinates_that_the_image_states() -> None:
+    torch.manual_seed(0)
+    network = RowTransformer(16, width=16, depth=1, heads=2, geometric_pairs=True)
+    images, noise, counts = inputs()
+    torch.nn.init.normal_(network.transformer.out_proj.weight, std=0.1)
+    network.transformer.out_proj.weight.data[104:] = 0  # no corrections
+    image = network(images, noise, counts)
+    coordinates = (image[:, :, 1:4, 12:].mT + image[:, :, 12:, 1:4]).mean(dim=1) / 2
+    apart = coordinates[:, :, None] - coordinates[:, None]
+    torch.testing.assert_close(image[:, 1:, 12:, 12:], 0.5 * apart.permute(0, 3, 1, 2))
+    torch.testing.assert_close(image[:, 0, 12:, 12:], 0.5 * torch.cdist(coordinates, coordinates), atol=1e-4, rtol=1e-4)
+    image.sum().backward()
+    assert network.pair_factors.grad is not None
+    assert network.transformer.out_proj.weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [({"image_side": 12}, "image_side"), ({"width": 15}, "width"), ({"depth": 0}, "depth"), ({"rank": 0}, "rank")],
 )
 def test_sizes_out_of_range_are_refused(options: dict[str, int], named: str) -> None:
     with pytest.raises(CrystensError, match=named):
-        RowTransformer(**{"image_side": 16, "width": 16, "depth": 1, "heads": 2, **options})
+        RowTransformer(**({"image_side": 16, "width": 16, "depth": 1, "heads": 2} | options))

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from crystens.batch import CrystalBatch
 from crystens.decoding import ImageReading, attribute_copies, count_sites, read_images
-from crystens.encoding import CELL_ROWS, HEADER, pair_distances
+from crystens.encoding import CELL_ROWS, COORDINATE_ROWS, HEADER, pair_distances
 from crystens.scaling import Scaling
 
 STATISTICS = (
@@ -114,14 +114,14 @@ def coordinate_variances(values: Tensor, counts: Tensor) -> Tensor:
     Returns:
         (B, 3), fractional^2; 0 where there is no site.
     """
-    copies = attribute_copies(values)[:, 1:4]  # (B, 3, 8, N)
+    copies = attribute_copies(values)[:, COORDINATE_ROWS]  # (B, 3, 8, N)
     variances = copies.var(dim=2, correction=0) * _site_mask(values, counts)[:, None]
     return variances.sum(dim=2) / counts.clamp(min=1)[:, None]
 
 
 def _coordinate_agreement(values: Tensor, reading: ImageReading) -> Tensor:
     """Return the mean over sites and axes of |own coordinate - mean of the votes|: (B,), fractional."""
-    own = attribute_copies(values)[:, 1:4].mean(dim=2)  # (B, 3, N)
+    own = attribute_copies(values)[:, COORDINATE_ROWS].mean(dim=2)  # (B, 3, N)
     mask = _site_mask(values, reading.counts)[:, None]
     apart = (own - reading.coordinates.transpose(1, 2)).abs() * mask
     return apart.sum(dim=(1, 2)) / (3 * reading.counts.clamp(min=1))

@@ -11,6 +11,11 @@ one and a vector of the other. So the weights that make a cell are the same for 
 largest crystals have is drawn as well as the first. Copies of a value have weights of their own; that they agree is
 learned.
 
+With `geometric_pairs` the scalar products only correct what the coordinates drawn in the same image say of a pair:
+their differences, and the length of those. Differences of the expected coordinates are the expected differences, so
+nothing is lost by it but the independence of the pair block, which then all but agrees with the coordinates by
+construction.
+
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
 
@@ -21,8 +26,10 @@ from azula.nn.dit import DiT
 from azula.nn.layers import SineEncoding
 from torch import Tensor, nn
 
-from crystens.encoding import HEADER, NUM_CHANNELS
+from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
+
+_TINY = 1e-8  # keeps the gradient of a site's distance from itself finite
 
 
 class RowTransformer(nn.Module):
@@ -35,6 +42,8 @@ class RowTransformer(nn.Module):
         heads: attention heads.
         dropout: dropout rate in the blocks; None for none.
         rank: numbers in the vectors whose scalar product is a cell of the pair block.
+        geometric_pairs: whether cells of the pair block start from the differences of the coordinates drawn. For images
+            whose distances are fractional.
 
     Raises:
         CrystensError: if a number is out of range.
@@ -48,6 +57,7 @@ class RowTransformer(nn.Module):
         heads: int = 6,
         dropout: float | None = None,
         rank: int = 16,
+        geometric_pairs: bool = False,
     ) -> None:
         """Check the numbers and build the layers."""
         super().__init__()
@@ -73,6 +83,10 @@ class RowTransformer(nn.Module):
         )
         nn.init.normal_(self.transformer.out_proj.weight, std=1e-2 / width**0.5)
         nn.init.zeros_(self.transformer.out_proj.bias)
+        self.geometric_pairs = geometric_pairs
+        if geometric_pairs:  # the affine maps between the scales of the quantities, which differ by channel
+            self.pair_factors = nn.Parameter(torch.full((NUM_CHANNELS, 1, 1), 0.5))
+            self.pair_offsets = nn.Parameter(torch.zeros(NUM_CHANNELS, 1, 1))
 
     def forward(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
         """Return images (B, 4, S, S).
@@ -93,6 +107,16 @@ class RowTransformer(nn.Module):
         in_row, in_column = own + shared[..., None, :]
         left, right = (part.unflatten(2, (NUM_CHANNELS, self.rank)).transpose(1, 2) for part in (left, right))
         pairs = left @ right.mT / self.rank**0.5  # (B, 4, N, N)
+        if self.geometric_pairs:
+            places = (in_row + in_column)[..., COORDINATE_ROWS].mean(dim=1) / 2  # (B, N, 3), the mean of eight copies
+            pairs = pairs + self.pair_factors * _distances_and_differences(places) + self.pair_offsets
         corner = pairs.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER)
         upper = torch.cat([corner, in_column.mT], dim=3)
         return torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
+
+
+def _distances_and_differences(places: Tensor) -> Tensor:
+    """Return the distance of each pair of places and their differences along each axis: (B, N, 3) to (B, 4, N, N)."""
+    differences = (places[:, :, None] - places[:, None]).permute(0, 3, 1, 2)
+    squares = differences.square().sum(dim=1, keepdim=True)
+    return torch.cat([(squares + _TINY).sqrt(), differences], dim=1)
