@@ -76,6 +76,21 @@ def test_geometric_pairs_start_from_the_coordinates_that_the_image_states() -> N
     assert network.transformer.out_proj.weight.grad.isfinite().all()
 
 
+def test_symmetric_networks_average_mirror_images_but_not_the_codes_of_atoms(network: RowTransformer) -> None:
+    plain = network(*inputs())
+    network.symmetric = True
+    image = network(*inputs())
+    for channel in range(4):
+        attributes = (plain[:, channel, 1:12, 12:] + plain[:, channel, 12:, 1:12].mT) / 2
+        torch.testing.assert_close(image[:, channel, 1:12, 12:], attributes)
+        torch.testing.assert_close(image[:, channel, 12:, 1:12], attributes.mT)
+    distances = plain[:, 0, 12:, 12:]
+    torch.testing.assert_close(image[:, 0, 12:, 12:], (distances + distances.mT) / 2)
+    assert torch.equal(image[:, :, 0], plain[:, :, 0])
+    assert torch.equal(image[..., 0], plain[..., 0])
+    assert torch.equal(image[:, 1:, 12:, 12:], plain[:, 1:, 12:, 12:])
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [({"image_side": 12}, "image_side"), ({"width": 15}, "width"), ({"depth": 0}, "depth"), ({"rank": 0}, "rank")],

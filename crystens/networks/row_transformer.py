@@ -44,6 +44,8 @@ class RowTransformer(nn.Module):
         rank: numbers in the vectors whose scalar product is a cell of the pair block.
         geometric_pairs: whether cells of the pair block start from the differences of the coordinates drawn. For images
             whose distances are fractional.
+        symmetric: whether attributes, the atoms' codes apart, and distances are averaged with their mirror images. It
+            has no weights, so that a trained network can be asked for what it gives without it.
 
     Raises:
         CrystensError: if a number is out of range.
@@ -58,6 +60,7 @@ class RowTransformer(nn.Module):
         dropout: float | None = None,
         rank: int = 16,
         geometric_pairs: bool = False,
+        symmetric: bool = False,
     ) -> None:
         """Check the numbers and build the layers."""
         super().__init__()
@@ -69,6 +72,7 @@ class RowTransformer(nn.Module):
             raise CrystensError(f"{depth=} and {rank=} of RowTransformer must be at least 1")
         self.image_side = image_side
         self.rank = rank
+        self.symmetric = symmetric
         self.sizes = [2 * NUM_CHANNELS, 2 * NUM_CHANNELS * HEADER, NUM_CHANNELS * rank, NUM_CHANNELS * rank]
         self.noise_embedding = nn.Sequential(SineEncoding(width, omega=1e2), nn.Linear(width, width))
         self.count_embedding = nn.Embedding(image_side - HEADER + 1, width)
@@ -105,11 +109,16 @@ class RowTransformer(nn.Module):
         shared = shared.unflatten(2, (2, NUM_CHANNELS)).permute(2, 0, 3, 1)  # (2, B, 4, 12)
         own = own.unflatten(2, (2, NUM_CHANNELS, HEADER)).permute(2, 0, 3, 1, 4)  # (2, B, 4, N, 12)
         in_row, in_column = own + shared[..., None, :]
+        if self.symmetric:
+            averages = (in_row[..., 1:] + in_column[..., 1:]) / 2
+            in_row, in_column = (torch.cat([part[..., :1], averages], dim=3) for part in (in_row, in_column))
         left, right = (part.unflatten(2, (NUM_CHANNELS, self.rank)).transpose(1, 2) for part in (left, right))
         pairs = left @ right.mT / self.rank**0.5  # (B, 4, N, N)
         if self.geometric_pairs:
             places = (in_row + in_column)[..., COORDINATE_ROWS].mean(dim=1) / 2  # (B, N, 3), the mean of eight copies
             pairs = pairs + self.pair_factors * _distances_and_differences(places) + self.pair_offsets
+        if self.symmetric:
+            pairs = torch.cat([(pairs[:, :1] + pairs[:, :1].mT) / 2, pairs[:, 1:]], dim=1)
         corner = pairs.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER)
         upper = torch.cat([corner, in_column.mT], dim=3)
         return torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
