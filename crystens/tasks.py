@@ -23,7 +23,6 @@ import torch
 import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -42,6 +41,7 @@ from crystens.encoding import image_side
 from crystens.errors import CrystensError, first_line
 from crystens.metrics.distributions import Reference
 from crystens.models.sharding import FullySharded, gathered
+from crystens.resume import resumed
 from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.scaling import Scaling
 from crystens.wandb_run import WandbRun
@@ -50,19 +50,6 @@ from crystens.xla import xla_device
 log = logging.getLogger(__name__)
 
 _LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # by Lightning's launcher
-_GROUPS = (
-    "data",
-    "encoding",
-    "scaling",
-    "decode",
-    "trainer",
-    "acceleration",
-    "callbacks",
-    "logger",
-    "model",
-    "sweep",
-    "experiment",
-)
 
 
 @dataclass
@@ -123,7 +110,7 @@ def train(cfg: DictConfig) -> Path:
         CrystensError: if something that the config names cannot be used, or training stopped on a loss that is not
             finite.
     """
-    cfg = _resumed(cfg) if cfg.resume else cfg
+    cfg = resumed(cfg) if cfg.resume else cfg
     folder = Path(cfg.run_folder)
     cfg.run_folder = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -355,42 +342,6 @@ def _processes_join_this_job() -> Iterator[None]:
                 os.environ.pop(name, None)
         with read_write(hydra), open_dict(hydra):
             hydra.run.dir = folder
-
-
-def _resumed(cfg: DictConfig) -> DictConfig:
-    """Return the config of the run to continue, with the keys given on the command line changed.
-
-    Raises:
-        CrystensError: if the run cannot be continued, or the command line would change what it is.
-    """
-    folder = Path(cfg.resume)
-    if not (folder / "config.yaml").is_file():
-        raise CrystensError(f"{folder} is no run folder of train.py: it has no config.yaml")
-    if not (folder / "checkpoints" / "last.ckpt").is_file():
-        raise CrystensError(f"{folder} has no checkpoints/last.ckpt yet; start the run again instead of resuming it")
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise CrystensError("resume=RUN continues one run; leave out -m")
-    saved = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(saved, DictConfig)
-    if "acceleration" not in saved:  # of a run before there was this key
-        saved.acceleration = cfg.acceleration
-    OmegaConf.set_struct(saved, True)
-    lines = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    for override in OverridesParser.create().parse_overrides(list(lines)):
-        key = override.key_or_group
-        if key == "resume":
-            continue
-        if override.is_delete() or override.is_sweep_override():
-            raise CrystensError(f"{override.input_line}: resume takes single values, no deletions and no sweeps")
-        if key in _GROUPS:
-            raise CrystensError(f"{key} cannot be exchanged on resume; single keys such as trainer.max_epochs can")
-        try:
-            OmegaConf.update(saved, key, override.value(), force_add=override.is_add())
-        except OmegaConfBaseException as error:
-            raise CrystensError(f"cannot set {key} on resume: {first_line(error)}") from error
-    saved.resume = str(folder)
-    saved.run_folder = str(folder)
-    return saved
 
 
 def _build(config: Any, name: str, **arguments: Any) -> Any:
