@@ -21,6 +21,7 @@ LAYERS = [
     {"pictures", "viewer", "report"},
     {"accelerator", "models", "callbacks", "references", "evaluate", "samples", "runs", "wandb_run", "dashboard"},
     {"candidates", "sun"},
+    {"resume"},
     {"tasks"},
     {"command_line"},
 ]
@@ -63,7 +64,7 @@ def test_imports_point_down(path: Path) -> None:
 def test_only_the_top_sees_hydra_and_only_models_data_and_callbacks_see_lightning(path: Path) -> None:
     roots = {name.split(".")[0] for name in _imports(path)}
     layer = _layer(path)
-    if layer not in {"tasks", "command_line"}:
+    if layer not in {"resume", "tasks", "command_line"}:
         assert not roots & CONFIGURED
     if layer not in {"tasks", "accelerator", "models", "callbacks", "wandb_run", "data"}:
         assert not roots & TRAINED
