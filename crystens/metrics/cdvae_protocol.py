@@ -142,7 +142,8 @@ class CdvaeProtocol:
         Args:
             rows: of all samples, failed ones too, with the columns of `crystens.metrics.table`.
             crystals: by the index of their row, those that did not fail.
-            progress: called with "fingerprints" and then "energies", and how many samples of how many are done.
+            progress: called with the name of each stage ("fingerprints", "coverage", "compositions", "energies"), and
+                how many samples of how many are done.
 
         Raises:
             CrystensError: if there is no row, or energies are asked for and the potential cannot be loaded.
@@ -155,11 +156,16 @@ class CdvaeProtocol:
         bar = _bar(progress, "fingerprints", len(given))
         for place, taken in zip(places, fingerprints(given, self.options.fingerprints, bar), strict=True):
             found[place] = taken
+        bar = _bar(progress, "coverage", len(rows))
+        bar(0)
         to_real, to_samples = nearest(_Prints(found).arrays, self._prints.arrays, self.options.cutoffs)
-        judged = [
-            self._judged(row, crystals.get(row["index"]), found[place], to_real, place)
-            for place, row in enumerate(rows)
-        ]
+        bar(len(rows))
+        bar = _bar(progress, "compositions", len(rows))
+        judged = []
+        for place, row in enumerate(rows):
+            bar(place)
+            judged.append(self._judged(row, crystals.get(row["index"]), found[place], to_real, place))
+        bar(len(rows))
         drawn = self._drawn(judged)
         if self._energies is not None:
             judged = self._energies.measured(judged, drawn, crystals, _bar(progress, "energies", len(drawn)))
@@ -333,9 +339,9 @@ class _Prints:
         self.count = int(has.sum())
 
 
-def _bar(progress: Stages | None, stage: str, total: int) -> Progress | None:
+def _bar(progress: Stages | None, stage: str, total: int) -> Progress:
     """Return what moves the bar of one stage."""
-    return None if progress is None else lambda done: progress(stage, done, total)
+    return (lambda done: None) if progress is None else lambda done: progress(stage, done, total)
 
 
 def _num_elements(crystal: Crystal) -> int:
