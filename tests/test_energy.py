@@ -153,9 +153,12 @@ def test_one_bad_crystal_costs_itself_and_nothing_else(tmp_path):
     assert sum(counts.values()) == 6
 
 
-def test_potential_that_cannot_be_loaded_is_told_and_ends(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_potential_that_cannot_be_loaded_is_told_and_ends_and_is_no_failure_of_a_crystal(tmp_path, workers):
+    options = _options(tmp_path, workers=workers)
     with pytest.raises(CrystensError, match="stub 1 cannot be loaded: ImportError: no such network"):
-        energies([_cubic(4.0)], Broken(), _options(tmp_path, workers=1))
+        energies([_cubic(4.0)], Broken(), options)
+    assert energies([_cubic(4.0)], Stub(), options)[0].total == -1  # of the same identity
 
 
 def test_threads_are_as_before(tmp_path):

@@ -109,6 +109,7 @@ def _computed(
         return
     if options.workers == 0:
         with _one_thread():
+            _load(potential)
             for key, crystal in waiting.items():
                 yield key, judged(crystal, potential, options.relaxation)
         return
@@ -136,6 +137,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _load(potential: Potential) -> None:
+    """Load a potential, or raise a CrystensError."""
+    try:
+        potential.calculator()
+    except Exception as error:
+        raise CrystensError(
+            f"{potential.identity} cannot be loaded: {type(error).__name__}: {error}; install it anew"
+        ) from error
+
+
 # What a worker process has: its potential, and why that could not be loaded.
 _own: dict[str, Any] = {}
 
@@ -146,10 +157,10 @@ def _begin(potential: Potential) -> None:
     os.chdir(tempfile.gettempdir())  # CHGNet writes bond_graph_error.cif to where it stands
     _own["potential"] = potential
     try:
-        potential.calculator()
-    except Exception as error:
+        _load(potential)
+    except CrystensError as error:
         # An initializer that raises would be started again for ever; `_work` tells.
-        _own["broken"] = f"{potential.identity} cannot be loaded: {type(error).__name__}: {error}; install it anew"
+        _own["broken"] = str(error)
 
 
 def _work(crystal: Crystal, relaxation: Relaxation | None) -> Energy:
