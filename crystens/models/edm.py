@@ -115,7 +115,7 @@ class EDM(pl.LightningModule):
         network_calls: int = 49,
         churn: float = 0.0,
         prediction: str = "image",
-        max_weight: float = 100.0,
+        max_weight: float = 10.0,
         atom_weight: float = 1.0,
         attribute_weight: float = 1.0,
         pair_weight: float = 1.0,
