@@ -1,6 +1,7 @@
 """Tables and curves of judged samples, as they stand in README.md.
 
 python experiments/frontier/run.py table NAME=DIR,DIR,... ...       # mean and spread over the folders of a name
+python experiments/frontier/run.py rows NAME=DIR ...                # turned round, a few metrics, for ablations
 python experiments/frontier/run.py variances NAME=DIR ...           # a folder of samples each, beside the paper's
 python experiments/frontier/run.py curve LABEL OUT.png X=DIR ...    # quality against X
 """
@@ -32,6 +33,14 @@ _DISTANCES = (
     "wasserstein_num_elements",
     "wasserstein_num_elements_all",
 )
+_SHORT = {  # for rows: what stands over the column
+    "structural_validity": "structural validity",
+    "compositional_validity": "compositional validity",
+    "cov_recall": "COV recall",
+    "cov_precision": "COV precision",
+    "cov_precision_strict": "COV precision, strict",
+    "amsd_precision": "mean distance to the nearest real structure",
+}
 _PAPER = {  # Alverson et al. 2024, Tables 1 and 2: the diffusion model's
     "cell_length_variance": 0.35,
     "cell_angle_variance": 0.846,
@@ -64,6 +73,16 @@ def _table(columns: dict[str, list[Path]]) -> None:
     for metric in _PERCENT + _DISTANCES:
         cells = [_cell([one.get(metric) for one in runs], metric in _PERCENT) for runs in read.values()]
         print(f"| {metric} | " + " | ".join(cells) + " |")
+
+
+def _rows(rows: dict[str, list[Path]]) -> None:
+    """Print a table in Markdown with a row for each name."""
+    print("| | " + " | ".join(_SHORT.values()) + " |")
+    print("|---" * (len(_SHORT) + 1) + "|")
+    for name, folders in rows.items():
+        read = [_metrics(folder) for folder in folders]
+        cells = [_cell([one[metric] for one in read], metric in _PERCENT) for metric in _SHORT]
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def _variances(columns: dict[str, list[Path]]) -> None:
@@ -103,7 +122,7 @@ def main() -> None:
     """Print or draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parts = parser.add_subparsers(dest="part", required=True)
-    for name in ("table", "variances"):
+    for name in ("table", "rows", "variances"):
         parts.add_parser(name).add_argument("columns", nargs="+")
     curve = parts.add_parser("curve")
     curve.add_argument("label")
@@ -113,6 +132,8 @@ def main() -> None:
     columns = _columns(arguments.columns)
     if arguments.part == "table":
         _table(columns)
+    elif arguments.part == "rows":
+        _rows(columns)
     elif arguments.part == "variances":
         _variances(columns)
     else:
