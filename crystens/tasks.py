@@ -1,4 +1,4 @@
-"""The two tasks, train and sample: the only code that sees a config.
+"""The two tasks, train and sample: with `crystens.resume` the only code that sees a config.
 
 `train` writes into its run folder: config.yaml, rejected.csv, checkpoints/last.ckpt and best.ckpt, the logger's files,
 and samples/. `sample` writes the contents of samples/ (see `crystens.samples`) into a folder of its own.

@@ -12,9 +12,9 @@ largest crystals have is drawn as well as the first. Copies of a value have weig
 learned.
 
 With `geometric_pairs` the scalar products only correct what the coordinates drawn in the same image say of a pair:
-their differences, and the length of those. Differences of the expected coordinates are the expected differences, so
-nothing is lost by it but the independence of the pair block, which then all but agrees with the coordinates by
-construction.
+their differences, and the length of those. Differences of the expected coordinates are the expected differences, and
+the length of those comes near the expected distance as the noise goes. So little is lost by it but the independence of
+the pair block, which then all but agrees with the coordinates by construction.
 
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 
-_TINY = 1e-8  # keeps the gradient of a site's distance from itself finite
+_TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
 
 
 class RowTransformer(nn.Module):
@@ -44,8 +44,8 @@ class RowTransformer(nn.Module):
         rank: numbers in the vectors whose scalar product is a cell of the pair block.
         geometric_pairs: whether cells of the pair block start from the differences of the coordinates drawn. For images
             whose distances are fractional.
-        symmetric: whether attributes, the atoms' codes apart, and distances are averaged with their mirror images. It
-            has no weights, so that a trained network can be asked for what it gives without it.
+        symmetric: whether attributes, but for atoms, and distances are averaged with their mirror images. It has no
+            weights, so that a trained network can be asked for what it gives without it.
 
     Raises:
         CrystensError: if a number is out of range.
@@ -116,7 +116,7 @@ class RowTransformer(nn.Module):
         pairs = left @ right.mT / self.rank**0.5  # (B, 4, N, N)
         if self.geometric_pairs:
             places = (in_row + in_column)[..., COORDINATE_ROWS].mean(dim=1) / 2  # (B, N, 3), the mean of eight copies
-            pairs = pairs + self.pair_factors * _distances_and_differences(places) + self.pair_offsets
+            pairs = pairs + self.pair_factors * _distances_and_differences(places.float()) + self.pair_offsets
         if self.symmetric:
             pairs = torch.cat([(pairs[:, :1] + pairs[:, :1].mT) / 2, pairs[:, 1:]], dim=1)
         corner = pairs.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER)

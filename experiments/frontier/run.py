@@ -81,7 +81,7 @@ def _rows(rows: dict[str, list[Path]]) -> None:
     print("|---" * (len(_SHORT) + 1) + "|")
     for name, folders in rows.items():
         read = [_metrics(folder) for folder in folders]
-        cells = [_cell([one[metric] for one in read], metric in _PERCENT) for metric in _SHORT]
+        cells = [_cell([one.get(metric) for one in read], metric in _PERCENT) for metric in _SHORT]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
