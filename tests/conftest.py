@@ -13,6 +13,8 @@ import torch
 import crystens  # noqa: F401  (before Lightning and torchmetrics: it makes torchvision importable beside a CPU torch)
 from crystens.crystal import Crystal, cell_vectors
 
+pytest.register_assert_rewrite("structure_sources")
+
 REPOSITORY = Path(__file__).parent.parent
 
 
