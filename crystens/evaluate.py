@@ -169,9 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         ) as progress:
-            metrics = _judged(options, _Bars(progress))
-            for task in progress.task_ids:
-                progress.update(task, total=progress.tasks[task].completed)
+            bars = _Bars(progress)
+            metrics = _judged(options, bars)
+            bars.end()
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Bars:
-    """Progress bars by name; one appears with its first call."""
+    """Progress bars by name; one appears with its first call and ends those before it that had no known total."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -281,8 +281,15 @@ class _Bars:
     def __call__(self, name: str, done: int, total: int | None) -> None:
         """Show that so much of something is done; None is a total that is not known."""
         if name not in self._tasks:
+            self.end()
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._tasks[name], completed=done, total=total)
+
+    def end(self) -> None:
+        """End the bars whose total is not known."""
+        for task in self._progress.tasks:
+            if task.total is None:
+                self._progress.update(task.id, total=task.completed)
 
 
 def _told(metrics: dict[str, dict[str, Any]], out: Path) -> str:
