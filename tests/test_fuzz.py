@@ -1,6 +1,6 @@
 """Whatever bytes a reader gets, it gives crystals that are sound and rejects that can be read, and soon.
 
-Inputs and what must hold of them come from `experiments/fuzz/run.py`; what its campaigns found stands here by name.
+Inputs and what must hold of them come from `experiments/fuzz`; what its campaigns found stands here by name.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import json
 import random
 import sqlite3
+import sys
 import tarfile
 import tempfile
 import time
@@ -46,9 +47,14 @@ REPOSITORY = Path(__file__).parent.parent
 
 def _fuzz() -> ModuleType:
     """Return the experiment as a module."""
-    specification = importlib.util.spec_from_file_location("fuzz", REPOSITORY / "experiments" / "fuzz" / "run.py")
+    folder = REPOSITORY / "experiments" / "fuzz"
+    specification = importlib.util.spec_from_file_location("fuzz", folder / "run.py")
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    sys.path.insert(0, str(folder))  # for its grammar
+    try:
+        specification.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
     return module
 
 

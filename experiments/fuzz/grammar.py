@@ -1,0 +1,592 @@
+"""A grammar of inputs that are nearly right: numbers, words and sizes that are not, in each format that is read.
+
+Input k of a format depends on the generator that it is given, and on the real files that it may change.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+import io
+import itertools
+import json
+import math
+import re
+import sqlite3
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import ase.db
+import gemmi
+import numpy as np
+from ase import Atoms
+
+_DIGITS = re.compile(rb"[+-]?\d[\w.+-]*")
+_HOSTILE_NUMBERS = (
+    *("0", "-0", "1", "1e308", "-1e308", "1e-320", "5e-324", "nan", "inf", "-inf", "1e999", "1e300", "1e16", "180"),
+    *("1/3", "0.33333", "5.64(2)", "5.64(", "1,5", "\u0663", "\u00b2", "'\u00b2'", "0x10", "1_0", "1e", "--1", "?"),
+    *(".", "1d0", "true", "null", "''", "0.0001", "179.9999", "-3", "1000000000000000000", "9" * 400, "1" * 5000),
+)
+_HOSTILE_WORDS = (
+    *("", " ", "\n", "\t", "\0", "\x1b[31m", "\u2028", "\ufeff", "\ud800", "\u00e9", "?", ".", "'", '"', ";", "\n;\n"),
+    *("x" * 3000, "a\nb", "[", "{", "}", ":", ": ", "data_", "loop_", "save_", "#", "nan", "-1", "1e400"),
+)
+_SYMBOLS = (
+    "H",
+    "C",
+    "O",
+    "Na",
+    "Cl",
+    "Fe",
+    "Cs",
+    "U",
+    "Og",
+    "D",
+    "T",
+    "Fe3+",
+    "O2-",
+    "Xx",
+    "X",
+    "Wat",
+    "0",
+    "119",
+    "?",
+)
+_TRIPLETS = (
+    *("x,y,z", "-x,-y,-z", "x+1/2,y+1/2,z", "-y,x-y,z", "y,z,x", "x,-y,z+1/2", "1/4+x,y,z", "x+.25,y,z", "2*x,y/2,z"),
+    *("x,y", "x,x,z", "x+1/0,y,z", "x+1/7,y,z", "x+0.001,y,z", "x+1,y,z", "1000*x+y,z,x", "x+1e3,y,z", ",,", "x,y,z,x"),
+    *(f"x+{'9' * 400},y,z", f"x+1/{'1' * 5000},y,z", f"x{'+x-x' * 500},y,z", "x, 99999999999999999999*x+y, z"),
+)
+_HALLS = (
+    "P 1",
+    "-P 2ybc",
+    "-F 4 2 3",
+    "P 3*",
+    '-R 3 2"',
+    "P 4w 2c",
+    "P 1 (x+1/5,y,z)",
+    "P 4 (2x,y,z)",
+    "I",
+    "-",
+    "P 6 6 6 6",
+)
+
+
+def number(rng: Random, low: float, high: float, hostility: float = 0.004) -> str:
+    """Return a number between two bounds as text, or now and then one that is not."""
+    if rng.random() < hostility:
+        return rng.choice(_HOSTILE_NUMBERS)
+    value = rng.uniform(low, high)
+    return rng.choice([f"{value:.4f}", f"{value:.4f}", f"{value:.0f}", f"{value:e}", repr(value)])
+
+
+def word(rng: Random, usual: str, hostility: float = 0.006) -> str:
+    """Return a word, or now and then one that does not belong there."""
+    return rng.choice(_HOSTILE_WORDS) if rng.random() < hostility else usual
+
+
+def fraction(rng: Random) -> str:
+    """Return a fractional coordinate as text."""
+    if rng.random() < 0.3:
+        return rng.choice(["0", "0.5", "0.25", "0.3333", "0.66667", "-0.5", "1.0", "0.999999999"])
+    return number(rng, -2, 2)
+
+
+def cell_values(rng: Random) -> list[str]:
+    """Return three lengths, angstrom, and three angles, degrees, as text."""
+    lengths = [number(rng, 2.5, 12) for _ in range(3)]
+    if rng.random() < 0.5:
+        lengths = [lengths[0]] * 3
+    kinds: list[Callable[[], list[str]]] = [
+        lambda: ["90"] * 3,
+        lambda: ["60"] * 3,
+        lambda: ["90", "90", "120"],
+        lambda: [number(rng, 60, 120) for _ in range(3)],
+        lambda: [number(rng, 0, 180) for _ in range(3)],
+        lambda: ["119.999"] * 3,
+        lambda: ["0.0001"] * 3,
+        lambda: ["90", "90", number(rng, 0, 3)],
+    ]
+    angles = rng.choices(kinds, weights=[6, 2, 3, 4, 2, 0.3, 0.3, 0.5])[0]()
+    return lengths + angles
+
+
+def count(rng: Random) -> int:
+    """Return a number of sites, mostly small."""
+    return rng.choices([rng.randrange(1, 9), 0, rng.randrange(9, 80), rng.randrange(80, 2000)], [90, 3, 6, 1])[0]
+
+
+def a_cif(rng: Random) -> bytes:
+    """Return a CIF that is nearly right."""
+    blocks = [_block(rng, f"b{k}") for k in range(rng.choices([1, 2, 5, 200], [90, 8, 1, 0.3])[0])]
+    return "".join(blocks).encode("utf-8", errors="surrogatepass")
+
+
+def _block(rng: Random, name: str) -> str:
+    """Return one data block."""
+    new = rng.random() < 0.2
+    names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+    cell = "".join(
+        f"_cell{'.' if new else '_'}{name} {_quoted(rng, value)}\n"
+        for name, value in zip(names, cell_values(rng), strict=True)
+        if rng.random() > 0.01
+    )
+    parts = [cell, _atom_loop(rng, new), _symmetry(rng)]
+    rng.shuffle(parts)
+    extra = [
+        "",
+        "_note\n;\nfree text\n;\n",
+        "# comment\n",
+        "save_frame\n_x 1\nsave_\n",
+        "loop_\n_a\n_b\n1 2 3\n",
+        cell,
+        "global_\n",
+        "loop_\n_atom_site_label\nC1\n",
+        "_atom_site_occupancy 0.5\n",
+    ]
+    parts.insert(rng.randrange(3), rng.choices(extra, [60, 5, 5, 2, 1, 1, 1, 1, 1])[0])
+    return f"data_{word(rng, name, 0.01)}\n" + "".join(parts)
+
+
+def _atom_loop(rng: Random, new: bool) -> str:
+    """Return the loop of the atoms."""
+    dot = "." if new else "_"
+    columns: dict[str, Callable[[], str]] = {"type_symbol": lambda: word(rng, rng.choice(_SYMBOLS[:10]))}
+    if rng.random() < 0.3:
+        columns["label"] = lambda: word(rng, f"{rng.choice(_SYMBOLS)}{rng.randrange(99)}")
+    columns |= {f"fract_{axis}": lambda: fraction(rng) for axis in "xyz"}
+    if rng.random() < 0.3:
+        columns["occupancy"] = lambda: rng.choice(["1", "1.0", ".", "1(0)", number(rng, 0, 1.2)])
+    if rng.random() < 0.05:
+        columns.pop(rng.choice(list(columns)))
+    order = list(columns)
+    rng.shuffle(order)
+    tags = "".join(f"_atom_site{dot}{column}\n" for column in order)
+    rows = "".join(" ".join(_quoted(rng, columns[column]()) for column in order) + "\n" for _ in range(count(rng)))
+    return f"loop_\n{tags}{rows}"
+
+
+def _symmetry(rng: Random) -> str:
+    """Return what a block says of symmetry, in one or several ways."""
+    group = gemmi.find_spacegroup_by_number(rng.randrange(1, 231))
+    known = [operation.triplet() for operation in group.operations()]
+    lists = [known, rng.choices(_TRIPLETS, k=rng.randrange(1, 5)), rng.sample(known, rng.randrange(1, len(known) + 1))]
+    if rng.random() < 0.02:
+        lists = [[f"x+{k}{rng.choice(['', '/1000', '/97'])},y,z" for k in range(rng.choice([100, 1900, 2100]))]]
+    if rng.random() < 0.2:
+        lists.append([*known, rng.choice(_TRIPLETS)])
+    tag = rng.choice(
+        ["_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz"]
+    )
+    listed = f"loop_\n{tag}\n" + "".join(f"'{word(rng, t, 0.005)}'\n" for t in rng.choice(lists))
+    named = [
+        f"_symmetry_space_group_name_H-M '{word(rng, group.hm, 0.1)}'\n",
+        f"_space_group_name_H-M_alt '{word(rng, group.xhm(), 0.1)}'\n",
+        f"_space_group_IT_number {number(rng, 1, 230, 1) if rng.random() < 0.2 else group.number}\n",
+        f"_space_group_name_Hall '{rng.choice([group.hall, rng.choice(_HALLS), word(rng, group.hall, 1)])}'\n",
+    ]
+    return rng.choices(["", listed, rng.choice(named), listed + "".join(rng.sample(named, 2))], [3, 4, 3, 2])[0]
+
+
+def _quoted(rng: Random, text: str) -> str:
+    """Return a CIF value, quoted where it must be and now and then where it need not be, or with an uncertainty."""
+    if "." in text and text[-1].isdigit() and rng.random() < 0.1:
+        text += f"({rng.randrange(1, 99)})"
+    if text == "" or any(c in text for c in " \t#'\"") or rng.random() < 0.02:
+        return rng.choice([f"'{text}'", f'"{text}"', f"\n;{text}\n;\n"])
+    return text
+
+
+def a_table(rng: Random) -> bytes:
+    """Return a CSV table of CIFs."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    header = rng.choices([["", "material_id", "cif"], ["cif"], ["cif", "cif", "material_id"], ["id"]], [20, 5, 1, 0.3])[
+        0
+    ]
+    writer.writerow(header)
+    for k in range(rng.randrange(4)):
+        cif = a_cif(rng).decode("utf-8", errors="surrogatepass")
+        row = [cif if name == "cif" else word(rng, f"mp-{k}") for name in header]
+        writer.writerow(row[: rng.choice([None, None, None, 1, 0])] + ["more"] * (rng.random() < 0.05))
+    return text.getvalue().encode("utf-8", errors="surrogatepass")
+
+
+def _json_number(rng: Random, low: float, high: float) -> Any:
+    """Return a JSON value that is mostly a number."""
+    if rng.random() > 0.004:
+        return round(rng.uniform(low, high), 4)
+    return rng.choice(
+        [0, -1, 1e308, 1e-320, math.nan, math.inf, 10**400, "@long@", True, None, "5.1", "x", [], {}, [[1]], "\ud800"]
+    )
+
+
+def _json_cell(rng: Random) -> tuple[list[Any], list[Any]]:
+    """Return lengths and angles as JSON values."""
+    lengths = [_json_number(rng, 2.5, 12) for _ in range(rng.choices([3, 2, 0], [50, 1, 1])[0])]
+    angles = [rng.choice([90, 90, 60, 120, _json_number(rng, 30, 150)]) for _ in range(3)]
+    return lengths, angles
+
+
+def _json_matrix(rng: Random) -> Any:
+    """Return cell vectors as JSON values."""
+    matrix = [[0.0] * 3 for _ in range(3)]
+    for row, column in itertools.product(range(3), repeat=2):
+        matrix[row][column] = _json_number(rng, 3, 8) if row == column else rng.choice([0, 0, _json_number(rng, -2, 2)])
+    return rng.choices([matrix, None, matrix[:2], [matrix], "matrix"], [60, 1, 1, 1, 1])[0]
+
+
+def _json_element(rng: Random) -> Any:
+    """Return what should be an element."""
+    if rng.random() > 0.006:
+        return rng.choice([rng.choice(_SYMBOLS[:10]), rng.randrange(1, 119)])
+    odd = [True, 0, -1, 119, 11.0, 11.5, 1e400, math.nan, None, [], {"a": 1}, _deep(rng), "X" * 3000, "a\nb", "\ud800"]
+    return rng.choice(odd)
+
+
+def _deep(rng: Random) -> str:
+    """Return a mark for a list that is nested deep, near the bounds of what can be parsed, shown or made an array."""
+    return f"@deep {rng.choice([30, 63, 70, 900, 920, 940, 960, 980])}@"
+
+
+def _json_place(rng: Random) -> list[Any]:
+    """Return three coordinates as JSON values."""
+    place = [rng.choice([0, 0.5, _json_number(rng, -1, 2), _json_number(rng, 0, 1)]) for _ in range(3)]
+    return place if rng.random() > 0.003 else rng.choice([place[:2], [place], [], _deep(rng), None])
+
+
+def _json_text(rng: Random, value: Any) -> str:
+    """Return a value as JSON, with the nesting and the integers that `json.dumps` would not write."""
+    text = json.dumps(value, ensure_ascii=rng.random() < 0.5).replace('"@long@"', "1" * 5000)
+    return re.sub(r'"@deep (\d+)@"', lambda mark: "[" * int(mark[1]) + "1" + "]" * int(mark[1]), text)
+
+
+def a_dictionary(rng: Random) -> bytes:
+    """Return a crystal dictionary."""
+    return "\n".join(_json_text(rng, _dictionary_line(rng)) for _ in range(rng.randrange(1, 4))).encode(
+        "utf-8", errors="surrogatepass"
+    )
+
+
+def _dictionary_line(rng: Random) -> Any:
+    """Return one line of a crystal dictionary."""
+    lengths, angles = _json_cell(rng)
+    size = count(rng)
+    elements = [_json_element(rng) for _ in range(size)]
+    places = [_json_place(rng) for _ in range(size)]
+    cell: dict[str, Any] = rng.choice(
+        [
+            {"lengths": lengths, "angles": angles},
+            {"cell": lengths + angles},
+            {"Lattice": {"cell lengths": lengths, "cell_angles": angles}},
+            dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), lengths + angles, strict=False)),
+        ]
+    )
+    sites: dict[str, Any] = rng.choice(
+        [
+            {"elements": elements, "coordinates": places},
+            {"sites": [[e, *(p or [])] for e, p in zip(elements, places, strict=True)]},
+            {"species": elements, **{axis: [_json_number(rng, 0, 1) for _ in elements] for axis in "xyz"}},
+        ]
+    )
+    name = rng.choice([{}, {"id": word(rng, "a", 0.2)}, {"id": rng.choice([1, None, [1], True, [[1]] * 1000])}])
+    return {**name, **cell, **sites} if rng.random() > 0.02 else rng.choice([_deep(rng), [], None, 1, "x", [cell]])
+
+
+def an_xyz(rng: Random) -> bytes:
+    """Return extended XYZ frames."""
+    frames = []
+    for _ in range(rng.choices([1, 2, 4], [8, 2, 1])[0]):
+        size = count(rng)
+        said = (
+            str(size)
+            if rng.random() > 0.05
+            else rng.choice(["-1", "1000000000000000000", "0", "1.0", "", "\u0663", "007"])
+        )
+        matrix = [number(rng, 3, 8) if k % 4 == 0 else rng.choice(["0", "0", number(rng, -2, 2)]) for k in range(9)]
+        lattice = rng.choices([f'Lattice="{" ".join(matrix)}"', f"lattice=[{', '.join(matrix)}]", ""], [20, 2, 1])[0]
+        kinds = [
+            "",
+            "Properties=species:S:1:pos:R:3",
+            "Properties=species:S:1:pos:R:3:occupancy:R:1",
+            "Properties=Z:I:1:pos:R:3",
+        ]
+        if rng.random() < 0.02:
+            kinds = [f"Properties=species:S:1:{word(rng, 'x', 0.5)}:R:{rng.choice(_HOSTILE_NUMBERS)}:pos:R:3"]
+        columns = rng.choice(kinds)
+        pairs = [
+            lattice,
+            columns,
+            rng.choices(["", 'pbc="T T T"', f'pbc="{"T " * 3000}"', 'pbc="T F"'], [40, 40, 1, 1])[0],
+        ]
+        pairs += [f"id={word(rng, 'a', 0.3)}", rng.choice(["", 'occupancy="{}"', "occupancy=_JSON[1]", 'a="b\\"'])]
+        rng.shuffle(pairs)
+        rows = [
+            " ".join(
+                [
+                    "11" if columns == kinds[-1] else word(rng, rng.choice([*_SYMBOLS[:9], "11"])),
+                    *(number(rng, -9, 9, 0.002) for _ in range(3)),
+                    *["1"] * ("occ" in columns),
+                ]
+            )
+            for _ in range(size)
+        ]
+        frames.append("\n".join([said, " ".join(pairs), *rows]) + "\n")
+    return "".join(frames).encode("utf-8", errors="surrogatepass")
+
+
+def a_poscar(rng: Random) -> bytes:
+    """Return a POSCAR."""
+    counts = [
+        rng.choices([1, 2, 4, 30, 0], [9, 5, 2, 1, 1])[0] for _ in range(rng.choices([1, 2, 4, 60], [4, 4, 2, 0.2])[0])
+    ]
+    said = [str(n) if rng.random() > 0.01 else rng.choice(["-1", "999999999", "1.0", "x", "\u0663"]) for n in counts]
+    scale = rng.choices(
+        [
+            "1.0",
+            number(rng, 0.9, 1.1),
+            "-100",
+            " ".join(number(rng, 0.9, 1.1) for _ in range(3)),
+            rng.choice(_HOSTILE_NUMBERS),
+        ],
+        [50, 10, 5, 5, 2],
+    )[0]
+    lines = [word(rng, "comment"), scale if rng.random() > 0.003 else "1 " * 5000]
+    for row in range(3):
+        lines.append(
+            " ".join(number(rng, 3, 8) if row == k else rng.choice(["0", number(rng, -2, 2)]) for k in range(3))
+        )
+    lines.append(" ".join(word(rng, rng.choice([*_SYMBOLS[:10], "Fe_pv"]), 0.01) for _ in counts))
+    lines.append(" ".join(said))
+    lines += rng.choice([[], [], ["Selective dynamics"], ["s"]])
+    lines.append(word(rng, rng.choice(["Direct", "Cartesian", "d", "k", "C"]), 0.02))
+    lines += [" ".join(fraction(rng) for _ in range(3)) + rng.choice(["", " T T F", " Na"]) for _ in range(sum(counts))]
+    if rng.random() < 0.02:
+        del lines[rng.randrange(len(lines))]
+    return "\n".join(lines).encode("utf-8", errors="surrogatepass")
+
+
+def a_pymatgen_json(rng: Random) -> bytes:
+    """Return structures as pymatgen writes them: one, a list, an object by ids; `.jsonl` is made of one."""
+    documents = [_structure(rng) for _ in range(rng.choices([1, 2, 5], [6, 3, 1])[0])]
+    value = rng.choice([documents[0], documents, {word(rng, f"mp-{k}", 0.05): d for k, d in enumerate(documents)}])
+    return _json_text(rng, value).encode("utf-8", errors="surrogatepass")
+
+
+def _structure(rng: Random) -> Any:
+    """Return one structure, or what holds one."""
+    sites = []
+    for _ in range(count(rng)):
+        shares = [
+            {"element": _json_element(rng), "occu": rng.choices([1, 0.5, _json_number(rng, 0, 1)], [90, 1, 1])[0]}
+        ]
+        shares += shares * (rng.random() < 0.01)
+        site: Any = {"species": shares, "abc": _json_place(rng)}
+        sites.append(
+            site if rng.random() > 0.002 else rng.choice([1, {}, {"species": _deep(rng), "abc": []}, {"species": []}])
+        )
+    lattice: Any = {
+        "matrix": _json_matrix(rng),
+        "pbc": rng.choices([[True] * 3, None, [True] * 3000, [1, 1, 0]], [20, 20, 1, 1])[0],
+    }
+    structure: Any = {"lattice": lattice, "sites": sites}
+    if rng.random() < 0.02:
+        structure = rng.choice(
+            [{word(rng, "a", 1): 1}, _deep(rng), {"lattice": 1, "sites": []}, {"structure": structure}]
+        )
+    name = rng.choice([{}, {"material_id": word(rng, "mp-1", 0.2)}, {"id": 10**400}, {"id": True}])
+    return rng.choice([structure, {**name, "structure": structure}])
+
+
+def an_ase_json(rng: Random) -> bytes:
+    """Return a database of ASE as JSON."""
+    rows: dict[str, Any] = {}
+    for k in range(1, rng.choices([2, 3, 5], [6, 3, 1])[0]):
+        size = count(rng)
+        numbers, positions = [rng.randrange(1, 119) for _ in range(size)], [_json_place(rng) for _ in range(size)]
+        row: dict[str, Any] = {"numbers": numbers, "positions": positions, "cell": _json_matrix(rng), "pbc": [True] * 3}
+        if rng.random() < 0.3:
+            shape = rng.choices([[size], [size, 3], [10**18], [-1], [0, 10**30], "x", 3], [40, 9, 1, 1, 1, 1, 1])[0]
+            row["numbers"] = {"__ndarray__": [shape, "int64", numbers]}
+        if rng.random() < 0.1:
+            row[rng.choice(list(row))] = rng.choice(
+                [None, [], {}, "x", _deep(rng), {"array": 1}, {"__ndarray__": 1}, [True] * 3000]
+            )
+        if rng.random() < 0.2:
+            row["key_value_pairs"] = rng.choice([{"id": word(rng, "a", 0.3)}, [], 1, "x", {"name": 1}])
+        rows[str(k) if rng.random() > 0.03 else word(rng, "", 1)] = row
+    value = {**rows, "ids": list(range(len(rows))), "nextid": 9}
+    return _json_text(rng, value).encode("utf-8", errors="surrogatepass")
+
+
+def an_ase_db(rng: Random) -> bytes:
+    """Return a database of ASE as SQLite, of which a value or the schema is changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.db"
+        path.write_bytes(_sound_database())
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA synchronous = OFF")
+            for _ in range(rng.choice([0, 1, 1, 2])):
+                _change_database(rng, connection)
+            connection.commit()
+        return path.read_bytes()
+
+
+@functools.cache
+def _sound_database() -> bytes:
+    """Return a database with three rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.db"
+        with ase.db.connect(str(path), use_lock_file=False) as database:
+            for length in (3.4, 4.0, 5.0):
+                database.write(Atoms("NaCl", [[0, 0, 0], [length / 2] * 3], cell=[length] * 3, pbc=True), name="salt")
+        return path.read_bytes()
+
+
+def _change_database(rng: Random, connection: sqlite3.Connection) -> None:
+    """Change one value, or a table."""
+    column = rng.choice(["numbers", "positions", "cell", "pbc", "key_value_pairs", "id"])
+    values: list[Any] = [
+        *(None, 0, -1, 1.5, "x", "", b"", b"\xff" * 7, b"\0" * 72, rng.randbytes(24), rng.randbytes(72), "x" * 3000),
+        *(
+            np.full(9, 1e308).tobytes(),
+            np.full(9, np.nan).tobytes(),
+            np.full(2, 10**9, "<i4").tobytes(),
+            "[" * 990 + "]" * 990,
+        ),
+        *('{"name": "' + word(rng, "a", 1).replace("\n", "\\n") + '"}', "{}", "[]", '{"id": 1e999}', 2**62),
+    ]
+    value = rng.choice(values)
+    changes: list[tuple[str, tuple[Any, ...]]] = [
+        (f"UPDATE systems SET {column} = ? WHERE id = {rng.randrange(1, 4)}", (value,)),
+        (f"ALTER TABLE systems DROP COLUMN {column}", ()),
+        ("ALTER TABLE systems RENAME TO other", ()),
+        ("CREATE TABLE copy AS SELECT * FROM systems", ()),
+        ("DROP TABLE information", ()),
+        ("UPDATE information SET value = ? WHERE name = 'version'", (value,)),
+        ("DELETE FROM systems", ()),
+    ]
+    try:
+        change, arguments = rng.choices(changes, [60, 3, 2, 6, 1, 3, 1])[0]
+        connection.execute(
+            change, tuple(a.encode("utf-8", "replace").decode() if isinstance(a, str) else a for a in arguments)
+        )
+        if change.startswith("CREATE"):  # a table whose ids are no keys
+            connection.execute("DROP TABLE systems")
+            connection.execute("ALTER TABLE copy RENAME TO systems")
+            connection.execute(f"UPDATE systems SET {column} = ? WHERE natoms = 2", (values[rng.randrange(5)],))
+    except sqlite3.Error:
+        return  # not a change that this database takes
+
+
+def an_archive(rng: Random, suffix: str) -> bytes:
+    """Return an archive of CIFs, by the suffix of its name."""
+    packed = io.BytesIO()
+    members = [
+        (word(rng, f"{k}.cif", 0.05).replace("\0", "") + rng.choice(["", ".cif"]), a_cif(rng))
+        for k in range(rng.randrange(4))
+    ]
+    if suffix == ".zip":
+        with (
+            warnings.catch_warnings(),
+            zipfile.ZipFile(packed, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as file,
+        ):
+            warnings.simplefilter("ignore")
+            for name, content in members:
+                file.writestr(name.encode("utf-8", "replace").decode() or "x.cif", content)
+        return packed.getvalue()
+    formats = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+    with tarfile.open(fileobj=packed, mode="w:gz" if suffix == ".tar.gz" else "w", format=rng.choice(formats)) as file:
+        for name, content in members:
+            member = tarfile.TarInfo(name[:90].encode("utf-8", "replace").decode())
+            member.size = len(content)
+            member.pax_headers = (
+                {rng.choice(["size", "mtime", "GNU.sparse.size", "path", "x"]): rng.choice(_HOSTILE_NUMBERS)[:300]}
+                if rng.random() < 0.2
+                else {}
+            )
+            file.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def mutated(rng: Random, content: bytes, other: bytes) -> bytes:
+    """Return bytes with a few changes: flipped, cut, doubled, spliced with others, tokens put in."""
+    data = bytearray(content)
+    for _ in range(rng.choice([1, 1, 1, 2, 4, 16])):
+        at = rng.randrange(len(data) + 1)
+        end = min(len(data), at + rng.choice([1, 1, 2, 8, 100, 4000]))
+        action = rng.randrange(9)
+        if action == 0 and at < len(data):
+            data[at] ^= 1 << rng.randrange(8)
+        elif action == 1 and at < len(data):
+            data[at] = rng.randrange(256)
+        elif action == 2:
+            del data[at:end]
+        elif action == 3:
+            data[at:at] = data[at:end] * rng.choice([1, 1, 2, 50])
+        elif action == 4:
+            start = rng.randrange(len(other) + 1)
+            data[at:end] = other[start : start + (end - at)]
+        elif action == 5:
+            data[at:at] = rng.choice(_HOSTILE_WORDS).encode("utf-8", "surrogatepass")
+        elif action == 6:
+            _swap_number(rng, data)
+        elif action == 7:
+            lines = bytes(data).split(b"\n")
+            rng.shuffle(lines) if rng.random() < 0.1 else lines.insert(rng.randrange(len(lines)), rng.choice(lines))
+            data = bytearray(b"\n".join(lines))
+        elif rng.random() < 0.2:
+            del data[at:]
+    return bytes(data)
+
+
+def _swap_number(rng: Random, data: bytearray) -> None:
+    """Put a hostile number in the place of a word with a digit in it."""
+    words = [match for match in _DIGITS.finditer(data)]
+    if words:
+        match = rng.choice(words)
+        data[match.start() : match.end()] = rng.choice(_HOSTILE_NUMBERS).encode()
+
+
+def dressed(rng: Random, content: bytes) -> bytes:
+    """Return bytes in another encoding, with other line ends, or gzipped."""
+    kind = rng.choices(["", "crlf", "bom", "utf-16", "latin-1", "gzip", "cr"], [90, 2, 2, 2, 2, 2, 1])[0]
+    if kind == "gzip":
+        return gzip.compress(content, mtime=0)
+    if kind == "bom":
+        return b"\xef\xbb\xbf" + content
+    if kind in ("crlf", "cr"):
+        return content.replace(b"\n", b"\r\n" if kind == "crlf" else b"\r")
+    return content.decode("utf-8", "replace").encode(kind, "replace") if kind else content
+
+
+FORMATS: dict[str, tuple[str, str, Callable[[Random], bytes]]] = {  # kind of source, name of the file, grammar
+    "cif": ("cif_folder", "a.cif", a_cif),
+    "csv": ("csv", "a.csv", a_table),
+    "dictionary": ("crystal_dictionary", "a.jsonl", a_dictionary),
+    "xyz": ("extxyz", "a.xyz", an_xyz),
+    "poscar": ("poscar", "POSCAR", a_poscar),
+    "pymatgen": ("pymatgen_json", "a.json", a_pymatgen_json),
+    "ase_json": ("ase_db", "a.json", an_ase_json),
+    "ase_db": ("ase_db", "a.db", an_ase_db),
+    "tar": ("cif_folder", "a.tar", lambda rng: an_archive(rng, ".tar")),
+    "tar_gz": ("cif_folder", "a.tar.gz", lambda rng: an_archive(rng, ".tar.gz")),
+    "zip": ("cif_folder", "a.zip", lambda rng: an_archive(rng, ".zip")),
+}
+
+
+def broken_input(rng: Random, name: str, real: tuple[bytes, ...] = ()) -> bytes:
+    """Return an input of a format: of the grammar, or of the grammar or real, and mutated."""
+    write = FORMATS[name][2]
+    content = rng.choice(real) if real and rng.random() < 0.4 else write(rng)
+    if rng.random() < 0.5:
+        content = mutated(rng, content, rng.choice(real) if real and rng.random() < 0.5 else write(rng))
+    return dressed(rng, content) if name not in ("ase_db", "tar", "tar_gz", "zip") else content
