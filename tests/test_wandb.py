@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -75,6 +76,7 @@ def history(found: list[Any]) -> list[dict[str, Any]]:
 
 def starts(folder: Path) -> list[list[Any]]:
     """Return the records of each start of a run, in order."""
+    wandb.teardown()  # files are written after `finish` returns, until the service ends
     return [records(path) for path in sorted((folder / "wandb").glob("offline-run-*"))]
 
 
