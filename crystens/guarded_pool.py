@@ -73,11 +73,7 @@ class GuardedPool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for the processes to end, or end them if something went wrong."""
-        if kind is None:
-            self._pool.close()
-        else:
-            self._pool.stop()
-        self._pool.join()
+        end(self._pool, failed=kind is not None)
 
     def results(
         self, tasks: Mapping[str, tuple[Any, ...]], function: Callable[..., Result]
@@ -111,6 +107,15 @@ class GuardedPool:
         except pebble.ProcessExpired as error:
             reason = f"broke down: its process ended with status {error.exitcode}"
         return Broken(reason, time.perf_counter() - started)
+
+
+def end(pool: pebble.ProcessPool, failed: bool) -> None:
+    """Wait for the processes of a pool to end, or end them if something failed."""
+    if failed:
+        pool.stop()
+    else:
+        pool.close()
+    pool.join()
 
 
 def bound_memory(memory: float) -> None:

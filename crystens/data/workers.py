@@ -15,7 +15,7 @@ import pebble
 from crystens.data.entries import Entry, Record, Reject
 from crystens.data.limits import Limits
 from crystens.data.sources import Source
-from crystens.guarded_pool import bound_memory
+from crystens.guarded_pool import bound_memory, end
 from crystens.start_method import process_context
 
 WORKER_MEMORY = 4.0  # GiB that parsing may take beyond what a fresh worker has
@@ -52,11 +52,7 @@ class Workers:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for the processes to end, or end them if something went wrong."""
-        if kind is None:
-            self._pool.close()
-        else:
-            self._pool.stop()
-        self._pool.join()
+        end(self._pool, failed=kind is not None)
 
     def start(self, chunk: list[Record | Reject]) -> Future:
         """Begin to parse a chunk."""
