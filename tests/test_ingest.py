@@ -172,7 +172,14 @@ def test_file_changed_without_changing_size_or_time_of_change_is_seen_by_its_oth
 
 @pytest.mark.parametrize(
     "changed",
-    [{"max_sites": 1}, {"symprec": 0.1}, {"cell": "primitive"}, {"occupancy": "majority"}, {"site_order": "given"}],
+    [
+        {"max_sites": 1},
+        {"symprec": 0.1},
+        {"cell": "primitive"},
+        {"occupancy": "majority"},
+        {"site_order": "given"},
+        {"shift": 0.25},
+    ],
     ids=lambda option: next(iter(option)),
 )
 def test_changed_option_is_another_store(tmp_path, changed):

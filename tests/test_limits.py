@@ -54,6 +54,19 @@ def test_niggli_cell_is_reduced_and_keeps_the_handedness(quartz):
     assert (quartz.space_group, _kept(quartz, cell="niggli").space_group) == (152, 152)
 
 
+def test_shift_moves_the_faces_of_the_cell_and_not_the_crystal(nacl):
+    near_faces = Crystal(nacl.lengths, nacl.angles, nacl.space_group, nacl.numbers, nacl.coordinates - 1e-6)
+    assert (near_faces.coordinates > 0.99).any()
+    shifted = _kept(near_faces, shift=0.125)
+    assert set(shifted.coordinates.round(4).flat) == {0.125, 0.625}
+    assert shifted.space_group == 225
+    assert StructureMatcher(primitive_cell=False).fit(nacl.to_structure(), shifted.to_structure())
+    # The canonical order is that of the places that are kept.
+    assert np.array_equal(shifted.in_canonical_order().coordinates, shifted.coordinates)
+    given = _kept(nacl, shift=0.75, site_order="given")
+    np.testing.assert_allclose(given.coordinates, (nacl.coordinates + 0.75) % 1)
+
+
 def test_max_sites_is_of_the_cell_that_is_kept(sites_52):
     assert len(_kept(sites_52, cell="primitive", max_sites=26)) == 26
     with pytest.raises(Unusable, match="more than 26 atoms in the cell: 52"):
@@ -85,6 +98,9 @@ def test_unknown_option_is_an_error(option):
         ("merge_distance", float("nan")),
         ("symprec", 0),
         ("symprec", "fine"),
+        ("shift", 1),
+        ("shift", -0.25),
+        ("shift", float("nan")),
     ],
 )
 def test_bound_that_makes_no_sense_is_an_error_that_names_it(name, value):

@@ -31,12 +31,13 @@ from crystens.data.summary_figure import draw
 from crystens.errors import CrystensError
 from crystens.symmetry import CELLS
 
-_BOUNDS = {
+_NUMBERS = {
     "min_distance": "angstrom",
     "max_length": "angstrom",
     "max_volume_per_site": "cubic angstrom",
     "merge_distance": "angstrom",
     "symprec": "angstrom",
+    "shift": "of a cell's edges",
 }
 
 Command = Callable[[Source, Limits, IngestOptions, argparse.Namespace], None]
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         limits = Limits(
             options.max_sites,
-            **{option: getattr(options, option) for option in _BOUNDS},
+            **{option: getattr(options, option) for option in _NUMBERS},
             cell=options.cell,
             occupancy=options.occupancy,
             site_order=options.site_order,
@@ -154,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--cell", choices=CELLS, default="given", help="the cell that crystals are kept in")
         sub.add_argument("--occupancy", choices=OCCUPANCIES, default="reject", help="of partly occupied sites")
         sub.add_argument("--site-order", choices=SITE_ORDERS, default="canonical", help="of the sites in a crystal")
-        for option, unit in _BOUNDS.items():
+        for option, unit in _NUMBERS.items():
             value = getattr(Limits(), option)
             told = f"as data.limits.{option}, {unit}; by default {value:g}"
             sub.add_argument(f"--{option.replace('_', '-')}", type=float, default=value, help=told)

@@ -46,6 +46,9 @@ class Limits:
         occupancy: what to do with sites that are not fully occupied by one element: "reject" the crystal, or keep the
             element that has the "majority" of each site, and leave out sites that are mostly empty.
         site_order: "canonical" (`CrystalBatch.in_canonical_order`) or as "given" in the file.
+        shift: added to every fractional coordinate of the crystal that is kept, in [0, 1): the same crystal from
+            another origin. Sites on the faces of a cell, whose coordinates are now 0 and now nearly 1, come to lie
+            inside with it, where near places are near numbers; 0 changes nothing.
 
     Raises:
         CrystensError: if an option is not known.
@@ -60,6 +63,7 @@ class Limits:
     cell: str = "given"
     occupancy: str = "reject"
     site_order: str = "canonical"
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -73,6 +77,8 @@ class Limits:
             if not good:
                 wanted = f"at least {low}" if name not in least or name == "max_sites" else "above 0"
                 raise CrystensError(f"data.limits.{name} must be a number {wanted}, got {value}")
+        if not isinstance(self.shift, int | float) or not 0 <= self.shift < 1:
+            raise CrystensError(f"data.limits.shift must be a number of at least 0 and below 1, got {self.shift}")
         choices = {"cell": CELLS, "occupancy": OCCUPANCIES, "site_order": SITE_ORDERS}
         for name, allowed in choices.items():
             value = getattr(self, name)
@@ -206,7 +212,7 @@ class Limits:
                 f"no space group found: {error}", "look at the structure, or change data.limits.symprec"
             ) from error
         self.check_count(len(found.numbers))
-        numbers, coordinates = found.numbers, found.coordinates
+        numbers, coordinates = found.numbers, found.coordinates + self.shift
         if self.site_order == "canonical":
             coordinates = wrap(coordinates)
             order = canonical_order(numbers, coordinates)
