@@ -13,10 +13,14 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
 from crystens.encoding import HEADER, present_cells
 from crystens.errors import CrystensError
+from crystens.metrics.statistics import image_statistics
 from crystens.models.edm import EDM, KarrasSchedule
 from crystens.networks.row_transformer import RowTransformer
+from crystens.scaling import Scaling
 
 SIDE = 16
 
@@ -250,6 +254,36 @@ def test_images_that_it_does_not_know_are_refused(diagonal: bool, distance: str,
     data.scaling, data.distance = SimpleNamespace(diagonal=diagonal), distance
     with pytest.raises(CrystensError, match=advice):
         quiet_trainer().fit(model({"geometric_pairs": True}), datamodule=data)
+
+
+class Salt(pl.LightningDataModule):
+    """Images of one crystal, with their scaling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        crystal = Crystal([4.1] * 3, [90] * 3, 221, [55, 17], [[0, 0, 0], [0.5, 0.5, 0.5]])
+        batch = CrystalBatch.from_crystals([crystal] * 8, SIDE - HEADER)
+        self.scaling = Scaling.fit(batch)
+        self.images = self.scaling.encode(batch)
+
+    def train_dataloader(self) -> DataLoader[torch.Tensor]:
+        return DataLoader(self.images, batch_size=4)
+
+
+def test_geometric_pairs_agree_with_the_coordinates_after_a_step() -> None:
+    data = Salt()
+    edm = model({"geometric_pairs": True})
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(edm, datamodule=data)
+    found = image_statistics(edm.sample(20, torch.Generator().manual_seed(0)), data.scaling)
+    assert found["coordinate_variance"].max() > 1e-9  # the copies are not averaged
+    assert found["coordinate_agreement"].max() < 1e-5
+    plain = model()
+    quiet_trainer(max_epochs=1).fit(plain, datamodule=data)
+    found = image_statistics(plain.sample(20, torch.Generator().manual_seed(0)), data.scaling)
+    assert found["coordinate_agreement"].max() > 1e-4
+    with pytest.raises(CrystensError, match="CrysTensDataModule"):
+        train(model({"geometric_pairs": True}), data.images)
 
 
 def test_the_learning_rate_rises_and_falls_to_0_at_the_planned_end() -> None:

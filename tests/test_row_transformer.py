@@ -20,6 +20,13 @@ def inputs(side: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.randn(3, 4, side, side, generator=generator), torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([1, 2, 4])
 
 
+class Unsaid(torch.nn.Module):
+    """An embedding that tells levels of noise not apart."""
+
+    def forward(self, level: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(level), 16)
+
+
 def test_an_untrained_network_gives_next_to_nothing_of_the_image_shape() -> None:
     images, noise, counts = inputs()
     given = RowTransformer(16, width=16, depth=1, heads=2)(images, noise, counts)
@@ -60,20 +67,50 @@ def test_cells_are_made_of_the_two_tokens_that_share_them(network: RowTransforme
     assert not image[:, :12, :12].any()
 
 
-def test_geometric_pairs_start_from_the_coordinates_that_the_image_states() -> None:
+def geometric_network(symmetric: bool = False) -> RowTransformer:
     torch.manual_seed(0)
-    network = RowTransformer(16, width=16, depth=1, heads=2, geometric_pairs=True)
-    images, noise, counts = inputs()
+    network = RowTransformer(16, width=16, depth=1, heads=2, geometric_pairs=True, symmetric=symmetric)
     torch.nn.init.normal_(network.transformer.out_proj.weight, std=0.1)
-    network.transformer.out_proj.weight.data[104:] = 0  # no corrections
-    image = network(images, noise, counts)
-    coordinates = (image[:, :, 1:4, 12:].mT + image[:, :, 12:, 1:4]).mean(dim=1) / 2
-    apart = coordinates[:, :, None] - coordinates[:, None]
-    torch.testing.assert_close(image[:, 1:, 12:, 12:], 0.5 * apart.permute(0, 3, 1, 2))
-    torch.testing.assert_close(image[:, 0, 12:, 12:], 0.5 * torch.cdist(coordinates, coordinates), atol=1e-3, rtol=1e-3)
+    slopes, offsets = torch.linspace(1, 4, 13), torch.linspace(-0.3, 0.1, 13)
+    network.tell_scales(slopes, offsets, (-2.0, 2.0))
+    return network
+
+
+def test_geometric_pairs_are_those_of_the_coordinates_that_the_image_states() -> None:
+    network = geometric_network()
+    images, _, counts = inputs()
+    image = network(images, torch.tensor(-20.0), counts)  # without noise there is nothing to correct
+    copies = torch.cat([image[:, :, 1:4, 12:].mT, image[:, :, 12:, 1:4]], dim=1)
+    coordinates = (copies.mean(dim=1) - network.offsets[1:4]) / network.slopes[1:4]
+    apart = (coordinates[:, :, None] - coordinates[:, None]).permute(0, 3, 1, 2)
+    torch.testing.assert_close(image[:, 1:, 12:, 12:], network.slopes[11] * apart + network.offsets[11])
+    distances = network.slopes[12] * torch.cdist(coordinates, coordinates) + network.offsets[12]
+    torch.testing.assert_close(image[:, 0, 12:, 12:], distances, atol=5e-3, rtol=1e-3)
     image.sum().backward()
-    assert network.pair_factors.grad is not None
     assert network.transformer.out_proj.weight.grad.isfinite().all()
+
+
+def test_geometric_distances_are_corrected_by_as_much_as_there_is_noise() -> None:
+    network = geometric_network()
+    images, _, counts = inputs()
+    network.noise_embedding = torch.nn.Sequential(Unsaid())  # the tokens do not hear of the level
+    without, low, high = (network(images, torch.tensor(level), counts) for level in (-20.0, -1.0, 20.0))
+    share = torch.tensor(-1.0).exp() / (1 + torch.tensor(-2.0).exp()).sqrt()
+    torch.testing.assert_close(low - without, share * (high - without))
+    corrected = (high - without).abs().amax(dim=0) > 1e-4
+    assert corrected[0, 12:, 12:].all()
+    assert not corrected[1:].any()
+    assert not corrected[:, :12].any()
+
+
+def test_geometric_pairs_are_of_coordinates_as_they_are_cut_in_the_end() -> None:
+    network = geometric_network()
+    network.tell_scales(network.slopes.clone(), network.offsets.clone(), (-1e-3, 1e-3))
+    image = network(*inputs())
+    difference = (image[:, 1:, 12:, 12:] - network.offsets[11]) / network.slopes[11]
+    widest = 2e-3 / network.slopes[1:4, None, None]
+    assert (difference.abs() <= widest + 1e-6).all()
+    assert (difference.abs() > 0.1 * widest).any()
 
 
 def test_symmetric_networks_average_mirror_images_but_not_the_codes_of_atoms(network: RowTransformer) -> None:
@@ -92,15 +129,12 @@ def test_symmetric_networks_average_mirror_images_but_not_the_codes_of_atoms(net
 
 
 def test_symmetric_networks_with_geometric_pairs_take_the_averaged_coordinates() -> None:
-    torch.manual_seed(0)
-    network = RowTransformer(16, width=16, depth=1, heads=2, geometric_pairs=True, symmetric=True)
-    torch.nn.init.normal_(network.transformer.out_proj.weight, std=0.1)
-    network.transformer.out_proj.weight.data[104:] = 0  # no corrections
+    network = geometric_network(symmetric=True)
     image = network(*inputs())
-    coordinates = image[:, :, 1:4, 12:].mean(dim=1).mT
-    apart = coordinates[:, :, None] - coordinates[:, None]
-    torch.testing.assert_close(image[:, 1:, 12:, 12:], 0.5 * apart.permute(0, 3, 1, 2))
-    assert torch.equal(image[:, 0, 12:, 12:], image[:, 0, 12:, 12:].mT)
+    coordinates = (image[:, :, 1:4, 12:].mean(dim=1).mT - network.offsets[1:4]) / network.slopes[1:4]
+    apart = (coordinates[:, :, None] - coordinates[:, None]).permute(0, 3, 1, 2)
+    torch.testing.assert_close(image[:, 1:, 12:, 12:], network.slopes[11] * apart + network.offsets[11])
+    torch.testing.assert_close(image[:, 0, 12:, 12:], image[:, 0, 12:, 12:].mT)
 
 
 @pytest.mark.parametrize(

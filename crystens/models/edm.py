@@ -43,6 +43,7 @@ from crystens.models.averaging import follow
 from crystens.models.chunks import sample_in_chunks
 from crystens.models.draws import draw_rows
 from crystens.models.sharding import shard
+from crystens.scaling import Scaling
 from crystens.xla import close_graph, is_xla
 
 SAMPLERS = ("heun", "euler")
@@ -212,6 +213,13 @@ class EDM(pl.LightningModule):
                 "geometric pairs are fractional distances: take encoding.distance=fractional or "
                 "model.network.geometric_pairs=false"
             )
+        if getattr(self.network, "geometric_pairs", False):
+            scaling = getattr(data, "scaling", None)
+            if not isinstance(scaling, Scaling):
+                raise CrystensError("geometric pairs need the scaling of the images: train with a CrysTensDataModule")
+            slopes, offsets = scaling.factors / _WIDTH, (scaling.offsets - _MIDDLE) / _WIDTH
+            for network in (self.network, self.average_network):
+                cast(Any, network).tell_scales(slopes, offsets, (-_MIDDLE / _WIDTH, (1 - _MIDDLE) / _WIDTH))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss on images (B, 4, S, S) in [0, 1] at random noise levels, a scalar."""

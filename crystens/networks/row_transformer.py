@@ -11,10 +11,10 @@ one and a vector of the other. So the weights that make a cell are the same for 
 largest crystals have is drawn as well as the first. Copies of a value have weights of their own; that they agree is
 learned.
 
-With `geometric_pairs` the scalar products only correct what the coordinates drawn in the same image say of a pair:
-their differences, and the length of those. Differences of the expected coordinates are the expected differences, and
-the length of those comes near the expected distance as the noise goes. So little is lost by it but the independence of
-the pair block, which then all but agrees with the coordinates by construction.
+With `geometric_pairs` the pair block follows from the coordinates drawn in the same image. Differences of the expected
+coordinates are the expected differences. Their length comes near the expected distance as the noise goes; a scalar
+product, which goes with the noise, corrects it until then. So nothing is lost by it but the independence of the pair
+block, which then agrees with the coordinates by construction.
 
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
@@ -26,7 +26,7 @@ from azula.nn.dit import DiT
 from azula.nn.layers import SineEncoding
 from torch import Tensor, nn
 
-from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS
+from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS, QUANTITIES
 from crystens.errors import CrystensError
 
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
@@ -42,8 +42,8 @@ class RowTransformer(nn.Module):
         heads: attention heads.
         dropout: dropout rate in the blocks; None for none.
         rank: numbers in the vectors whose scalar product is a cell of the pair block.
-        geometric_pairs: whether cells of the pair block start from the differences of the coordinates drawn. For images
-            whose distances are fractional.
+        geometric_pairs: whether the pair block follows from the coordinates drawn. For images whose distances are
+            fractional, and whose scales `tell_scales` says.
         symmetric: whether attributes, but for atoms, and distances are averaged with their mirror images. It has no
             weights, so that a trained network can be asked for what it gives without it.
 
@@ -73,7 +73,9 @@ class RowTransformer(nn.Module):
         self.image_side = image_side
         self.rank = rank
         self.symmetric = symmetric
-        self.sizes = [2 * NUM_CHANNELS, 2 * NUM_CHANNELS * HEADER, NUM_CHANNELS * rank, NUM_CHANNELS * rank]
+        self.geometric_pairs = geometric_pairs
+        self.products = 1 if geometric_pairs else NUM_CHANNELS  # channels that are scalar products
+        self.sizes = [2 * NUM_CHANNELS, 2 * NUM_CHANNELS * HEADER, self.products * rank, self.products * rank]
         self.noise_embedding = nn.Sequential(SineEncoding(width, omega=1e2), nn.Linear(width, width))
         self.count_embedding = nn.Embedding(image_side - HEADER + 1, width)
         self.transformer = DiT(
@@ -87,10 +89,26 @@ class RowTransformer(nn.Module):
         )
         nn.init.normal_(self.transformer.out_proj.weight, std=1e-2 / width**0.5)
         nn.init.zeros_(self.transformer.out_proj.bias)
-        self.geometric_pairs = geometric_pairs
-        if geometric_pairs:  # the affine maps between the scales of the quantities, which differ by channel
-            self.pair_factors = nn.Parameter(torch.full((NUM_CHANNELS, 1, 1), 0.5))
-            self.pair_offsets = nn.Parameter(torch.zeros(NUM_CHANNELS, 1, 1))
+        if geometric_pairs:
+            self.register_buffer("slopes", torch.ones(len(QUANTITIES)))
+            self.register_buffer("offsets", torch.zeros(len(QUANTITIES)))
+            self.register_buffer("limits", torch.tensor([-torch.inf, torch.inf]))
+
+    slopes: Tensor
+    offsets: Tensor
+    limits: Tensor
+
+    def tell_scales(self, slopes: Tensor, offsets: Tensor, limits: tuple[float, float]) -> None:
+        """Say what the values of an image mean, which geometric pairs have to know.
+
+        Args:
+            slopes: (13,), of each of the `QUANTITIES`; a value is slope * quantity + offset.
+            offsets: (13,).
+            limits: what a value is cut to in the end.
+        """
+        self.slopes.copy_(slopes)
+        self.offsets.copy_(offsets)
+        self.limits.copy_(torch.tensor(limits))
 
     def forward(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
         """Return images (B, 4, S, S).
@@ -112,20 +130,34 @@ class RowTransformer(nn.Module):
         if self.symmetric:
             averages = (in_row[..., 1:] + in_column[..., 1:]) / 2
             in_row, in_column = (torch.cat([part[..., :1], averages], dim=3) for part in (in_row, in_column))
-        left, right = (part.unflatten(2, (NUM_CHANNELS, self.rank)).transpose(1, 2) for part in (left, right))
-        pairs = left @ right.mT / self.rank**0.5  # (B, 4, N, N)
+        left, right = (part.unflatten(2, (self.products, self.rank)).transpose(1, 2) for part in (left, right))
+        pairs = left @ right.mT / self.rank**0.5  # (B, 4 or 1, N, N)
         if self.geometric_pairs:
-            places = (in_row + in_column)[..., COORDINATE_ROWS].mean(dim=1) / 2  # (B, N, 3), the mean of eight copies
-            pairs = pairs + self.pair_factors * _distances_and_differences(places.float()) + self.pair_offsets
+            copies = torch.cat([in_row, in_column], dim=1)[..., COORDINATE_ROWS]  # (B, 8, N, 3)
+            share = torch.sigmoid(2 * log_noise).sqrt().expand(len(images))  # sigma / sqrt(1 + sigma^2)
+            pairs = self._geometry(copies.float(), pairs * share[:, None, None, None])
         if self.symmetric:
             pairs = torch.cat([(pairs[:, :1] + pairs[:, :1].mT) / 2, pairs[:, 1:]], dim=1)
         corner = pairs.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER)
         upper = torch.cat([corner, in_column.mT], dim=3)
         return torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
 
+    def _geometry(self, copies: Tensor, correction: Tensor) -> Tensor:
+        """Return the pair block (B, 4, N, N) of coordinates.
 
-def _distances_and_differences(places: Tensor) -> Tensor:
-    """Return the distance of each pair of places and their differences along each axis: (B, N, 3) to (B, 4, N, N)."""
-    differences = (places[:, :, None] - places[:, None]).permute(0, 3, 1, 2)
-    squares = differences.square().sum(dim=1, keepdim=True)
-    return torch.cat([(squares + _TINY).sqrt(), differences], dim=1)
+        Args:
+            copies: the copies of coordinates, as they stand in the image, (B, 8, N, 3).
+            correction: of the distances, (B, 1, N, N).
+        """
+        places = copies.clamp(*self.limits).mean(dim=1)  # (B, N, 3)
+        places = (places - self.offsets[COORDINATE_ROWS]) / self.slopes[COORDINATE_ROWS]
+        differences = (places[:, :, None] - places[:, None]).permute(0, 3, 1, 2)
+        distances = (differences.square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+        difference, distance = (QUANTITIES.index(name) for name in ("difference", "distance"))
+        return torch.cat(
+            [
+                self.slopes[distance] * distances + self.offsets[distance] + correction,
+                self.slopes[difference] * differences + self.offsets[difference],
+            ],
+            dim=1,
+        )
