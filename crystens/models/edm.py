@@ -77,7 +77,7 @@ class EDM(pl.LightningModule):
     Args:
         network: maps images (B, 4, S, S), logarithms of the noise level (B,) and numbers of sites (B,) to images; has
             `image_side`.
-        optimizer: makes the optimizer of the network's parameters.
+        optimizer: makes the optimizer of the network's named parameters.
         noise_mean: mean of the logarithm of the noise level in training.
         noise_deviation: standard deviation of it.
         sigma_min: the lowest noise level in sampling, that of the data's variance being 1.
@@ -110,7 +110,7 @@ class EDM(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Callable[[Iterable[Parameter]], Optimizer],
+        optimizer: Callable[[Iterable[tuple[str, Parameter]]], Optimizer],
         noise_mean: float = 0.0,
         noise_deviation: float = 1.6,
         sigma_min: float = 0.005,
@@ -183,7 +183,7 @@ class EDM(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimizer with the plan of its learning rate."""
-        optimizer = self._optimizer(self.network.parameters())
+        optimizer = self._optimizer(self.network.named_parameters())
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._rate), "interval": "step"},

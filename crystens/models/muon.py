@@ -1,0 +1,77 @@
+"""Muon for the matrices inside of a network and AdamW for all else, as one optimizer.
+
+Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024) makes the step of a matrix
+orthogonal, and is meant for matrices between hidden features only: what reads the input, writes the output, or is no
+matrix stays with AdamW. Both are PyTorch's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+from torch.nn import Parameter
+from torch.optim import AdamW, Muon, Optimizer
+
+from crystens.errors import CrystensError
+
+_HIDDEN = "blocks."  # in the name of what lies between a network's first and last layer
+
+
+class MuonAdamW(Optimizer):
+    """One step of Muon on the matrices of a network's blocks, and of AdamW on its other parameters.
+
+    Args:
+        params: named parameters of a network.
+        lr: learning rate of AdamW.
+        matrix_lr: learning rate of Muon, for matrices of orthogonal columns; ten times that of AdamW is usual.
+        betas: of AdamW.
+        momentum: of Muon.
+        weight_decay: of both.
+
+    Raises:
+        CrystensError: if there is no such matrix, or nothing else.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[tuple[str, Parameter]],
+        lr: float = 2e-3,
+        matrix_lr: float = 0.02,
+        betas: tuple[float, float] = (0.9, 0.99),
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """Divide the parameters."""
+        named = list(params)
+        hidden = [_HIDDEN in name and parameter.ndim == 2 for name, parameter in named]
+        matrices = [one for one, is_hidden in zip(named, hidden, strict=True) if is_hidden]
+        others = [one for one, is_hidden in zip(named, hidden, strict=True) if not is_hidden]
+        if not matrices or not others:
+            raise CrystensError(
+                f"MuonAdamW is for networks with matrices in `blocks` and with other layers, and got {len(matrices)} "
+                f"and {len(others)} of them: take torch.optim.AdamW"
+            )
+        self._parts: list[Optimizer] = [
+            Muon(matrices, lr=matrix_lr, momentum=momentum, weight_decay=weight_decay),
+            AdamW(others, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay),
+        ]
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Change the parameters by their gradients, which `closure` makes if it is given; return what it returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        # Learning rates, moments and what was loaded are this optimizer's; the parts are but rules.
+        for part, group in zip(self._parts, self.param_groups, strict=True):
+            part.param_groups, part.state = [group], self.state
+            part.step()
+        return loss
