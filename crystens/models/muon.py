@@ -29,6 +29,7 @@ class MuonAdamW(Optimizer):
         betas: of AdamW.
         momentum: of Muon.
         weight_decay: of both.
+        fused: whether AdamW's step is one kernel; None leaves it to PyTorch.
 
     Raises:
         CrystensError: if there is no such matrix, or nothing else.
@@ -42,6 +43,7 @@ class MuonAdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        fused: bool | None = None,
     ) -> None:
         """Divide the parameters."""
         named = list(params)
@@ -55,7 +57,7 @@ class MuonAdamW(Optimizer):
             )
         self._parts: list[Optimizer] = [
             Muon(matrices, lr=matrix_lr, momentum=momentum, weight_decay=weight_decay),
-            AdamW(others, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay),
+            AdamW(others, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=fused),
         ]
         super().__init__([group for part in self._parts for group in part.param_groups], {})
 
