@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from crystens.errors import CrystensError
+from crystens.models import muon
 from crystens.models.muon import MuonAdamW
 
 
@@ -46,12 +47,12 @@ def test_each_part_of_the_network_moves_as_by_the_library_s_rule_for_it(net: Net
     parts = copy.deepcopy(net)
     matrices = [block.weight for block in parts.blocks]
     others = [p for p in parts.parameters() if not any(p is m for m in matrices)]
-    muon = torch.optim.Muon(matrices, lr=0.03, momentum=0.9, weight_decay=0.1)
+    orthogonal = torch.optim.Muon(matrices, lr=0.03, momentum=0.9, weight_decay=0.1)
     adam = torch.optim.AdamW(others, lr=1e-3, betas=(0.8, 0.9), weight_decay=0.1)
     together = MuonAdamW(net.named_parameters(), 1e-3, 0.03, (0.8, 0.9), 0.9, 0.1)
     for _ in range(3):
         x = torch.randn(16, 3)
-        for model, optimizers in ((net, [together]), (parts, [muon, adam])):
+        for model, optimizers in ((net, [together]), (parts, [orthogonal, adam])):
             model.zero_grad()
             model(x).square().mean().backward()
             for optimizer in optimizers:
@@ -95,6 +96,12 @@ def test_a_closure_makes_the_gradients(net: Net) -> None:
     before = net.blocks[0].weight.detach().clone()
     assert optimizer.step(closure) > 0
     assert not torch.equal(net.blocks[0].weight, before)
+
+
+def test_xla_devices_are_refused(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "is_xla", lambda device: True)
+    with pytest.raises(CrystensError, match=r"torch\.optim\.AdamW ~model\.optimizer\.matrix_lr"):
+        MuonAdamW(net.named_parameters())
 
 
 def test_networks_without_blocks_are_refused() -> None:

@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from torch.optim import AdamW, Muon, Optimizer
 
 from crystens.errors import CrystensError
+from crystens.xla import is_xla
 
 _HIDDEN = "blocks."  # in the name of what lies between a network's first and last layer
 
@@ -32,7 +33,7 @@ class MuonAdamW(Optimizer):
         fused: whether AdamW's step is one kernel; None leaves it to PyTorch.
 
     Raises:
-        CrystensError: if there is no such matrix, or nothing else.
+        CrystensError: if there is no such matrix, or nothing else; on XLA devices, which lack an operation of Muon's.
     """
 
     def __init__(
@@ -54,6 +55,11 @@ class MuonAdamW(Optimizer):
             raise CrystensError(
                 f"MuonAdamW is for networks with matrices in `blocks` and with other layers, and got {len(matrices)} "
                 f"and {len(others)} of them: take torch.optim.AdamW"
+            )
+        if is_xla(matrices[0][1].device):
+            raise CrystensError(
+                "PyTorch's Muon has an operation that XLA does not have, so that each step would wait for the host: "
+                "take model.optimizer._target_=torch.optim.AdamW ~model.optimizer.matrix_lr"
             )
         self._parts: list[Optimizer] = [
             Muon(matrices, lr=matrix_lr, momentum=momentum, weight_decay=weight_decay),
