@@ -143,6 +143,7 @@ def train(cfg: DictConfig) -> Path:
     last = folder / "checkpoints" / "last.ckpt"
     if cfg.resume:
         load_checkpoint(last)
+        before = (folder / "config.yaml").read_text(encoding="utf-8")
     if _first_rank():
         OmegaConf.save(OmegaConf.merge(cfg, {"resume": None}), folder / "config.yaml")
     log.info("run folder: %s", folder)
@@ -150,7 +151,12 @@ def train(cfg: DictConfig) -> Path:
     with _processes_join_this_job(), _ended(runs):
         for run in runs:
             run.begin(config, _model_name(config), _sweep())
-        _fit(trainer, model, data, last, resumes=bool(cfg.resume))
+        try:
+            _fit(trainer, model, data, last, resumes=bool(cfg.resume))
+        except _DoesNotFit:
+            if _first_rank():  # or the run would not go on by itself either
+                (folder / "config.yaml").write_text(before, encoding="utf-8")
+            raise
         trained = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
         log.info("trained %s", trained)
         if trainer.global_step == 0:
@@ -185,6 +191,10 @@ def train(cfg: DictConfig) -> Path:
     return folder
 
 
+class _DoesNotFit(CrystensError):
+    """A checkpoint is not one of the model that the config describes."""
+
+
 def _fit(
     trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, last: Path, resumes: bool
 ) -> None:
@@ -200,11 +210,11 @@ def _fit(
         raise CrystensError(f"training was interrupted; {hint}") from error
     except MisconfigurationException as error:
         raise CrystensError(f"cannot train: {first_line(error)}") from error
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
+    except (RuntimeError, ValueError) as error:
+        if "loading state_dict" not in str(error) and "loaded state dict" not in str(error):
             raise
-        raise CrystensError(
-            f"{last} does not fit the config: model and max_sites stay as they were on resume"
+        raise _DoesNotFit(
+            f"{last} does not fit the config: model, its optimizer and max_sites stay as they were on resume"
         ) from error
 
 

@@ -275,6 +275,10 @@ def test_geometric_pairs_agree_with_the_coordinates_after_a_step() -> None:
     edm = model({"geometric_pairs": True})
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(edm, datamodule=data)
+    for network in (edm.network, edm.average_network):
+        torch.testing.assert_close(network.slopes, data.scaling.factors / 0.25)
+        torch.testing.assert_close(network.offsets, (data.scaling.offsets - 0.5) / 0.25)
+        assert network.limits.tolist() == [-2, 2]
     found = image_statistics(edm.sample(20, torch.Generator().manual_seed(0)), data.scaling)
     assert found["coordinate_variance"].max() > 1e-9  # the copies are not averaged
     assert found["coordinate_agreement"].max() < 1e-5

@@ -47,9 +47,11 @@ def test_each_part_of_the_network_moves_as_by_the_library_s_rule_for_it(net: Net
     parts = copy.deepcopy(net)
     matrices = [block.weight for block in parts.blocks]
     others = [p for p in parts.parameters() if not any(p is m for m in matrices)]
-    orthogonal = torch.optim.Muon(matrices, lr=0.03, momentum=0.9, weight_decay=0.1)
-    adam = torch.optim.AdamW(others, lr=1e-3, betas=(0.8, 0.9), weight_decay=0.1)
-    together = MuonAdamW(net.named_parameters(), 1e-3, 0.03, (0.8, 0.9), 0.9, 0.1)
+    orthogonal = torch.optim.Muon(matrices, lr=0.03, momentum=0.9, weight_decay=0.2)
+    adam = torch.optim.AdamW(others, lr=1e-3, betas=(0.8, 0.9), weight_decay=0.2, fused=True)
+    together = MuonAdamW(net.named_parameters(), 1e-3, 0.03, (0.8, 0.9), 0.9, 0.2, fused=True)
+    assert [group["weight_decay"] for group in MuonAdamW(net.named_parameters()).param_groups] == [0, 0]
+    assert together.param_groups[1]["fused"]
     for _ in range(3):
         x = torch.randn(16, 3)
         for model, optimizers in ((net, [together]), (parts, [orthogonal, adam])):
@@ -78,6 +80,10 @@ def test_it_goes_on_where_it_stopped(net: Net) -> None:
     steps(net, optimizer, 2)
     steps(other, resumed, 2)
     assert all(torch.equal(other.state_dict()[name], value) for name, value in net.state_dict().items())
+    for group in resumed.param_groups:
+        group["lr"] = 0.0
+    steps(other, resumed, 1)
+    assert all(torch.equal(other.state_dict()[name], value) for name, value in net.state_dict().items())
     fresh = copy.deepcopy(net)
     steps(fresh, MuonAdamW(fresh.named_parameters()), 2)
     steps(net, optimizer, 2)
@@ -100,8 +106,13 @@ def test_a_closure_makes_the_gradients(net: Net) -> None:
 
 def test_xla_devices_are_refused(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(muon, "is_xla", lambda device: True)
-    with pytest.raises(CrystensError, match=r"torch\.optim\.AdamW ~model\.optimizer\.matrix_lr"):
+    with pytest.raises(CrystensError, match=r"torch\.optim\.AdamW and.* '~model\.optimizer\.matrix_lr'"):
         MuonAdamW(net.named_parameters())
+
+
+def test_parameters_without_names_are_refused(net: Net) -> None:
+    with pytest.raises(CrystensError, match="names of parameters"):
+        MuonAdamW(net.parameters())  # type: ignore[arg-type]
 
 
 def test_networks_without_blocks_are_refused() -> None:

@@ -170,6 +170,20 @@ def test_resume_with_more_epochs_trains_on_remembers_them_and_replaces_the_sampl
     assert not torch.equal(before, read_samples(folder / "samples" / "images.safetensors").images)
 
 
+def test_what_does_not_fit_the_checkpoint_is_refused_and_not_kept(tmp_path: Path) -> None:
+    muon = "model.optimizer._target_=crystens.models.muon.MuonAdamW"
+    tasks.train(config(tmp_path, "edm", muon, "trainer.max_epochs=1"))
+    command = [sys.executable, str(REPOSITORY / "train.py"), f"resume={tmp_path}", "trainer.max_epochs=2"]
+    for change in ("+model.optimizer._target_=torch.optim.AdamW", "+model.network.width=32"):
+        done = subprocess.run([*command, change], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 1
+        assert "error: " in done.stderr
+        assert "model, its optimizer and max_sites stay as they were on resume" in done.stderr
+        assert "Traceback" not in done.stderr
+    subprocess.run(command, check=True, timeout=600, capture_output=True)
+    assert len(losses(tmp_path, "edm")["train/loss"]) == 2
+
+
 def test_a_run_folder_is_not_overwritten(tmp_path: Path) -> None:
     tasks.train(config(tmp_path, "gan", "trainer.max_epochs=1"))
     with pytest.raises(CrystensError, match="already holds a run; give resume="):

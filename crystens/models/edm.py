@@ -198,10 +198,11 @@ class EDM(pl.LightningModule):
         return risen * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, planned))))
 
     def on_fit_start(self) -> None:
-        """Refuse images that the loss and the network do not know.
+        """Refuse images that the loss and the network do not know, and tell geometric pairs the scales of the others.
 
         Raises:
-            CrystensError: if the images' pair block has an empty diagonal, or distances that geometric pairs are not.
+            CrystensError: if the images' pair block has an empty diagonal, or, with geometric pairs, distances that are
+                not fractional or no scaling.
         """
         data = getattr(self.trainer, "datamodule", None)
         if not getattr(getattr(data, "scaling", None), "diagonal", True):

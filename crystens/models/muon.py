@@ -26,14 +26,16 @@ class MuonAdamW(Optimizer):
     Args:
         params: named parameters of a network.
         lr: learning rate of AdamW.
-        matrix_lr: learning rate of Muon, for matrices of orthogonal columns; ten times that of AdamW is usual.
+        matrix_lr: learning rate of Muon, by which an orthogonal matrix is multiplied, and if it has more rows than
+            columns by the root of their ratio too. Five to ten times that of AdamW is usual.
         betas: of AdamW.
         momentum: of Muon.
         weight_decay: of both.
         fused: whether AdamW's step is one kernel; None leaves it to PyTorch.
 
     Raises:
-        CrystensError: if there is no such matrix, or nothing else; on XLA devices, which lack an operation of Muon's.
+        CrystensError: if parameters have no names, or there is no such matrix, or nothing else; on XLA devices, which
+            lack an operation of Muon's.
     """
 
     def __init__(
@@ -48,6 +50,11 @@ class MuonAdamW(Optimizer):
     ) -> None:
         """Divide the parameters."""
         named = list(params)
+        if not all(isinstance(one, tuple) for one in named):
+            raise CrystensError(
+                "MuonAdamW needs the names of parameters, which of the models here model=edm gives: take "
+                "model.optimizer._target_=torch.optim.AdamW"
+            )
         hidden = [_HIDDEN in name and parameter.ndim == 2 for name, parameter in named]
         matrices = [one for one, is_hidden in zip(named, hidden, strict=True) if is_hidden]
         others = [one for one, is_hidden in zip(named, hidden, strict=True) if not is_hidden]
@@ -59,7 +66,8 @@ class MuonAdamW(Optimizer):
         if is_xla(matrices[0][1].device):
             raise CrystensError(
                 "PyTorch's Muon has an operation that XLA does not have, so that each step would wait for the host: "
-                "take model.optimizer._target_=torch.optim.AdamW ~model.optimizer.matrix_lr"
+                "take, for a new run, model.optimizer._target_=torch.optim.AdamW and, if there is a matrix_lr, "
+                "'~model.optimizer.matrix_lr'"
             )
         self._parts: list[Optimizer] = [
             Muon(matrices, lr=matrix_lr, momentum=momentum, weight_decay=weight_decay),

@@ -106,9 +106,10 @@ class RowTransformer(nn.Module):
             offsets: (13,).
             limits: what a value is cut to in the end.
         """
-        self.slopes.copy_(slopes)
-        self.offsets.copy_(offsets)
-        self.limits.copy_(torch.tensor(limits))
+        # Not copied into what is there, which has 16 bits under trainer.precision=bf16-true.
+        device = self.limits.device
+        self.slopes, self.offsets = (part.to(device, torch.float32) for part in (slopes, offsets))
+        self.limits = torch.tensor(limits, device=device)
 
     def forward(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
         """Return images (B, 4, S, S).
@@ -152,7 +153,8 @@ class RowTransformer(nn.Module):
         places = copies.clamp(*self.limits).mean(dim=1)  # (B, N, 3)
         places = (places - self.offsets[COORDINATE_ROWS]) / self.slopes[COORDINATE_ROWS]
         differences = (places[:, :, None] - places[:, None]).permute(0, 3, 1, 2)
-        distances = (differences.square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+        others = 1 - torch.eye(differences.shape[-1], device=differences.device)
+        distances = (differences.square().sum(dim=1, keepdim=True) + _TINY).sqrt() * others
         difference, distance = (QUANTITIES.index(name) for name in ("difference", "distance"))
         return torch.cat(
             [
