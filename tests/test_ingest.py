@@ -19,6 +19,7 @@ import pytest
 from crystens.cif import write_cif
 from crystens.crystal import Crystal
 from crystens.data import fingerprint, ingest
+from crystens.data.__main__ import main
 from crystens.data.cif_folder import CifFolder
 from crystens.data.entries import Entry, Record, Reject
 from crystens.data.ingest import IngestOptions, ingest_shard, open_store
@@ -186,6 +187,16 @@ def test_changed_option_is_another_store(tmp_path, changed):
     first = _read(tmp_path, ["3.3"])
     other = open_store(Lines(tmp_path / "lines.txt"), Limits(**changed), _options(tmp_path))
     assert other.folder != first.folder
+
+
+def test_numbers_of_the_command_line_are_those_of_the_limits(tmp_path, nacl):
+    (tmp_path / "cifs").mkdir()
+    (tmp_path / "cifs" / "salt.cif").write_text(write_cif(nacl))
+    arguments = ["ingest", str(tmp_path / "cifs"), "--workers", "0", "--cache", str(tmp_path / "cache")]
+    assert main([*arguments, "--out", str(tmp_path / "shifted"), "--shift", "0.125"]) == 0
+    assert set(CrystalStore.open(tmp_path / "shifted")[0].coordinates.round(4).flat) == {0.125, 0.625}
+    assert main([*arguments, "--out", str(tmp_path / "none"), "--max-length", "5"]) == 0
+    assert CrystalStore.open(tmp_path / "none").num_rejects == 1
 
 
 def test_changed_library_is_another_store(tmp_path, monkeypatch):
