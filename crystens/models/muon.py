@@ -27,7 +27,7 @@ class MuonAdamW(Optimizer):
         params: named parameters of a network.
         lr: learning rate of AdamW.
         matrix_lr: learning rate of Muon, by which an orthogonal matrix is multiplied, and if it has more rows than
-            columns by the root of their ratio too. Five to ten times that of AdamW is usual.
+            columns by the root of their ratio too.
         betas: of AdamW.
         momentum: of Muon.
         weight_decay: of both.
