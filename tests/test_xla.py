@@ -60,7 +60,12 @@ MODELS = {
             for option in ("dim=8", "dim_mults=[1,2]", "layer_attns=[false,true]", "layer_cross_attns=[false,true]")
         ),
     ],
-    "edm": ["model.network.width=16", "model.network.depth=1", "model.network_calls=7"],
+    "edm": [
+        "model.network.width=16",
+        "model.network.depth=1",
+        "model.network_calls=7",
+        "model.network.geometric_pairs=true",
+    ],
 }
 
 
