@@ -20,6 +20,7 @@ from crystens.errors import CrystensError
 from crystens.metrics.statistics import image_statistics
 from crystens.models.edm import EDM, KarrasSchedule
 from crystens.networks.row_transformer import RowTransformer
+from crystens.networks.surroundings import surroundings
 from crystens.scaling import Scaling
 
 SIDE = 16
@@ -288,6 +289,27 @@ def test_geometric_pairs_agree_with_the_coordinates_after_a_step() -> None:
     assert found["coordinate_agreement"].max() > 1e-4
     with pytest.raises(CrystensError, match="CrysTensDataModule"):
         train(model({"geometric_pairs": True}), data.images)
+
+
+def test_sites_read_their_true_surroundings_where_there_is_no_noise() -> None:
+    data = Salt()
+    edm = model({"surroundings": True})
+    quiet_trainer(max_epochs=1).fit(edm, datamodule=data)
+    assert edm.sample(2, torch.Generator().manual_seed(0)).isfinite().all()
+    given: list[torch.Tensor] = []
+    edm.network.transformer.register_forward_pre_hook(
+        lambda _, __, named: given.append(named["cond"]), with_kwargs=True
+    )
+    counts = torch.full((8,), 2)
+    edm.network((data.images - 0.5) / 0.25, torch.tensor(-9.0), counts)
+    cells, places = torch.tensor([[4.1] * 3 + [90.0] * 3]), torch.tensor([[[0.0] * 3, [0.5] * 3]])
+    true = surroundings(cells, places, torch.ones(1, 2, dtype=torch.bool), torch.zeros(1))
+    found = given[0][:, HEADER : HEADER + 2]
+    assert true.abs().max() > 5  # eight unlike neighbours at 3.55 angstrom
+    torch.testing.assert_close(found, true.expand(8, -1, -1), atol=1e-3, rtol=0)
+    assert not given[0][:, :HEADER].any()
+    with pytest.raises(CrystensError, match="CrysTensDataModule"):
+        train(model({"surroundings": True}), data.images)
 
 
 def test_the_learning_rate_rises_and_falls_to_0_at_the_planned_end() -> None:

@@ -65,6 +65,7 @@ MODELS = {
         "model.network.depth=1",
         "model.network_calls=7",
         "model.network.geometric_pairs=true",
+        "model.network.surroundings=true",
     ],
 }
 

@@ -198,7 +198,7 @@ class EDM(pl.LightningModule):
         return risen * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, planned))))
 
     def on_fit_start(self) -> None:
-        """Refuse images that the loss and the network do not know, and tell geometric pairs the scales of the others.
+        """Refuse images that the loss and the network do not know, and tell the network the scales of the others.
 
         Raises:
             CrystensError: if the images' pair block has an empty diagonal, or, with geometric pairs, distances that are
@@ -214,10 +214,10 @@ class EDM(pl.LightningModule):
                 "geometric pairs are fractional distances: take encoding.distance=fractional or "
                 "model.network.geometric_pairs=false"
             )
-        if getattr(self.network, "geometric_pairs", False):
+        if getattr(self.network, "needs_scales", False):
             scaling = getattr(data, "scaling", None)
             if not isinstance(scaling, Scaling):
-                raise CrystensError("geometric pairs need the scaling of the images: train with a CrysTensDataModule")
+                raise CrystensError("this network needs the scaling of the images: train with a CrysTensDataModule")
             slopes, offsets = scaling.factors / _WIDTH, (scaling.offsets - _MIDDLE) / _WIDTH
             for network in (self.network, self.average_network):
                 cast(Any, network).tell_scales(slopes, offsets, (-_MIDDLE / _WIDTH, (1 - _MIDDLE) / _WIDTH))

@@ -16,6 +16,9 @@ coordinates are the expected differences. Their length comes near the expected d
 product, which goes with the noise, corrects it until then. So nothing is lost by it but the independence of the pair
 block, which then agrees with the coordinates by construction.
 
+With `surroundings` each site's token also reads which neighbours the noisy image gives it (`crystens.networks.
+surroundings`), from the mean of the copies of cell and coordinates.
+
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
 
@@ -28,7 +31,9 @@ from torch import Tensor, nn
 
 from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS, QUANTITIES
 from crystens.errors import CrystensError
+from crystens.networks.surroundings import NUM_FEATURES, surroundings
 
+_ANGLE_ROWS = slice(7, 10)
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
 
 
@@ -44,6 +49,7 @@ class RowTransformer(nn.Module):
         rank: numbers in the vectors whose scalar product is a cell of the pair block.
         geometric_pairs: whether the pair block follows from the coordinates drawn. For images whose distances are
             fractional, and whose scales `tell_scales` says.
+        surroundings: whether sites read what stands around them. For images whose scales `tell_scales` says.
         symmetric: whether attributes, but for atoms, and distances are averaged with their mirror images. It has no
             weights, so that a trained network can be asked for what it gives without it.
 
@@ -60,6 +66,7 @@ class RowTransformer(nn.Module):
         dropout: float | None = None,
         rank: int = 16,
         geometric_pairs: bool = False,
+        surroundings: bool = False,
         symmetric: bool = False,
     ) -> None:
         """Check the numbers and build the layers."""
@@ -74,6 +81,8 @@ class RowTransformer(nn.Module):
         self.rank = rank
         self.symmetric = symmetric
         self.geometric_pairs = geometric_pairs
+        self.surroundings = surroundings
+        self.needs_scales = geometric_pairs or surroundings
         self.products = 1 if geometric_pairs else NUM_CHANNELS  # channels that are scalar products
         self.sizes = [2 * NUM_CHANNELS, 2 * NUM_CHANNELS * HEADER, self.products * rank, self.products * rank]
         self.noise_embedding = nn.Sequential(SineEncoding(width, omega=1e2), nn.Linear(width, width))
@@ -81,6 +90,7 @@ class RowTransformer(nn.Module):
         self.transformer = DiT(
             in_channels=2 * NUM_CHANNELS * image_side,  # of a row and a column
             out_channels=sum(self.sizes),
+            cond_channels=NUM_FEATURES if surroundings else 0,
             mod_features=width,
             hid_channels=width,
             hid_blocks=depth,
@@ -89,7 +99,7 @@ class RowTransformer(nn.Module):
         )
         nn.init.normal_(self.transformer.out_proj.weight, std=1e-2 / width**0.5)
         nn.init.zeros_(self.transformer.out_proj.bias)
-        if geometric_pairs:
+        if self.needs_scales:
             self.register_buffer("slopes", torch.ones(len(QUANTITIES)))
             self.register_buffer("offsets", torch.zeros(len(QUANTITIES)))
             self.register_buffer("limits", torch.tensor([-torch.inf, torch.inf]))
@@ -99,7 +109,7 @@ class RowTransformer(nn.Module):
     limits: Tensor
 
     def tell_scales(self, slopes: Tensor, offsets: Tensor, limits: tuple[float, float]) -> None:
-        """Say what the values of an image mean, which geometric pairs have to know.
+        """Say what the values of an image mean, which geometric pairs and surroundings have to know.
 
         Args:
             slopes: (13,), of each of the `QUANTITIES`; a value is slope * quantity + offset.
@@ -122,7 +132,8 @@ class RowTransformer(nn.Module):
         rows = images.transpose(1, 2).flatten(2)  # (B, S, 4 S)
         columns = images.permute(0, 3, 1, 2).flatten(2)
         embedded = self.noise_embedding(log_noise.expand(len(images))) + self.count_embedding(counts)
-        tokens = self.transformer(torch.cat([rows, columns], dim=2), embedded)
+        neighbours = {"cond": self._neighbours(images, log_noise, counts)} if self.surroundings else {}
+        tokens = self.transformer(torch.cat([rows, columns], dim=2), embedded, **neighbours)
         shared, own, left, right = tokens.split(self.sizes, dim=2)
         shared, own, left, right = shared[:, :HEADER], own[:, HEADER:], left[:, HEADER:], right[:, HEADER:]
         shared = shared.unflatten(2, (2, NUM_CHANNELS)).permute(2, 0, 3, 1)  # (2, B, 4, 12)
@@ -142,6 +153,18 @@ class RowTransformer(nn.Module):
         corner = pairs.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER)
         upper = torch.cat([corner, in_column.mT], dim=3)
         return torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
+
+    def _neighbours(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
+        """Return what stands around the site of each token by a noisy image, (B, S, F); zeros around attributes."""
+        rows = slice(COORDINATE_ROWS.start, _ANGLE_ROWS.stop)
+        in_row, in_column = images[:, :, HEADER:, rows], images[:, :, rows, HEADER:].mT
+        values = torch.cat([in_row, in_column], dim=1).float().mean(dim=1)  # (B, N, 9)
+        values = (values - self.offsets[rows]) / self.slopes[rows]
+        present = torch.arange(values.shape[1], device=images.device) < counts[:, None]
+        cells = (values[..., 3:] * present[..., None]).sum(dim=1) / counts[:, None].clamp(min=1)
+        deviation = log_noise.expand(len(images)).exp() / (2 * NUM_CHANNELS) ** 0.5 / self.slopes[COORDINATE_ROWS.start]
+        found = surroundings(cells, values[..., :3], present, deviation)
+        return nn.functional.pad(found, (0, 0, HEADER, 0)).to(images.dtype)
 
     def _geometry(self, copies: Tensor, correction: Tensor) -> Tensor:
         """Return the pair block (B, 4, N, N) of coordinates.

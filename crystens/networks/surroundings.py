@@ -1,0 +1,59 @@
+"""What stands around each site of a periodic crystal, as numbers that a network can read.
+
+A network sees fractional coordinates and a cell. To tell from them that two sites are too near, it would have to learn
+the metric of every cell, and that a site leaves through one face and comes in by the other. Here both are worked out:
+how many neighbours a site has at each distance, and to which side of it they stand.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crystens.encoding import lattice_matrix
+
+NUM_SHELLS = 8
+NUM_FEATURES = 4 * NUM_SHELLS
+
+_FIRST, _LAST = 0.25, 3.75  # distances at which shells are centred, angstrom
+_DEVIATION = 0.35  # of the Gaussian that a shell is, angstrom
+_BLURRED = 0.5  # uncertainty of a place at which features are halved, angstrom
+_LENGTHS, _ANGLES = (2.0, 30.0), (40.0, 140.0)  # to which the cell is cut, angstrom and degrees, for noise spoils it
+_PLACES = (-1.0, 2.0)  # to which coordinates are cut
+_SAME = 1e-2  # a site's distance from itself is less, angstrom
+_FAR = 1e2  # where sites that are none are put, angstrom
+
+
+def surroundings(cells: Tensor, places: Tensor, present: Tensor, deviation: Tensor) -> Tensor:
+    """Return for each site how many neighbours it has in each shell, and to which side: (B, N, 4 K), of K shells.
+
+    The first K are numbers of neighbours, periodic images counted, in Gaussian shells of distance. The others are the
+    sums of the vectors to the site from those neighbours along a, b and c, times three, in units of the cell's edges.
+    All of them fade as places become uncertain. Images in the 26 cells around are looked at, so that of very oblique
+    cells some neighbours are missed.
+
+    Args:
+        cells: lengths and angles, (B, 6), angstrom and degrees.
+        places: fractional coordinates, (B, N, 3).
+        present: which sites there are, (B, N).
+        deviation: standard deviation of the fractional coordinates, (B,).
+    """
+    with torch.autocast(places.device.type, enabled=False):
+        cells, places = cells.float(), places.float().clamp(*_PLACES)
+        lengths, angles = cells[:, :3].clamp(*_LENGTHS), cells[:, 3:].clamp(*_ANGLES)
+        steps = places[:, :, None] - places[:, None]
+        near = torch.arange(-1.0, 2.0, device=places.device)
+        images = torch.cartesian_prod(near, near, near)
+        steps = (steps - steps.round())[:, :, :, None] + images  # (B, N, N, 27, 3)
+        distances = (steps.flatten(1, 3) @ lattice_matrix(lengths, angles)).square().sum(dim=2).sqrt()
+        distances = distances.view(steps.shape[:-1])
+        itself = torch.eye(places.shape[1], device=places.device)[:, :, None].bool() & (distances < _SAME)
+        pairs = (present[:, :, None] & present[:, None])[..., None]
+        distances = torch.where(pairs & ~itself, distances, _FAR)
+        centres = torch.linspace(_FIRST, _LAST, NUM_SHELLS, device=places.device)
+        shells = (-0.5 * ((distances[..., None] - centres) / _DEVIATION).square()).exp()
+        shells = shells.flatten(2, 3)  # (B, N, 27 N, K)
+        sides = shells.mT @ steps.flatten(2, 3)  # (B, N, K, 3)
+        blur = deviation.float() * lengths.mean(dim=1) / _BLURRED
+        found = torch.cat([shells.sum(dim=2), 3 * sides.flatten(2)], dim=2)
+        return found / (1 + blur.square())[:, None, None]
