@@ -202,7 +202,7 @@ class EDM(pl.LightningModule):
 
         Raises:
             CrystensError: if the images' pair block has an empty diagonal, or, with geometric pairs, distances that are
-                not fractional or no scaling.
+                not fractional; if there is no scaling for a network that needs one.
         """
         data = getattr(self.trainer, "datamodule", None)
         if not getattr(getattr(data, "scaling", None), "diagonal", True):

@@ -20,8 +20,7 @@ _DEVIATION = 0.35  # of the Gaussian that a shell is, angstrom
 _BLURRED = 0.5  # uncertainty of a place at which features are halved, angstrom
 _LENGTHS, _ANGLES = (2.0, 30.0), (40.0, 140.0)  # to which the cell is cut, angstrom and degrees, for noise spoils it
 _PLACES = (-1.0, 2.0)  # to which coordinates are cut
-_SAME = 1e-2  # a site's distance from itself is less, angstrom
-_FAR = 1e2  # where sites that are none are put, angstrom
+_FAR = 1e2  # to where a site itself and slots without one are put, angstrom
 
 
 def surroundings(cells: Tensor, places: Tensor, present: Tensor, deviation: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ def surroundings(cells: Tensor, places: Tensor, present: Tensor, deviation: Tens
         steps = (steps - steps.round())[:, :, :, None] + images  # (B, N, N, 27, 3)
         distances = (steps.flatten(1, 3) @ lattice_matrix(lengths, angles)).square().sum(dim=2).sqrt()
         distances = distances.view(steps.shape[:-1])
-        itself = torch.eye(places.shape[1], device=places.device)[:, :, None].bool() & (distances < _SAME)
+        itself = torch.eye(places.shape[1], device=places.device)[:, :, None].bool() & (images == 0).all(dim=1)
         pairs = (present[:, :, None] & present[:, None])[..., None]
         distances = torch.where(pairs & ~itself, distances, _FAR)
         centres = torch.linspace(_FIRST, _LAST, NUM_SHELLS, device=places.device)
