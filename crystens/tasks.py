@@ -409,7 +409,7 @@ def _judge(samples: Samples, decoder: Decoder, folder: Path, source: Path) -> No
     log.info(
         "%s", ", ".join(f"{name} {metrics[name]['value']:.3g}" for name in shown if metrics[name]["value"] is not None)
     )
-    for shortcoming in shortcomings(metrics):
+    for shortcoming in shortcomings(metrics, samples.reference):
         log.info("not usable crystals yet: %s", shortcoming)
     log.info("report: %s", folder / "report.html")
 

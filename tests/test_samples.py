@@ -44,13 +44,16 @@ def batch(nacl: Crystal, triclinic: Crystal, copper_primitive: Crystal) -> Cryst
 
 
 def _sample(folder: Path, batch: CrystalBatch, model: Noise, num_samples: int = 10, seed: int = 1) -> Samples:
-    reference = Reference.from_crystals(batch, "three crystals")
-    return sample_to_file(model, folder, num_samples, 4, seed, Scaling.fit(batch), "fractional", reference, ABOUT)
+    scaling = Scaling.fit(batch)
+    return sample_to_file(model, folder, num_samples, 4, seed, scaling, "fractional", _reference(batch), ABOUT)
+
+
+def _reference(batch: CrystalBatch) -> Reference:
+    return Reference.from_crystals(batch, "three crystals")
 
 
 def _judged(folder: Path, batch: CrystalBatch, images: torch.Tensor) -> dict:
-    reference = Reference.from_crystals(batch, "three crystals")
-    samples = Samples(images, Scaling.fit(batch), "fractional", reference, {**ABOUT, "seed": 0})
+    samples = Samples(images, Scaling.fit(batch), "fractional", _reference(batch), {**ABOUT, "seed": 0})
     return judge_samples(samples, Decoder(), folder)
 
 
@@ -95,8 +98,7 @@ def test_a_folder_with_other_samples_is_refused_and_kept(tmp_path: Path, batch: 
 
 def test_a_run_replaces_its_own_samples(tmp_path: Path, batch: CrystalBatch) -> None:
     old = _sample(tmp_path, batch, Noise()).images.clone()
-    reference = Reference.from_crystals(batch, "three crystals")
-    arguments = (tmp_path, 10, 4, 2, Scaling.fit(batch), "fractional", reference, ABOUT)
+    arguments = (tmp_path, 10, 4, 2, Scaling.fit(batch), "fractional", _reference(batch), ABOUT)
     new = sample_to_file(Noise(), *arguments, replace=True).images
     assert not torch.equal(old, new)
 
@@ -128,7 +130,7 @@ def test_images_of_real_crystals_become_their_cifs_and_have_no_shortcomings(
     tmp_path: Path, batch: CrystalBatch
 ) -> None:
     metrics = _judged(tmp_path, batch, Scaling.fit(batch).encode(batch))
-    assert shortcomings(metrics) == []
+    assert shortcomings(metrics, _reference(batch)) == []
     for index in range(len(batch)):
         path = tmp_path / "cifs" / f"{index:06d}.cif"
         assert path.read_text().startswith("data_")
@@ -137,7 +139,7 @@ def test_images_of_real_crystals_become_their_cifs_and_have_no_shortcomings(
 
 def test_noise_is_said_not_to_be_usable_crystals(tmp_path: Path, batch: CrystalBatch) -> None:
     metrics = _judged(tmp_path, batch, torch.rand(8, 4, 32, 32, generator=torch.Generator().manual_seed(0)))
-    assert any("cell length" in sentence for sentence in shortcomings(metrics))
+    assert any("cell length" in sentence for sentence in shortcomings(metrics, _reference(batch)))
     assert "not usable crystals" in (tmp_path / "report.html").read_text()
 
 
@@ -153,9 +155,16 @@ def test_a_sample_whose_sites_were_merged_is_not_structurally_valid(tmp_path: Pa
 
 def test_a_collapsed_model_is_said_not_to_be_usable(tmp_path: Path, batch: CrystalBatch) -> None:
     images = Scaling.fit(batch).encode(batch[2:]).repeat(20, 1, 1, 1)
-    sentences = shortcomings(_judged(tmp_path, batch, images))
+    sentences = shortcomings(_judged(tmp_path, batch, images), _reference(batch))
     assert any("a formula of their own" in sentence for sentence in sentences)
     assert any("not distributed like the training data" in sentence for sentence in sentences)
+
+
+def test_samples_may_repeat_a_formula_that_all_of_the_data_has(tmp_path: Path, batch: CrystalBatch) -> None:
+    salt = CrystalBatch.from_crystals([batch.crystal(0)] * 20, 20)
+    for data, said in ((salt, False), (batch, True)):
+        metrics = _judged(tmp_path, data, Scaling.fit(data).encode(salt))
+        assert any("a formula of their own" in one for one in shortcomings(metrics, _reference(data))) == said
 
 
 def test_judging_again_replaces_what_was_there(tmp_path: Path, batch: CrystalBatch) -> None:
