@@ -297,9 +297,7 @@ def test_sites_read_their_true_surroundings_where_there_is_no_noise() -> None:
     quiet_trainer(max_epochs=1).fit(edm, datamodule=data)
     assert edm.sample(2, torch.Generator().manual_seed(0)).isfinite().all()
     given: list[torch.Tensor] = []
-    edm.network.transformer.register_forward_pre_hook(
-        lambda _, __, named: given.append(named["cond"]), with_kwargs=True
-    )
+    edm.network.transformer.in_proj.register_forward_pre_hook(lambda _, read: given.append(read[0][..., 8 * SIDE :]))
     counts = torch.full((8,), 2)
     edm.network((data.images - 0.5) / 0.25, torch.tensor(-9.0), counts)
     cells, places = torch.tensor([[4.1] * 3 + [90.0] * 3]), torch.tensor([[[0.0] * 3, [0.5] * 3]])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from crystens.encoding import present_cells
 from crystens.errors import CrystensError
 from crystens.networks.row_transformer import RowTransformer
 
@@ -18,6 +19,17 @@ def network() -> RowTransformer:
 def inputs(side: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(3, 4, side, side, generator=generator), torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([1, 2, 4])
+
+
+class Known(torch.nn.Module):
+    """A layer that gives the same whatever it is given."""
+
+    def __init__(self, given: torch.Tensor) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return self.given
 
 
 class Unsaid(torch.nn.Module):
@@ -51,12 +63,9 @@ def test_noise_level_and_number_of_sites_change_the_output(network: RowTransform
 def test_cells_are_made_of_the_two_tokens_that_share_them(network: RowTransformer) -> None:
     tokens = torch.randn(1, 16, 8 + 96 + 2 * 4 * 16, generator=torch.Generator().manual_seed(2))
 
-    class Known(torch.nn.Module):
-        def forward(self, given: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-            return tokens
-
     images, noise, counts = (given[:1] for given in inputs())
-    network.transformer = Known()  # type: ignore[assignment]
+    network.transformer.blocks = torch.nn.ModuleList()
+    network.transformer.out_proj = Known(tokens)
     image = network(images, noise, counts)[0]
     attribute, site, other, channel = 4, 13, 15, 2
     in_row, in_column = (8 + half * 48 + channel * 12 + attribute for half in (0, 1))
@@ -65,6 +74,30 @@ def test_cells_are_made_of_the_two_tokens_that_share_them(network: RowTransforme
     left, right = tokens[0, site, 104:168].view(4, 16), tokens[0, other, 168:].view(4, 16)
     torch.testing.assert_close(image[channel, site, other], left[channel] @ right[channel] / 4)
     assert not image[:, :12, :12].any()
+
+
+@pytest.mark.parametrize("options", [{}, {"geometric_pairs": True, "surroundings": True}, {"symmetric": True}])
+def test_a_batch_divided_by_size_is_the_whole_batch(options: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    network = RowTransformer(16, width=16, depth=2, heads=2, **options)
+    torch.nn.init.normal_(network.transformer.out_proj.weight, std=0.1)
+    if network.needs_scales:
+        network.tell_scales(torch.ones(13), torch.zeros(13), (-2.0, 2.0))
+    counts = torch.tensor([4, 1, 2, 2, 3])
+    present = present_cells(counts, 16)[:, None]
+    images, noise = torch.randn(5, 4, 16, 16) * present, torch.linspace(-2, 2, 5)
+    whole = network(images, noise, counts) * present
+    whole.square().sum().backward()
+    gradient = network.transformer.in_proj.weight.grad.clone()
+    network.zero_grad()
+    seen = []
+    network.transformer.in_proj.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[:2]))
+    network.parts = 3
+    divided = network(images, noise, counts) * present
+    divided.square().sum().backward()
+    assert seen == [(2, 14), (2, 15), (1, 16)]
+    torch.testing.assert_close(divided, whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(network.transformer.in_proj.weight.grad, gradient, atol=1e-2, rtol=1e-3)
 
 
 def geometric_network(symmetric: bool = False) -> RowTransformer:
@@ -139,7 +172,13 @@ def test_symmetric_networks_with_geometric_pairs_take_the_averaged_coordinates()
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"image_side": 12}, "image_side"), ({"width": 15}, "width"), ({"depth": 0}, "depth"), ({"rank": 0}, "rank")],
+    [
+        ({"image_side": 12}, "image_side"),
+        ({"width": 15}, "width"),
+        ({"depth": 0}, "depth"),
+        ({"rank": 0}, "rank"),
+        ({"parts": 0}, "parts"),
+    ],
 )
 def test_sizes_out_of_range_are_refused(options: dict[str, int], named: str) -> None:
     with pytest.raises(CrystensError, match=named):

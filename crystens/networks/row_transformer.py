@@ -16,6 +16,9 @@ coordinates are the expected differences. Their length comes near the expected d
 product, which goes with the noise, corrects it until then. So nothing is lost by it but the independence of the pair
 block, which then agrees with the coordinates by construction.
 
+Slots without a site are no tokens to the others. So a batch may be divided by size, and each part be cropped to its
+largest crystal, without changing what comes out; of crystals of many sizes that is most of the work saved.
+
 With `surroundings` each site's token also reads which neighbours the noisy image gives it (`crystens.networks.
 surroundings`), from the mean of the copies of cell and coordinates.
 
@@ -32,6 +35,7 @@ from torch import Tensor, nn
 from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS, QUANTITIES
 from crystens.errors import CrystensError
 from crystens.networks.surroundings import NUM_FEATURES, surroundings
+from crystens.xla import is_xla
 
 _ANGLE_ROWS = slice(7, 10)
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
@@ -50,6 +54,9 @@ class RowTransformer(nn.Module):
         geometric_pairs: whether the pair block follows from the coordinates drawn. For images whose distances are
             fractional, and whose scales `tell_scales` says.
         surroundings: whether sites read what stands around them. For images whose scales `tell_scales` says.
+        parts: into how many parts a batch is divided, by number of sites, each cropped to its largest crystal. Only
+            time depends on it, rounding apart. Shapes then depend on the data, for which XLA would compile every batch
+            anew: there a batch stays whole.
         symmetric: whether attributes, but for atoms, and distances are averaged with their mirror images. It has no
             weights, so that a trained network can be asked for what it gives without it.
 
@@ -67,6 +74,7 @@ class RowTransformer(nn.Module):
         rank: int = 16,
         geometric_pairs: bool = False,
         surroundings: bool = False,
+        parts: int = 1,
         symmetric: bool = False,
     ) -> None:
         """Check the numbers and build the layers."""
@@ -75,10 +83,11 @@ class RowTransformer(nn.Module):
             raise CrystensError(f"{image_side=} of RowTransformer leaves no room for a site; {HEADER} rows are header")
         if heads < 1 or width < heads or width % heads or width % 2:
             raise CrystensError(f"{width=} of RowTransformer must be even and a multiple of {heads=}")
-        if depth < 1 or rank < 1:
-            raise CrystensError(f"{depth=} and {rank=} of RowTransformer must be at least 1")
+        if depth < 1 or rank < 1 or parts < 1:
+            raise CrystensError(f"{depth=}, {rank=} and {parts=} of RowTransformer must be at least 1")
         self.image_side = image_side
         self.rank = rank
+        self.parts = parts
         self.symmetric = symmetric
         self.geometric_pairs = geometric_pairs
         self.surroundings = surroundings
@@ -129,11 +138,25 @@ class RowTransformer(nn.Module):
             log_noise: logarithm of the noise level, (B,) or ().
             counts: (B,) int64, numbers of sites.
         """
-        rows = images.transpose(1, 2).flatten(2)  # (B, S, 4 S)
-        columns = images.permute(0, 3, 1, 2).flatten(2)
-        embedded = self.noise_embedding(log_noise.expand(len(images))) + self.count_embedding(counts)
-        neighbours = {"cond": self._neighbours(images, log_noise, counts)} if self.surroundings else {}
-        tokens = self.transformer(torch.cat([rows, columns], dim=2), embedded, **neighbours)
+        log_noise = log_noise.expand(len(images))
+        if self.parts == 1 or is_xla(images.device):
+            return self._cropped(images, log_noise, counts)
+        given = torch.zeros_like(images)
+        for part in counts.argsort().chunk(self.parts):
+            side = HEADER + int(counts[part[-1]])
+            cropped = self._cropped(images[part, :, :side, :side], log_noise[part], counts[part])
+            given[part, :, :side, :side] = cropped.to(given.dtype)
+        return given
+
+    def _cropped(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
+        """Return images (B, 4, s, s) of images cropped to their first s rows and columns."""
+        rows = images.transpose(1, 2)  # (B, s, 4, s)
+        columns = images.permute(0, 3, 1, 2)
+        lines = nn.functional.pad(torch.cat([rows, columns], dim=2), (0, self.image_side - images.shape[-1])).flatten(2)
+        if self.surroundings:
+            lines = torch.cat([lines, self._neighbours(images, log_noise, counts)], dim=2)
+        embedded = self.noise_embedding(log_noise) + self.count_embedding(counts)
+        tokens = self._transformed(lines, embedded, counts)
         shared, own, left, right = tokens.split(self.sizes, dim=2)
         shared, own, left, right = shared[:, :HEADER], own[:, HEADER:], left[:, HEADER:], right[:, HEADER:]
         shared = shared.unflatten(2, (2, NUM_CHANNELS)).permute(2, 0, 3, 1)  # (2, B, 4, 12)
@@ -146,13 +169,24 @@ class RowTransformer(nn.Module):
         pairs = left @ right.mT / self.rank**0.5  # (B, 4 or 1, N, N)
         if self.geometric_pairs:
             copies = torch.cat([in_row, in_column], dim=1)[..., COORDINATE_ROWS]  # (B, 8, N, 3)
-            share = torch.sigmoid(2 * log_noise).sqrt().expand(len(images))  # sigma / sqrt(1 + sigma^2)
+            share = torch.sigmoid(2 * log_noise).sqrt()  # sigma / sqrt(1 + sigma^2)
             pairs = self._geometry(copies.float(), pairs * share[:, None, None, None])
         if self.symmetric:
             pairs = torch.cat([(pairs[:, :1] + pairs[:, :1].mT) / 2, pairs[:, 1:]], dim=1)
         corner = pairs.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER)
         upper = torch.cat([corner, in_column.mT], dim=3)
         return torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
+
+    def _transformed(self, lines: Tensor, modulation: Tensor, counts: Tensor) -> Tensor:
+        """Return what the transformer makes of tokens (B, s, C), of which those without a site are not looked at."""
+        places = torch.arange(lines.shape[1], device=lines.device)
+        looked_at = (places < HEADER + counts[:, None])[:, None, None]  # (B, 1, 1, s), for all heads and queries
+        places = places[:, None].to(lines.dtype)
+        tokens = self.transformer.in_proj(lines)
+        tokens = tokens + self.transformer.pos_embedding(places)
+        for block in self.transformer.blocks:
+            tokens = block(tokens, modulation, pos=places, mask=looked_at)
+        return self.transformer.out_proj(tokens)
 
     def _neighbours(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
         """Return what stands around the site of each token by a noisy image, (B, S, F); zeros around attributes."""
@@ -162,7 +196,7 @@ class RowTransformer(nn.Module):
         values = (values - self.offsets[rows]) / self.slopes[rows]
         present = torch.arange(values.shape[1], device=images.device) < counts[:, None]
         cells = (values[..., 3:] * present[..., None]).sum(dim=1) / counts[:, None].clamp(min=1)
-        deviation = log_noise.expand(len(images)).exp() / (2 * NUM_CHANNELS) ** 0.5 / self.slopes[COORDINATE_ROWS.start]
+        deviation = log_noise.exp() / (2 * NUM_CHANNELS) ** 0.5 / self.slopes[COORDINATE_ROWS.start]
         found = surroundings(cells, values[..., :3], present, deviation)
         return nn.functional.pad(found, (0, 0, HEADER, 0)).to(images.dtype)
 
