@@ -66,6 +66,7 @@ MODELS = {
         "model.network_calls=7",
         "model.network.geometric_pairs=true",
         "model.network.surroundings=true",
+        "model.network.parts=2",
     ],
 }
 
