@@ -1,4 +1,8 @@
-"""Processes that do one task at a time, each killed and replaced when its task takes too long or too much memory."""
+"""Processes that do one task at a time, each killed and replaced when its task takes too long or too much memory.
+
+A process may also be ended by something that its task is not to blame for, such as the system when memory is short. So
+a task whose process ended is given out once more, and broke down if that one ends too.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class Broken:
 
     Attributes:
         reason: such as "takes too long: more than 60 s".
-        seconds: since the task was given to the processes.
+        seconds: since the task was given to the processes, the last time.
     """
 
     reason: str
@@ -84,29 +88,45 @@ class GuardedPool:
             tasks: arguments of `function`, by key.
             function: of the top level of a module; what it raises is raised here.
         """
-        running: dict[Future, tuple[str, float]] = {}
+        running: dict[Future, _Given] = {}
+
+        def give(key: str, arguments: tuple[Any, ...], again: bool) -> None:
+            future = self._pool.schedule(function, arguments, timeout=self._time_limit)
+            running[future] = _Given(key, arguments, again, time.perf_counter())
+
+        def ready() -> Iterator[tuple[str, Any]]:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                try:
+                    yield task.key, future.result()
+                except TimeoutError:
+                    yield task.key, task.broken(f"takes too long: more than {self._time_limit:g} s")
+                except pebble.ProcessExpired as error:
+                    if task.again:
+                        yield task.key, task.broken(f"broke down: its process ended with status {error.exitcode}")
+                    else:
+                        give(task.key, task.arguments, again=True)
+
         for key, arguments in tasks.items():
-            running[self._pool.schedule(function, arguments, timeout=self._time_limit)] = key, time.perf_counter()
+            give(key, arguments, again=False)
             while len(running) > _AHEAD * self._workers:
-                yield from self._ready(running)
+                yield from ready()
         while running:
-            yield from self._ready(running)
+            yield from ready()
 
-    def _ready(self, running: dict[Future, tuple[str, float]]) -> Iterator[tuple[str, Any]]:
-        """Wait for tasks of those that are running, take them out and yield their results."""
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            key, started = running.pop(future)
-            yield key, self._result(future, started)
 
-    def _result(self, future: Future, started: float) -> Any:
-        """Return the result of a task, however its process ended."""
-        try:
-            return future.result()
-        except TimeoutError:
-            reason = f"takes too long: more than {self._time_limit:g} s"
-        except pebble.ProcessExpired as error:
-            reason = f"broke down: its process ended with status {error.exitcode}"
-        return Broken(reason, time.perf_counter() - started)
+@dataclass(frozen=True)
+class _Given:
+    """A task that was given to the processes, for the second time or not, at a time in seconds."""
+
+    key: str
+    arguments: tuple[Any, ...]
+    again: bool
+    started: float
+
+    def broken(self, reason: str) -> Broken:
+        """Return what stands in the place of its result."""
+        return Broken(reason, time.perf_counter() - self.started)
 
 
 def end(pool: pebble.ProcessPool, failed: bool) -> None:
