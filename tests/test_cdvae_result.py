@@ -111,6 +111,15 @@ def test_a_crystal_that_cannot_be_is_a_reject_and_the_others_stay(
         (lambda values: values.update(num_atoms=torch.tensor([9, -1])), "do not fit each other"),
         (lambda values: values.update(lengths=[1.0, 2.0, 3.0]), "lengths is list, not a tensor"),
         (lambda values: values.update(frac_coords=values["frac_coords"][None]), "do not share an axis of evaluations"),
+        (lambda values: values.update(atom_types=values["atom_types"][:, None]), "do not fit each other"),
+        (lambda values: values.update(atom_types=torch.eye(119)[values["atom_types"]]), "do not fit each other"),
+        (
+            lambda values: values.update(atom_types=values["atom_types"] + 0.4),
+            "atom_types has a value that is no whole",
+        ),
+        (lambda values: values.update(num_atoms=torch.tensor([torch.nan])), "num_atoms has a value that is no whole"),
+        (lambda values: values.update(num_atoms=torch.tensor(8)), "do not fit each other"),
+        (lambda values: values.update(frac_coords=[torch.rand(3, 3), torch.rand(3, 2)]), "of frac_coords do not fit"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change, message: str, nacl: Crystal, tmp_path: Path) -> None:
@@ -122,6 +131,9 @@ def test_arrays_that_do_not_fit_are_refused(change, message: str, nacl: Crystal,
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"no archive")
+    with pytest.raises(CrystensError, match=r"a\.pt"):
+        read(tmp_path / "a.pt")
+    (tmp_path / "a.pt").write_text("a line of text, which is no archive either\n")
     with pytest.raises(CrystensError, match=r"a\.pt"):
         read(tmp_path / "a.pt")
     with pytest.raises(CrystensError, match="has no frac_coords, num_atoms, atom_types, lengths, angles"):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import logging
 import pickle
+import struct
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 RESULT_SUFFIXES = (".pt",)
 KEYS = ("frac_coords", "num_atoms", "atom_types", "lengths", "angles")
 
+_ELEMENTS = 100  # that have a weight in a row of atom_types
 _EXPECTED = f"a .pt file that CDVAE or DiffCSP wrote, a dictionary with {', '.join(KEYS)}"
 
 
@@ -103,13 +105,16 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             raise CrystensError(f"{path}: {_shapes(arrays)} do not share an axis of evaluations; give {_EXPECTED}")
         arrays = {key: array[0] for key, array in arrays.items()}
     types_ = arrays["atom_types"]
-    if types_.ndim == 2:
+    if types_.ndim == 2 and types_.shape[1] == _ELEMENTS:
         arrays["atom_types"] = types_ = types_.argmax(axis=1) + 1
     crystals, sites = arrays["num_atoms"].shape[:1], types_.shape
     shapes = {"num_atoms": (*crystals,), "lengths": (*crystals, 3), "angles": (*crystals, 3), "atom_types": (*sites,)}
     shapes["frac_coords"] = (*sites, 3)
+    for key in ("num_atoms", "atom_types"):
+        if not np.array_equal(arrays[key], np.round(arrays[key])):
+            raise CrystensError(f"{path}: {key} has a value that is no whole number; give {_EXPECTED}")
     total = int(arrays["num_atoms"].sum())
-    if any(arrays[key].shape != shape for key, shape in shapes.items()) or len(types_) != total:
+    if not crystals or any(arrays[key].shape != shape for key, shape in shapes.items()) or len(types_) != total:
         raise CrystensError(f"{path}: {_shapes(arrays)} do not fit each other, with {total} atoms; give {_EXPECTED}")
     if (arrays["num_atoms"] < 0).any():
         raise CrystensError(f"{path}: num_atoms has a number below 0; give {_EXPECTED}")
@@ -129,7 +134,7 @@ def _loaded(path: Path) -> Any:
             f"{path} holds more than tensors and plain values ({first_line(error)[:200]}); save the entries "
             f"{', '.join(KEYS)} alone to a new file"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, struct.error) as error:
         raise CrystensError(f"cannot read {path}: {first_line(error)[:200]}; give {_EXPECTED}") from error
 
 
@@ -138,7 +143,12 @@ def _plain(path: Path, key: str, value: Any) -> Any:
     import torch
 
     if isinstance(value, list) and all(isinstance(item, torch.Tensor) for item in value) and value:
-        value = torch.stack(value) if len({item.shape for item in value}) == 1 else torch.cat(value)
+        try:
+            value = torch.stack(value) if len({item.shape for item in value}) == 1 else torch.cat(value)
+        except RuntimeError as error:
+            raise CrystensError(
+                f"{path}: the tensors of {key} do not fit each other: {first_line(error)[:200]}; give {_EXPECTED}"
+            ) from error
     if not isinstance(value, torch.Tensor):
         raise CrystensError(f"{path}: {key} is {type(value).__name__}, not a tensor; give {_EXPECTED}")
     return value.detach().to(torch.float64 if value.is_floating_point() else torch.int64).cpu().numpy()
