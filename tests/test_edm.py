@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -240,6 +241,15 @@ def test_averaged_weights_move_once_for_each_step_of_the_optimizer() -> None:
     edm = model()
     train(edm, images(), max_epochs=4, accumulate_grad_batches=2)  # two batches an epoch
     assert int(edm.steps) == 4
+
+
+def test_averaged_weights_of_a_resumed_run_move_as_often(tmp_path: Path) -> None:
+    options = {"accumulate_grad_batches": 2}
+    train(model(), images(), max_epochs=2, **options).save_checkpoint(tmp_path / "half.ckpt")
+    resumed = model()
+    loader = DataLoader(images(), batch_size=4)
+    quiet_trainer(max_epochs=4, **options).fit(resumed, loader, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert int(resumed.steps) == 4
 
 
 @pytest.mark.parametrize(

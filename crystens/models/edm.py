@@ -222,6 +222,10 @@ class EDM(pl.LightningModule):
             for network in (self.network, self.average_network):
                 cast(Any, network).tell_scales(slopes, offsets, (-_MIDDLE / _WIDTH, (1 - _MIDDLE) / _WIDTH))
 
+    def on_train_start(self) -> None:
+        """Take the optimizer's steps so far, of a run that is resumed, for counted."""
+        self._last_step = self.trainer.global_step
+
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss on images (B, 4, S, S) in [0, 1] at random noise levels, a scalar."""
         counts = _count_sites(batch)
