@@ -13,18 +13,19 @@ computed, so that the same command after an interruption computes those that are
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from crystens.crystal import Crystal
-from crystens.data.entries import SPLITS, Reject
+from crystens.data.entries import SPLITS, Entry, Reject
 from crystens.data.generated import JudgingLimits, is_sample_folder
 from crystens.data.kinds import open_source
 from crystens.data.sample_folder import SampleFolder
@@ -43,6 +44,7 @@ from crystens.metrics.table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_r
 from crystens.references import DATA_SETS, read_real, read_reference
 from crystens.report import NUM_PICTURES, write_report
 
+_RESULTS = ("metrics.json", "report.html", "by_num_sites.csv")  # beside crystals.csv
 _CHUNK = 100  # rows written at a time
 
 
@@ -70,16 +72,42 @@ def evaluate(
         protocol_progress: called with what the protocol computes, and how many crystals of how many are done.
 
     Raises:
-        CrystensError: if the source holds no entry at all, or the results cannot be written.
+        CrystensError: if the source holds no entry at all, or cannot be read, which leaves results of before as they
+            are; if the results cannot be written.
     """
     out = Path(out)
+    items = source.read(JudgingLimits())
+    first = next(items, None)
+    if first is None:
+        raise CrystensError(f"no sample in {source}")
+    try:
+        return _evaluated(
+            source, itertools.chain([first], items), out, reference, seed, progress, protocol, protocol_progress
+        )
+    except OSError as error:
+        raise CrystensError(f"cannot write to {out}: {error.strerror}; choose another folder, or make room") from error
+
+
+def _evaluated(
+    source: Source,
+    items: Iterator[Entry | Reject],
+    out: Path,
+    reference: Reference | None,
+    seed: int,
+    progress: Callable[[int], None] | None,
+    protocol: CdvaeProtocol | None,
+    protocol_progress: Stages | None,
+) -> Metrics:
+    """Judge the crystals of a source, which are `items`; see `evaluate`."""
+    for name in _RESULTS:  # of before: what is interrupted leaves a table alone, and none with numbers of others
+        (out / name).unlink(missing_ok=True)
     table = CrystalTable(out / "crystals.csv", CRYSTAL_COLUMNS + (protocol.columns if protocol else ()))
     table.keep(0)
     chosen = _Reservoir(NUM_PICTURES, seed)
     waiting: list[Row] = []
     crystals: dict[int, Crystal] = {}
     merged = source.merged() if isinstance(source, SampleFolder) else frozenset()
-    for index, item in enumerate(source.read(JudgingLimits())):
+    for index, item in enumerate(items):
         if isinstance(item, Reject):
             waiting.append(failed_row(index, item.reason, item.file, item.entry))
         else:
@@ -175,6 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; the same command computes only the fingerprints and energies missing\n")
+        return 130
     sys.stdout.write(_told(metrics, options.out))
     return 0
 
@@ -185,6 +216,8 @@ def _judged(options: argparse.Namespace, bars: _Bars) -> Metrics:
         raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")
     if options.protocol is None and options.energy_model is not None:
         raise CrystensError("--energy-model adds to what --protocol cdvae compares: give --protocol cdvae too")
+    if options.out.resolve() == Path(options.source).resolve():
+        raise CrystensError(f"--out {options.out} is SOURCE itself, which would be written over; choose another folder")
     judging = None if options.protocol is None else _protocol_options(options)
     potential = None if options.energy_model is None else shipped(options.energy_model)
     source = SampleFolder(options.source) if is_sample_folder(Path(options.source)) else open_source(options.source)
@@ -194,7 +227,6 @@ def _judged(options: argparse.Namespace, bars: _Bars) -> Metrics:
         bars("reading the reference", 0, None)
         real, part = read_real(options.reference, options.data_path, split)
         bars("reading the reference", len(real), len(real))
-        split = split or (part if part in SPLITS else None)
         protocol = _protocol(real, f"{options.reference} ({part})", judging, potential, bars)
     if options.reference is not None:
         name = "reading the reference" if protocol is None else "its distributions"
@@ -233,7 +265,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-path", metavar="PATH", help="folder or file of the reference's data")
     parser.add_argument(
-        "--split", choices=SPLITS, help="which split of the reference; by default train, with --protocol test"
+        "--split",
+        choices=SPLITS,
+        help="which split of the reference; by default test for --protocol, and train for all else",
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses the crystals that are drawn; by default 0")
     parser.add_argument("--protocol", choices=("cdvae",), help='judge as the field does too; needs "crystens[metrics]"')

@@ -61,6 +61,47 @@ def test_judging_again_starts_again(cifs: Path, tmp_path: Path) -> None:
     assert (out / "crystals.csv").read_bytes() == first
 
 
+def test_a_source_that_cannot_be_read_leaves_the_results_of_before(
+    cifs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, broken = tmp_path / "out", tmp_path / "broken.pt"
+    assert main([str(cifs), "--out", str(out)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    broken.write_text("a line of text, which is no archive\n")
+    assert main([str(broken), "--out", str(out)]) == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert main([str(out), "--out", str(out)]) == 1
+    assert "is SOURCE itself" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_an_interruption_leaves_no_numbers_of_before_and_says_so_in_a_line(
+    cifs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    assert main([str(cifs), "--out", str(out)]) == 0
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crystens.evaluate.summarise", interrupted)
+    capsys.readouterr()
+    assert main([str(cifs), "--out", str(out)]) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("error: interrupted")
+    assert error.count("\n") == 1
+    assert [path.name for path in out.iterdir()] == ["crystals.csv"]
+
+
+def test_results_that_cannot_be_written_are_one_line(cifs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    (out / ".metrics.json.part").mkdir(parents=True)  # in the way of the file
+    assert main([str(cifs), "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert f"cannot write to {out}: Is a directory" in error
+    assert error.count("\n") == 1
+
+
 def test_crystals_judged_against_themselves_have_distance_0(nacl: Crystal, triclinic: Crystal, tmp_path: Path) -> None:
     folder = tmp_path / "cifs"
     folder.mkdir()
@@ -233,3 +274,23 @@ def test_the_protocol_compares_with_the_test_split_by_default(shared_data: Path)
     real, split = read_real("mp_3dsc", str(shared_data / "mp_3dsc"))
     assert (len(real), split) == (471, "test")
     assert read_real("mp_3dsc", str(shared_data / "mp_3dsc"), "val")[1] == "val"
+
+
+def test_with_the_protocol_formulas_are_novel_that_the_train_split_lacks(
+    nacl: Crystal, triclinic: Crystal, tmp_path: Path
+) -> None:
+    _metrics_installed()
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    (samples / "a.cif").write_text(write_cif(nacl))
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, crystal in {"train": nacl, "val": nacl, "test": triclinic}.items():
+        table = [["material_id", "cif"], [split, write_cif(crystal)]]
+        with (data / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(table)
+    out = tmp_path / "out"
+    assert main([str(samples), "--out", str(out), "--reference", str(data), *PROTOCOL]) == 0
+    metrics = entries(out)
+    assert metrics["novel_formula_rate"]["value"] == 0
+    assert metrics["cov_precision"]["value"] == 0
