@@ -443,8 +443,8 @@ def test_samples_of_sample_py_keep_their_failures(tmp_path, train, nacl):
     (folder / "cifs" / "000000.cif").write_text(write_cif(nacl))
     with (folder / "crystals.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["index", "file", "status", "reason"])
-        table.writerows([[0, "cifs/000000.cif", "ok", ""], [1, "", "failed", "no sites"]])
+        table.writerow(["index", "file", "status", "reason", "merged_sites"])
+        table.writerows([[0, "cifs/000000.cif", "ok", "", 0], [1, "", "failed", "no sites", ""]])
     out = tmp_path / "out"
     command = [str(folder), "--novel-against", str(train), "--out", str(out), "--hull-reference", "none"]
     assert main(command) == 0
@@ -452,6 +452,37 @@ def test_samples_of_sample_py_keep_their_failures(tmp_path, train, nacl):
     assert metrics["num_samples"]["value"] == 2
     assert metrics["unique_rate"]["value"] == 0.5
     assert rows[1]["reason"] == "not decoded: no sites"
+    assert metrics["structural_validity"]["value"] == 0.5
+
+
+def test_sample_in_which_decoding_merged_sites_is_not_valid(tmp_path, train, nacl):
+    folder = tmp_path / "samples"
+    (folder / "cifs").mkdir(parents=True)
+    for name in ("000000", "000002"):
+        (folder / "cifs" / f"{name}.cif").write_text(write_cif(nacl))
+    with (folder / "crystals.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["index", "file", "status", "reason", "merged_sites"])
+        rows = [[0, "cifs/000000.cif", "ok", "", 0], [1, "", "failed", "no sites", ""]]
+        table.writerows([*rows, [2, "cifs/000002.cif", "ok", "", 1]])
+    out = tmp_path / "out"
+    command = [str(folder), "--novel-against", str(train), "--out", str(out), "--hull-reference", "none"]
+    assert main(command) == 0
+    rows, metrics = _results(out)
+    assert [row["structurally_valid"] for row in rows] == [True, None, False]
+    assert metrics["structural_validity"]["value"] == 1 / 3
+
+
+def test_folder_of_other_samples_that_are_no_crystals_is_left_alone(tmp_path, train, nacl, capsys):
+    folder, out = tmp_path / "samples", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.cif").write_text(write_cif(nacl))
+    (folder / "b.cif").write_text("nothing of a crystal")
+    command = [str(folder), "--novel-against", str(train), "--out", str(out), "--hull-reference", "none"]
+    assert main(command) == 0
+    (folder / "b.cif").rename(folder / "c.cif")
+    assert main(command) == 1
+    assert "other samples" in capsys.readouterr().err
 
 
 def test_chgnet_puts_a_known_crystal_on_its_own_hull(tmp_path, train, nacl, monkeypatch):

@@ -23,9 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from crystens.candidates.reference import KnownCrystals, reference_of
 from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Entry, Reject
-from crystens.data.generated import read_generated
+from crystens.data.generated import is_sample_folder, read_generated
 from crystens.data.kinds import KINDS, open_source
 from crystens.data.limits import Limits
+from crystens.data.sample_folder import SampleFolder
 from crystens.data.sources import read_all
 from crystens.errors import CrystensError
 from crystens.metrics.energies import EnergyOptions
@@ -42,7 +43,7 @@ from crystens.sun.sameness import MATCHER
 _NOTHING = "none"
 _WHOLE = "all"
 _MAX_SITES = 255  # of a known crystal, as many as a batch of compact arrays holds
-_FORMAT = 2  # of the rows; raise it when the same options come to mean something else
+_FORMAT = 3  # of the rows; raise it when the same options come to mean something else
 
 Bars = Callable[[str, int, int], None]
 
@@ -91,7 +92,9 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars
     settings = _settings(samples, known, stability)
     _check_settings(options.out, settings)
     table = CrystalTable(options.out / "crystals.csv", COLUMNS)
-    rows = judge(samples, known, table, stability, lambda done: bars("judging", done, len(samples)))
+    folder = Path(options.source)
+    merged = SampleFolder(folder).merged() if options.kind is None and is_sample_folder(folder) else ()
+    rows = judge(samples, known, table, stability, lambda done: bars("judging", done, len(samples)), merged)
     about = {"source": options.source, "source_split": options.source_split, "number": options.number or None}
     metrics = rates(rows, known, stability, about | {"seed": options.seed})
     write_metrics(options.out / "metrics.json", metrics)
@@ -157,7 +160,12 @@ def _settings(
     samples: Sequence[tuple[int, Entry | Reject]], known: KnownCrystals, stability: Stability | None
 ) -> dict[str, Any]:
     """Return all that decides the rows, by names that a person knows."""
-    told = [f"{index} {digest_of(item.crystal, None) if isinstance(item, Entry) else ''}" for index, item in samples]
+    told = [
+        f"{index} {digest_of(item.crystal, None)}"
+        if isinstance(item, Entry)
+        else f"{index} {item.file} {item.entry} {item.reason}"
+        for index, item in samples
+    ]
     settings: dict[str, Any] = {"format": _FORMAT, "samples": _digest(told), "matcher": MATCHER}
     settings["novel-against"] = _digest(_digests(known.crystals))
     if stability is not None:

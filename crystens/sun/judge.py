@@ -6,7 +6,7 @@ energies, whatever the run was at, from their cache (`crystens.metrics.energies`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from crystens.candidates.reference import KnownCrystals
@@ -63,6 +63,7 @@ def judge(
     table: CrystalTable,
     stability: Stability | None = None,
     progress: Progress | None = None,
+    merged: Collection[int] = (),
 ) -> list[Row]:
     """Return the rows of all samples, and write those that are not in the table yet behind its last one.
 
@@ -72,6 +73,7 @@ def judge(
         table: of the columns `COLUMNS`; what it holds must have been made from the same samples and options.
         stability: how stability is judged; None leaves it out.
         progress: called with the number of samples that have a row.
+        merged: indices of samples in which decoding merged sites; they are not structurally valid.
     """
     states = STATES[: 0 if stability is None else 1 if stability.relaxation is None else 2]
     pools = {state: Pool() for state in states or STATES[:1]}
@@ -85,7 +87,11 @@ def judge(
         progress(done)
     size = _RELAXED_CHUNK if len(states) == 2 else _CHUNK
     for start in range(done, len(samples), size):
-        table.append(_rows(samples[start : start + size], known, train, pools, stability, states))
+        rows = _rows(samples[start : start + size], known, train, pools, stability, states)
+        for row in rows:
+            if row["index"] in merged:
+                row["structurally_valid"] = False
+        table.append(rows)
         if progress is not None:
             progress(min(start + size, len(samples)))
     return read_rows(table.path)

@@ -55,7 +55,10 @@ def rates(
     reasons = reason_counts(row["reason"] for row in rows)
     metrics["failures"] = _entry(total - len(crystals), "samples", "no crystals, by reason", total, reasons=reasons)
     valid = sum(row["structurally_valid"] for row in crystals)
-    description = "share of all samples with no two atoms nearer than 0.5 angstrom and at least 0.1 angstrom^3"
+    description = (
+        "share of all samples with no two atoms nearer than 0.5 angstrom and at least 0.1 angstrom^3, in which "
+        "decoding merged no sites"
+    )
     metrics["structural_validity"] = _entry(valid / total, "1", description, total, number=valid)
     states = STATES[: 1 if stability is None or stability.relaxation is None else 2]
     for state in states:
