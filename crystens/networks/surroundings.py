@@ -28,8 +28,8 @@ def surroundings(cells: Tensor, places: Tensor, present: Tensor, deviation: Tens
 
     The first K are numbers of neighbours, periodic images counted, in Gaussian shells of distance. The others are the
     sums of the vectors to the site from those neighbours along a, b and c, times three, in units of the cell's edges.
-    All of them fade as places become uncertain. Images in the 26 cells around are looked at, so that of very oblique
-    cells some neighbours are missed.
+    All of them fade as places become uncertain. Images in the 26 cells around are looked at. Of narrow or oblique
+    cells, such as diamond's primitive one, this misses neighbours in the outer shells; of very oblique ones, near ones.
 
     Args:
         cells: lengths and angles, (B, 6), angstrom and degrees.
