@@ -4,6 +4,7 @@ python experiments/judge/run.py rates DATA
 python experiments/judge/run.py times DATA [--crystals N] [--workers N]
 python experiments/judge/run.py draws DATA SAMPLES/crystals.csv
 python experiments/judge/run.py energies DATA [--crystals N] [--workers N] [--cache DIR]
+python experiments/judge/run.py noise DATA [--crystals N] [--workers N]
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -47,6 +49,7 @@ _SETS = (
     ("mp_3dsc", "train"),
     ("mp_3dsc", "test"),
 )
+_DEVIATIONS = (0.03, 0.06, 0.1, 0.15)  # angstrom
 
 
 def _rates(data: Path) -> None:
@@ -157,10 +160,39 @@ def _energies(data: Path, number: int, workers: int, cache: Path | None) -> None
         print(json.dumps({f"{name}, {len(values)} energies": told}), flush=True)
 
 
+def _noise(data: Path, number: int, workers: int) -> None:
+    """Print how far crystals of the test splits are from themselves once their sites are moved at random."""
+    generator = np.random.default_rng(0)
+    for name in ("perov_5", "carbon_24"):
+        crystals = read_real(name, str(data / name), "test")[0][:number]
+        with tempfile.TemporaryDirectory() as folder:
+            options = FingerprintOptions(workers=workers, cache=folder)
+            real = [one.structure for one in fingerprints(crystals, options)]
+            for deviation in _DEVIATIONS:
+                moved = [_moved(crystal, deviation, generator) for crystal in crystals]
+                found = [one.structure for one in fingerprints(moved, options)]
+                apart = [
+                    np.inf if one is None else float(np.linalg.norm(one - own))
+                    for one, own in zip(found, real, strict=True)
+                    if own is not None
+                ]
+                near = float(np.mean(np.array(apart) <= CUTOFFS[name][0]))
+                told = {"set": name, "crystals": len(apart), "deviation, A": deviation}
+                told |= {"median distance": round(float(np.median(apart)), 3), "within, %": round(100 * near, 1)}
+                print(json.dumps(told), flush=True)
+
+
+def _moved(crystal: Crystal, deviation: float, generator: np.random.Generator) -> Crystal:
+    """Return a crystal whose sites are moved along each Cartesian axis by a standard deviation in angstrom."""
+    moves = generator.normal(0, deviation, (len(crystal), 3))
+    moves = crystal.lattice.get_fractional_coords(moves)
+    return replace(crystal, space_group=1, coordinates=crystal.coordinates + moves)
+
+
 def main() -> None:
     """Print what is asked for as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", choices=("rates", "times", "draws", "energies"))
+    parser.add_argument("part", choices=("rates", "times", "draws", "energies", "noise"))
     parser.add_argument("data", type=Path, help="folder with perov_5, carbon_24 and mp_3dsc")
     parser.add_argument("table", type=Path, nargs="?", help="for draws: crystals.csv of samples that were judged")
     parser.add_argument("--crystals", type=int, default=200, help="how many of each set are taken")
@@ -174,6 +206,8 @@ def main() -> None:
         _draws(arguments.data, arguments.table)
     elif arguments.part == "energies":
         _energies(arguments.data, arguments.crystals, arguments.workers, arguments.cache)
+    elif arguments.part == "noise":
+        _noise(arguments.data, arguments.crystals, arguments.workers)
     else:
         _times(arguments.data, arguments.crystals, arguments.workers)
 
