@@ -13,6 +13,7 @@ computed, so that the same command after an interruption computes those that are
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import random
@@ -25,7 +26,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from crystens.crystal import Crystal
-from crystens.data.entries import SPLITS, Entry, Reject
+from crystens.data.entries import SPLITS, Reject
 from crystens.data.generated import JudgingLimits, is_sample_folder
 from crystens.data.kinds import open_source
 from crystens.data.sample_folder import SampleFolder
@@ -80,34 +81,16 @@ def evaluate(
     first = next(items, None)
     if first is None:
         raise CrystensError(f"no sample in {source}")
-    try:
-        return _evaluated(
-            source, itertools.chain([first], items), out, reference, seed, progress, protocol, protocol_progress
-        )
-    except OSError as error:
-        raise CrystensError(f"cannot write to {out}: {error.strerror}; choose another folder, or make room") from error
-
-
-def _evaluated(
-    source: Source,
-    items: Iterator[Entry | Reject],
-    out: Path,
-    reference: Reference | None,
-    seed: int,
-    progress: Callable[[int], None] | None,
-    protocol: CdvaeProtocol | None,
-    protocol_progress: Stages | None,
-) -> Metrics:
-    """Judge the crystals of a source, which are `items`; see `evaluate`."""
-    for name in _RESULTS:  # of before: what is interrupted leaves a table alone, and none with numbers of others
-        (out / name).unlink(missing_ok=True)
+    with _writing(out):
+        for name in _RESULTS:  # of before: what is interrupted leaves a table alone, and none with numbers of others
+            (out / name).unlink(missing_ok=True)
     table = CrystalTable(out / "crystals.csv", CRYSTAL_COLUMNS + (protocol.columns if protocol else ()))
     table.keep(0)
     chosen = _Reservoir(NUM_PICTURES, seed)
     waiting: list[Row] = []
     crystals: dict[int, Crystal] = {}
     merged = source.merged() if isinstance(source, SampleFolder) else frozenset()
-    for index, item in enumerate(items):
+    for index, item in enumerate(itertools.chain([first], items)):
         if isinstance(item, Reject):
             waiting.append(failed_row(index, item.reason, item.file, item.entry))
         else:
@@ -130,10 +113,11 @@ def _evaluated(
     table.append(waiting)
     rows = table.rows()
     metrics = summarise(rows, reference, about=about)
-    if judged is not None:
-        metrics |= judged.metrics
-        write_by_num_sites(out / "by_num_sites.csv", judged.by_num_sites)
-    write_metrics(out / "metrics.json", metrics)
+    with _writing(out):
+        if judged is not None:
+            metrics |= judged.metrics
+            write_by_num_sites(out / "by_num_sites.csv", judged.by_num_sites)
+        write_metrics(out / "metrics.json", metrics)
     write_report(
         out / "report.html",
         metrics,
@@ -147,6 +131,15 @@ def _evaluated(
         crystals=chosen.kept,
     )
     return metrics
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turn what goes wrong in writing results into a CrystensError."""
+    try:
+        yield
+    except OSError as error:
+        raise CrystensError(f"cannot write to {out}: {error.strerror}; choose another folder, or make room") from error
 
 
 class _Reservoir:
