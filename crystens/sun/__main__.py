@@ -89,11 +89,11 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars
     stability = None
     if options.hull_reference != _NOTHING:
         stability = _stability(options, potential, [item for _, item in samples], known, bars)
-    settings = _settings(samples, known, stability)
+    folder = Path(options.source)
+    merged = SampleFolder(folder).merged() if options.kind is None and is_sample_folder(folder) else frozenset()
+    settings = _settings(samples, known, stability, merged)
     _check_settings(options.out, settings)
     table = CrystalTable(options.out / "crystals.csv", COLUMNS)
-    folder = Path(options.source)
-    merged = SampleFolder(folder).merged() if options.kind is None and is_sample_folder(folder) else ()
     rows = judge(samples, known, table, stability, lambda done: bars("judging", done, len(samples)), merged)
     about = {"source": options.source, "source_split": options.source_split, "number": options.number or None}
     metrics = rates(rows, known, stability, about | {"seed": options.seed})
@@ -157,11 +157,14 @@ def _stability(
 
 
 def _settings(
-    samples: Sequence[tuple[int, Entry | Reject]], known: KnownCrystals, stability: Stability | None
+    samples: Sequence[tuple[int, Entry | Reject]],
+    known: KnownCrystals,
+    stability: Stability | None,
+    merged: frozenset[int],
 ) -> dict[str, Any]:
     """Return all that decides the rows, by names that a person knows."""
     told = [
-        f"{index} {digest_of(item.crystal, None)}"
+        f"{index} {digest_of(item.crystal, None)} {index in merged}"
         if isinstance(item, Entry)
         else f"{index} {item.file} {item.entry} {item.reason}"
         for index, item in samples

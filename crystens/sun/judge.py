@@ -87,11 +87,7 @@ def judge(
         progress(done)
     size = _RELAXED_CHUNK if len(states) == 2 else _CHUNK
     for start in range(done, len(samples), size):
-        rows = _rows(samples[start : start + size], known, train, pools, stability, states)
-        for row in rows:
-            if row["index"] in merged:
-                row["structurally_valid"] = False
-        table.append(rows)
+        table.append(_rows(samples[start : start + size], known, train, pools, stability, states, merged))
         if progress is not None:
             progress(min(start + size, len(samples)))
     return read_rows(table.path)
@@ -123,6 +119,7 @@ def _rows(
     pools: dict[str, Pool],
     stability: Stability | None,
     states: Sequence[str],
+    merged: Collection[int],
 ) -> list[Row]:
     """Return the rows of samples that come next."""
     crystals = [item.crystal for _, item in samples if isinstance(item, Entry)]
@@ -135,7 +132,7 @@ def _rows(
             rows.append(row | {"status": FAILED, "reason": _one_line(item.reason)})
             continue
         row |= {"status": OK, "formula": item.crystal.formula, "num_sites": len(item.crystal)}
-        row["structurally_valid"] = is_structurally_valid(item.crystal)
+        row["structurally_valid"] = index not in merged and is_structurally_valid(item.crystal)
         for state, pool in pools.items():
             one = next(judged[state])
             columns = _sameness(index, one, pool, train, known) | _energetics(one)
