@@ -178,7 +178,10 @@ class RowTransformer(nn.Module):
         return torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
 
     def _transformed(self, lines: Tensor, modulation: Tensor, counts: Tensor) -> Tensor:
-        """Return what the transformer makes of tokens (B, s, C), of which those without a site are not looked at."""
+        """Return what the transformer makes of tokens (B, s, C), of which those without a site are not looked at.
+
+        It is the transformer's own forward, which hands no mask on to its blocks.
+        """
         places = torch.arange(lines.shape[1], device=lines.device)
         looked_at = (places < HEADER + counts[:, None])[:, None, None]  # (B, 1, 1, s), for all heads and queries
         places = places[:, None].to(lines.dtype)
