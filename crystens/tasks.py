@@ -147,6 +147,7 @@ def train(cfg: DictConfig) -> Path:
     if _first_rank():
         OmegaConf.save(OmegaConf.merge(cfg, {"resume": None}), folder / "config.yaml")
     log.info("run folder: %s", folder)
+    log.info("%s trains %s", _model_name(config), _sizes(model))
     runs = [logger for logger in trainer.loggers if isinstance(logger, WandbRun)]
     with _processes_join_this_job(), _ended(runs):
         for run in runs:
@@ -400,6 +401,15 @@ def _about(config: dict[str, Any], trained: str, model: torch.nn.Module) -> dict
 def _model_name(config: dict[str, Any]) -> str:
     """Return the name of a config's model: that of its class."""
     return str(config["model"]["_target_"].rsplit(".", maxsplit=1)[-1])
+
+
+def _sizes(model: torch.nn.Module) -> str:
+    """Return how many parameters the parts of a model train."""
+    sizes = {
+        name: sum(weight.numel() for weight in part.parameters() if weight.requires_grad)
+        for name, part in model.named_children()
+    }
+    return ", ".join(f"{size:,} parameters of {name}" for name, size in sizes.items() if size)
 
 
 def _judge(samples: Samples, decoder: Decoder, folder: Path, source: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -55,7 +57,6 @@ def overrides(folder: Path, model: str) -> list[str]:
         "trainer.accelerator=cpu",
         "+trainer.enable_progress_bar=false",
         "callbacks.progress_bar=null",
-        "trainer.enable_model_summary=false",
         "callbacks.sample_statistics.every_n_epochs=2",
         "callbacks.sample_statistics.num_samples=4",
         "threads=1",
@@ -109,7 +110,8 @@ def test_a_run_broken_off_and_resumed_has_the_losses_of_an_uninterrupted_one(tmp
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_training_ends_with_judged_samples(tmp_path: Path, model: str) -> None:
+def test_training_ends_with_judged_samples(tmp_path: Path, model: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="crystens")
     folder = tasks.train(config(tmp_path / "run", model, "trainer.max_epochs=1", "num_samples=6"))
     samples = folder / "samples"
     metrics = json.loads((samples / "metrics.json").read_text())
@@ -122,6 +124,12 @@ def test_training_ends_with_judged_samples(tmp_path: Path, model: str) -> None:
     assert (folder / "rejected.csv").read_text().startswith("file,entry,reason,advice")
     checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert checkpoint[KEY]["config"]["model"]["_target_"].startswith("crystens.models.")
+    (told,) = (record.message for record in caplog.records if " trains " in record.message)
+    named = {name: int(size.replace(",", "")) for size, name in re.findall(r"([\d,]+) parameters of (\w+)", told)}
+    assert named
+    for name, size in named.items():
+        weights = [tensor for key, tensor in checkpoint["state_dict"].items() if key.startswith(f"{name}.")]
+        assert 0 < size <= sum(tensor.numel() for tensor in weights)
     images = read_samples(samples / "images.safetensors").images
     assert images.shape == (6, 4, 32, 32)
     assert images.min() >= 0

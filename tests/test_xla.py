@@ -81,7 +81,6 @@ def overrides(folder: Path, model: str, device: str) -> list[str]:
         "data.split_fractions=[0.2,0.4,0.4]",
         f"trainer.max_epochs={EPOCHS}",
         f"trainer.accelerator={device}",
-        "trainer.enable_model_summary=false",
         "+trainer.enable_progress_bar=false",
         "callbacks.progress_bar=null",
         f"callbacks.sample_statistics.every_n_epochs={SAMPLED}",
