@@ -15,7 +15,7 @@ distance of the pair block. Numbers from a checkpoint win over numbers fitted to
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,12 @@ class CrysTensDataModule(pl.LightningDataModule):
             raise CrystensError(f"data.num_workers must be at least 0, got {num_workers}")
         if order not in ORDERS:
             raise CrystensError(f"data.order={order} is not known; use one of {', '.join(ORDERS)}")
+        if isinstance(limits, Mapping):  # a recipe's limits, on top of data=store, which has none to complete
+            raise CrystensError(
+                f"crystals of data=store got their form when it was made, data.limits ({', '.join(limits)}) cannot "
+                "change it: make the store with those as options of `python -m crystens.data ingest`, and set "
+                "data.limits=null here"
+            )
         self.source = source
         self.max_sites = max_sites
         self.distance = distance

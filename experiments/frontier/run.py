@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -56,6 +57,12 @@ def _metrics(folder: Path) -> dict[str, float | None]:
     return {name: one["value"] for name, one in json.loads((folder / "metrics.json").read_text()).items()}
 
 
+def _number(metrics: dict[str, float | None], name: str) -> float:
+    """Return a metric, NaN if there is none, which is printed as such and is a gap in a figure."""
+    value = metrics.get(name)
+    return math.nan if value is None else value
+
+
 def _cell(values: list[float | None], percent: bool) -> str:
     """Return a mean and, of several values, their standard deviation."""
     found = [100 * value if percent else value for value in values if value is not None]
@@ -90,20 +97,23 @@ def _variances(columns: dict[str, list[Path]]) -> None:
     print("| | paper, diffusion | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 2) + "|")
     for metric, paper in _PAPER.items():
-        values = [statistics.mean(_metrics(folder)[metric] for folder in folders) for folders in columns.values()]
+        values = [statistics.mean(_number(_metrics(one), metric) for one in folders) for folders in columns.values()]
         print(f"| {metric} | {paper:g} | " + " | ".join(f"{value:.3g}" for value in values) + " |")
 
 
 def _curve(label: str, out: Path, columns: dict[str, list[Path]]) -> None:
     """Draw metrics against what the names are, numbers."""
-    points = sorted((float(name), _metrics(folder)) for name, folders in columns.items() for folder in folders)
+    points = [(float(name), _metrics(folder)) for name, folders in columns.items() for folder in folders]
+    points.sort(key=lambda point: point[0])
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     places = [x for x, _ in points]
     for metric in ("structural_validity", "compositional_validity", "cov_recall", "cov_precision"):
-        left.plot(places, [100 * one[metric] for _, one in points], "o-", label=metric.replace("_", " "))
+        left.plot(places, [100 * _number(one, metric) for _, one in points], "o-", label=metric.replace("_", " "))
     left.set_ylabel("percent")
     for metric, unit in (("wasserstein_density_all", "g/cm³"), ("wasserstein_num_elements_all", "elements")):
-        right.plot(places, [one[metric] for _, one in points], "o-", label=f"{metric.replace('_', ' ')}, {unit}")
+        right.plot(
+            places, [_number(one, metric) for _, one in points], "o-", label=f"{metric.replace('_', ' ')}, {unit}"
+        )
     right.set_yscale("log")
     for axes in (left, right):
         axes.set_xlabel(label)

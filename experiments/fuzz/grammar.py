@@ -248,7 +248,8 @@ def _json_element(rng: Random) -> Any:
     """Return what should be an element."""
     if rng.random() > 0.006:
         return rng.choice([rng.choice(_SYMBOLS[:10]), rng.randrange(1, 119)])
-    odd = [True, 0, -1, 119, 11.0, 11.5, 1e400, math.nan, None, [], {"a": 1}, _deep(rng), "X" * 3000, "a\nb", "\ud800"]
+    odd: list[Any] = [True, 0, -1, 119, 11.0, 11.5, 1e400, math.nan, None, []]
+    odd += [{"a": 1}, _deep(rng), "X" * 3000, "a\nb", "\ud800"]
     return rng.choice(odd)
 
 
@@ -257,10 +258,13 @@ def _deep(rng: Random) -> str:
     return f"@deep {rng.choice([30, 63, 70, 900, 920, 940, 960, 980])}@"
 
 
-def _json_place(rng: Random) -> list[Any]:
+def _json_place(rng: Random) -> Any:
     """Return three coordinates as JSON values."""
     place = [rng.choice([0, 0.5, _json_number(rng, -1, 2), _json_number(rng, 0, 1)]) for _ in range(3)]
-    return place if rng.random() > 0.003 else rng.choice([place[:2], [place], [], _deep(rng), None])
+    if rng.random() > 0.003:
+        return place
+    odd: list[Any] = [place[:2], [place], [], _deep(rng), None]
+    return rng.choice(odd)
 
 
 def _json_text(rng: Random, value: Any) -> str:
@@ -297,7 +301,9 @@ def _dictionary_line(rng: Random) -> Any:
             {"species": elements, **{axis: [_json_number(rng, 0, 1) for _ in elements] for axis in "xyz"}},
         ]
     )
-    name = rng.choice([{}, {"id": word(rng, "a", 0.2)}, {"id": rng.choice([1, None, [1], True, [[1]] * 1000])}])
+    name: dict[str, Any] = rng.choice(
+        [{}, {"id": word(rng, "a", 0.2)}, {"id": rng.choice([1, None, [1], True, [[1]] * 1000])}]
+    )
     return {**name, **cell, **sites} if rng.random() > 0.02 else rng.choice([_deep(rng), [], None, 1, "x", [cell]])
 
 
@@ -402,7 +408,7 @@ def _structure(rng: Random) -> Any:
         structure = rng.choice(
             [{word(rng, "a", 1): 1}, _deep(rng), {"lattice": 1, "sites": []}, {"structure": structure}]
         )
-    name = rng.choice([{}, {"material_id": word(rng, "mp-1", 0.2)}, {"id": 10**400}, {"id": True}])
+    name: dict[str, Any] = rng.choice([{}, {"material_id": word(rng, "mp-1", 0.2)}, {"id": 10**400}, {"id": True}])
     return rng.choice([structure, {**name, "structure": structure}])
 
 

@@ -29,6 +29,7 @@ from crystens.crystal import Crystal
 from crystens.data.entries import Entry
 from crystens.data.generated import JudgingLimits
 from crystens.data.kinds import open_source
+from crystens.errors import CrystensError
 from crystens.metrics.by_num_sites import wasserstein
 from crystens.metrics.cdvae_protocol import CUTOFFS, VALID_SAMPLES
 from crystens.metrics.composition_validity import OXIDATION_STATES, PASSED, composition_verdict
@@ -78,7 +79,10 @@ def _draws(data: Path, table: Path) -> None:
         distances = []
         for seed in range(200):
             drawn = np.random.default_rng(seed).permutation(len(rows))[:VALID_SAMPLES]
-            distances.append(wasserstein([rows[place] for place in drawn], column, np.array(those)))
+            distance = wasserstein([rows[place] for place in drawn], column, np.array(those))
+            if distance is None:
+                raise CrystensError(f"{table} has no valid sample with a value of {column}")
+            distances.append(distance)
         quantiles = np.quantile(np.array(distances), [0, 0.025, 0.5, 0.975, 1]).round(4).tolist()
         print(json.dumps({column: {"mean": round(float(np.mean(distances)), 4), "quantiles": quantiles}}))
 
@@ -135,7 +139,7 @@ def _energies(data: Path, number: int, workers: int, cache: Path | None) -> None
     """Print distances to Perov-5's test split of CHGNet's energies per atom, of test and some of train, and costs."""
     potential, options = CHGNet(), EnergyOptions(workers=workers, cache=cache)
     potential.calculator()  # seconds of imports and loading, once in a run
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for split in ("test", "train"):
         crystals = read_real("perov_5", str(data / "perov_5"), split)[0]
         if split == "train":
@@ -143,8 +147,9 @@ def _energies(data: Path, number: int, workers: int, cache: Path | None) -> None
             crystals = [crystals[place] for place in chosen]
         clock = _Clock()
         told = clock.time("energies", partial(energies, crystals, potential, options), len(crystals))
-        values = [np.nan if one.total is None else one.total / len(crystals[k]) for k, one in enumerate(told)]
-        found[split] = np.array(values)
+        found[split] = np.array(
+            [np.nan if one.total is None else one.total / len(crystals[k]) for k, one in enumerate(told)]
+        )
         valid = [composition_verdict(crystal.numbers) in PASSED for crystal in crystals]
         found[f"{split}, valid"] = found[split][np.array(valid)]
         failed = Counter(one.reason for one in told if one.reason is not None)

@@ -23,7 +23,7 @@ from crystens.data.limits import Limits
 from crystens.data.matching import CANDIDATES, group_matches
 from crystens.data.sources import read_all
 
-_STRICT = {"ltol": 0.05, "stol": 0.05, "angle_tol": 1, "scale": False}
+_STRICT: dict[str, Any] = {"ltol": 0.05, "stol": 0.05, "angle_tol": 1, "scale": False}
 
 
 def _timed(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, dict[str, float]]:

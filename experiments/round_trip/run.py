@@ -10,7 +10,7 @@ import csv
 import logging
 import multiprocessing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -31,7 +31,7 @@ DECODERS = {
     "paper, K auto": Decoder(periodic=False, merge_distance=0.01, merge_unlike=False, symmetrise=False),
     "paper, K = 3, 6": Decoder(3, 6, periodic=False, merge_distance=0.01, merge_unlike=False, symmetrise=False),
 }
-SCALINGS = {"fitted": Scaling.fit, "paper": Scaling.paper}
+SCALINGS: dict[str, Callable[[CrystalBatch], Scaling]] = {"fitted": Scaling.fit, "paper": Scaling.paper}
 CASES = [
     ("fitted", "auto", 0.0),
     ("paper", "auto", 0.0),

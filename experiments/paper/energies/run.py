@@ -51,8 +51,11 @@ def main() -> None:
     entries = read_all(open_source(options.real), Limits(max_sites=_MAX_SITES))[0]
     train = [entry for entry in entries if entry.split in (None, "train")]
     held_out = [entry for entry in entries if entry.split == "test"]
-    series = {f"{Path(options.real).name}, train": train, f"{Path(options.real).name}, test": held_out}
-    generated: dict[str, list[Entry | Reject]] = {}
+    series: dict[str, Sequence[Entry | Reject]] = {
+        f"{Path(options.real).name}, train": train,
+        f"{Path(options.real).name}, test": held_out,
+    }
+    generated: dict[str, Sequence[Entry | Reject]] = {}
     for given in options.generated:
         name, _, path = given.rpartition("=")
         generated[name or Path(path).name] = read_generated(path)
@@ -255,14 +258,17 @@ def _check_hull(
     ours = hull_distances(crystals, computed, potential, reference)
     differences, formation, spread = [], [], []
     for crystal, energy, place in zip(crystals, computed, ours, strict=True):
-        if place.above_hull is None or energy.total is None:
+        if place.above_hull is None or place.formation_energy is None or energy.total is None:
             continue
         composition = crystal.to_structure().composition
         within = [PDEntry(e.composition, e.energy) for e in reference.entries if set(e.composition) <= set(composition)]
         diagram, own = PhaseDiagram(within), PDEntry(composition, energy.total)
         above = diagram.get_decomp_and_e_above_hull(own, allow_negative=True, check_stable=False)[1]
+        formed = diagram.get_form_energy_per_atom(own)
+        if above is None or formed is None:
+            raise RuntimeError(f"PhaseDiagram has no distance for {composition}")
         differences.append(abs(above - place.above_hull))
-        formation.append(abs(diagram.get_form_energy_per_atom(own) - place.formation_energy))
+        formation.append(abs(formed - place.formation_energy))
         spread.append(place.above_hull)
     return {
         "crystals": len(differences),

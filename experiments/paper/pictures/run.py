@@ -195,7 +195,7 @@ def summary(pages: Sequence[Page]) -> str:
 def pages(options: argparse.Namespace) -> list[Page]:
     """Return all pages that can be made; a model without a finished run is told and left out."""
     recipe = options.runs.resolve().name
-    recipes: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(RECIPES))
+    recipes: Any = OmegaConf.to_container(OmegaConf.load(RECIPES))
     if recipe not in recipes:
         raise CrystensError(f"{options.runs}: no recipe {recipe!r} in {RECIPES}; there are {', '.join(recipes)}")
     made, sides = [], set()

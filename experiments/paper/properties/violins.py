@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from scipy.stats import gaussian_kde
 
@@ -51,8 +52,9 @@ def property_violins(sets: Mapping[str, Predictions], title: str = "") -> bytes:
     statistics = [ks_statistics(real, one) for one in generated]
     metals = all("metal" in one for one in statistics)
     rows = -(-(len(names) + metals) // _COLUMNS)
-    figure = Figure(figsize=(12.5, 3.5 * rows + 0.2 * len(sets) + 0.3), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.1, w_pad=0.08)
+    figure = Figure(
+        figsize=(12.5, 3.5 * rows + 0.2 * len(sets) + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.08)
+    )
     panels = list(figure.subplots(rows, _COLUMNS, squeeze=False).ravel())
     for name, axes in zip(names, panels, strict=False):
         _violins(axes, name, list(sets.values()), [one[name] for one in statistics])

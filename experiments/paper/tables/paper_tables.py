@@ -70,7 +70,7 @@ class Tables:
         """Return plain values for JSON."""
         parts = {"statistics": self.statistics, "in_the_paper_s_definition": self.redefined, "rates": self.rates}
         plain: dict[str, Any] = {
-            part: {name: {of: asdict(cell) for of, cell in cells.items()} for name, cells in found.items()}  # type: ignore[attr-defined]
+            part: {name: {of: asdict(cell) for of, cell in cells.items()} for name, cells in found.items()}
             for part, found in parts.items()
         }
         return plain | {"units": self.units, "paper": self.paper}
