@@ -118,3 +118,14 @@ def test_parameters_without_names_are_refused(net: Net) -> None:
 def test_networks_without_blocks_are_refused() -> None:
     with pytest.raises(CrystensError, match=r"torch\.optim\.AdamW"):
         MuonAdamW(nn.Linear(2, 2).named_parameters())
+
+
+def test_a_copy_of_network_and_optimizer_moves_as_they_do(net: Net) -> None:
+    optimizer = MuonAdamW(net.named_parameters())
+    steps(net, optimizer, 2)
+    other, its_optimizer = copy.deepcopy((net, optimizer))
+    steps(net, optimizer, 3)
+    moved = [parameter.detach().clone() for parameter in net.parameters()]
+    steps(other, its_optimizer, 3)
+    assert all(torch.equal(a, b) for a, b in zip(moved, other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(moved, net.parameters(), strict=True))

@@ -75,6 +75,10 @@ class MuonAdamW(Optimizer):
         ]
         super().__init__([group for part in self._parts for group in part.param_groups], {})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: PyTorch's own leaves out what a subclass adds."""
+        return super().__getstate__() | {"_parts": self._parts}
+
     @overload
     def step(self, closure: None = None) -> None: ...
     @overload
