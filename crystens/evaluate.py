@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import os
 import random
 import sys
 import warnings
@@ -25,6 +24,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from crystens.cores import usable_cores
 from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Reject
 from crystens.data.generated import JudgingLimits, is_sample_folder
@@ -285,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=int,
-        default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        default=usable_cores(),
         help="processes that compute fingerprints and energies; by default one for each core that may be used",
     )
     parser.add_argument(
@@ -293,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=float,
         default=60.0,
-        help="for one fingerprint or one energy; by default 60",
+        help="of processor time, for one fingerprint or one energy; by default 60",
     )
     return parser
 

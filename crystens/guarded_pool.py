@@ -1,30 +1,38 @@
 """Processes that do one task at a time, each killed and replaced when its task takes too long or too much memory.
 
-A process may also be ended by something that its task is not to blame for, such as the system when memory is short. So
-a task whose process ended is given out once more, and broke down if that one ends too.
+Time is that of the processor, so that a busy machine changes no result. A process may also be ended by something that
+its task is not to blame for, such as the system when memory is short. So a task whose process ended is given out once
+more, and broke down if that one ends too.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pebble
 
+from crystens.cores import usable_cores
+from crystens.errors import CrystensError
 from crystens.start_method import process_context
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+_HAS_TIMER = hasattr(signal, "setitimer")  # not on Windows, where a time limit is one of the clock
+_PATIENCE = 10 if _HAS_TIMER else 1  # time limits by the clock after which a task stands still
 _AHEAD = 4  # tasks a process that are given out: enough for none to wait, few enough that a kill loses little
 
 
@@ -35,18 +43,21 @@ class Broken:
     Attributes:
         reason: such as "takes too long: more than 60 s".
         seconds: since the task was given to the processes, the last time.
+        lasting: whether the task itself is known to be the reason, so that another try would end the same way.
     """
 
     reason: str
     seconds: float
+    lasting: bool = False
 
 
 class GuardedPool:
     """Processes of one thread each.
 
     Args:
-        workers: how many.
-        time_limit: longest time for one task, seconds.
+        workers: how many; no more are started than there are cores.
+        time_limit: longest processor time for one task, seconds; one that takes ten times that by the clock is ended
+            too.
         memory_limit: most memory that a task may take beyond what the process holds at its start, GiB.
         module: name of the module that the processes import first.
         begin: called in each process first, with `arguments`. What it raises would start it again for ever.
@@ -62,10 +73,10 @@ class GuardedPool:
         begin: Callable[..., Any],
         arguments: tuple[Any, ...] = (),
     ) -> None:
-        self._workers = workers
+        self._workers = min(workers, usable_cores())
         self._time_limit = time_limit
         self._pool = pebble.ProcessPool(
-            workers,
+            self._workers,
             context=process_context(module),
             initializer=_begin,
             initargs=(memory_limit, begin, arguments),
@@ -87,11 +98,15 @@ class GuardedPool:
         Args:
             tasks: arguments of `function`, by key.
             function: of the top level of a module; what it raises is raised here.
+
+        Raises:
+            CrystensError: if something else ended all processes.
         """
         running: dict[Future, _Given] = {}
 
         def give(key: str, arguments: tuple[Any, ...], again: bool) -> None:
-            future = self._pool.schedule(function, arguments, timeout=self._time_limit)
+            limited = self._time_limit, function, arguments
+            future = self._pool.schedule(_limited, limited, timeout=_PATIENCE * self._time_limit)
             running[future] = _Given(key, arguments, again, time.perf_counter())
 
         def ready() -> Iterator[tuple[str, Any]]:
@@ -100,9 +115,15 @@ class GuardedPool:
                 try:
                     yield task.key, future.result()
                 except TimeoutError:
-                    yield task.key, task.broken(f"takes too long: more than {self._time_limit:g} s")
+                    yield task.key, task.broken(f"stands still: no result after {_PATIENCE * self._time_limit:g} s")
+                except BrokenProcessPool as error:
+                    raise CrystensError(
+                        f"all processes were ended from outside ({error}); what is done is kept, run the same again"
+                    ) from error
                 except pebble.ProcessExpired as error:
-                    if task.again:
+                    if _HAS_TIMER and error.exitcode == -signal.SIGPROF:
+                        yield task.key, task.broken(f"takes too long: more than {self._time_limit:g} s", lasting=True)
+                    elif task.again:
                         yield task.key, task.broken(f"broke down: its process ended with status {error.exitcode}")
                     else:
                         give(task.key, task.arguments, again=True)
@@ -124,9 +145,20 @@ class _Given:
     again: bool
     started: float
 
-    def broken(self, reason: str) -> Broken:
+    def broken(self, reason: str, lasting: bool = False) -> Broken:
         """Return what stands in the place of its result."""
-        return Broken(reason, time.perf_counter() - self.started)
+        return Broken(reason, time.perf_counter() - self.started, lasting)
+
+
+def _limited(seconds: float, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    """Return what a function returns; a signal ends this process when it has computed for so many seconds."""
+    if not _HAS_TIMER or not math.isfinite(seconds):
+        return function(*arguments)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        return function(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def end(pool: pebble.ProcessPool, failed: bool) -> None:

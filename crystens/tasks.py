@@ -36,6 +36,7 @@ from crystens.callbacks.acceleration import precision_arguments
 from crystens.callbacks.batch_graphs import BatchGraphs
 from crystens.callbacks.checkpoint_card import CheckpointCard
 from crystens.checkpoint import KEY, load_checkpoint
+from crystens.cores import usable_cores
 from crystens.decoding import Decoder
 from crystens.encoding import image_side
 from crystens.errors import CrystensError, first_line
@@ -426,10 +427,9 @@ def _judge(samples: Samples, decoder: Decoder, folder: Path, source: Path) -> No
 
 def _set_threads(threads: Any) -> None:
     """Set the number of torch threads: too many beside another busy process can be ten times slower than one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads != "auto" and (not isinstance(threads, int) or threads < 1):
         raise CrystensError(f"threads must be a positive whole number or auto, got {threads!r}")
-    torch.set_num_threads(cores if threads == "auto" else threads)
+    torch.set_num_threads(usable_cores() if threads == "auto" else threads)
 
 
 def _check_numbers(cfg: DictConfig) -> None:

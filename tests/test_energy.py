@@ -48,7 +48,8 @@ class Stub(Potential):
             case 4.001:
                 if self.log is not None:
                     self.log.with_name("hangs").write_text(str(os.getpid()))
-                time.sleep(1000)
+                while True:
+                    pass
             case 4.002:
                 os.kill(os.getpid(), signal.SIGSEGV)
             case 4.003:

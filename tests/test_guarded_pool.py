@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import pytest
+
+from crystens import guarded_pool
+from crystens.cores import usable_cores
+from crystens.errors import CrystensError
 from crystens.guarded_pool import Broken, GuardedPool
 
 
@@ -40,3 +48,49 @@ def test_a_task_that_ends_its_process_twice_broke_down() -> None:
     assert key == "a"
     assert isinstance(found, Broken)
     assert found.reason.startswith("broke down: its process ended with status")
+
+
+def compute(seconds: float) -> float:
+    """Compute for so long, in time of the processor."""
+    begun = time.process_time()
+    while time.process_time() - begun < seconds:
+        pass
+    return seconds
+
+
+def test_a_task_is_ended_by_what_it_computes_and_not_by_the_clock() -> None:
+    with GuardedPool(1, 0.5, 4, __name__, begin) as pool:
+        found = dict(pool.results({"a": (0.2,), "b": (100.0,), "c": (0.3,)}, compute))
+        assert (found["a"], found["c"]) == (0.2, 0.3)  # each has a time of its own
+        assert found["b"].reason == "takes too long: more than 0.5 s"
+        assert found["b"].lasting
+        assert dict(pool.results({"d": (1.5,)}, time.sleep)) == {"d": None}
+
+
+def test_a_task_that_stands_still_is_ended_and_not_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded_pool, "_PATIENCE", 2)
+    with GuardedPool(1, 0.5, 4, __name__, begin) as pool:
+        ((_, found),) = pool.results({"a": (100.0,)}, time.sleep)
+    assert found.reason == "stands still: no result after 1 s"
+    assert not found.lasting
+
+
+def count_processes(_: str) -> str:
+    """Return the number of this process."""
+    time.sleep(0.05)
+    return str(os.getpid())
+
+
+def test_no_more_processes_are_started_than_there_are_cores() -> None:
+    with GuardedPool(1000, 60, 4, __name__, begin) as pool:
+        found = dict(pool.results({str(k): ("",) for k in range(40)}, count_processes))
+    assert 1 <= len(set(found.values())) <= usable_cores()
+
+
+def test_processes_that_were_all_ended_from_outside_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken: Future = Future()
+    broken.set_exception(BrokenProcessPool("All workers expired"))
+    with GuardedPool(1, 60, 4, __name__, begin) as pool:
+        monkeypatch.setattr(pool._pool, "schedule", lambda *_, **__: broken)
+        with pytest.raises(CrystensError, match="all processes were ended from outside .*run the same again"):
+            list(pool.results({"a": (0.1,)}, compute))

@@ -230,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--title", default="", help="stands above the picture, such as what the model is")
     chosen.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
     chosen.add_argument("--workers", type=int, default=1, help="processes of one thread; by default 1; 0: this one")
-    limit = "for one energy or relaxation, seconds; by default 600"
+    limit = "for one energy or relaxation, seconds of processor time; by default 600"
     chosen.add_argument("--time-limit", type=float, default=600.0, help=limit)
     chosen.add_argument("--cache", metavar="DIR", help="folder of known energies; by default in ~/.cache/crystens")
     told = "fetch the Materials Project's energies of all phases of the samples' elements (key in MP_API_KEY)"

@@ -24,6 +24,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from crystens.cores import usable_cores
 from crystens.data.duplicates import without_repeats
 from crystens.data.entries import Entry, Record, Reject
 from crystens.data.fingerprint import bytes_of, digest, made_from, stamps
@@ -79,9 +80,7 @@ class IngestOptions:
     @property
     def num_workers(self) -> int:
         """The number of worker processes."""
-        if isinstance(self.workers, int):
-            return self.workers
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.workers if isinstance(self.workers, int) else usable_cores()
 
 
 def open_store(

@@ -35,7 +35,7 @@ class EnergyOptions:
         relaxation: how crystals are relaxed first; None takes them as they stand.
         workers: processes, one thread each; several do different crystals at once, which on a CPU gains more than a
             batch would. 0 computes in this process, without a limit in time or memory.
-        time_limit: longest time for one crystal, seconds.
+        time_limit: longest processor time for one crystal, seconds.
         memory_limit: most memory that one crystal may take, GiB.
         cache: folder of what was computed; None for `energies` in `crystens.data.download.cache_folder()`.
 
@@ -92,8 +92,9 @@ def energies(
     if progress is not None:
         progress(ready)
     times = Counter(keys)
-    for key, energy in _computed(waiting, potential, options):
-        cache.put(key, energy, options.limits)
+    for key, energy, lasting in _computed(waiting, potential, options):
+        if lasting:
+            cache.put(key, energy, options.limits)
         done[key] = energy
         ready += times[key]
         if progress is not None:
@@ -103,23 +104,24 @@ def energies(
 
 def _computed(
     waiting: dict[str, Crystal], potential: Potential, options: EnergyOptions
-) -> Iterator[tuple[str, Energy]]:
-    """Yield the energy of each crystal as it is ready."""
+) -> Iterator[tuple[str, Energy, bool]]:
+    """Yield the energy of each crystal as it is ready, and whether it would be the same on another day."""
     if not waiting:
         return
     if options.workers == 0:
         with _one_thread():
             _load(potential)
             for key, crystal in waiting.items():
-                yield key, judged(crystal, potential, options.relaxation)
+                yield key, judged(crystal, potential, options.relaxation), True
         return
     tasks = {key: (crystal, options.relaxation) for key, crystal in waiting.items()}
     limits = options.time_limit, options.memory_limit
-    with GuardedPool(options.workers, *limits, __name__, _begin, (potential,)) as pool:
+    with GuardedPool(min(options.workers, len(tasks)), *limits, __name__, _begin, (potential,)) as pool:
         for key, found in pool.results(tasks, _work):
             if isinstance(found, Broken):
-                found = Energy(None, f"the potential {found.reason}", found.seconds)
-            yield key, found
+                yield key, Energy(None, f"the potential {found.reason}", found.seconds), found.lasting
+            else:
+                yield key, found, True
 
 
 @contextlib.contextmanager

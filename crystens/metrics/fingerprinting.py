@@ -25,7 +25,7 @@ class FingerprintOptions:
 
     Attributes:
         workers: processes, one thread each; 0 computes in this process, without a limit in time or memory.
-        time_limit: longest time for one crystal, seconds.
+        time_limit: longest processor time for one crystal, seconds.
         memory_limit: most memory that one crystal may take, GiB.
         cache: folder of what was computed; None for `fingerprints` in `crystens.data.download.cache_folder()`.
 
@@ -79,8 +79,9 @@ def fingerprints(
         if progress is not None:
             progress(ready)
         times = Counter(keys)
-        for key, found in _computed(waiting, options):
-            cache.put(key, found, options.limits)
+        for key, found, lasting in _computed(waiting, options):
+            if lasting:
+                cache.put(key, found, options.limits)
             done[key] = found
             ready += times[key]
             if progress is not None:
@@ -90,18 +91,19 @@ def fingerprints(
     return [done[key] for key in keys]
 
 
-def _computed(waiting: dict[str, Crystal], options: FingerprintOptions) -> Iterator[tuple[str, Fingerprint]]:
-    """Yield the fingerprint of each crystal as it is ready."""
+def _computed(waiting: dict[str, Crystal], options: FingerprintOptions) -> Iterator[tuple[str, Fingerprint, bool]]:
+    """Yield the fingerprint of each crystal as it is ready, and whether it would be the same on another day."""
     if options.workers == 0:
         for key, crystal in waiting.items():
-            yield key, fingerprint(crystal)
+            yield key, fingerprint(crystal), True
         return
     if not waiting:
         return
     tasks = {key: (crystal,) for key, crystal in waiting.items()}
     limits = options.time_limit, options.memory_limit
-    with GuardedPool(options.workers, *limits, __name__, featurizers) as pool:
+    with GuardedPool(min(options.workers, len(tasks)), *limits, __name__, featurizers) as pool:
         for key, found in pool.results(tasks, fingerprint):
             if isinstance(found, Broken):
-                found = Fingerprint(None, None, f"the fingerprint {found.reason}")
-            yield key, found
+                yield key, Fingerprint(None, None, f"the fingerprint {found.reason}"), found.lasting
+            else:
+                yield key, found, True

@@ -280,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of --number; by default 0")
     parser.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread; by default 1; 0: this one")
-    limit = "for one energy or relaxation, seconds; by default 600"
+    limit = "for one energy or relaxation, seconds of processor time; by default 600"
     parser.add_argument("--time-limit", type=float, default=600.0, help=limit)
     parser.add_argument("--cache", metavar="DIR", help="folder of known energies; by default in ~/.cache/crystens")
     return parser
