@@ -365,9 +365,21 @@ def _build(config: Any, name: str, **arguments: Any) -> Any:
         if isinstance(cause, CrystensError):
             raise cause from error
         detail = first_line(cause or error)
-        raise CrystensError(f"cannot build {name} from its config: {detail}") from error
+        raise CrystensError(
+            f"cannot build {name} from its config: {detail}{_experiment_hint() if name == 'model' else ''}"
+        ) from error
     except OmegaConfBaseException as error:
         raise CrystensError(f"cannot build {name} from its config: {first_line(error)}") from error
+
+
+def _experiment_hint() -> str:
+    """Return which experiment may be to blame for what cannot be built, if one was chosen."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    if choices.get("experiment") is None:
+        return ""
+    return (
+        f" (experiment={choices['experiment']} sets options of its own model; model={choices.get('model')} was chosen)"
+    )
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from crystens.batch import CrystalBatch
@@ -35,7 +36,8 @@ def _seed() -> None:
 def model(network_options: dict[str, Any] | None = None, **options: Any) -> EDM:
     network = RowTransformer(SIDE, width=32, depth=2, heads=2, **network_options or {})
     arguments: dict[str, Any] = {"network_calls": 9, "warmup_steps": 5, "ema_decay": 0.9} | options
-    return EDM(network, functools.partial(torch.optim.AdamW, lr=5e-3), **arguments)
+    arguments.setdefault("optimizer", functools.partial(torch.optim.AdamW, lr=5e-3))
+    return EDM(network, **arguments)
 
 
 def images(n: int = 8, sites: int = 2) -> torch.Tensor:
@@ -49,12 +51,11 @@ def images(n: int = 8, sites: int = 2) -> torch.Tensor:
 
 
 def quiet_trainer(**options: Any) -> pl.Trainer:
-    arguments: dict[str, Any] = {"max_epochs": 4, "logger": False} | options
+    arguments: dict[str, Any] = {"max_epochs": 4, "logger": False, "enable_checkpointing": False} | options
     return pl.Trainer(
         accelerator="cpu",
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
         **arguments,
     )
 
@@ -252,6 +253,26 @@ def test_averaged_weights_of_a_resumed_run_move_as_often(tmp_path: Path) -> None
     assert int(resumed.steps) == 4
 
 
+def test_a_checkpoint_within_an_epoch_has_the_averaged_weights_of_its_step(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1)
+    trainer = quiet_trainer(max_epochs=2, callbacks=[saver], enable_checkpointing=True)
+    trainer.fit(model(), DataLoader(images(), batch_size=4))
+    (path,) = tmp_path.glob("*.ckpt")
+    kept = torch.load(path, weights_only=True)
+    assert int(kept["state_dict"]["steps"]) == kept["global_step"] == 3
+
+
+def test_fused_optimizers_are_clipped_under_mixed_precision() -> None:
+    moved = []
+    for bound in (None, 1e-20):
+        edm = model(optimizer=functools.partial(torch.optim.SGD, lr=1.0, fused=True))
+        before = [parameter.detach().clone() for parameter in edm.network.parameters()]
+        train(edm, images(), max_epochs=1, precision="bf16-mixed", gradient_clip_val=bound)
+        moved.append(max(float((a - b).abs().max()) for a, b in zip(before, edm.network.parameters(), strict=True)))
+    assert moved[0] > 1e-6
+    assert moved[1] < 1e-18
+
+
 @pytest.mark.parametrize(
     ("diagonal", "distance", "advice"),
     [(False, "fractional", "scaling=fitted"), (True, "cartesian", "encoding.distance=fractional")],
@@ -265,6 +286,13 @@ def test_images_that_it_does_not_know_are_refused(diagonal: bool, distance: str,
     data.scaling, data.distance = SimpleNamespace(diagonal=diagonal), distance
     with pytest.raises(CrystensError, match=advice):
         quiet_trainer().fit(model({"geometric_pairs": True}), datamodule=data)
+
+
+def test_images_of_another_side_are_refused() -> None:
+    data = Salt()
+    data.image_side = 40
+    with pytest.raises(CrystensError, match="the data's images are 40 px and the network's"):
+        quiet_trainer().fit(model(), datamodule=data)
 
 
 class Salt(pl.LightningDataModule):
@@ -340,9 +368,13 @@ def test_the_learning_rate_rises_and_falls_to_0_at_the_planned_end() -> None:
         ({"sigma_min": 0.0}, "sigma_min"),
         ({"sampler": "leap"}, "sampler"),
         ({"network_calls": 2}, "network_calls"),
+        ({"network_calls": 6.5}, "network_calls=6.5 must be a whole number"),
+        ({"max_weight": None}, "inf bounds no weight"),
         ({"churn": -1.0}, "churn"),
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"sample_chunk": 0}, "sample_chunk"),
+        ({"sample_chunk": 2.5}, "sample_chunk"),
+        ({"network_options": {"parts": 2.5}}, "parts=2.5"),
         ({"prediction": "residual", "network_options": {"symmetric": True}}, "network.symmetric"),
         ({"prediction": "residual", "network_options": {"geometric_pairs": True}}, "network.geometric_pairs"),
     ],

@@ -92,5 +92,5 @@ def test_processes_that_were_all_ended_from_outside_are_told(monkeypatch: pytest
     broken.set_exception(BrokenProcessPool("All workers expired"))
     with GuardedPool(1, 60, 4, __name__, begin) as pool:
         monkeypatch.setattr(pool._pool, "schedule", lambda *_, **__: broken)
-        with pytest.raises(CrystensError, match="all processes were ended from outside .*run the same again"):
+        with pytest.raises(CrystensError, match=r"all processes were ended from outside .*run the same again"):
             list(pool.results({"a": (0.1,)}, compute))

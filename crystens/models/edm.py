@@ -31,6 +31,7 @@ import torch
 from azula.denoise import DiracPosterior, KarrasDenoiser, SimpleDenoiser
 from azula.noise import Schedule
 from azula.sample import EulerSampler, HeunSampler
+from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -41,6 +42,7 @@ from crystens.encoding import CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
 from crystens.models.averaging import follow
 from crystens.models.chunks import sample_in_chunks
+from crystens.models.clipping import clip_gradients
 from crystens.models.draws import draw_rows
 from crystens.models.sharding import shard
 from crystens.scaling import Scaling
@@ -142,8 +144,10 @@ class EDM(pl.LightningModule):
                     f"network.{option} shapes an image, and {prediction=} is none: take prediction=image or "
                     f"network.{option}=false"
                 )
-        if network_calls < 3:
-            raise CrystensError(f"{network_calls=} must be at least 3")
+        if not isinstance(network_calls, int) or network_calls < 3:
+            raise CrystensError(f"{network_calls=} must be a whole number, at least 3")
+        if not isinstance(max_weight, int | float):
+            raise CrystensError(f"{max_weight=} must be a number; inf bounds no weight")
         if churn < 0 or min(noise_deviation, max_weight, atom_weight, attribute_weight, pair_weight, rho) <= 0:
             raise CrystensError(
                 f"{churn=} must not be negative; {noise_deviation=}, {max_weight=}, {atom_weight=}, "
@@ -151,8 +155,8 @@ class EDM(pl.LightningModule):
             )
         if not 0 <= ema_decay < 1:
             raise CrystensError(f"{ema_decay=} must be at least 0 and less than 1")
-        if sample_chunk < 1 or warmup_steps < 0:
-            raise CrystensError(f"{sample_chunk=} must be at least 1 and {warmup_steps=} not negative")
+        if not isinstance(sample_chunk, int) or sample_chunk < 1 or warmup_steps < 0:
+            raise CrystensError(f"{sample_chunk=} must be a whole number, at least 1, and {warmup_steps=} not negative")
         self.image_side = cast(int, network.image_side)
         self.network = network
         self.average_network = copy.deepcopy(network).requires_grad_(False)
@@ -173,7 +177,6 @@ class EDM(pl.LightningModule):
         self.ema_decay = ema_decay
         self.sample_chunk = sample_chunk
         self._optimizer = optimizer
-        self._last_step = 0
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("site_counts", torch.zeros(self.image_side - HEADER + 1, dtype=torch.long))
 
@@ -201,10 +204,16 @@ class EDM(pl.LightningModule):
         """Refuse images that the loss and the network do not know, and tell the network the scales of the others.
 
         Raises:
-            CrystensError: if the images' pair block has an empty diagonal, or, with geometric pairs, distances that are
-                not fractional; if there is no scaling for a network that needs one.
+            CrystensError: if the images have another side than the network; if their pair block has an empty diagonal,
+                or, with geometric pairs, distances that are not fractional; if there is no scaling for a network that
+                needs one.
         """
         data = getattr(self.trainer, "datamodule", None)
+        side = getattr(data, "image_side", self.image_side)
+        if side != self.image_side:
+            raise CrystensError(
+                f"the data's images are {side} px and the network's {self.image_side}: leave image_side to max_sites"
+            )
         if not getattr(getattr(data, "scaling", None), "diagonal", True):
             raise CrystensError(
                 "this model fills the diagonal of the pair block, which is empty in this scaling: take scaling=fitted"
@@ -221,10 +230,6 @@ class EDM(pl.LightningModule):
             slopes, offsets = scaling.factors / _WIDTH, (scaling.offsets - _MIDDLE) / _WIDTH
             for network in (self.network, self.average_network):
                 cast(Any, network).tell_scales(slopes, offsets, (-_MIDDLE / _WIDTH, (1 - _MIDDLE) / _WIDTH))
-
-    def on_train_start(self) -> None:
-        """Take the optimizer's steps so far, of a run that is resumed, for counted."""
-        self._last_step = self.trainer.global_step
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss on images (B, 4, S, S) in [0, 1] at random noise levels, a scalar."""
@@ -262,11 +267,27 @@ class EDM(pl.LightningModule):
         """Return the denoiser of images with given numbers of sites."""
         return _Denoiser(PREDICTIONS[self.prediction](network, self.schedule), counts, mask)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count the optimizer's step and move the averaged weights; a batch whose gradients only add up is none."""
-        if self.trainer.global_step == self._last_step:
-            return
-        self._last_step = self.trainer.global_step
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Bound the gradient, of fused optimizers under mixed precision too, for which Lightning has no clipping."""
+        mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
+        if (
+            mixed
+            and optimizer.defaults.get("fused")
+            and gradient_clip_val
+            and gradient_clip_algorithm in (None, "norm")
+        ):
+            clip_gradients(self, optimizer, gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Take a step of the optimizer, count it and move the averaged weights."""
+        super().optimizer_step(*arguments, **options)
         follow(self.average_network, self.network, self.steps.add_(1), self.ema_decay)
 
     @torch.no_grad()

@@ -20,7 +20,8 @@ Slots without a site are no tokens to the others. So a batch may be divided by s
 largest crystal, without changing what comes out; of crystals of many sizes that is most of the work saved.
 
 With `surroundings` each site's token also reads which neighbours the noisy image gives it (`crystens.networks.
-surroundings`), from the mean of the copies of cell and coordinates.
+surroundings`), from the mean of the copies of cell and coordinates. These are the values that the network is given: a
+denoiser divides an image by the root of 1 + sigma^2, so that with noise they lie nearer to the middle of their ranges.
 
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
@@ -55,8 +56,8 @@ class RowTransformer(nn.Module):
             fractional, and whose scales `tell_scales` says.
         surroundings: whether sites read what stands around them. For images whose scales `tell_scales` says.
         parts: into how many parts a batch is divided, by number of sites, each cropped to its largest crystal. Only
-            time depends on it, rounding apart. Shapes then depend on the data, for which XLA would compile every batch
-            anew: there a batch stays whole.
+            time depends on it, rounding and the draws of `dropout` apart. Shapes then depend on the data, for which XLA
+            would compile every batch anew: there a batch stays whole.
         symmetric: whether attributes, but for atoms, and distances are averaged with their mirror images. It has no
             weights, so that a trained network can be asked for what it gives without it.
 
@@ -83,8 +84,8 @@ class RowTransformer(nn.Module):
             raise CrystensError(f"{image_side=} of RowTransformer leaves no room for a site; {HEADER} rows are header")
         if heads < 1 or width < heads or width % heads or width % 2:
             raise CrystensError(f"{width=} of RowTransformer must be even and a multiple of {heads=}")
-        if depth < 1 or rank < 1 or parts < 1:
-            raise CrystensError(f"{depth=}, {rank=} and {parts=} of RowTransformer must be at least 1")
+        if depth < 1 or rank < 1 or parts < 1 or not isinstance(parts, int):
+            raise CrystensError(f"{depth=}, {rank=} and {parts=} of RowTransformer must be whole and at least 1")
         self.image_side = image_side
         self.rank = rank
         self.parts = parts
@@ -192,7 +193,10 @@ class RowTransformer(nn.Module):
         return self.transformer.out_proj(tokens)
 
     def _neighbours(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
-        """Return what stands around the site of each token by a noisy image, (B, S, F); zeros around attributes."""
+        """Return what stands around the site of each token by an image as it is given, (B, S, F); 0 around attributes.
+
+        Undoing the division by the root of 1 + sigma^2 first made samples no better (`experiments/frontier`).
+        """
         rows = slice(COORDINATE_ROWS.start, _ANGLE_ROWS.stop)
         in_row, in_column = images[:, :, HEADER:, rows], images[:, :, rows, HEADER:].mT
         values = torch.cat([in_row, in_column], dim=1).float().mean(dim=1)  # (B, N, 9)
