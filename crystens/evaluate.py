@@ -27,8 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from crystens.cores import usable_cores
 from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Reject
-from crystens.data.generated import JudgingLimits, is_sample_folder
-from crystens.data.kinds import open_source
+from crystens.data.generated import JudgingLimits, is_sample_folder, open_generated
 from crystens.data.sample_folder import SampleFolder
 from crystens.data.sources import Source
 from crystens.errors import CrystensError
@@ -81,11 +80,11 @@ def evaluate(
     first = next(items, None)
     if first is None:
         raise CrystensError(f"no sample in {source}")
+    table = CrystalTable(out / "crystals.csv", CRYSTAL_COLUMNS + (protocol.columns if protocol else ()))
     with _writing(out):
         for name in _RESULTS:  # of before: what is interrupted leaves a table alone, and none with numbers of others
             (out / name).unlink(missing_ok=True)
-    table = CrystalTable(out / "crystals.csv", CRYSTAL_COLUMNS + (protocol.columns if protocol else ()))
-    table.keep(0)
+        table.keep(0)
     chosen = _Reservoir(NUM_PICTURES, seed)
     waiting: list[Row] = []
     crystals: dict[int, Crystal] = {}
@@ -209,11 +208,13 @@ def _judged(options: argparse.Namespace, bars: _Bars) -> Metrics:
         raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")
     if options.protocol is None and options.energy_model is not None:
         raise CrystensError("--energy-model adds to what --protocol cdvae compares: give --protocol cdvae too")
+    if options.seed < 0:
+        raise CrystensError(f"--seed must be at least 0, got {options.seed}")
     if options.out.resolve() == Path(options.source).resolve():
         raise CrystensError(f"--out {options.out} is SOURCE itself, which would be written over; choose another folder")
     judging = None if options.protocol is None else _protocol_options(options)
     potential = None if options.energy_model is None else shipped(options.energy_model)
-    source = SampleFolder(options.source) if is_sample_folder(Path(options.source)) else open_source(options.source)
+    source = SampleFolder(options.source) if is_sample_folder(Path(options.source)) else open_generated(options.source)
     reference = protocol = None
     split = options.split
     if judging is not None:

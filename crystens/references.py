@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from crystens.crystal import Crystal
 from crystens.data.entries import Record, Reject
 from crystens.data.generated import JudgingLimits
@@ -10,6 +12,8 @@ from crystens.data.kinds import open_source
 from crystens.data.limits import Limits
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
+
+log = logging.getLogger(__name__)
 
 DATA_SETS = ("perov_5", "carbon_24", "mp_20", "mp_3dsc")
 
@@ -29,6 +33,15 @@ def read_reference(name: str, data_path: str | None = None, split: str | None = 
     """
     path = _reference_path(name, data_path)
     store = open_store(open_source(path), Limits(max_sites=_MAX_SITES))
+    if store.num_rejects:
+        first = next(iter(store.rejects()))
+        log.warning(
+            "%d entries of %s are no part of the reference, of its formulas and distributions; the first: %s: %s",
+            store.num_rejects,
+            path,
+            f"{first.file} {first.entry}".strip(),
+            first.reason,
+        )
     splits = store.column("split")
     given = any(splits)
     if split is not None and not given:
@@ -70,6 +83,13 @@ def read_real(name: str, data_path: str | None = None, split: str | None = None)
 
 def _reference_path(name: str, data_path: str | None) -> str:
     """Return where a reference is."""
-    if name in DATA_SETS and data_path is None:
-        raise CrystensError(f"--reference {name} needs its data: give --data-path PATH")
-    return data_path if data_path is not None and name != "prototypes" else name
+    if name in DATA_SETS:
+        if data_path is None:
+            raise CrystensError(f"--reference {name} needs its data: give --data-path PATH")
+        return data_path
+    if data_path is not None:
+        raise CrystensError(
+            f"--data-path is for the data sets {', '.join(DATA_SETS)}, and --reference {name} is a source by itself: "
+            "leave --data-path out"
+        )
+    return name

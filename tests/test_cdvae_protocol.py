@@ -103,6 +103,15 @@ def test_every_sample_stands_in_every_denominator(
     assert judgement.metrics["fingerprint_failures"]["reasons"] == {judgement.rows[1]["fingerprint_reason"]: 1}
 
 
+def test_a_real_crystal_without_a_fingerprint_is_not_covered_and_told(
+    titanate: Crystal, coincident: Crystal, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = judged([titanate, coincident], [titanate], options(cache)).metrics["reference_fingerprint_failures"]
+    assert (failures["value"], failures["count"]) == (1, 2)
+    assert next(iter(failures["reasons"])).startswith("no fingerprint: ")
+    assert "1 of 2 crystals of real have no fingerprint and count as not covered: 1 no fingerprint" in caplog.text
+
+
 def test_an_invalid_sample_with_a_fingerprint_covers_as_in_the_original(titanate: Crystal, cache: Path) -> None:
     odd = cubic(3.9, 71, 57, 9, 9, 9)  # Lu +3, La +2 or +3, F -1: no charges that balance
     judgement = judged([titanate], [odd], options(cache, cutoffs=(1.0, 100.0)))

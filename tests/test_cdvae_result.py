@@ -66,6 +66,18 @@ def test_the_first_of_several_evaluations_is_read_and_said(
     assert_same(read(saved({key: first[key][None] for key in first}, tmp_path / "b.pt")), [nacl, triclinic])
 
 
+def test_a_list_of_batches_is_read_one_behind_the_other(nacl: Crystal, triclinic: Crystal, tmp_path: Path) -> None:
+    for case, crystals in enumerate([[nacl, nacl], [nacl, triclinic]]):  # of one shape, and not
+        batches = [result(crystal) for crystal in crystals]
+        values = {key: [batch[key] for batch in batches] for key in batches[0]}
+        assert_same(read(saved(values, tmp_path / f"{case}.pt")), crystals)
+        evaluated = {key: [torch.stack([batch[key], batch[key] * 2]) for batch in batches] for key in batches[0]}
+        assert_same(read(saved(evaluated, tmp_path / f"evaluated_{case}.pt")), crystals)
+        assert_same(
+            read(saved(values | {"num_atoms": list(torch.cat(values["num_atoms"]))}, tmp_path / "0d.pt")), crystals
+        )
+
+
 def test_weights_of_elements_become_the_heaviest_weighted_element(nacl: Crystal, tmp_path: Path) -> None:
     values = result(nacl)
     values["atom_types"] = torch.nn.functional.one_hot(values["atom_types"] - 1, 100).float() * 3 - 1

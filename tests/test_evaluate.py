@@ -129,6 +129,12 @@ def test_reference_of_a_table_without_splits_is_all_of_it(shared_data: Path) -> 
         (["{cifs}", "--reference", "perov_5"], "--reference perov_5 needs its data: give --data-path PATH"),
         (["{cifs}", "--reference", "elsewhere"], "elsewhere does not exist"),
         (["{cifs}", "--data-path", "x"], "give --reference NAME too"),
+        (["{cifs}", "--reference", "{cifs}", "--data-path", "x"], "is a source by itself: leave --data-path out"),
+        (["{cifs}", "--seed", "-1"], "--seed must be at least 0, got -1"),
+        (
+            ["{cifs}", "--protocol", "cdvae", "--reference", "{cifs}", "--cutoffs", "inf", "4"],
+            "cut-offs must be above 0 and finite",
+        ),
         (["{cifs}", "--reference", "{cifs}", "--split", "val"], "gives no splits"),
         (["{cifs}", "--protocol", "cdvae"], "give --reference NAME"),
         (["{cifs}", "--protocol", "cdvae", "--reference", "{cifs}"], "none of {cifs}: give --cutoffs STRUCTURE"),
@@ -198,6 +204,25 @@ def test_the_protocol_adds_columns_metrics_and_a_table_by_size(cifs: Path, sound
     assert [row["valid"] for row in rows] == ["true"] + ["false"] * 5
     assert (out / "by_num_sites.csv").read_text().startswith("num_sites,samples,structural_validity")
     assert "cov_recall_strict" in (out / "report.html").read_text()
+
+
+def test_a_folder_of_other_columns_keeps_its_results(
+    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    _metrics_installed()
+    out = tmp_path / "out"
+    assert main([str(sound), "--out", str(out), "--reference", str(sound)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert main([str(sound), "--out", str(out), "--reference", str(sound), *PROTOCOL]) == 1
+    assert "has other columns" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_entries_that_are_no_part_of_the_reference_are_told(
+    cifs: Path, sound: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main([str(sound), "--out", str(tmp_path / "out"), "--reference", str(cifs)]) == 0
+    assert "no part of the reference" in caplog.text
 
 
 def test_without_the_protocol_nothing_of_it_is_written(sound: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,20 @@ def test_a_cif_that_the_table_names_and_that_is_gone_is_an_error(tmp_path: Path)
     (folder / "cifs" / "000001.cif").unlink()
     with pytest.raises(CrystensError, match=r"cifs/000001\.cif"):
         read_generated(folder)
+
+
+def test_samples_in_files_and_in_archives_are_not_counted_twice(tmp_path: Path) -> None:
+    """As MatterGen leaves them: crystals as extended XYZ, the same as packed CIFs, and the steps that led to them."""
+    frame = '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3\nCu 0 0 0\n'
+    (tmp_path / "generated_crystals.extxyz").write_text(frame)
+    assert len(read_generated(tmp_path)) == 1
+    for name in ("generated_crystals_cif.zip", "generated_trajectories.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as packed:
+            packed.writestr("gen_0.extxyz", frame * 3)
+    with pytest.raises(CrystensError, match=r"in files \(generated_crystals.extxyz\) and in archives .*: give one of"):
+        read_generated(tmp_path)
+    assert len(read_generated(tmp_path / "generated_crystals.extxyz")) == 1
+    assert len(read_generated(tmp_path, kind="extxyz")) == 7
 
 
 def test_any_source_is_read_as_it_stands(tmp_path: Path) -> None:

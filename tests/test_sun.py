@@ -405,12 +405,37 @@ def test_without_a_hull_uniqueness_and_novelty_are_judged_alone(tmp_path, sample
     assert all(row["stable_at_0"] is None and row["energy"] is None for row in rows)
 
 
+def test_known_crystals_are_compared_with_however_bad_and_those_that_are_none_are_counted(
+    tmp_path, train, nacl, caplog
+):
+    close = Crystal([4, 4, 4], [90] * 3, 1, [1, 1], np.array([[0, 0, 0], [0.07, 0, 0]]))  # 0.28 angstrom
+    large = nacl.to_structure()
+    large.make_supercell([7, 6, 5])  # 420 sites
+    for name, crystal in {"close": close, "large": Crystal.from_structure(large, 1)}.items():
+        (train / f"{name}.cif").write_text(write_cif(crystal))
+    (train / "nacl.cif").unlink()
+    (train / "broken.cif").write_text("data_broken\n_cell_length_a 0\n")
+    folder, out = tmp_path / "samples", tmp_path / "out"
+    folder.mkdir()
+    for name, crystal in {"close": close, "nacl": nacl}.items():
+        (folder / f"{name}.cif").write_text(write_cif(crystal))
+    assert main([str(folder), "--novel-against", str(train), "--out", str(out), "--hull-reference", "none"]) == 0
+    metrics = _results(out)[1]
+    assert metrics["novel_rate"]["number"] == 0
+    assert (metrics["known_left_out"]["value"], sum(metrics["known_left_out"]["reasons"].values())) == (1, 1)
+    assert "1 entries of" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--hull-reference", "none", "--relax"], "--relax relaxes to judge stability"),
         (["--hull-reference", "x", "--hull-entries", "y"], "two hulls"),
         (["--split", "val"], "has no crystals of the split val"),
+        (["--number", "-5"], "--number -5 and --seed 0 must be at least 0"),
+        (["--number", "2", "--seed", "-1"], "--number 2 and --seed -1 must be at least 0"),
+        (["--workers", "-3", "--hull-reference", "none"], "workers must be at least 0"),
+        (["--steps", "-4", "--hull-reference", "none"], "at least 1 step"),
         (["--source-split", "test"], "no crystal of the split test"),
     ],
 )

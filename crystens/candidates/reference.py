@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pymatgen.core import Element
 
 from crystens.crystal import Crystal
+from crystens.data.generated import JudgingLimits
 from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
 from crystens.data.sources import read_all
 from crystens.errors import CrystensError
 from crystens.metrics.energies import EnergyOptions
 from crystens.metrics.hull_reference import HullReference, ground_states, read_reference, self_consistent
 from crystens.metrics.potentials import MP2020, Potential
 
-_MAX_SITES = 255
+log = logging.getLogger(__name__)
+
+WHOLE = "all"  # splits of a source
 
 
 @dataclass(frozen=True)
@@ -28,27 +32,45 @@ class KnownCrystals:
         name: what they are, for titles.
         names: of each, the file it is in and which one in that file.
         crystals: the crystals.
+        left_out: how many entries of the source cannot be compared with, by reason; of every split.
     """
 
     name: str
     names: tuple[str, ...] = ()
     crystals: tuple[Crystal, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
-def read_known(path: str) -> KnownCrystals:
-    """Return the crystals of a source; of one that has splits, those of training.
+def read_known(path: str, split: str | None = None) -> KnownCrystals:
+    """Return the ordered crystals of a source, those of any size and however bad: a copy of one is not novel.
+
+    What cannot be read as such is counted, and a warning says so.
+
+    Args:
+        path: of the source.
+        split: "train", "val", "test" or `WHOLE`; None takes train where the source gives splits, and everything where
+            not.
 
     Raises:
-        CrystensError: if there is nothing usable.
+        CrystensError: if there is nothing usable, or no such split.
     """
-    entries = read_all(open_source(path), Limits(max_sites=_MAX_SITES))[0]
-    taken = [entry for entry in entries if entry.split in (None, "train")]
+    entries, rejects = read_all(open_source(path), JudgingLimits())
+    part = split or ("train" if any(entry.split for entry in entries) else WHOLE)
+    taken = [entry for entry in entries if part in (WHOLE, entry.split)]
     if not taken:
-        raise CrystensError(f"{path} has no crystals of the split train; give another --reference")
-    kind = "training structures" if any(entry.split for entry in entries) else "structures"
+        raise CrystensError(f"{path} has no crystals of the split {part}; give another split, or {WHOLE}")
+    reasons = Counter(reject.category for reject in rejects)
+    if rejects:
+        log.warning(
+            "%d entries of %s are left out, so that nothing is compared with them: %s",
+            len(rejects),
+            path,
+            ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()),
+        )
+    kind = "structures" if part == WHOLE else "training structures" if part == "train" else f"{part} structures"
     name = f"{len(taken)} {kind} of {Path(path).resolve().name}"
     names = tuple(f"{entry.file} {entry.entry}".strip() for entry in taken)
-    return KnownCrystals(name, names, tuple(entry.crystal for entry in taken))
+    return KnownCrystals(name, names, tuple(entry.crystal for entry in taken), dict(reasons))
 
 
 def reference_of(

@@ -3,7 +3,8 @@
 A dictionary saved by torch: `num_atoms` (n,), `lengths` (n, 3) in angstrom, `angles` (n, 3) in degrees, `frac_coords`
 (N, 3) and `atom_types` (N,), N the sum of `num_atoms`. Types are atomic numbers, or (N, 100) weights of the elements
 from hydrogen on. CDVAE's arrays have an axis of evaluations before these; DiffCSP's have it or not. Of several
-evaluations the first is read, as CDVAE's own judge does.
+evaluations the first is read, as CDVAE's own judge does. A list of tensors in place of one is that of batches, which
+are read one behind the other.
 
 The file is read without running anything that it holds: tensors, plain values and the settings of a command line.
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import logging
 import pickle
+import re
 import struct
 import types
 from collections.abc import Iterator
@@ -96,7 +98,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     missing = [key for key in KEYS if key not in found] if isinstance(found, dict) else list(KEYS)
     if missing:
         raise CrystensError(f"{path} has no {', '.join(missing)}; give {_EXPECTED}")
-    arrays = {key: np.asarray(_plain(path, key, found[key])) for key in KEYS}
+    first = found["frac_coords"][:1] if isinstance(found["frac_coords"], list) else []
+    axis = 1 if any(getattr(batch, "ndim", 2) == 3 for batch in first) else 0  # of crystals, behind evaluations
+    arrays = {key: np.asarray(_plain(path, key, found[key], axis)) for key in KEYS}
     if arrays["frac_coords"].ndim == 3:
         evaluations = len(arrays["frac_coords"])
         if evaluations > 1:
@@ -131,21 +135,26 @@ def _loaded(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CrystensError(
-            f"{path} holds more than tensors and plain values ({first_line(error)[:200]}); save the entries "
+            f"{path} holds more than tensors and plain values ({_plain_text(error)}); save the entries "
             f"{', '.join(KEYS)} alone to a new file"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, struct.error) as error:
         raise CrystensError(f"cannot read {path}: {first_line(error)[:200]}; give {_EXPECTED}") from error
 
 
-def _plain(path: Path, key: str, value: Any) -> Any:
-    """Return a value as an array can be made of it: a tensor leaves its device and its gradient."""
+def _plain_text(error: Exception) -> str:
+    """Return the beginning of a message without the codes by which torch sets it in bold."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", first_line(error))[:200]
+
+
+def _plain(path: Path, key: str, value: Any, axis: int) -> Any:
+    """Return a value as an array can be made of it: a tensor leaves its device and its gradient, batches are joined."""
     import torch
 
     if isinstance(value, list) and all(isinstance(item, torch.Tensor) for item in value) and value:
         try:
-            value = torch.stack(value) if len({item.shape for item in value}) == 1 else torch.cat(value)
-        except RuntimeError as error:
+            value = torch.cat([item if item.ndim else item[None] for item in value], dim=axis)
+        except (RuntimeError, IndexError) as error:
             raise CrystensError(
                 f"{path}: the tensors of {key} do not fit each other: {first_line(error)[:200]}; give {_EXPECTED}"
             ) from error

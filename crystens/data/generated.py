@@ -14,8 +14,10 @@ import numpy as np
 
 from crystens.crystal import Crystal
 from crystens.data.entries import Entry, Reject, Unusable
-from crystens.data.kinds import open_source
+from crystens.data.files import find_files, is_archive
+from crystens.data.kinds import IN_FOLDERS, guess_kind, kind_by_name, open_source
 from crystens.data.limits import Limits
+from crystens.data.sources import Source
 from crystens.errors import CrystensError
 
 TABLE = "crystals.csv"
@@ -42,6 +44,30 @@ class JudgingLimits(Limits):
             raise Unusable(f"not a crystal: {error}", "correct the file") from error
 
 
+def open_generated(path: str | Path, kind: str | None = None) -> Source:
+    """Return the source of samples at a path that sample.py did not write.
+
+    Args:
+        path: any source of crystals.
+        kind: what it is, see `open_source`; None guesses.
+
+    Raises:
+        CrystensError: if there is nothing, or a folder holds samples both in files and in archives: packed, the same
+            ones again or the steps that led to them, as in a folder of MatterGen.
+    """
+    guessed = guess_kind(str(path)) if kind is None else kind
+    if kind is None and guessed in IN_FOLDERS and Path(path).is_dir():
+        found = find_files(Path(path), lambda name: kind_by_name(name) is not None)[0]
+        archives = sorted(name for name in found if is_archive(name))
+        if archives and len(archives) < len(found):
+            file = next(name for name in sorted(found) if not is_archive(name))
+            raise CrystensError(
+                f"{path} holds samples in files ({file}) and in archives ({', '.join(archives[:3])}), of which one may "
+                "be a copy of the other, or the steps to it: give one of them"
+            )
+    return open_source(str(path), guessed)
+
+
 def read_generated(path: str | Path, kind: str | None = None, split: str | None = None) -> list[Entry | Reject]:
     """Return all samples at a path, in their order.
 
@@ -57,7 +83,7 @@ def read_generated(path: str | Path, kind: str | None = None, split: str | None 
     """
     folder = Path(path)
     if kind is not None or not is_sample_folder(folder):
-        found = list(open_source(str(path), kind).read(JudgingLimits()))
+        found = list(open_generated(path, kind).read(JudgingLimits()))
         if split is not None:
             found = [item for item in found if isinstance(item, Reject) or item.split == split]
         if not found:

@@ -48,12 +48,13 @@ KINDS: dict[str, Callable[[str], Source]] = {
     "materials_project": lambda chemsys: MaterialsProject(chemsys=chemsys),
 }
 
+IN_FOLDERS = ("cif_folder", "extxyz", "poscar", "pymatgen_json")  # kinds that read a folder or an archive
+
 _FILES = (
     "cif_folder (.cif), csv (.csv), crystal_dictionary (.jsonl), extxyz (.xyz, .extxyz), ase_db (.db, .json), poscar "
     "(POSCAR, CONTCAR, .poscar, .vasp), pymatgen_json (.json, .jsonl), each but .db also with .gz, archives (.zip, "
     ".tar.gz), and cdvae_result (.pt)"
 )
-_IN_FOLDERS = ("cif_folder", "extxyz", "poscar", "pymatgen_json")  # kinds that read a folder or an archive
 _MEMBERS = 1000  # how many members of an archive are looked at
 _MEMBER_BYTES = 2**28  # and how far into it
 
@@ -91,13 +92,13 @@ def guess_kind(source: str) -> str:
         return _archive_kind(path)
     if path.name.lower().endswith(RESULT_SUFFIXES):
         return "cdvae_result"  # only as a file: beside structure files in a folder, .pt files are weights
-    kind = _kind_by_name(path.name)
+    kind = kind_by_name(path.name)
     if kind is None:
         raise CrystensError(f"{path} has a name that tells no kind of source; known are {_FILES}; or give its kind")
     return _kind_by_content(path) or kind
 
 
-def _kind_by_name(name: str) -> str | None:
+def kind_by_name(name: str) -> str | None:
     """Return the kind of a file by its name; None if it is not known. JSON may turn out to be another kind."""
     lower = name.lower()
     suffixes = {
@@ -138,11 +139,11 @@ def _kind_by_content(path: Path) -> str | None:
 
 def _folder_kind(path: Path) -> str:
     """Return the kind of the files in a folder."""
-    found = find_files(path, lambda name: _kind_by_name(name) is not None)[0]
+    found = find_files(path, lambda name: kind_by_name(name) is not None)[0]
     kinds: dict[str, list[Path]] = {}
     for file in map(Path, found.values()):
         if not is_archive(file.name):
-            kinds.setdefault(_kind_by_name(file.name) or "", []).append(file)
+            kinds.setdefault(kind_by_name(file.name) or "", []).append(file)
     if "cif_folder" in kinds or not kinds:
         return "cif_folder"
     if "pymatgen_json" in kinds and len(kinds) > 1 and _kind_by_content(kinds["pymatgen_json"][0]) is None:
@@ -150,14 +151,14 @@ def _folder_kind(path: Path) -> str:
     kind, files = next(iter(kinds.items()))
     if len(kinds) == 1:
         kind = _kind_by_content(files[0]) or kind
-        if kind in _IN_FOLDERS:
+        if kind in IN_FOLDERS:
             return kind
     raise _several_kinds(path, {kind: len(files) for kind, files in kinds.items()})
 
 
 def _archive_kind(path: Path) -> str:
     """Return the kind of the files in an archive, as far as it is looked at."""
-    counts = Counter(kind for kind in map(_kind_by_name, _members(path)) if kind in _IN_FOLDERS)
+    counts = Counter(kind for kind in map(kind_by_name, _members(path)) if kind in IN_FOLDERS)
     if "cif_folder" in counts or not counts:
         return "cif_folder"
     if len(counts) > 1:
@@ -170,7 +171,7 @@ def _several_kinds(path: Path, counts: Mapping[str, int]) -> CrystensError:
     held = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(counts.items()))
     return CrystensError(
         f"no CIF file in {path}, but {held}; give one of the files, or say which kind is meant: of a folder or an "
-        f"archive {', '.join(_IN_FOLDERS)} can be read"
+        f"archive {', '.join(IN_FOLDERS)} can be read"
     )
 
 

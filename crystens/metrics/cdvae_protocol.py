@@ -20,6 +20,7 @@ breaks off; energies are those of a universal potential and not of a network of 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ from crystens.metrics.magpie_scaling import SCALER, scaled
 from crystens.metrics.summary import Metrics, entry, rate
 from crystens.metrics.table import ENERGY_COLUMNS, OK, PROTOCOL_COLUMNS, Row
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME, is_structurally_valid
+
+log = logging.getLogger(__name__)
 
 CUTOFFS = {"mp_20": (0.4, 10.0), "perov_5": (0.2, 4.0), "carbon_24": (0.2, 4.0)}  # structure, composition
 VALID_SAMPLES = 1000
@@ -74,8 +77,10 @@ class ProtocolOptions:
             raise CrystensError(
                 f"oxidation states {self.oxidation_states!r} are not known; use one of {', '.join(OXIDATION_STATES)}"
             )
-        if not all(cutoff > 0 for cutoff in self.cutoffs):
-            raise CrystensError(f"cut-offs must be above 0, got {self.cutoffs}")
+        if not all(0 < cutoff < np.inf for cutoff in self.cutoffs):
+            raise CrystensError(f"cut-offs must be above 0 and finite, got {self.cutoffs}")
+        if self.seed < 0:
+            raise CrystensError(f"seed must be at least 0, got {self.seed}")
         if self.valid_samples < 1:
             raise CrystensError(f"valid_samples must be at least 1, got {self.valid_samples}")
 
@@ -129,7 +134,17 @@ class CdvaeProtocol:
         self.columns = PROTOCOL_COLUMNS + (() if energies is None else ENERGY_COLUMNS)
         self._energies = energies
         self._states = states_name(options.oxidation_states)
-        self._prints = _Prints(fingerprints(real, options.fingerprints, progress))
+        found = fingerprints(real, options.fingerprints, progress)
+        self._prints = _Prints(found)
+        self._without_print = Counter(one.reason for one in found if one.reason is not None)
+        if self._without_print:
+            log.warning(
+                "%d of %d crystals of %s have no fingerprint and count as not covered: %s",
+                self._without_print.total(),
+                len(real),
+                name,
+                ", ".join(f"{count} {reason}" for reason, count in self._without_print.most_common(3)),
+            )
         self._structural = np.array([is_structurally_valid(crystal) for crystal in real])
         self._compositional = np.array([self._verdict(crystal) in PASSED for crystal in real])
         self._sizes = np.array([len(crystal) for crystal in real])
@@ -219,6 +234,13 @@ class CdvaeProtocol:
             int(self._compositional.sum()), real, f"share of {self.name} whose composition is charge neutral {tested}"
         )
         metrics["fingerprint_failures"] = self._failures(rows)
+        metrics["reference_fingerprint_failures"] = entry(
+            self._without_print.total(),
+            "crystals",
+            f"crystals of {self.name} without a fingerprint, which are not covered, by reason",
+            real,
+            reasons=dict(self._without_print.most_common(20)),
+        )
         return metrics | self._coverage(total, to_real, to_samples)
 
     def _coverage(self, total: int, to_real: Nearest, to_samples: Nearest) -> Metrics:
@@ -301,11 +323,7 @@ class CdvaeProtocol:
         return {
             "protocol": {
                 "name": "cdvae",
-                "reference": {
-                    "name": self.name,
-                    "count": len(self._sizes),
-                    "without_fingerprint": len(self._sizes) - self._prints.count,
-                },
+                "reference": {"name": self.name, "count": len(self._sizes)},
                 "cutoffs": {"structure": self.options.cutoffs[0], "composition": self.options.cutoffs[1]},
                 "oxidation_states": self._states,
                 "min_distance": f"{MIN_DISTANCE} angstrom",

@@ -20,18 +20,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from crystens.candidates.reference import KnownCrystals, reference_of
+from crystens.candidates.reference import WHOLE, KnownCrystals, read_known, reference_of
 from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Entry, Reject
 from crystens.data.generated import is_sample_folder, read_generated
-from crystens.data.kinds import KINDS, open_source
-from crystens.data.limits import Limits
+from crystens.data.kinds import KINDS
 from crystens.data.sample_folder import SampleFolder
-from crystens.data.sources import read_all
 from crystens.errors import CrystensError
 from crystens.metrics.energies import EnergyOptions
 from crystens.metrics.energy import Relaxation
 from crystens.metrics.energy_cache import digest_of
+from crystens.metrics.hull_reference import HullReference
 from crystens.metrics.potentials import MP2020, CHGNet, Potential
 from crystens.metrics.summary import Metrics, write_metrics
 from crystens.metrics.table import CrystalTable
@@ -41,8 +40,6 @@ from crystens.sun.rows import COLUMNS
 from crystens.sun.sameness import MATCHER
 
 _NOTHING = "none"
-_WHOLE = "all"
-_MAX_SITES = 255  # of a known crystal, as many as a batch of compact arrays holds
 _FORMAT = 3  # of the rows; raise it when the same options come to mean something else
 
 Bars = Callable[[str, int, int], None]
@@ -75,6 +72,10 @@ def main(arguments: Sequence[str] | None = None, potential: Potential | None = N
 
 def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars) -> Metrics:
     """Judge the samples, write the results, and return the metrics."""
+    if options.number < 0 or options.seed < 0:
+        raise CrystensError(f"--number {options.number} and --seed {options.seed} must be at least 0")
+    how = EnergyOptions(None, options.workers, options.time_limit, cache=options.cache)
+    relaxation = Relaxation(steps=options.steps, force=options.force)
     if options.hull_reference is not None and options.hull_entries is not None:
         raise CrystensError("--hull-reference and --hull-entries are two hulls; give one of them")
     if options.hull_reference == _NOTHING and options.relax:
@@ -84,11 +85,13 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars
     if options.number:
         drawn = np.random.default_rng(options.seed).permutation(len(samples))[: options.number]
         samples = [samples[place] for place in sorted(drawn.tolist())]
-    known = read_split(options.novel_against, options.split)
+    known = read_known(options.novel_against, options.split)
     bars("reading", 1, 1)
     stability = None
     if options.hull_reference != _NOTHING:
-        stability = _stability(options, potential, [item for _, item in samples], known, bars)
+        crystals = [item.crystal for _, item in samples if isinstance(item, Entry)]
+        potential, reference = _hull(options, potential, how, crystals, known, bars)
+        stability = Stability(potential, reference, how, relaxation if options.relax else None)
     folder = Path(options.source)
     merged = SampleFolder(folder).merged() if options.kind is None and is_sample_folder(folder) else frozenset()
     settings = _settings(samples, known, stability, merged)
@@ -101,59 +104,33 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars
     return metrics
 
 
-def read_split(path: str, split: str | None = None) -> KnownCrystals:
-    """Return the real crystals of a source.
-
-    Args:
-        path: of the source.
-        split: "train", "val", "test" or "all"; None takes train where the source gives splits, and everything where
-            not.
-
-    Raises:
-        CrystensError: if there is nothing usable, or no such split.
-    """
-    entries = read_all(open_source(path), Limits(max_sites=_MAX_SITES))[0]
-    given = any(entry.split for entry in entries)
-    part = split or ("train" if given else _WHOLE)
-    taken = [entry for entry in entries if part in (_WHOLE, entry.split)]
-    if not taken:
-        raise CrystensError(f"{path} has no crystals of the split {part}; give another --split, or {_WHOLE}")
-    kind = "structures" if part == _WHOLE else f"{part} structures"
-    names = tuple(f"{entry.file} {entry.entry}".strip() for entry in taken)
-    return KnownCrystals(
-        f"{len(taken)} {kind} of {Path(path).resolve().name}", names, tuple(entry.crystal for entry in taken)
-    )
-
-
-def _stability(
+def _hull(
     options: argparse.Namespace,
     potential: Potential | None,
-    samples: Sequence[Entry | Reject],
+    how: EnergyOptions,
+    crystals: Sequence[Crystal],
     known: KnownCrystals,
     bars: Bars,
-) -> Stability:
-    """Return how stability is judged, with the hull made."""
+) -> tuple[Potential, HullReference]:
+    """Return the potential and the hull by which the stability of crystals is judged."""
     try:
         potential = CHGNet(options.weights) if potential is None else potential
     except CrystensError as error:
         raise CrystensError(f"{error}; or leave stability out: --hull-reference {_NOTHING}") from error
-    how = EnergyOptions(None, options.workers, options.time_limit, cache=options.cache)
-    relaxation = Relaxation(steps=options.steps, force=options.force) if options.relax else None
-    hull = known if options.hull_reference is None else read_split(options.hull_reference)
-    crystals = [item.crystal for item in samples if isinstance(item, Entry)]
-    count = len(hull.crystals) if options.hull_entries is None else 1
+    real = known if options.hull_reference is None else read_known(options.hull_reference)
+    count = len(real.crystals) if options.hull_entries is None else 1
     bars("hull", 0, count)
     reference = reference_of(
         crystals,
         potential,
         how,
-        hull,
+        real,
         options.hull_entries,
         options.scale,
         lambda done: bars("hull", done, count),
     )
     bars("hull", count, count)
-    return Stability(potential, reference, how, relaxation)
+    return potential, reference
 
 
 def _settings(
@@ -261,8 +238,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
     against = "real crystals that a novel sample is none of; they make the hull too unless another one is given"
     parser.add_argument("--novel-against", metavar="SOURCE", required=True, help=against)
-    split = f"of --novel-against, or {_WHOLE}; by default train where it has splits, everything where not"
-    parser.add_argument("--split", choices=(*SPLITS, _WHOLE), help=split)
+    split = f"of --novel-against, or {WHOLE}; by default train where it has splits, everything where not"
+    parser.add_argument("--split", choices=(*SPLITS, WHOLE), help=split)
     hull = (
         f"other real crystals (their split train) that make the hull with the elements, all by the potential; "
         f"{_NOTHING} leaves stability out"

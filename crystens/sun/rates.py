@@ -60,6 +60,14 @@ def rates(
         "decoding merged no sites"
     )
     metrics["structural_validity"] = _entry(valid / total, "1", description, total, number=valid)
+    metrics["known_left_out"] = _entry(
+        sum(known.left_out.values()),
+        "entries",
+        "entries of the known crystals' source that are no ordered crystal, by reason: a sample that is the same as "
+        "one of them counts as novel",
+        len(known.crystals),
+        reasons=known.left_out,
+    )
     states = STATES[: 1 if stability is None or stability.relaxation is None else 2]
     for state in states:
         metrics |= _state_rates(rows, state, known, stability)

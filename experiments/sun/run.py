@@ -20,7 +20,7 @@ from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.sun.__main__ import read_split
+from crystens.sun.__main__ import read_known
 from crystens.sun.sameness import Comparable, Pool
 
 _COPIES = 0.1  # share of the mixed crystals that are others in disguise
@@ -32,22 +32,22 @@ def main() -> None:
     options = _arguments()
     warnings.simplefilter("ignore")
     generator = np.random.default_rng(options.seed)
-    perovskites = _drawn(read_split(f"{options.data}/perov_5", "test").crystals, options.mixed // 2, generator)
+    perovskites = _drawn(read_known(f"{options.data}/perov_5", "test").crystals, options.mixed // 2, generator)
     mixed = [
         *perovskites,
-        *_drawn(read_split(f"{options.data}/mp_3dsc", "all").crystals, options.mixed // 2, generator),
+        *_drawn(read_known(f"{options.data}/mp_3dsc", "all").crystals, options.mixed // 2, generator),
     ]
     copied = generator.choice(len(mixed), int(_COPIES * len(mixed)), replace=False)
     for place in copied:
         mixed[place] = _disguised(mixed[generator.integers(len(mixed))], generator)
     mixed = [mixed[place] for place in generator.permutation(len(mixed))]
-    carbon = read_split(f"{options.data}/carbon_24", "train").crystals
+    carbon = read_known(f"{options.data}/carbon_24", "train").crystals
     report = {f"{len(mixed)} of perov_5 and mp_3dsc, {len(copied)} of them copies": _groups(mixed)}
     _tell(report, options.out)
     drawn = _drawn(carbon, options.carbon, generator)
     report[f"{len(drawn)} of carbon_24"] = _groups(drawn)
     _tell(report, options.out)
-    samples = _drawn(read_split(f"{options.data}/carbon_24", "test").crystals, options.novel, generator)
+    samples = _drawn(read_known(f"{options.data}/carbon_24", "test").crystals, options.novel, generator)
     of_train = _drawn(carbon, 4 * options.novel, generator)
     report[f"{len(samples)} of carbon_24, test, against {len(of_train)} of train"] = _novelty(samples, of_train)
     _tell(report, options.out)
