@@ -138,7 +138,7 @@ def precision_arguments(precision: Any, accelerator: Any) -> dict[str, Any]:
 
     Raises:
         CrystensError: for what does not train: Lightning takes bfloat16 where float16 was asked for on a CPU, and Adam
-            cannot divide by float16's small numbers.
+            cannot divide by float16's small numbers; batches of crystals have no float64.
     """
     if accelerator == "tpu":
         return {}
@@ -147,6 +147,8 @@ def precision_arguments(precision: Any, accelerator: Any) -> dict[str, Any]:
             "trainer.precision=16-true: the squares of small gradients are 0 in float16, and Adam divides by them; "
             "take bf16-true, or 16-mixed on a GPU"
         )
+    if precision in (64, "64", "64-true"):
+        raise CrystensError(f"trainer.precision={precision}: images are float32; take 32-true")
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
     if precision in (16, "16", "16-mixed") and on_cpu:
         raise CrystensError(f"trainer.precision={precision} needs a GPU; on a CPU take bf16-mixed")
