@@ -22,8 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
+from crystens.bars import Bars
 from crystens.cores import usable_cores
 from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Reject
@@ -186,12 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ignore", message=".*No Pauling electronegativity.*"
     )  # of noble gases; changes nothing here
     try:
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        ) as progress:
-            bars = _Bars(progress)
+        with Bars() as bars:
             metrics = _judged(options, bars)
-            bars.end()
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -202,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _judged(options: argparse.Namespace, bars: _Bars) -> Metrics:
+def _judged(options: argparse.Namespace, bars: Bars) -> Metrics:
     """Judge as the command line says, and return the metrics."""
     if options.reference is None and (options.data_path or options.split):
         raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")
@@ -233,7 +228,7 @@ def _judged(options: argparse.Namespace, bars: _Bars) -> Metrics:
 
 
 def _protocol(
-    real: Sequence[Crystal], name: str, options: ProtocolOptions, potential: Potential | None, bars: _Bars
+    real: Sequence[Crystal], name: str, options: ProtocolOptions, potential: Potential | None, bars: Bars
 ) -> CdvaeProtocol:
     """Return the protocol, with all that it asks of the real crystals computed."""
     energies = None
@@ -297,27 +292,6 @@ def _parser() -> argparse.ArgumentParser:
         help="of processor time, for one fingerprint or one energy; by default 60",
     )
     return parser
-
-
-class _Bars:
-    """Progress bars by name; one appears with its first call and ends those before it that had no known total."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, name: str, done: int, total: int | None) -> None:
-        """Show that so much of something is done; None is a total that is not known."""
-        if name not in self._tasks:
-            self.end()
-            self._tasks[name] = self._progress.add_task(name, total=total)
-        self._progress.update(self._tasks[name], completed=done, total=total)
-
-    def end(self) -> None:
-        """End the bars whose total is not known."""
-        for task in self._progress.tasks:
-            if task.total is None:
-                self._progress.update(task.id, total=task.completed)
 
 
 def _told(metrics: dict[str, dict[str, Any]], out: Path) -> str:

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "crystens"
 
 # From the bottom up; a module may import from lower layers and from its own.
 LAYERS = [
-    {"errors", "torchvision_schemas", "checkpoint", "clustering", "xla", "start_method", "cores", "guarded_pool"},
+    {"errors", "torchvision_schemas", "checkpoint", "clustering", "xla", "start_method", "cores", "bars"},
+    {"guarded_pool"},
     {"crystal"},
     {"batch", "atom_codes"},
     {"symmetry", "encoding", "cif"},

@@ -16,9 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
+from crystens.bars import Bars
 from crystens.candidates.cleaning import CleaningOptions
 from crystens.candidates.figure import candidates_figure
 from crystens.candidates.folder import parse_runs, write_selection
@@ -85,7 +83,7 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
         Relaxation(steps=options.steps, force=options.force),
         options.relaxations,
     )
-    with _Bars() as bars:
+    with Bars() as bars:
         bars("reading", 0, 1)
         samples = read_generated(options.samples, options.kind, options.split)
         bars("reading", len(samples), len(samples))
@@ -127,7 +125,7 @@ def _entries(options: argparse.Namespace, potential: Potential | None) -> str:
     systems = chemical_systems(sample.crystal for sample in samples if sample.crystal is not None)
     if not systems:
         raise CrystensError(f"no sample of {options.samples} is a crystal; there is nothing to ask for")
-    with _Bars() as bars:
+    with Bars() as bars:
         count = fetch_entries(systems, options.out, lambda done: bars("chemical systems", done, len(systems)))
     return f"{count} entries of {len(systems)} chemical systems in {options.out}; use them with --entries\n"
 
@@ -140,28 +138,6 @@ def _parse(options: argparse.Namespace, potential: Potential | None) -> str:
         energy = "" if row["energy_per_atom"] is None else f"{row['energy_per_atom']:.4f} eV/atom"
         lines.append(f"{row['name']:24} {row['run']:8} {row['status']:12} {energy}{row['reason'] or ''}")
     return "\n".join([*lines, f"{options.folder / 'dft.csv'} and candidates.csv hold it all", ""])
-
-
-class _Bars:
-    """Progress bars by name, on standard error."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.__enter__()
-        return self
-
-    def __exit__(self, *what: Any) -> None:
-        self._progress.__exit__(*what)
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        """Show that so much of something is done."""
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total)
-        self._progress.update(self._tasks[name], completed=done, total=total)
 
 
 def _told(selection: Selection, out: Path) -> str:

@@ -12,14 +12,13 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from crystens.bars import Bars
 from crystens.candidates.reference import WHOLE, KnownCrystals, read_known, reference_of
 from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Entry, Reject
@@ -42,8 +41,6 @@ from crystens.sun.sameness import MATCHER
 _NOTHING = "none"
 _FORMAT = 3  # of the rows; raise it when the same options come to mean something else
 
-Bars = Callable[[str, int, int], None]
-
 
 def main(arguments: Sequence[str] | None = None, potential: Potential | None = None) -> int:
     """Run the command line and return its exit status.
@@ -58,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, potential: Potential | None = N
         "ignore", message=".*No Pauling electronegativity.*"
     )  # of noble gases; nothing depends on it
     try:
-        with _Bars() as bars:
+        with Bars() as bars:
             metrics = _judged(options, potential, bars)
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -206,28 +203,6 @@ def _told(metrics: Metrics, out: Path) -> str:
             line += "  " + ", ".join(f"{count} {reason}" for reason, count in entry["reasons"].items())
         lines.append(line)
     return "\n".join([*lines, f"{out / 'metrics.json'} and crystals.csv hold it all", ""])
-
-
-class _Bars:
-    """Progress bars by name, on standard error."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.__enter__()
-        return self
-
-    def __exit__(self, *what: Any) -> None:
-        self._progress.__exit__(*what)
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        """Show that so much of something is done."""
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total)
-        self._progress.update(self._tasks[name], completed=done, total=total)
 
 
 def _parser() -> argparse.ArgumentParser:
