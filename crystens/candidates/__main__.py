@@ -71,7 +71,7 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
     ):
         raise CrystensError("an energy above hull needs crystals to compare with; give --reference or --entries")
     potential = potential or CHGNet(options.weights)
-    energy_options = EnergyOptions(None, options.workers, options.time_limit, cache=options.cache)
+    energy_options = EnergyOptions(workers=options.workers, time_limit=options.time_limit, cache=options.cache)
     by = options.rank_by or ("formation_energy" if options.reference is options.entries is None else "above_hull")
     chosen = SelectionOptions(
         options.number,

@@ -7,14 +7,11 @@ alone. Nothing is dropped: `energies` returns one `Energy` a crystal.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,46 +19,24 @@ import torch
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.guarded_pool import Broken, GuardedPool
+from crystens.metrics.computed_once import ComputeOptions, computed_once
 from crystens.metrics.energy import Energy, Relaxation, judged
 from crystens.metrics.energy_cache import EnergyCache, cache_file, digest_of
 from crystens.metrics.potentials import Potential
 
 
-@dataclass(frozen=True)
-class EnergyOptions:
+@dataclass(frozen=True, kw_only=True)
+class EnergyOptions(ComputeOptions):
     """How energies are computed.
 
     Attributes:
         relaxation: how crystals are relaxed first; None takes them as they stand.
-        workers: processes, one thread each; several do different crystals at once, which on a CPU gains more than a
-            batch would. 0 computes in this process, without a limit in time or memory.
-        time_limit: longest processor time for one crystal, seconds.
-        memory_limit: most memory that one crystal may take, GiB.
         cache: folder of what was computed; None for `energies` in `crystens.data.download.cache_folder()`.
-
-    Raises:
-        CrystensError: if an option is out of range.
     """
 
     relaxation: Relaxation | None = None
-    workers: int = 1
     time_limit: float = 120.0
     memory_limit: float = 6.0
-    cache: str | Path | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        if self.workers < 0:
-            raise CrystensError(f"workers must be at least 0, got {self.workers}")
-        if not self.time_limit > 0:
-            raise CrystensError(f"time_limit must be above 0 seconds, got {self.time_limit}")
-        if not self.memory_limit > 0:
-            raise CrystensError(f"memory_limit must be above 0 GiB, got {self.memory_limit}")
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Time and memory that one crystal may take, seconds and GiB."""
-        return (self.time_limit, self.memory_limit) if self.workers else (math.inf, math.inf)
 
 
 def energies(
@@ -86,20 +61,9 @@ def energies(
     options = options or EnergyOptions()
     cache = EnergyCache(cache_file(potential, options.cache))
     keys = [digest_of(crystal, options.relaxation) for crystal in crystals]
-    done = {key: known for key in set(keys) if (known := cache.get(key, options.limits)) is not None}
-    waiting = {key: crystal for key, crystal in zip(keys, crystals, strict=True) if key not in done}
-    ready = sum(key in done for key in keys)
-    if progress is not None:
-        progress(ready)
-    times = Counter(keys)
-    for key, energy, lasting in _computed(waiting, potential, options):
-        if lasting:
-            cache.put(key, energy, options.limits)
-        done[key] = energy
-        ready += times[key]
-        if progress is not None:
-            progress(ready)
-    return [done[key] for key in keys]
+    return computed_once(
+        crystals, keys, cache, options.limits, lambda waiting: _computed(waiting, potential, options), progress
+    )
 
 
 def _computed(

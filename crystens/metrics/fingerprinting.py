@@ -6,51 +6,26 @@ alone. Nothing is dropped: `fingerprints` returns one `Fingerprint` a crystal.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from crystens.crystal import Crystal
-from crystens.errors import CrystensError
 from crystens.guarded_pool import Broken, GuardedPool
+from crystens.metrics.computed_once import ComputeOptions, computed_once
 from crystens.metrics.fingerprint_cache import FingerprintCache
 from crystens.metrics.fingerprints import Fingerprint, digest_of, featurizers, fingerprint
 
 
-@dataclass(frozen=True)
-class FingerprintOptions:
+@dataclass(frozen=True, kw_only=True)
+class FingerprintOptions(ComputeOptions):
     """How fingerprints are computed.
 
     Attributes:
-        workers: processes, one thread each; 0 computes in this process, without a limit in time or memory.
-        time_limit: longest processor time for one crystal, seconds.
-        memory_limit: most memory that one crystal may take, GiB.
         cache: folder of what was computed; None for `fingerprints` in `crystens.data.download.cache_folder()`.
-
-    Raises:
-        CrystensError: if an option is out of range.
     """
 
-    workers: int = 1
     time_limit: float = 60.0
     memory_limit: float = 4.0
-    cache: str | Path | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        if self.workers < 0:
-            raise CrystensError(f"workers must be at least 0, got {self.workers}")
-        if not self.time_limit > 0:
-            raise CrystensError(f"time_limit must be above 0 seconds, got {self.time_limit}")
-        if not self.memory_limit > 0:
-            raise CrystensError(f"memory_limit must be above 0 GiB, got {self.memory_limit}")
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Time and memory that one crystal may take, seconds and GiB."""
-        return (self.time_limit, self.memory_limit) if self.workers else (math.inf, math.inf)
 
 
 def fingerprints(
@@ -73,22 +48,11 @@ def fingerprints(
     cache = FingerprintCache(options.cache)
     try:
         keys = [digest_of(crystal) for crystal in crystals]
-        done = {key: known for key in set(keys) if (known := cache.get(key, options.limits)) is not None}
-        waiting = {key: crystal for key, crystal in zip(keys, crystals, strict=True) if key not in done}
-        ready = sum(key in done for key in keys)
-        if progress is not None:
-            progress(ready)
-        times = Counter(keys)
-        for key, found, lasting in _computed(waiting, options):
-            if lasting:
-                cache.put(key, found, options.limits)
-            done[key] = found
-            ready += times[key]
-            if progress is not None:
-                progress(ready)
+        return computed_once(
+            crystals, keys, cache, options.limits, lambda waiting: _computed(waiting, options), progress
+        )
     finally:
         cache.close()
-    return [done[key] for key in keys]
 
 
 def _computed(waiting: dict[str, Crystal], options: FingerprintOptions) -> Iterator[tuple[str, Fingerprint, bool]]:

@@ -71,7 +71,7 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars
     """Judge the samples, write the results, and return the metrics."""
     if options.number < 0 or options.seed < 0:
         raise CrystensError(f"--number {options.number} and --seed {options.seed} must be at least 0")
-    how = EnergyOptions(None, options.workers, options.time_limit, cache=options.cache)
+    how = EnergyOptions(workers=options.workers, time_limit=options.time_limit, cache=options.cache)
     relaxation = Relaxation(steps=options.steps, force=options.force)
     if options.hull_reference is not None and options.hull_entries is not None:
         raise CrystensError("--hull-reference and --hull-entries are two hulls; give one of them")

@@ -44,7 +44,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     potential = CHGNet(options.weights)
     relaxation = Relaxation(steps=options.relax, force=options.force) if options.relax else None
-    how = EnergyOptions(relaxation, options.workers, options.time_limit)
+    how = EnergyOptions(relaxation=relaxation, workers=options.workers, time_limit=options.time_limit)
     times: dict[str, float] = {}
 
     begun = time.perf_counter()
