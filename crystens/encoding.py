@@ -179,6 +179,18 @@ def check_distance(distance: str) -> None:
         raise CrystensError(f"{distance=} is not known; use one of {', '.join(DISTANCES)}")
 
 
+def average_mirror_images(images: Tensor) -> Tensor:
+    """Return images (B, 4, S, S) whose attributes, but for atoms, and distances are the means of their mirror images.
+
+    Row and column 0 stay as they are, for they may hold two halves of a code, and so do differences.
+    """
+    line = torch.arange(images.shape[-1], device=images.device)
+    block = (line[:, None] >= HEADER) & (line >= HEADER)
+    distance = (torch.arange(NUM_CHANNELS, device=images.device) == 0)[:, None, None]
+    mirrored = (line[:, None] > 0) & (line > 0) & (distance | ~block)
+    return torch.where(mirrored, (images + images.mT) / 2, images)
+
+
 def present_cells(counts: Tensor, side: int, diagonal: bool = True) -> Tensor:
     """Return which cells of an image hold a value: (B,) counts to (B, S, S) bool, the same in all channels.
 

@@ -33,9 +33,10 @@ from torch import Tensor
 from crystens import __version__
 from crystens.cif import write_cif
 from crystens.decoding import DecodedCrystal, Decoder
-from crystens.encoding import NUM_CHANNELS, image_side
+from crystens.encoding import NUM_CHANNELS, average_mirror_images, image_side
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
+from crystens.metrics.statistics import image_statistics
 from crystens.metrics.summary import Metrics, summarise, write_metrics
 from crystens.metrics.table import CrystalTable, image_rows
 from crystens.report import chosen_samples, write_report
@@ -242,6 +243,7 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path
         old.unlink()
     table = CrystalTable(folder / "crystals.csv")
     table.keep(0)
+    projected: list[dict[str, Tensor]] = []
     with progress_bar() as progress:
         for start in progress.track(range(0, len(samples.images), _JUDGED_AT_ONCE), description="decoding and judging"):
             images = samples.images[start : start + _JUDGED_AT_ONCE]
@@ -250,9 +252,13 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path
                 if item.crystal is not None:
                     (cifs / f"{index:06d}.cif").write_text(_cif(item))
             table.append(image_rows(images, decoded, samples.scaling, samples.distance, start))
+            if samples.about.get("symmetric"):
+                counts = torch.tensor([item.num_sites for item in decoded])
+                averaged = average_mirror_images(images)
+                projected.append(image_statistics(averaged, samples.scaling, counts, samples.distance))
     rows = table.rows()
     about = {**samples.about, "source": None if source is None else str(source), "decode": asdict(decoder)}
-    metrics = summarise(rows, samples.reference, about, distance=samples.distance)
+    metrics = summarise(rows, samples.reference, about, samples.distance, projected)
     write_metrics(folder / "metrics.json", metrics)
     chosen = chosen_samples(rows, seed=samples.about["seed"])
     crystals = {}

@@ -408,6 +408,7 @@ def _about(config: dict[str, Any], trained: str, model: torch.nn.Module) -> dict
         "data": config["data"]["source"],
         "training_seed": config["seed"],
         "max_sites": config["max_sites"],
+        **({"symmetric": True} if getattr(model, "symmetric", False) else {}),
     }
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
-from crystens.encoding import HEADER, present_cells
+from crystens.encoding import HEADER, average_mirror_images, present_cells
 from crystens.errors import CrystensError
 from crystens.metrics.statistics import image_statistics
 from crystens.models.edm import EDM, KarrasSchedule
@@ -217,6 +217,19 @@ def test_churn_makes_another_image_of_the_same_seed() -> None:
     plain = edm.sample(1, torch.Generator().manual_seed(0))
     edm.churn = 10.0
     assert (edm.sample(1, torch.Generator().manual_seed(0)) - plain).abs().max() > 1e-3
+
+
+def test_a_network_that_averages_mirror_images_gives_the_image_before_that() -> None:
+    edm = model({"symmetric": True}, network_calls=5)
+    edm.site_counts[2] = 1
+    seen = []
+    edm.average_network.register_forward_hook(lambda network, given, image: seen.append((network.symmetric, image)))
+    (sampled,) = edm.sample(1, torch.Generator().manual_seed(0))
+    assert [symmetric for symmetric, _ in seen] == [True] * 4 + [False]
+    assert edm.average_network.symmetric
+    mask = present_cells(torch.tensor([2]), SIDE)
+    torch.testing.assert_close(sampled, ((seen[-1][1][0] * 0.25 + 0.5).clamp(0, 1) * mask))
+    assert (sampled - average_mirror_images(sampled[None])[0]).abs().max() > 1e-3
 
 
 def test_a_model_that_was_never_trained_is_not_sampled() -> None:

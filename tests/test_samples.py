@@ -17,6 +17,7 @@ from crystens.crystal import Crystal
 from crystens.decoding import Decoder
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
+from crystens.metrics.statistics import STATISTICS
 from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.scaling import Scaling
 
@@ -55,6 +56,22 @@ def _reference(batch: CrystalBatch) -> Reference:
 def _judged(folder: Path, batch: CrystalBatch, images: torch.Tensor) -> dict:
     samples = Samples(images, Scaling.fit(batch), "fractional", _reference(batch), {**ABOUT, "seed": 0})
     return judge_samples(samples, Decoder(), folder)
+
+
+def test_statistics_are_of_the_image_as_given_and_of_its_average_too_where_the_model_takes_one(
+    tmp_path: Path, batch: CrystalBatch
+) -> None:
+    scaling = Scaling.fit(batch)
+    images = scaling.encode(batch)
+    images[:, :, 4, 12:] += 0.1 * (images[:, :, 4, 12:] > 0)  # a as a row; as a column it is what it was
+    plain = _judged(tmp_path / "plain", batch, images)
+    assert not any(name.endswith("_projected") for name in plain)
+    about = {**ABOUT, "seed": 0, "symmetric": True}
+    both = judge_samples(Samples(images, scaling, "fractional", _reference(batch), about), Decoder(), tmp_path)
+    assert both["cell_length_variance"]["value"] == plain["cell_length_variance"]["value"] > 1e-3
+    assert both["cell_length_variance_projected"]["value"] == pytest.approx(0, abs=1e-8)
+    assert both["cell_length_variance_projected"]["count"] == 3
+    assert {f"{name}_projected" for name in STATISTICS} <= set(both)
 
 
 def test_interrupted_sampling_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, batch: CrystalBatch) -> None:

@@ -8,6 +8,7 @@ over all samples: a sample that failed is not valid, not unique and not novel.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import re
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from pymatgen.core import Composition
+from torch import Tensor
 
 from crystens import __version__
 from crystens.errors import CrystensError
@@ -64,6 +66,7 @@ def summarise(
     reference: Reference | None = None,
     about: Mapping[str, Any] | None = None,
     distance: str = "fractional",
+    projected: Sequence[Mapping[str, Tensor]] = (),
 ) -> Metrics:
     """Return the metrics of samples.
 
@@ -72,6 +75,8 @@ def summarise(
         reference: what they are compared with; without one there are no Kolmogorov-Smirnov statistics and no novelty.
         about: where the samples come from (model, seed, checkpoint, decoding), in plain values; kept in `provenance`.
         distance: what the distance block of the images holds; it gives the pairwise agreement its unit.
+        projected: `image_statistics` of the images, batch by batch, once mirror images are averaged, of a model that
+            does so while it samples; they stand beside those of the images as the network gave them.
 
     Raises:
         CrystensError: if there is no row.
@@ -83,8 +88,14 @@ def summarise(
     from_images = STATISTICS[0] in rows[0]
     metrics: Metrics = {"num_samples": entry(total, "samples", "all samples, those that failed included", total)}
     if from_images:
-        metrics |= {name: _statistic(name, rows) for name in STATISTICS}
-        metrics["pairwise_agreement"]["unit"] = "angstrom" if distance == "cartesian" else "fractional"
+        for name in STATISTICS:
+            metrics[name] = _statistic(name, [row[name] for row in rows], "on the image as the network gave it")
+        for name in STATISTICS if projected else ():
+            values = torch.cat([batch[name] for batch in projected]).tolist()
+            metrics[f"{name}_projected"] = _statistic(name, values, "once its mirror images are averaged")
+        if distance == "cartesian":
+            for name in ("pairwise_agreement", "pairwise_agreement_projected"):
+                metrics.get(name, {})["unit"] = "angstrom"
     how = "decoded to a crystal" if from_images else "could be read as an ordered crystal"
     metrics["decoded_rate"] = rate(len(decoded), total, f"share of all samples that {how}")
     metrics["structural_validity"] = rate(
@@ -172,11 +183,11 @@ def _mean(values: Sequence[float], unit: str, description: str) -> dict[str, Any
     return entry(float(np.mean(values)) if count else None, unit, description, count, standard_deviation=spread)
 
 
-def _statistic(name: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the mean of an image statistic over the samples whose image holds a site."""
+def _statistic(name: str, values: Sequence[float | None], where: str) -> dict[str, Any]:
+    """Return the mean of an image statistic, measured somewhere, over the samples whose image holds a site."""
     unit, meaning = _STATISTIC_TEXTS[name]
-    description = f"{meaning}; measured on the image as the network gave it, mean over all samples that hold a site"
-    return _mean([row[name] for row in rows if row[name] is not None], unit, description)
+    description = f"{meaning}; measured {where}, mean over all samples that hold a site"
+    return _mean([value for value in values if value is not None and math.isfinite(value)], unit, description)
 
 
 def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) -> Metrics:

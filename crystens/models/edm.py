@@ -11,8 +11,8 @@ numbers, and a residual would have it hand the noise of every cell on through to
 
 Images are held at mean 0 and a variance of about 1 here. Cells that hold nothing in a crystal of A sites stay empty
 all the way, for A is given to the network: in training it is read off the clean image, in sampling it is drawn from the
-numbers of sites that were trained on. Nothing is averaged or made symmetric here: what is sampled is what the network
-gave.
+numbers of sites that were trained on. What is sampled is what the network gave: a network that averages mirror images
+(`symmetric`) does not in the last step.
 
 Source: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
 Table 1 and Algorithms 1 and 2.
@@ -20,10 +20,11 @@ Table 1 and Algorithms 1 and 2.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -316,6 +317,11 @@ class EDM(pl.LightningModule):
         )
 
     @property
+    def symmetric(self) -> bool:
+        """Whether the network averages mirror images in all steps of sampling but the last."""
+        return bool(getattr(self.network, "symmetric", False))
+
+    @property
     def _sampling_steps(self) -> int:
         """Steps of sampling, the last of which, from the lowest level to none, is one call by either sampler."""
         return 1 + (self.network_calls - 1) // (2 if self.sampler == "heun" else 1)
@@ -346,10 +352,25 @@ class EDM(pl.LightningModule):
             images = solver.step(images, time.to(self.device), after.to(self.device))
             close_graph(self.device)
             on_step()
-        images = denoiser(images, times[-1].to(self.device)).mean
+        with _as_drawn(self.average_network):
+            images = denoiser(images, times[-1].to(self.device)).mean
         close_graph(self.device)
         on_step()
         return ((images * _WIDTH + _MIDDLE).clamp(0, 1) * mask).float()
+
+
+@contextlib.contextmanager
+def _as_drawn(network: nn.Module) -> Iterator[None]:
+    """Have a network that averages mirror images give its images without that."""
+    told = cast(Any, network)
+    symmetric = getattr(network, "symmetric", False)
+    if symmetric:
+        told.symmetric = False
+    try:
+        yield
+    finally:
+        if symmetric:
+            told.symmetric = True
 
 
 class _Denoiser(nn.Module):

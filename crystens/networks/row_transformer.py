@@ -33,7 +33,7 @@ from azula.nn.dit import DiT
 from azula.nn.layers import SineEncoding
 from torch import Tensor, nn
 
-from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS, QUANTITIES
+from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
 from crystens.errors import CrystensError
 from crystens.networks.surroundings import NUM_FEATURES, surroundings
 from crystens.xla import is_xla
@@ -163,20 +163,16 @@ class RowTransformer(nn.Module):
         shared = shared.unflatten(2, (2, NUM_CHANNELS)).permute(2, 0, 3, 1)  # (2, B, 4, 12)
         own = own.unflatten(2, (2, NUM_CHANNELS, HEADER)).permute(2, 0, 3, 1, 4)  # (2, B, 4, N, 12)
         in_row, in_column = own + shared[..., None, :]
-        if self.symmetric:
-            averages = (in_row[..., 1:] + in_column[..., 1:]) / 2
-            in_row, in_column = (torch.cat([part[..., :1], averages], dim=3) for part in (in_row, in_column))
         left, right = (part.unflatten(2, (self.products, self.rank)).transpose(1, 2) for part in (left, right))
         pairs = left @ right.mT / self.rank**0.5  # (B, 4 or 1, N, N)
         if self.geometric_pairs:
             copies = torch.cat([in_row, in_column], dim=1)[..., COORDINATE_ROWS]  # (B, 8, N, 3)
             share = torch.sigmoid(2 * log_noise).sqrt()  # sigma / sqrt(1 + sigma^2)
             pairs = self._geometry(copies.float(), pairs * share[:, None, None, None])
-        if self.symmetric:
-            pairs = torch.cat([(pairs[:, :1] + pairs[:, :1].mT) / 2, pairs[:, 1:]], dim=1)
         corner = pairs.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER)
         upper = torch.cat([corner, in_column.mT], dim=3)
-        return torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
+        drawn = torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
+        return average_mirror_images(drawn) if self.symmetric else drawn
 
     def _transformed(self, lines: Tensor, modulation: Tensor, counts: Tensor) -> Tensor:
         """Return what the transformer makes of tokens (B, s, C), of which those without a site are not looked at.
