@@ -62,7 +62,7 @@ def main(task: Callable[[DictConfig], Path], conf: Path, name: str) -> None:
             return None  # so a sweeper is told
 
     # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
-    overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    overrides = [text for text in sys.argv[1:] if text.startswith("~") or ("=" in text and not text.startswith("-"))]
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in overrides] + overrides
     with _one_line_errors():
         check_overrides(overrides, conf, name)

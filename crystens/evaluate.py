@@ -210,6 +210,8 @@ def _judged(options: argparse.Namespace, bars: Bars) -> Metrics:
     judging = None if options.protocol is None else _protocol_options(options)
     potential = None if options.energy_model is None else shipped(options.energy_model)
     source = SampleFolder(options.source) if is_sample_folder(Path(options.source)) else open_generated(options.source)
+    if Path(options.source).is_dir():
+        next(source.read(JudgingLimits()), None)  # an empty one is told before minutes go into real crystals
     reference = protocol = None
     split = options.split
     if judging is not None:
@@ -300,6 +302,8 @@ def _told(metrics: dict[str, dict[str, Any]], out: Path) -> str:
     for name, entry in metrics.items():
         if isinstance(entry["value"], int | float):
             lines.append(f"{name:32} {entry['value']:<12.4g} {entry['unit'] if entry['unit'] != '1' else ''}".rstrip())
+        if "statement" in entry:
+            lines.append(f"  {name}: {entry['statement']}")
     return "\n".join([*lines, f"{out / 'report.html'}, metrics.json and crystals.csv hold it all", ""])
 
 

@@ -155,9 +155,12 @@ def test_mistakes_are_one_line_and_exit_status_1(
     assert all(bar.startswith("reading the reference") for bar in bars)
 
 
-def test_folder_without_a_cif_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_folder_without_a_cif_is_one_line_before_real_crystals_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     (tmp_path / "empty").mkdir()
-    assert main([str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 1
+    monkeypatch.setattr("crystens.evaluate.read_reference", None)
+    assert main([str(tmp_path / "empty"), "--out", str(tmp_path / "out"), "--reference", "prototypes"]) == 1
     assert "no CIF file in" in capsys.readouterr().err
 
 

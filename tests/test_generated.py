@@ -7,7 +7,7 @@ import pytest
 from crystens.cif import write_cif
 from crystens.crystal import Crystal
 from crystens.data.entries import Entry, Reject
-from crystens.data.generated import read_generated
+from crystens.data.generated import open_generated, read_generated
 from crystens.errors import CrystensError
 from crystens.metrics.table import IMAGE_COLUMNS, CrystalTable
 
@@ -64,6 +64,25 @@ def test_samples_in_files_and_in_archives_are_not_counted_twice(tmp_path: Path) 
         read_generated(tmp_path)
     assert len(read_generated(tmp_path / "generated_crystals.extxyz")) == 1
     assert len(read_generated(tmp_path, kind="extxyz")) == 7
+
+
+def test_other_kinds_of_files_beside_the_samples_are_told(
+    tmp_path: Path, nacl: Crystal, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.cif").write_text(write_cif(nacl))
+    (tmp_path / "metrics.json").write_text("{}")
+    open_generated(tmp_path)
+    assert not caplog.text
+    for name in ("b.xyz", "c.extxyz"):
+        (tmp_path / name).write_text("")
+    assert len(read_generated(tmp_path)) == 1
+    assert "only files of kind cif_folder are judged, and not 2 of kind extxyz" in caplog.text
+
+
+def test_a_folder_that_holds_nothing_but_results_names_them(tmp_path: Path) -> None:
+    (tmp_path / "eval_gen.pt").write_text("")
+    with pytest.raises(CrystensError, match=r"give that file, .*eval_gen\.pt"):
+        open_generated(tmp_path)
 
 
 def test_any_source_is_read_as_it_stands(tmp_path: Path) -> None:

@@ -449,6 +449,13 @@ def test_options_that_do_not_fit_are_one_line(tmp_path, samples, train, capsys, 
     assert "Traceback" not in error
 
 
+def test_results_do_not_go_among_the_samples(samples, train, capsys):
+    before = sorted(samples.iterdir())
+    assert main([str(samples), "--novel-against", str(train), "--out", str(samples)], Soft()) == 1
+    assert "is SOURCE itself" in capsys.readouterr().err
+    assert sorted(samples.iterdir()) == before
+
+
 def test_missing_potential_says_what_to_install_or_to_leave_out(tmp_path, samples, train, capsys, monkeypatch):
     from crystens.metrics import potentials
 

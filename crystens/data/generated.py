@@ -7,18 +7,23 @@ unreadable one. What cannot be read as an ordered crystal is a failed sample and
 from __future__ import annotations
 
 import csv
+import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from crystens.crystal import Crystal
+from crystens.data.cdvae_result import RESULT_SUFFIXES
 from crystens.data.entries import Entry, Reject, Unusable
 from crystens.data.files import find_files, is_archive
 from crystens.data.kinds import IN_FOLDERS, guess_kind, kind_by_name, open_source
 from crystens.data.limits import Limits
 from crystens.data.sources import Source
 from crystens.errors import CrystensError
+
+log = logging.getLogger(__name__)
 
 TABLE = "crystals.csv"
 
@@ -52,12 +57,14 @@ def open_generated(path: str | Path, kind: str | None = None) -> Source:
         kind: what it is, see `open_source`; None guesses.
 
     Raises:
-        CrystensError: if there is nothing, or a folder holds samples both in files and in archives: packed, the same
-            ones again or the steps that led to them, as in a folder of MatterGen.
+        CrystensError: if there is nothing, or in a folder only results of CDVAE, or samples both in files and in
+            archives: packed, the same ones again or the steps that led to them, as in a folder of MatterGen.
     """
     guessed = guess_kind(str(path)) if kind is None else kind
     if kind is None and guessed in IN_FOLDERS and Path(path).is_dir():
         found = find_files(Path(path), lambda name: kind_by_name(name) is not None)[0]
+        if not found and (results := sorted(Path(path).glob(f"*{RESULT_SUFFIXES[0]}"))):
+            raise CrystensError(f"no crystals in {path} but in {results[0].name}: give that file, {results[0]}")
         archives = sorted(name for name in found if is_archive(name))
         if archives and len(archives) < len(found):
             file = next(name for name in sorted(found) if not is_archive(name))
@@ -65,6 +72,10 @@ def open_generated(path: str | Path, kind: str | None = None) -> Source:
                 f"{path} holds samples in files ({file}) and in archives ({', '.join(archives[:3])}), of which one may "
                 "be a copy of the other, or the steps to it: give one of them"
             )
+        counts = Counter(kind_by_name(name) for name in found if not is_archive(name))
+        others = [f"{counts[name]} of kind {name}" for name in ("extxyz", "poscar") if counts[name] and name != guessed]
+        if others:
+            log.warning("%s: only files of kind %s are judged, and not %s", path, guessed, " and ".join(others))
     return open_source(str(path), guessed)
 
 

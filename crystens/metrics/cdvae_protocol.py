@@ -285,6 +285,8 @@ class CdvaeProtocol:
         if valid < asked:
             more["statement"] = f"only {valid} samples are valid, and the protocol asks for {asked}: all are taken"
         which = f"{asked} valid samples, drawn with seed {self.options.seed},"
+        if valid < asked:
+            which = f"all {valid} valid samples (the protocol asks for {asked})"
         metrics: Metrics = {}
         for column, unit, text, real in (
             ("density", "g/cm^3", "densities", self._densities),

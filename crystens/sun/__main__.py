@@ -71,6 +71,8 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars
     """Judge the samples, write the results, and return the metrics."""
     if options.number < 0 or options.seed < 0:
         raise CrystensError(f"--number {options.number} and --seed {options.seed} must be at least 0")
+    if options.out.resolve() == Path(options.source).resolve():
+        raise CrystensError(f"--out {options.out} is SOURCE itself, among whose files it would write; choose another")
     how = EnergyOptions(workers=options.workers, time_limit=options.time_limit, cache=options.cache)
     relaxation = Relaxation(steps=options.steps, force=options.force)
     if options.hull_reference is not None and options.hull_entries is not None:
