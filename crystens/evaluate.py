@@ -301,7 +301,8 @@ def _told(metrics: dict[str, dict[str, Any]], out: Path) -> str:
     lines = []
     for name, entry in metrics.items():
         if isinstance(entry["value"], int | float):
-            lines.append(f"{name:32} {entry['value']:<12.4g} {entry['unit'] if entry['unit'] != '1' else ''}".rstrip())
+            value = entry["value"] if isinstance(entry["value"], int) else f"{entry['value']:.4g}"
+            lines.append(f"{name:32} {value:<12} {entry['unit'] if entry['unit'] != '1' else ''}".rstrip())
         if "statement" in entry:
             lines.append(f"  {name}: {entry['statement']}")
     return "\n".join([*lines, f"{out / 'report.html'}, metrics.json and crystals.csv hold it all", ""])
