@@ -24,13 +24,12 @@ class Bars:
         """Leave the bars as they stand, those of unknown total ended unless something went wrong."""
         if kind is None:
             self._end()
-        if self._tasks:
+        if self._progress.tasks:
             self._progress.stop()
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
         """Show that so much of something is done; None is a total that is not known."""
-        if not self._tasks:
-            self._progress.start()
+        self._progress.start()
         if name not in self._tasks:
             self._end()
             self._tasks[name] = self._progress.add_task(name, total=total)
@@ -41,3 +40,4 @@ class Bars:
         for task in self._progress.tasks:
             if task.total is None:
                 self._progress.update(task.id, total=task.completed)
+                self._tasks.pop(task.description, None)

@@ -25,6 +25,7 @@ from typing import Any
 from crystens.bars import Bars
 from crystens.cores import usable_cores
 from crystens.crystal import Crystal
+from crystens.data.cdvae_result import CdvaeResult
 from crystens.data.entries import SPLITS, Reject
 from crystens.data.generated import JudgingLimits, is_sample_folder, open_generated
 from crystens.data.sample_folder import SampleFolder
@@ -210,8 +211,7 @@ def _judged(options: argparse.Namespace, bars: Bars) -> Metrics:
     judging = None if options.protocol is None else _protocol_options(options)
     potential = None if options.energy_model is None else shipped(options.energy_model)
     source = SampleFolder(options.source) if is_sample_folder(Path(options.source)) else open_generated(options.source)
-    if Path(options.source).is_dir():
-        next(source.read(JudgingLimits()), None)  # an empty one is told before minutes go into real crystals
+    _check_holds_samples(source)
     reference = protocol = None
     split = options.split
     if judging is not None:
@@ -227,6 +227,12 @@ def _judged(options: argparse.Namespace, bars: Bars) -> Metrics:
     return evaluate(
         source, options.out, reference, options.seed, lambda done: bars("judging", done, None), protocol, bars
     )
+
+
+def _check_holds_samples(source: Source) -> None:
+    """Raise a CrystensError if there are none, before minutes go into real crystals. What is read whole is not here."""
+    if not isinstance(source, SampleFolder | CdvaeResult) and next(source.read(JudgingLimits()), None) is None:
+        raise CrystensError(f"no sample in {source}")
 
 
 def _protocol(

@@ -232,6 +232,18 @@ def test_a_network_that_averages_mirror_images_gives_the_image_before_that() -> 
     assert (sampled - average_mirror_images(sampled[None])[0]).abs().max() > 1e-3
 
 
+def test_what_a_symmetric_network_draws_is_trained_before_it_is_averaged() -> None:
+    plain = model()
+    symmetric = model({"symmetric": True})
+    symmetric.load_state_dict(plain.state_dict())
+    losses = []
+    for edm in (plain, symmetric):
+        torch.manual_seed(1)
+        losses.append(edm.loss(images(), torch.full((8,), 2)))
+    assert torch.equal(*losses)
+    assert symmetric.network.symmetric
+
+
 def test_a_model_that_was_never_trained_is_not_sampled() -> None:
     with pytest.raises(CrystensError, match="not been trained"):
         model().sample(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -189,10 +190,17 @@ def sound(nacl: Crystal, triclinic: Crystal, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_protocol_adds_columns_metrics_and_a_table_by_size(cifs: Path, sound: Path, tmp_path: Path) -> None:
+def test_the_protocol_adds_columns_metrics_and_a_table_by_size(
+    cifs: Path, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     _metrics_installed()
     out = tmp_path / "out"
     assert main([str(cifs), "--out", str(out), "--reference", str(sound), *PROTOCOL]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^num_samples +6 +samples$", printed, re.MULTILINE)
+    assert re.search(
+        r"^  wasserstein_density: only \d samples are valid, .* 1000: all are taken$", printed, re.MULTILINE
+    )
     metrics = entries(out)
     assert metrics["structural_validity"]["value"] == 2 / 6
     assert metrics["compositional_validity"]["value"] == 2 / 6  # NaCl and CO; not Al3O2 and CsCl2

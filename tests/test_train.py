@@ -178,6 +178,14 @@ def test_resume_with_more_epochs_trains_on_remembers_them_and_replaces_the_sampl
     assert not torch.equal(before, read_samples(folder / "samples" / "images.safetensors").images)
 
 
+def test_samples_of_a_network_that_averages_mirror_images_are_measured_before_and_after(tmp_path: Path) -> None:
+    symmetric = "model.network.symmetric=true"
+    folder = tasks.train(config(tmp_path, "edm", symmetric, "trainer.max_epochs=1", "num_samples=4"))
+    metrics = json.loads((folder / "samples" / "metrics.json").read_text())
+    assert metrics["provenance"]["value"]["symmetric"] is True
+    assert 0 <= metrics["cell_length_variance_projected"]["value"] < metrics["cell_length_variance"]["value"]
+
+
 def test_what_does_not_fit_the_checkpoint_is_refused_and_not_kept(tmp_path: Path) -> None:
     muon = "model.optimizer._target_=crystens.models.muon.MuonAdamW"
     tasks.train(config(tmp_path, "edm", muon, "trainer.max_epochs=1"))

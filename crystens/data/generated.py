@@ -63,8 +63,10 @@ def open_generated(path: str | Path, kind: str | None = None) -> Source:
     guessed = guess_kind(str(path)) if kind is None else kind
     if kind is None and guessed in IN_FOLDERS and Path(path).is_dir():
         found = find_files(Path(path), lambda name: kind_by_name(name) is not None)[0]
-        if not found and (results := sorted(Path(path).glob(f"*{RESULT_SUFFIXES[0]}"))):
-            raise CrystensError(f"no crystals in {path} but in {results[0].name}: give that file, {results[0]}")
+        if not found and (results := sorted(file.name for file in Path(path).glob(f"*{RESULT_SUFFIXES[0]}"))):
+            raise CrystensError(
+                f"no files of crystals in {path}, but {', '.join(results[:5])}: give the one that CDVAE wrote"
+            )
         archives = sorted(name for name in found if is_archive(name))
         if archives and len(archives) < len(found):
             file = next(name for name in sorted(found) if not is_archive(name))

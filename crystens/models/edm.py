@@ -12,7 +12,7 @@ numbers, and a residual would have it hand the noise of every cell on through to
 Images are held at mean 0 and a variance of about 1 here. Cells that hold nothing in a crystal of A sites stay empty
 all the way, for A is given to the network: in training it is read off the clean image, in sampling it is drawn from the
 numbers of sites that were trained on. What is sampled is what the network gave: a network that averages mirror images
-(`symmetric`) does not in the last step.
+(`symmetric`) does so in all steps of sampling but the last, and not in training.
 
 Source: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
 Table 1 and Algorithms 1 and 2.
@@ -256,7 +256,8 @@ class EDM(pl.LightningModule):
         sigma = (self.noise_mean + self.noise_deviation * level).exp()
         noise = draw_rows(self, len(images), lambda rows: torch.randn(rows, *images.shape[1:], device=images.device))
         denoiser = self._denoiser(self.network, counts, mask)
-        denoised = denoiser(clean + sigma * noise * mask, self.schedule.time(sigma.flatten())).mean
+        with _as_drawn(self.network):  # of an average alone, the difference of mirror images would never be trained
+            denoised = denoiser(clean + sigma * noise * mask, self.schedule.time(sigma.flatten())).mean
         importance = (1 + sigma.square().reciprocal()).clamp(max=self.max_weight)
         error = (denoised - clean).square() * importance * mask
         weight = torch.full(images.shape[2:], self.pair_weight, device=images.device)

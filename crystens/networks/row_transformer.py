@@ -59,7 +59,7 @@ class RowTransformer(nn.Module):
             time depends on it, rounding and the draws of `dropout` apart. Shapes then depend on the data, for which XLA
             would compile every batch anew: there a batch stays whole.
         symmetric: whether attributes, but for atoms, and distances are averaged with their mirror images. It has no
-            weights, so that a trained network can be asked for what it gives without it.
+            weights: a trained network can be asked for what it gives with or without it.
 
     Raises:
         CrystensError: if a number is out of range.

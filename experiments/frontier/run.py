@@ -102,7 +102,8 @@ def _variances(columns: dict[str, list[Path]]) -> None:
     for metric, paper in _PAPER.items():
         measure = _agreement_by_sites if metric == _BY_SITES else lambda one, name=metric: _number(_metrics(one), name)
         values = [statistics.mean(measure(one) for one in folders) for folders in columns.values()]
-        cells = [f"{value:.3g} | {'' if math.isnan(paper) else f'{paper / value:.3g}'}" for value in values]
+        ratios = ["" if math.isnan(paper) else f"{paper / value if value else math.inf:.3g}" for value in values]
+        cells = [f"{value:.3g} | {ratio}" for value, ratio in zip(values, ratios, strict=True)]
         print(f"| {metric} | {'' if math.isnan(paper) else f'{paper:g}'} | " + " | ".join(cells) + " |")
 
 
@@ -111,7 +112,8 @@ def _agreement_by_sites(folder: Path) -> float:
     with (folder / "crystals.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["coordinate_agreement"]]
     sites = [int(row["num_sites"]) + int(row["merged_sites"] or 0) for row in rows]  # as before sites were merged
-    return statistics.mean(float(row["coordinate_agreement"]) / of for row, of in zip(rows, sites, strict=True))
+    values = [float(row["coordinate_agreement"]) / of for row, of in zip(rows, sites, strict=True)]
+    return statistics.mean(values) if values else math.nan
 
 
 def _curve(label: str, out: Path, columns: dict[str, list[Path]]) -> None:
