@@ -230,7 +230,7 @@ def _judged(options: argparse.Namespace, bars: Bars) -> Metrics:
 
 
 def _check_holds_samples(source: Source) -> None:
-    """Raise a CrystensError if there are none, before minutes go into real crystals. What is read whole is not here."""
+    """Raise a CrystensError if there are none, before minutes go into real crystals; not where that is read whole."""
     if not isinstance(source, SampleFolder | CdvaeResult) and next(source.read(JudgingLimits()), None) is None:
         raise CrystensError(f"no sample in {source}")
 
