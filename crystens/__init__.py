@@ -1,9 +1,54 @@
-"""Generative models of crystals on CrysTens, one image-like encoding of a crystal."""
+"""Generative models of crystals on CrysTens, one image-like encoding of a crystal.
+
+    import crystens
+
+    generator = crystens.load("perov_5")        # a released model, a checkpoint file or a run folder
+    crystals = generator.sample(10, seed=0)     # pymatgen Structures; None where decoding failed
+    metrics = crystens.judge(crystals, reference=generator)
+
+These names are imported at their first use: a process that only reads files imports no PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from crystens.torchvision_schemas import declare_before_torchvision
+
+if TYPE_CHECKING:
+    from crystens.crystal import Crystal
+    from crystens.decoding import DecodedCrystal, Decoder
+    from crystens.generator import Generator, load
+    from crystens.judging import judge
+    from crystens.scaling import Scaling
 
 # The one effect that importing crystens has: Lightning and torchmetrics import torchvision, and are imported all over
 # the package. Without it a CPU-only PyTorch beside the registry's torchvision cannot start.
 declare_before_torchvision()
 
 __version__ = "0.1.0"
+
+__all__ = ["Crystal", "DecodedCrystal", "Decoder", "Generator", "Scaling", "judge", "load"]
+
+_MODULES = {
+    "Crystal": "crystal",
+    "DecodedCrystal": "decoding",
+    "Decoder": "decoding",
+    "Generator": "generator",
+    "Scaling": "scaling",
+    "judge": "judging",
+    "load": "generator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `__all__` at its first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'crystens' has no attribute '{name}'; it has {', '.join(__all__)}")
+    return getattr(import_module(f"crystens.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, for completion."""
+    return sorted([*globals(), *__all__])

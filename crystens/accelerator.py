@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pytorch_lightning.accelerators import AcceleratorRegistry, XLAAccelerator
 
-from crystens.errors import CrystensError
+from crystens.errors import CrystensError, first_line
 from crystens.xla import import_torch_xla, xla_device
 
 
@@ -71,6 +71,24 @@ def prepare_accelerator(accelerator: Any) -> None:
         raise CrystensError(
             "there is no TPU here; to try the run on XLA's CPU device, set PJRT_DEVICE=CPU before the command"
         )
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device of a name: "auto" is CUDA where there is one and else the CPU, "tpu" the device of torch_xla.
+
+    Raises:
+        CrystensError: if there is no such device here.
+    """
+    if name == "tpu":
+        return xla_device()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CrystensError(f"device={name} cannot be used here: {first_line(error)}") from error
+    return device
 
 
 @functools.cache

@@ -1,23 +1,31 @@
 """What a crystens checkpoint holds beside Lightning's own: all that sampling needs, so that it needs nothing else.
 
 Under the key "crystens" stand: `format` (the number of this layout), `version` (of crystens), `config` (the resolved
-config of the run), `representation` (scaling numbers, max_sites, distance) and `reference` (the distributions of the
-training data that samples are compared with).
+config of the run, with its decoder), `representation` (scaling numbers, max_sites, distance) and `reference` (the
+distributions of the training data that samples are compared with).
+
+A released checkpoint is a file of this package, `crystens/weights/NAME.ckpt`. It holds what sampling needs: the
+averaged weights and no optimizer states.
 """
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from crystens import __version__
 from crystens.errors import CrystensError
 
 KEY = "crystens"
 FORMAT = 1
+
+_WEIGHTS = Path(__file__).parent / "weights"
 
 
 def card(config: dict[str, Any], representation: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
@@ -31,17 +39,51 @@ def card(config: dict[str, Any], representation: dict[str, Any], reference: dict
     }
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
+def released_names() -> list[str]:
+    """Return the names of the released models, sorted."""
+    return sorted(path.stem for path in _WEIGHTS.glob("*.ckpt"))
+
+
+def checkpoint_path(checkpoint: str | Path) -> Path:
+    """Return the file of a checkpoint.
+
+    Args:
+        checkpoint: the name of a released model, a checkpoint file, or a run folder, which stands for its last
+            checkpoint. A released name wins over a folder of that name: write `./NAME` for the folder.
+
+    Raises:
+        CrystensError: if there is none.
+    """
+    names = released_names()
+    if str(checkpoint) in names:
+        return _WEIGHTS / f"{checkpoint}.ckpt"
+    path = Path(checkpoint)
+    if path.is_dir():
+        last = path / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            return last
+        raise CrystensError(
+            f"{path} is a folder without checkpoints/last.ckpt: give a run folder of train.py, a checkpoint file, or "
+            f"the name of a released model ({', '.join(names)})"
+        )
+    if not path.is_file():
+        raise CrystensError(
+            f"no checkpoint at {path}; train.py writes them to checkpoints/ in its run folder, and released models are "
+            f"{', '.join(names)}"
+        )
+    return path
+
+
+def load_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     """Return a checkpoint that crystens wrote, with tensors on the CPU; nothing in it is executed.
+
+    Args:
+        checkpoint: as in `checkpoint_path`.
 
     Raises:
         CrystensError: if there is no such file, or it is no checkpoint, not crystens's, or of another format.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise CrystensError(f"{path} is a folder; give a checkpoint file in it, such as {path}/checkpoints/last.ckpt")
-    if not path.is_file():
-        raise CrystensError(f"no checkpoint at {path}; train.py writes them to checkpoints/ in its run folder")
+    path = checkpoint_path(checkpoint)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
@@ -55,3 +97,48 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{__version__}, which reads format {FORMAT}. Use the version that wrote it, or train again"
         )
     return checkpoint
+
+
+def release(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Return what sampling needs of a checkpoint, as a released file holds it.
+
+    Args:
+        checkpoint: of a finished run.
+        model: the model of its config, whose `training_only` names the modules that are left out.
+    """
+    kept = {key: checkpoint[key] for key in ("epoch", "global_step", KEY)}
+    weights = {name: value for name, value in checkpoint["state_dict"].items() if not _is_training_only(model, name)}
+    return {**kept, "state_dict": weights}
+
+
+def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Load the weights of a checkpoint into its model; a released one lacks the modules that only training needs.
+
+    Args:
+        model: the model of the checkpoint's config.
+        state_dict: its weights.
+        source: the checkpoint, for messages.
+
+    Raises:
+        CrystensError: if the weights are not those of this model.
+    """
+    own = {name: value for name, value in model.state_dict().items() if _is_training_only(model, name)}
+    try:
+        model.load_state_dict({**own, **state_dict})
+    except RuntimeError as error:
+        raise CrystensError(f"{source} does not fit its model: {str(error).splitlines()[-1].strip()}") from error
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return a digest of the weights by which a model samples; it tells models in the same place apart."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if not _is_training_only(model, name):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_training_only(model: nn.Module, name: str) -> bool:
+    """Return whether an entry of a model's state dict belongs to a module that sampling does not use."""
+    return name.split(".", maxsplit=1)[0] in getattr(model, "training_only", ())

@@ -4,6 +4,8 @@ A crystal is a cell (lengths a, b, c in angstrom; angles alpha, beta, gamma in d
 number (1-230) and N sites, each an atomic number (1-118) and fractional coordinates in [0, 1). Every site is fully
 occupied by one element; disorder is refused where files are read.
 
+`Crystal.from_structure`, `from_file` and `to_cif` are doors to higher modules, which they import when they are called.
+
 `crystens.batch` holds many of them as arrays. This module and all that reads files need no PyTorch, so that a process
 that only parses starts in a second.
 
@@ -15,11 +17,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pymatgen.core import Composition, Element, Lattice, Structure
+from pymatgen.core import Composition, DummySpecies, Element, Lattice, Structure
 
 from crystens.errors import CrystensError
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 MAX_ATOMIC_NUMBER = 118
 NUM_SPACE_GROUPS = 230
@@ -101,27 +108,106 @@ class Crystal:
         """Return the crystal as a pymatgen Structure; the space group number is not part of it."""
         return Structure(self.lattice, self.numbers.tolist(), self.coordinates)
 
+    def to_atoms(self) -> Atoms:
+        """Return the crystal as periodic ASE Atoms; the space group number is not part of it."""
+        from ase import Atoms  # not where files are read
+
+        vectors = cell_vectors(self.lengths, self.angles)
+        return Atoms(numbers=self.numbers, scaled_positions=self.coordinates, cell=vectors, pbc=True)
+
+    def to_cif(self) -> str:
+        """Return the crystal as CIF text with all its sites, see `crystens.cif.write_cif`."""
+        from crystens.cif import write_cif
+
+        return write_cif(self)
+
     @classmethod
-    def from_structure(cls, structure: Structure, space_group: int) -> Crystal:
+    def from_structure(cls, structure: Structure, space_group: int | None = None) -> Crystal:
         """Make a crystal of an ordered pymatgen Structure.
 
         Args:
             structure: every site fully occupied by one element (isotopes and oxidation states are dropped). Of a
                 left-handed lattice the coordinates change their sign, or the crystal would become its mirror image.
-            space_group: international number; `crystens.symmetry.space_group_number` finds it.
+            space_group: international number; None finds it in the sites, with a tolerance of 0.01 angstrom.
 
         Raises:
-            CrystensError: if the structure is disordered or a value is out of range.
+            CrystensError: if the structure is disordered, a value is out of range, or no space group is found.
         """
         if not structure.is_ordered:
             raise CrystensError("partial occupancy (disordered structure): only ordered crystals can be encoded")
-        return cls(
-            lengths=np.array(structure.lattice.abc),
-            angles=np.array(structure.lattice.angles),
-            space_group=space_group,
-            numbers=np.array([site.specie.Z for site in structure]),
-            coordinates=structure.frac_coords * np.sign(np.linalg.det(structure.lattice.matrix)),
+        dummies = [site.specie for site in structure if isinstance(site.specie, DummySpecies)]
+        if dummies:
+            raise CrystensError(f"{dummies[0]} is no element; replace the site by an element, or remove it")
+        return cls._of_arrays(
+            np.array(structure.lattice.abc),
+            np.array(structure.lattice.angles),
+            space_group,
+            np.array([site.specie.Z for site in structure], dtype=np.int64),
+            structure.frac_coords * np.sign(np.linalg.det(structure.lattice.matrix)),
         )
+
+    @classmethod
+    def from_atoms(cls, atoms: Atoms, space_group: int | None = None) -> Crystal:
+        """Make a crystal of ASE Atoms that are periodic in three directions.
+
+        Args:
+            atoms: of a left-handed cell the coordinates change their sign, as in `from_structure`.
+            space_group: as in `from_structure`.
+
+        Raises:
+            CrystensError: if the atoms are not periodic, a value is out of range, or no space group is found.
+        """
+        if not all(atoms.pbc):
+            raise CrystensError(f"a crystal is periodic in three directions, these Atoms have pbc={atoms.pbc.tolist()}")
+        cell = atoms.cell.cellpar()
+        coordinates = atoms.get_scaled_positions(wrap=False) * np.sign(atoms.cell.handedness)
+        return cls._of_arrays(cell[:3], cell[3:], space_group, atoms.numbers, coordinates)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Crystal:
+        """Return the crystal of a file that holds one: a CIF, POSCAR, extended XYZ, or what else `data=` reads.
+
+        Raises:
+            CrystensError: if the file cannot be read, with the reason that `rejected.csv` would give, or if it holds
+                several crystals.
+        """
+        from crystens.data.kinds import read_one
+
+        return read_one(path)
+
+    @classmethod
+    def _of_arrays(
+        cls,
+        lengths: np.ndarray,
+        angles: np.ndarray,
+        space_group: int | None,
+        numbers: np.ndarray,
+        coordinates: np.ndarray,
+    ) -> Crystal:
+        """Return the crystal of raw numbers, with its space group found if none is given."""
+        crystal = cls(lengths, angles, space_group or 1, numbers, coordinates)
+        if space_group is not None:
+            return crystal
+        from crystens.symmetry import space_group_number
+
+        return replace(crystal, space_group=space_group_number(lengths, angles, crystal.numbers, crystal.coordinates))
+
+
+def as_crystal(crystal: Structure | Atoms | Crystal, space_group: int | None = None) -> Crystal:
+    """Return a crystal of a pymatgen Structure or ASE Atoms, see `Crystal.from_structure`; a Crystal as it is.
+
+    Raises:
+        CrystensError: if it is none of these, or cannot be a crystal.
+    """
+    if isinstance(crystal, Crystal):
+        return crystal
+    if isinstance(crystal, Structure):
+        return Crystal.from_structure(crystal, space_group)
+    from ase import Atoms  # not where files are read
+
+    if isinstance(crystal, Atoms):
+        return Crystal.from_atoms(crystal, space_group)
+    raise CrystensError(f"a crystal is a pymatgen Structure, ASE Atoms or a Crystal, got {type(crystal).__name__}")
 
 
 def cell_vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:

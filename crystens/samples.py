@@ -1,8 +1,8 @@
 """A folder of samples: images that a model gave, written chunk by chunk.
 
     images.safetensors     "images" (n, 4, S, S) float32 as the network gave them, and with them all that judging needs:
-                           the scaling and what they were sampled with (metadata), and the distributions of the training
-                           data ("reference.*")
+                           the scaling, the decoder and the facts of sampling (metadata), and the distributions of the
+                           training data ("reference.*")
     images.part            the same file while it grows; an interrupted sampling goes on from its last whole chunk
     cifs/000000.cif ...    the samples that could be decoded
     crystals.csv           one row a sample, failed ones too
@@ -21,7 +21,7 @@ import os
 import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +33,9 @@ from torch import Tensor
 from crystens import __version__
 from crystens.cif import write_cif
 from crystens.decoding import DecodedCrystal, Decoder
-from crystens.encoding import NUM_CHANNELS, average_mirror_images, image_side
+from crystens.encoding import NUM_CHANNELS, average_mirror_images
 from crystens.errors import CrystensError
+from crystens.generator import Generator, check_sampling
 from crystens.metrics.distributions import Reference
 from crystens.metrics.statistics import image_statistics
 from crystens.metrics.summary import Metrics, summarise, write_metrics
@@ -58,15 +59,6 @@ _CONSISTENT = (
 )
 
 
-class Sampler(Protocol):
-    """What gives images: every model of crystens."""
-
-    image_side: int
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return n scaled images (n, 4, S, S) in [0, 1]."""
-
-
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Scaled images and what they have to be judged with.
@@ -77,6 +69,7 @@ class Samples:
         distance: what their distance block holds.
         reference: distributions of the training data.
         about: seed, model and more, for reports; plain types.
+        decode: config of the decoder that the checkpoint brings; None in files of crystens 0.1, which do not say.
     """
 
     images: Tensor
@@ -84,40 +77,35 @@ class Samples:
     distance: str
     reference: Reference
     about: dict[str, Any]
+    decode: dict[str, Any] | None = None
 
 
 def sample_to_file(
-    model: Sampler,
-    folder: Path,
-    num_samples: int,
-    chunk_size: int,
-    seed: int,
-    scaling: Scaling,
-    distance: str,
-    reference: Reference,
-    about: dict[str, Any],
-    replace: bool = False,
+    generator: Generator, folder: Path, num_samples: int, chunk_size: int, seed: int, replace: bool = False
 ) -> Samples | None:
-    """Sample a model into folder/images.safetensors, chunk by chunk, and return the samples.
+    """Sample a generator into folder/images.safetensors, chunk by chunk, and return the samples.
 
-    Goes on with a part that an interrupted call left, if it was made by the same call. Each chunk has a seed of its
-    own, made of `seed` and its place, so that the images do not depend on interruptions. With `replace`, samples of
-    another call in the folder are deleted; otherwise they are an error.
+    The images are those of `generator.sample_images(num_samples, seed, chunk_size)`. Goes on with a part that an
+    interrupted call left, if it was made by the same call. With `replace`, samples of another call in the folder are
+    deleted; otherwise they are an error.
 
     Where several processes train together (torch.distributed), all of them call this, and chunks are dealt to them in
     turn; the images are those of one process. The first writes; the others return None.
 
     Raises:
-        CrystensError: if the model's images are not of the scaling's side, or the folder holds other samples.
+        CrystensError: if a number is out of range, or the folder holds other samples.
     """
-    if num_samples < 1 or chunk_size < 1:
-        raise CrystensError(f"{num_samples=} and {chunk_size=} must be at least 1")
-    side = image_side(scaling.max_sites)
-    if model.image_side != side:
-        raise CrystensError(f"the model makes images of side {model.image_side}, the scaling is for side {side}")
-    about = {**about, "num_samples": num_samples, "chunk_size": chunk_size, "seed": seed, "crystens": __version__}
-    tensors = {f"reference.{name}": tensor for name, tensor in reference.to_tensors().items()}
-    head = _header((num_samples, NUM_CHANNELS, side, side), scaling, distance, about, tensors)
+    check_sampling(num_samples, seed, chunk_size)
+    side = generator.model.image_side
+    about = {
+        **generator.about,
+        "num_samples": num_samples,
+        "chunk_size": chunk_size,
+        "seed": seed,
+        "crystens": __version__,
+    }
+    tensors = {f"reference.{name}": tensor for name, tensor in generator.reference.to_tensors().items()}
+    head = _header((num_samples, NUM_CHANNELS, side, side), generator, about, tensors)
     rank, ranks = _place()
     if rank == 0:
         _make_way(folder, head, replace)
@@ -133,7 +121,7 @@ def sample_to_file(
     done = _told_by_first(done)
     if rank > 0:
         for start in range(done, num_samples, ranks * chunk_size):
-            _sample_chunks(model, start, num_samples, chunk_size, seed)
+            _sample_chunks(generator, start, num_samples, chunk_size, seed)
         return None
     if final.exists():
         return read_samples(final)
@@ -143,7 +131,7 @@ def sample_to_file(
         file.seek(0, os.SEEK_END)
         task = progress.add_task("sampling", total=num_samples, completed=done)
         for start in range(done, num_samples, ranks * chunk_size):
-            for images in _sample_chunks(model, start, num_samples, chunk_size, seed):
+            for images in _sample_chunks(generator, start, num_samples, chunk_size, seed):
                 file.write(images.astype("<f4").tobytes())
                 progress.update(task, advance=len(images))
             file.flush()
@@ -166,7 +154,7 @@ def _make_way(folder: Path, head: bytes, replace: bool) -> None:
         path.unlink()
 
 
-def _sample_chunks(model: Sampler, start: int, end: int, chunk_size: int, seed: int) -> list[np.ndarray]:
+def _sample_chunks(generator: Generator, start: int, end: int, chunk_size: int, seed: int) -> list[np.ndarray]:
     """Sample one chunk in each process, from image `start` on; return those of all in the first process.
 
     Returns:
@@ -177,8 +165,7 @@ def _sample_chunks(model: Sampler, start: int, end: int, chunk_size: int, seed: 
     size = min(chunk_size, end - first)
     images = None
     if size > 0:
-        chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0] >> 1)
-        images = model.sample(size, torch.Generator().manual_seed(chunk_seed)).float().numpy(force=True)
+        images = generator.sample_chunk(first, size, seed).numpy()
     if ranks == 1:
         return [] if images is None else [images]
     gathered: list[np.ndarray | None] | None = [None] * ranks if rank == 0 else None
@@ -223,7 +210,8 @@ def read_samples(path: Path) -> Samples:
     except SafetensorError as error:
         raise CrystensError(f"{path} cannot be read as safetensors: {error}") from error
     told = json.loads(metadata["crystens"])
-    return Samples(images, Scaling.from_dict(told["scaling"]), told["distance"], reference, told["about"])
+    scaling = Scaling.from_dict(told["scaling"])
+    return Samples(images, scaling, told["distance"], reference, told["about"], told.get("decode"))
 
 
 def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path | None = None) -> Metrics:
@@ -328,11 +316,14 @@ def _cif(decoded: DecodedCrystal) -> str:
     return write_cif(decoded.symmetry or decoded.crystal, extra=stated)
 
 
-def _header(
-    shape: tuple[int, ...], scaling: Scaling, distance: str, about: dict[str, Any], tensors: dict[str, Tensor]
-) -> bytes:
+def _header(shape: tuple[int, ...], generator: Generator, about: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
     """Return the beginning of a safetensors file: the length of the header, and the header."""
-    told = {"scaling": scaling.to_dict(), "distance": distance, "about": about}
+    told = {
+        "scaling": generator.scaling.to_dict(),
+        "distance": generator.distance,
+        "decode": generator.decode_config,
+        "about": about,
+    }
     header: dict[str, Any] = {"__metadata__": {"crystens": json.dumps(told, sort_keys=True)}}
     end = _FLOAT * int(np.prod(shape))
     header["images"] = {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}

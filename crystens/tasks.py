@@ -6,7 +6,6 @@ and samples/. `sample` writes the contents of samples/ (see `crystens.samples`) 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -23,9 +22,7 @@ import torch
 import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
@@ -35,18 +32,18 @@ from crystens.accelerator import prepare_accelerator
 from crystens.callbacks.acceleration import precision_arguments
 from crystens.callbacks.batch_graphs import BatchGraphs
 from crystens.callbacks.checkpoint_card import CheckpointCard
-from crystens.checkpoint import KEY, load_checkpoint
+from crystens.checkpoint import KEY, card, checkpoint_path, load_checkpoint
+from crystens.configs import build
 from crystens.cores import usable_cores
+from crystens.data.datamodule import CrysTensDataModule
 from crystens.decoding import Decoder
 from crystens.encoding import image_side
 from crystens.errors import CrystensError, first_line
-from crystens.metrics.distributions import Reference
-from crystens.models.sharding import FullySharded, gathered
+from crystens.generator import CHUNK_SIZE, Generator, decoder_of, model_name
+from crystens.models.sharding import gathered
 from crystens.resume import resumed
 from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
-from crystens.scaling import Scaling
 from crystens.wandb_run import WandbRun
-from crystens.xla import xla_device
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +83,7 @@ class SampleConfig:
     checkpoint: str | None = None
     images: str | None = None
     num_samples: int = 100
-    chunk_size: int = 50
+    chunk_size: int = CHUNK_SIZE
     seed: int = 0
     device: str = "auto"
     threads: Any = "auto"
@@ -148,11 +145,11 @@ def train(cfg: DictConfig) -> Path:
     if _first_rank():
         OmegaConf.save(OmegaConf.merge(cfg, {"resume": None}), folder / "config.yaml")
     log.info("run folder: %s", folder)
-    log.info("%s trains %s", _model_name(config), _sizes(model))
+    log.info("%s trains %s", model_name(config), _sizes(model))
     runs = [logger for logger in trainer.loggers if isinstance(logger, WandbRun)]
     with _processes_join_this_job(), _ended(runs):
         for run in runs:
-            run.begin(config, _model_name(config), _sweep())
+            run.begin(config, model_name(config), _sweep())
         try:
             _fit(trainer, model, data, last, resumes=bool(cfg.resume))
         except _DoesNotFit:
@@ -168,29 +165,37 @@ def train(cfg: DictConfig) -> Path:
                 trainer.num_training_batches,
             )
         if cfg.num_samples > 0:
-            decoder = _build(cfg.decode, "decode")
-            if isinstance(trainer.strategy, FullySharded):
-                whole = gathered(model)
-                model = _build(cfg.model, "model")
-                model.load_state_dict(whole)
-                acceleration.apply(model)
+            generator = _trained(config, trainer, model, data)
+            acceleration.apply(cast(torch.nn.Module, generator.model))
             samples = sample_to_file(
-                model.to(trainer.strategy.root_device),  # Lightning leaves it on the CPU
+                generator.to(trainer.strategy.root_device),
                 folder / "samples",
                 cfg.num_samples,
-                64,
+                CHUNK_SIZE,
                 cfg.seed,
-                data.scaling,
-                data.distance,
-                data.reference,
-                _about(config, trained, model),
                 replace=True,
             )
             if samples is not None:
-                _judge(samples, decoder, folder / "samples", source=last)
+                _judge(samples, generator.decoder, folder / "samples", source=last)
                 for run in runs:
                     run.log_samples(folder / "samples", trainer.current_epoch)
     return folder
+
+
+def _trained(
+    config: dict[str, Any], trainer: pl.Trainer, model: pl.LightningModule, data: CrysTensDataModule
+) -> Generator:
+    """Return the generator of a model that was trained just now, as its last checkpoint gives it.
+
+    The model is built anew, in float32 and whole, however it was trained. Every process has to call this.
+    """
+    checkpoint = {
+        "epoch": trainer.current_epoch - 1,
+        "global_step": trainer.global_step,
+        "state_dict": gathered(model),
+        KEY: card(config, data.state_dict(), data.reference.state_dict()),
+    }
+    return Generator.from_checkpoint(checkpoint)
 
 
 class _DoesNotFit(CrystensError):
@@ -270,40 +275,22 @@ def sample(cfg: DictConfig) -> Path:
     _set_threads(cfg.threads)
     _check_numbers(cfg)
     _quiet_libraries()
-    out = Path(HydraConfig.get().runtime.output_dir)
-    decoder = _build(cfg.decode, "decode")
+    out = Path(cfg.run_folder)
+    overrides = _plain(cfg.decode)
     if cfg.images is not None:
-        _judge(read_samples(Path(cfg.images)), decoder, out, source=Path(cfg.images))
+        samples = read_samples(Path(cfg.images))
+        if samples.decode is None:
+            log.warning("%s does not say how its images are decoded: decode=auto is taken", cfg.images)
+        _judge(samples, decoder_of(samples.decode, overrides), out, source=Path(cfg.images))
         _log_sampled(cfg, out)
         return out
     prepare_accelerator(cfg.device)
-    checkpoint = load_checkpoint(cfg.checkpoint)
-    config = checkpoint[KEY]["config"]
-    model = _build(OmegaConf.unsafe_merge(OmegaConf.create(config["model"]), cfg.model), "model")
-    try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise CrystensError(
-            f"{cfg.checkpoint} does not fit its model: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    _build(cfg.acceleration, "acceleration").apply(model)
-    model.to(_device(cfg.device))
-    representation = checkpoint[KEY]["representation"]
-    trained = f"{checkpoint['epoch'] + 1} epochs, {checkpoint['global_step']} steps"
-    about = {**_about(config, trained, model), "overrides": OmegaConf.to_container(cfg.model, resolve=True)}
-    samples = sample_to_file(
-        model,
-        out,
-        cfg.num_samples,
-        cfg.chunk_size,
-        cfg.seed,
-        Scaling.from_dict(representation["scaling"]),
-        representation["distance"],
-        Reference.from_state_dict(checkpoint[KEY]["reference"]),
-        about,
-    )
-    assert samples is not None
-    _judge(samples, decoder, out, source=Path(cfg.checkpoint))
+    source = checkpoint_path(cfg.checkpoint)
+    generator = Generator.from_checkpoint(load_checkpoint(source), cfg.checkpoint, _plain(cfg.model), decode=overrides)
+    _build(cfg.acceleration, "acceleration").apply(cast(torch.nn.Module, generator.model))
+    sampled = sample_to_file(generator.to(cfg.device), out, cfg.num_samples, cfg.chunk_size, cfg.seed)
+    assert sampled is not None
+    _judge(sampled, generator.decoder, out, source=Path(cfg.checkpoint))
     _log_sampled(cfg, out)
     return out
 
@@ -317,7 +304,7 @@ def _log_sampled(cfg: DictConfig, out: Path) -> None:
         raise CrystensError("sample.py logs to W&B only (logger=wandb); all it finds stands in its folder")
     provenance = json.loads((out / "metrics.json").read_text())["provenance"]["value"]
     with _ended([run]):
-        run.begin({**provenance, "decode": _plain(cfg.decode)}, provenance["model"], _sweep())
+        run.begin(provenance, provenance["model"], _sweep())
         run.log_samples(out, int(provenance["trained"].split()[0]))
 
 
@@ -357,19 +344,8 @@ def _processes_join_this_job() -> Iterator[None]:
 
 
 def _build(config: Any, name: str, **arguments: Any) -> Any:
-    """Instantiate one part of the config; a mistake in it becomes one line with the part's name."""
-    try:
-        return instantiate(config, _convert_="all", **arguments)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, CrystensError):
-            raise cause from error
-        detail = first_line(cause or error)
-        raise CrystensError(
-            f"cannot build {name} from its config: {detail}{_experiment_hint() if name == 'model' else ''}"
-        ) from error
-    except OmegaConfBaseException as error:
-        raise CrystensError(f"cannot build {name} from its config: {first_line(error)}") from error
+    """Build one part of the config; a mistake in the model's names the experiment that may have set it."""
+    return build(config, name, _experiment_hint() if name == "model" else "", **arguments)
 
 
 def _experiment_hint() -> str:
@@ -390,31 +366,6 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
         raise CrystensError(f"the config is not complete: {first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _about(config: dict[str, Any], trained: str, model: torch.nn.Module) -> dict[str, Any]:
-    """Return what metrics and reports say of the model that was sampled.
-
-    The digest of the weights tells samples of one model from those of another in the same place.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return {
-        "trained": trained,
-        "weights": digest.hexdigest()[:16],
-        "model": _model_name(config),
-        "data": config["data"]["source"],
-        "training_seed": config["seed"],
-        "max_sites": config["max_sites"],
-        **({"symmetric": True} if getattr(model, "symmetric", False) else {}),
-    }
-
-
-def _model_name(config: dict[str, Any]) -> str:
-    """Return the name of a config's model: that of its class."""
-    return str(config["model"]["_target_"].rsplit(".", maxsplit=1)[-1])
 
 
 def _sizes(model: torch.nn.Module) -> str:
@@ -451,20 +402,6 @@ def _check_numbers(cfg: DictConfig) -> None:
         raise CrystensError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
     if cfg.num_samples < 0:
         raise CrystensError(f"num_samples must be 0 or more, got {cfg.num_samples}")
-
-
-def _device(name: str) -> torch.device:
-    """Return the device of a name; auto is CUDA where there is one, tpu what torch_xla has."""
-    if name == "tpu":
-        return xla_device()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise CrystensError(f"device={name} cannot be used here: {first_line(error)}") from error
-    return device
 
 
 def _quiet_libraries() -> None:

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from pymatgen.core import DummySpecies, Structure
 
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal, wrap
 from crystens.errors import CrystensError
+from crystens.symmetry import SymmetryError
 
 
 def test_coordinates_are_wrapped_into_the_cell_even_where_float32_rounds_up_to_one() -> None:
@@ -90,3 +93,57 @@ def test_canonical_order_does_not_depend_on_the_order_of_the_file(triclinic: Cry
         filled = batch.numbers[0, : len(crystal)].int()
         assert (filled.diff() >= 0).all()
         assert (batch.numbers[0, len(crystal) :] == 0).all()
+
+
+def test_a_structure_gets_the_space_group_of_its_sites(nacl, quartz):
+    assert Crystal.from_structure(nacl.to_structure()).space_group == 225
+    assert Crystal.from_atoms(quartz.to_atoms()).space_group == 152
+    with pytest.raises(SymmetryError, match=r"no space group found|the search for a space group"):
+        Crystal.from_structure(Structure(nacl.lattice, ["Na", "Na"], [[0, 0, 0], [0, 0, 1e-6]]))
+
+
+def test_atoms_and_back_are_the_same_crystal(triclinic, quartz):
+    for crystal in (triclinic, quartz):
+        again = Crystal.from_atoms(crystal.to_atoms(), crystal.space_group)
+        assert np.allclose(again.lengths, crystal.lengths)
+        assert np.allclose(again.angles, crystal.angles)
+        assert np.allclose(again.coordinates, crystal.coordinates)
+        assert again.numbers.tolist() == crystal.numbers.tolist()
+
+
+def test_a_left_handed_cell_of_atoms_keeps_its_hand(quartz):
+    atoms = quartz.to_atoms()
+    atoms.set_cell(atoms.cell[[1, 0, 2]])
+    atoms.set_scaled_positions(quartz.coordinates[:, [1, 0, 2]])
+    assert Crystal.from_atoms(atoms).space_group == 152
+
+
+def test_atoms_that_are_not_periodic_and_dummy_species_are_refused(nacl):
+    with pytest.raises(
+        CrystensError, match=r"periodic in three directions, these Atoms have pbc=\[False, False, False\]"
+    ):
+        Crystal.from_atoms(Atoms("Na", positions=[[0, 0, 0]], cell=[3, 3, 3]))
+    with pytest.raises(CrystensError, match=r"X0\+ is no element"):
+        Crystal.from_structure(Structure(nacl.lattice, [DummySpecies("X")], [[0, 0, 0]]))
+
+
+def test_a_file_of_one_crystal_is_that_crystal(tmp_path, nacl):
+    path = tmp_path / "nacl.cif"
+    path.write_text(nacl.to_cif())
+    read = Crystal.from_file(path)
+    assert read.formula == "NaCl"
+    assert read.space_group == 225
+    nacl.to_atoms().write(tmp_path / "POSCAR")
+    assert Crystal.from_file(tmp_path / "POSCAR").space_group == 225
+
+
+def test_a_file_without_one_crystal_is_refused_with_its_reason(tmp_path, nacl):
+    path = tmp_path / "two.cif"
+    path.write_text(nacl.to_cif() + "\n" + nacl.to_cif().replace("data_NaCl", "data_again"))
+    with pytest.raises(CrystensError, match="holds several crystals"):
+        Crystal.from_file(path)
+    path.write_text(nacl.to_cif().replace("_cell_length_a 5.64000000", "_cell_length_a 0.0"))
+    with pytest.raises(CrystensError, match=r"two\.cif NaCl: .*cell.*0"):
+        Crystal.from_file(path)
+    with pytest.raises(CrystensError, match="no file at"):
+        Crystal.from_file(tmp_path / "missing.cif")

@@ -15,6 +15,7 @@ from test_samples import ABOUT, Noise
 from test_train import REPOSITORY, losses, overrides
 
 from crystens.batch import CrystalBatch
+from crystens.generator import Generator
 from crystens.metrics.distributions import Reference
 from crystens.samples import read_samples, sample_to_file
 from crystens.scaling import Scaling
@@ -43,10 +44,9 @@ def lines(folder: Path, model: str = "gan") -> list[str]:
 
 def _sample_in_rank(rank: int, folder: Path, batch: CrystalBatch) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-    reference = Reference.from_crystals(batch, "three crystals")
-    found = sample_to_file(
-        Noise(), folder / "two", 10, 3, 1, Scaling.fit(batch), "fractional", reference, ABOUT
-    )  # chunks of 3: the last has one image, in the second process
+    generator = Generator(Noise(), Scaling.fit(batch), Reference.from_crystals(batch, "three crystals"), about=ABOUT)
+    # Chunks of 3: the last has one image, in the second process.
+    found = sample_to_file(generator, folder / "two", 10, 3, 1)
     assert (found is None) == (rank > 0)
     torch.distributed.destroy_process_group()
 
@@ -54,8 +54,8 @@ def _sample_in_rank(rank: int, folder: Path, batch: CrystalBatch) -> None:
 def test_images_of_two_processes_are_those_of_one(tmp_path, nacl, triclinic, copper_primitive):
     batch = CrystalBatch.from_crystals([nacl, triclinic, copper_primitive], 20).in_canonical_order()
     torch.multiprocessing.spawn(_sample_in_rank, (tmp_path, batch), nprocs=2)
-    reference = Reference.from_crystals(batch, "three crystals")
-    sample_to_file(Noise(), tmp_path / "one", 10, 3, 1, Scaling.fit(batch), "fractional", reference, ABOUT)
+    generator = Generator(Noise(), Scaling.fit(batch), Reference.from_crystals(batch, "three crystals"), about=ABOUT)
+    sample_to_file(generator, tmp_path / "one", 10, 3, 1)
     files = [(tmp_path / name / "images.safetensors").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
 

@@ -20,6 +20,7 @@ from crystens.cif import write_cif
 from crystens.crystal import Crystal
 from crystens.decoding import Decoder
 from crystens.errors import CrystensError
+from crystens.generator import Generator
 from crystens.metrics.distributions import QUANTITIES, Reference
 from crystens.metrics.statistics import STATISTICS, image_statistics
 from crystens.metrics.summary import summarise, write_metrics
@@ -82,17 +83,10 @@ def make_run(
     scaling, samples = Scaling.fit(batch), folder / f"seed_{seed}" / "samples"
     about = {"model": folder.name, "trained": "1 epoch", "weights": f"{folder.name}{seed}", "training_seed": seed}
     about |= {"data": DATA, "max_sites": SITES}
-    made = sample_to_file(
-        Noisy(scaling.encode(batch), sigma),
-        samples,
-        number,
-        number,
-        seed,
-        scaling,
-        "fractional",
-        Reference.from_crystals(batch, f"three crystals of {folder}"),
-        about,
-    )
+    reference = Reference.from_crystals(batch, f"three crystals of {folder}")
+    generator = Generator(Noisy(scaling.encode(batch), sigma), scaling, reference, about=about)
+    made = sample_to_file(generator, samples, number, number, seed)
+    assert made is not None
     decoded = decoder.decode(made.images, scaling)
     rows = image_rows(made.images, decoded, scaling)
     CrystalTable(samples / "crystals.csv").append(rows)

@@ -16,12 +16,14 @@ from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.decoding import Decoder
 from crystens.errors import CrystensError
+from crystens.generator import Generator
 from crystens.metrics.distributions import Reference
 from crystens.metrics.statistics import STATISTICS
 from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.scaling import Scaling
 
 ABOUT = {"model": "Noise", "trained": "0 epochs", "training_seed": 0}
+DECODE = {"_target_": "crystens.decoding.Decoder", "atom_clusters": 3}
 
 
 class Noise:
@@ -45,8 +47,11 @@ def batch(nacl: Crystal, triclinic: Crystal, copper_primitive: Crystal) -> Cryst
 
 
 def _sample(folder: Path, batch: CrystalBatch, model: Noise, num_samples: int = 10, seed: int = 1) -> Samples:
-    scaling = Scaling.fit(batch)
-    return sample_to_file(model, folder, num_samples, 4, seed, scaling, "fractional", _reference(batch), ABOUT)
+    return sample_to_file(_generator(model, batch), folder, num_samples, 4, seed)
+
+
+def _generator(model: Noise, batch: CrystalBatch) -> Generator:
+    return Generator(model, Scaling.fit(batch), _reference(batch), decode=DECODE, about=ABOUT)
 
 
 def _reference(batch: CrystalBatch) -> Reference:
@@ -103,6 +108,7 @@ def test_images_file_is_a_safetensors_file_that_holds_all_that_judging_needs(
     assert again.reference.formulas == ("Al3O2", "Cu", "NaCl")
     assert again.reference.values["a"].tolist() == batch.lengths[:, 0].tolist()
     assert again.about["seed"] == 1
+    assert again.decode == DECODE
 
 
 def test_a_folder_with_other_samples_is_refused_and_kept(tmp_path: Path, batch: CrystalBatch) -> None:
@@ -115,8 +121,7 @@ def test_a_folder_with_other_samples_is_refused_and_kept(tmp_path: Path, batch: 
 
 def test_a_run_replaces_its_own_samples(tmp_path: Path, batch: CrystalBatch) -> None:
     old = _sample(tmp_path, batch, Noise()).images.clone()
-    arguments = (tmp_path, 10, 4, 2, Scaling.fit(batch), "fractional", _reference(batch), ABOUT)
-    new = sample_to_file(Noise(), *arguments, replace=True).images
+    new = sample_to_file(_generator(Noise(), batch), tmp_path, 10, 4, 2, replace=True).images
     assert not torch.equal(old, new)
 
 

@@ -20,6 +20,7 @@ import wandb
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import crystens
 from crystens import tasks
 from crystens.checkpoint import KEY, load_checkpoint
 from crystens.errors import CrystensError
@@ -107,6 +108,23 @@ def test_a_run_broken_off_and_resumed_has_the_losses_of_an_uninterrupted_one(tmp
     ]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_sample_py_makes_the_samples_of_a_run_again_byte_for_byte(tmp_path: Path, model: str) -> None:
+    # 70 samples are a whole chunk and a part of one; the epochs end in the middle of the last, as max_steps asks.
+    run = tasks.train(config(tmp_path / "run", model, "trainer.max_steps=5", "num_samples=70", "decode=paper"))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        lines = [f"checkpoint={run}", f"run_folder={tmp_path / 'again'}", "num_samples=70", "threads=1", "device=cpu"]
+        again = tasks.sample(compose("sample", overrides=lines))
+    for name in ("images.safetensors", "crystals.csv"):
+        assert (again / name).read_bytes() == (run / "samples" / name).read_bytes(), name
+    provenance = json.loads((again / "metrics.json").read_text())["provenance"]["value"]
+    assert provenance["decode"]["atom_clusters"] == 3
+    generator = crystens.load(run, "cpu")
+    assert torch.equal(generator.sample_images(70), read_samples(again / "images.safetensors").images)
+    cifs = [item.crystal and item.crystal.formula for item in generator.sample(70, as_="decoded")]
+    assert cifs == [row["formula"] or None for row in csv.DictReader((again / "crystals.csv").open())]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -9,9 +9,9 @@ import torch
 
 from crystens.decoding import Decoder, read_images
 from crystens.errors import CrystensError
+from crystens.generator import Sampler
 from crystens.metrics.distributions import ks_statistics, reading_values
 from crystens.metrics.statistics import image_statistics
-from crystens.samples import Sampler
 
 
 class SampleStatistics(pl.Callback):

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
+from crystens.crystal import Crystal
 from crystens.data.ase_db import AseDatabase, is_row
 from crystens.data.cdvae import CSV_SUFFIXES, CdvaeSplits, CsvTable
 from crystens.data.cdvae_result import RESULT_SUFFIXES, CdvaeResult
 from crystens.data.cif_folder import CIF_SUFFIXES, CifFolder
 from crystens.data.dictionary import DICTIONARY_SUFFIXES, CrystalDictionary
-from crystens.data.entries import Unusable
+from crystens.data.entries import Entry, Reject, Unusable
 from crystens.data.files import ARCHIVE_DAMAGE, find_files, is_archive
+from crystens.data.limits import Limits
 from crystens.data.materials_project import MaterialsProject
 from crystens.data.mp_3dsc import Mp3dsc
 from crystens.data.poscar import PoscarFolder, is_poscar
@@ -69,6 +71,28 @@ def open_source(path: str, kind: str | None = None) -> Source:
     if kind not in KINDS:
         raise CrystensError(f"{kind=} is no kind of source; use one of {', '.join(KINDS)}")
     return KINDS[kind](path)
+
+
+def read_one(path: str | Path) -> Crystal:
+    """Return the crystal of a file that holds one, as it stands in the file.
+
+    Raises:
+        CrystensError: if the file cannot be read, with the reason and advice of its reject, or holds several crystals.
+    """
+    if not Path(path).is_file():
+        raise CrystensError(f"no file at {path}; give a file of one crystal")
+    limits = Limits(site_order="given")
+    items = list(islice(open_source(str(path)).read(limits), 2))
+    if not items:
+        raise CrystensError(f"no crystal in {path}")
+    for item in items:
+        if isinstance(item, Reject):
+            where = " ".join(filter(None, [item.file, item.entry]))
+            raise CrystensError(f"{where}: {item.reason}; {item.advice}")
+    crystals = [item.crystal for item in items if isinstance(item, Entry)]
+    if len(crystals) > 1:
+        raise CrystensError(f"{path} holds several crystals; give a file of one, or read it as a data set")
+    return crystals[0]
 
 
 def guess_kind(source: str) -> str:

@@ -56,6 +56,8 @@ class CascadedDiffusion(pl.LightningModule):
         CrystensError: if a number is out of range or there are not two U-Nets.
     """
 
+    training_only = ("unets",)  # sampling uses the averaged weights
+
     unet1_steps: Tensor
     unet2_steps: Tensor
 

@@ -107,6 +107,8 @@ class EDM(pl.LightningModule):
             prediction of residuals does not give.
     """
 
+    training_only = ("network",)  # sampling uses the averaged weights
+
     steps: Tensor
     site_counts: Tensor
 

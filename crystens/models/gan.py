@@ -31,6 +31,8 @@ class GAN(Adversarial):
         CrystensError: if the networks are of different sides or a number is out of range.
     """
 
+    training_only = ("discriminator",)
+
     discriminator_steps: Tensor
 
     def __init__(

@@ -38,6 +38,8 @@ class WGANGP(Adversarial):
             critic's weights are of less than float32.
     """
 
+    training_only = ("critic",)
+
     critic_steps: Tensor
 
     def __init__(

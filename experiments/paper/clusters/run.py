@@ -36,6 +36,7 @@ from crystens.data.datamodule import CrysTensDataModule
 from crystens.data.kinds import open_source
 from crystens.decoding import DecodedCrystal, Decoder, ImageReading, element_probabilities, read_images
 from crystens.encoding import image_side
+from crystens.generator import Generator
 from crystens.metrics.statistics import STATISTICS, image_statistics
 from crystens.metrics.table import OK, CrystalTable
 from crystens.metrics.validity import is_structurally_valid
@@ -90,17 +91,9 @@ def make_images(source: str, max_sites: int, crystals: int | None, out: Path) ->
             "training_seed": SEED,
             "data": source,
         }
-        sample_to_file(
-            NoisyCrystals(chosen, data.scaling, sigma),
-            folder,
-            len(chosen),
-            len(chosen),
-            SEED,
-            data.scaling,
-            data.distance,
-            data.reference,
-            about,
-        )
+        noisy = NoisyCrystals(chosen, data.scaling, sigma)
+        generator = Generator(noisy, data.scaling, data.reference, data.distance, about=about)
+        sample_to_file(generator, folder, len(chosen), len(chosen), SEED)
         save_file({name: tensor.contiguous() for name, tensor in vars(chosen).items()}, folder / TRUTH)
         print(f"{folder}: {len(chosen)} images")
 

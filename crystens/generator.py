@@ -1,0 +1,278 @@
+"""A trained model with all that it needs to make crystals: its scaling, its decoder, and the data it was trained on.
+
+    generator = crystens.load("perov_5")
+    crystals = generator.sample(10, seed=0)
+
+`sample.py` and the sampling at the end of training are built on this object, so that they give the same crystals.
+
+Images are drawn in chunks, each from a seed of its own that is made of `seed` and the place of its first image. So the
+images of one seed do not depend on interruptions or on the number of processes; they depend on the size of the chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from ase import Atoms
+from omegaconf import OmegaConf
+from pymatgen.core import Structure
+from torch import Tensor
+
+from crystens.accelerator import device_named, prepare_accelerator
+from crystens.batch import CrystalBatch
+from crystens.checkpoint import KEY, load_checkpoint, load_weights, weights_digest
+from crystens.configs import build, overridden
+from crystens.crystal import Crystal, as_crystal
+from crystens.data.entries import Unusable
+from crystens.data.limits import Limits
+from crystens.decoding import DecodedCrystal, Decoder
+from crystens.encoding import NUM_CHANNELS, image_side
+from crystens.errors import CrystensError
+from crystens.metrics.distributions import Reference
+from crystens.scaling import Scaling
+
+CHUNK_SIZE = 64  # images of one seed; another size gives other images
+
+KINDS = ("pymatgen", "ase", "decoded")
+
+
+class Sampler(Protocol):
+    """A model that draws images: every model of crystens."""
+
+    image_side: int
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return n scaled images (n, 4, S, S) in [0, 1]."""
+
+
+class Generator:
+    """A trained model that makes crystals.
+
+    Args:
+        model: draws images (n, 4, S, S) in [0, 1].
+        scaling: the scaling of its training images.
+        reference: distributions of its training crystals.
+        distance: content of the pair block, "fractional" or "cartesian".
+        decode: config of its decoder; None for `Decoder()`.
+        form: checks crystals and brings them into the form of the training data, for `encode`; None for `Limits()`.
+        about: model, training and weights in plain values, for metrics and reports.
+
+    Raises:
+        CrystensError: if the model's images have another side than the scaling's.
+    """
+
+    def __init__(
+        self,
+        model: Sampler,
+        scaling: Scaling,
+        reference: Reference,
+        distance: str = "fractional",
+        decode: Mapping[str, Any] | None = None,
+        form: Limits | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        side = image_side(scaling.max_sites)
+        if model.image_side != side:
+            raise CrystensError(f"the model makes images of side {model.image_side}, the scaling is for side {side}")
+        self.model = model
+        self.scaling = scaling
+        self.reference = reference
+        self.distance = distance
+        self.decode_config = dict(decode) if decode is not None else None
+        self.decoder = decoder_of(decode)
+        self.form = form or Limits(max_sites=scaling.max_sites)
+        self.about = dict(about or {})
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Mapping[str, Any],
+        source: str = "the checkpoint",
+        model: Mapping[str, Any] | None = None,
+        decode: Mapping[str, Any] | None = None,
+    ) -> Generator:
+        """Return the generator of a checkpoint, on the CPU.
+
+        Args:
+            checkpoint: as `load_checkpoint` returns it.
+            source: where it comes from, for messages.
+            model: overrides of its model config.
+            decode: overrides of its decoder config, key by key; None keeps the checkpoint's value.
+
+        Raises:
+            CrystensError: if weights, config and overrides do not fit each other.
+        """
+        card = checkpoint[KEY]
+        config = card["config"]
+        built = build(OmegaConf.unsafe_merge(OmegaConf.create(config["model"]), dict(model or {})), "model")
+        load_weights(built, checkpoint["state_dict"], source)
+        built.eval()
+        representation = card["representation"]
+        limits = config["data"].get("limits")
+        form = None
+        if isinstance(limits, Mapping) and "_target_" in limits:
+            form = build({**limits, "max_sites": config["max_sites"]}, "data.limits")
+        generator = cls(
+            built,
+            Scaling.from_dict(representation["scaling"]),
+            Reference.from_state_dict(card["reference"]),
+            representation["distance"],
+            config["decode"],
+            form,
+            {
+                "trained": f"{checkpoint['epoch'] + 1} epochs, {checkpoint['global_step']} steps",
+                "weights": weights_digest(built),
+                "model": model_name(config),
+                "data": config["data"]["source"],
+                "training_seed": config["seed"],
+                "max_sites": config["max_sites"],
+                **({"symmetric": True} if getattr(built, "symmetric", False) else {}),
+                **({"overrides": dict(model)} if model else {}),
+            },
+        )
+        if decode is not None:
+            generator.decoder = decoder_of(config["decode"], decode)
+        return generator
+
+    def __repr__(self) -> str:
+        """Return model, training and data in a line."""
+        about = {name: self.about.get(name, "unknown") for name in ("model", "trained")}
+        return (
+            f"Generator({about['model']}, trained for {about['trained']} on {self.reference.name}, at most "
+            f"{self.scaling.max_sites} sites)"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """The device that images are drawn on."""
+        tensor = next(self.model.parameters(), None) if isinstance(self.model, torch.nn.Module) else None
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def to(self, device: str | torch.device) -> Generator:
+        """Move the model to a device; return the generator.
+
+        Raises:
+            CrystensError: if there is no such device here.
+        """
+        if isinstance(self.model, torch.nn.Module):
+            self.model.to(device_named(device) if isinstance(device, str) else device)
+        return self
+
+    def sample(
+        self, n: int, seed: int = 0, as_: str = "pymatgen", chunk_size: int = CHUNK_SIZE
+    ) -> list[Structure | None] | list[Atoms | None] | list[DecodedCrystal]:
+        """Return n generated crystals.
+
+        Args:
+            n: number of samples, at least 1.
+            seed: of the random numbers, at least 0.
+            as_: "pymatgen" for Structures or "ase" for Atoms, both with None where decoding failed, or "decoded" for
+                `DecodedCrystal`s, which hold the crystal with its space group, or the reason of the failure.
+            chunk_size: images drawn at a time.
+
+        Raises:
+            CrystensError: if an argument is out of range.
+        """
+        if as_ not in KINDS:
+            raise CrystensError(f"{as_=} is not known; use one of {', '.join(KINDS)}")
+        decoded = self.decode(self.sample_images(n, seed, chunk_size))
+        if as_ == "decoded":
+            return decoded
+        crystals = [item.crystal for item in decoded]
+        if as_ == "ase":
+            return [None if crystal is None else crystal.to_atoms() for crystal in crystals]
+        return [None if crystal is None else crystal.to_structure() for crystal in crystals]
+
+    def sample_images(self, n: int, seed: int = 0, chunk_size: int = CHUNK_SIZE) -> Tensor:
+        """Return n generated images (n, 4, S, S), float32 in [0, 1], on the CPU, as the network gave them.
+
+        Raises:
+            CrystensError: if an argument is out of range.
+        """
+        check_sampling(n, seed, chunk_size)
+        return torch.cat(
+            [self.sample_chunk(first, min(chunk_size, n - first), seed) for first in range(0, n, chunk_size)]
+        )
+
+    def sample_chunk(self, first: int, size: int, seed: int) -> Tensor:
+        """Return the images `first` to `first + size` of a seed: (size, 4, S, S), float32 in [0, 1], on the CPU."""
+        chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0] >> 1)
+        return self.model.sample(size, torch.Generator().manual_seed(chunk_seed)).float().cpu()
+
+    def encode(self, crystals: Structure | Atoms | Crystal | Iterable[Structure | Atoms | Crystal]) -> Tensor:
+        """Return the images of crystals, (n, 4, S, S) float32, as the model was trained on: one or many crystals.
+
+        Each crystal is checked and brought into the form of the training data (cell, order of sites, origin).
+
+        Raises:
+            CrystensError: if a crystal cannot be an image of this model, with its place, the reason and advice.
+        """
+        found = [crystals] if isinstance(crystals, Structure | Atoms | Crystal) else list(crystals)
+        formed = []
+        for place, item in enumerate(found):
+            try:
+                raw = as_crystal(item, space_group=1)  # the form finds the group
+                formed.append(self.form.crystal(raw.lengths, raw.angles, raw.numbers, raw.coordinates))
+            except Unusable as error:
+                raise CrystensError(f"crystal {place}: {error.reason}; {error.advice}") from error
+            except CrystensError as error:
+                raise CrystensError(f"crystal {place}: {error}") from error
+        if not formed:
+            return torch.zeros(0, NUM_CHANNELS, self.model.image_side, self.model.image_side)
+        batch = CrystalBatch.from_crystals(formed, self.scaling.max_sites)
+        return self.scaling.encode(batch, self.distance)
+
+    def decode(self, images: Tensor | np.ndarray) -> list[DecodedCrystal]:
+        """Return the crystals of images (n, 4, S, S), or of one image (4, S, S), each with the reason where it failed.
+
+        Raises:
+            CrystensError: if the images are of another shape.
+        """
+        tensor = torch.as_tensor(images)
+        tensor = tensor[None] if tensor.ndim == 3 else tensor
+        shape = (NUM_CHANNELS, self.model.image_side, self.model.image_side)
+        if tensor.shape[1:] != shape:
+            raise CrystensError(f"images must be of shape (n, {', '.join(map(str, shape))}), got {tuple(tensor.shape)}")
+        return [item for part in tensor.split(CHUNK_SIZE) for item in self.decoder.decode(part, self.scaling)]
+
+
+def load(checkpoint: str | Path, device: str = "auto", decode: Mapping[str, Any] | None = None) -> Generator:
+    """Return the generator of a checkpoint.
+
+    Args:
+        checkpoint: the name of a released model, a checkpoint file, or a run folder.
+        device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", "tpu".
+        decode: overrides of the checkpoint's decoder, such as `{"atom_clusters": 3}`.
+
+    Raises:
+        CrystensError: if there is no such checkpoint or device, or an override does not fit.
+    """
+    prepare_accelerator(device)
+    return Generator.from_checkpoint(load_checkpoint(checkpoint), str(checkpoint), decode=decode).to(device)
+
+
+def decoder_of(config: Mapping[str, Any] | None, overrides: Mapping[str, Any] | None = None) -> Decoder:
+    """Return the decoder of a config, with single keys exchanged; `Decoder()` without a config.
+
+    Raises:
+        CrystensError: if a value is out of range or a key is not known.
+    """
+    default = {"_target_": f"{Decoder.__module__}.{Decoder.__qualname__}"}
+    return build(overridden(default if config is None else config, overrides), "decode")
+
+
+def model_name(config: Mapping[str, Any]) -> str:
+    """Return the name of a config's model: that of its class."""
+    return str(config["model"]["_target_"].rsplit(".", maxsplit=1)[-1])
+
+
+def check_sampling(num_samples: int, seed: int, chunk_size: int) -> None:
+    """Raise a CrystensError if a number that sampling takes is out of range."""
+    if num_samples < 1 or chunk_size < 1:
+        raise CrystensError(f"{num_samples=} and {chunk_size=} must be at least 1")
+    if seed < 0:
+        raise CrystensError(f"{seed=} must be at least 0")

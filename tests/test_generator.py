@@ -1,0 +1,190 @@
+"""The door from Python: load, sample, encode, decode, judge; and what a checkpoint brings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from hydra import compose, initialize_config_dir
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Structure
+
+import crystens
+from crystens import tasks
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+from crystens.generator import Generator
+from crystens.samples import read_samples, sample_to_file
+
+REPOSITORY = Path(__file__).parent.parent
+
+# Formulas of the first samples of seed 0, as the full checkpoint of the training run gave them.
+FORMULAS = ["GeRhN2O", "BiMoO3", "YBiO3", "FeRhNOF", "CoOsNOF", "GaGeO2F", "LaTiSO2", "SnGeN3", "ZnGeN2O", "FeBO2F"]
+
+
+@pytest.fixture(scope="module")
+def perov_5() -> Generator:
+    torch.set_num_threads(1)
+    return crystens.load("perov_5", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def samples(perov_5: Generator) -> list[Structure | None]:
+    return perov_5.sample(10, seed=0)
+
+
+def test_released_weights_sample_the_crystals_of_the_run_that_they_come_from(samples: list[Structure]) -> None:
+    assert [structure.composition.reduced_formula for structure in samples] == FORMULAS
+    assert samples[0].lattice.a == pytest.approx(3.86597, abs=1e-3)
+
+
+def test_released_weights_hold_no_module_that_only_training_needs(perov_5: Generator) -> None:
+    checkpoint = crystens.checkpoint.load_checkpoint("perov_5")
+    assert not any(name.startswith("network.") for name in checkpoint["state_dict"])
+    assert set(checkpoint) == {"epoch", "global_step", "state_dict", "crystens"}
+
+
+def test_the_three_forms_of_samples_are_the_same_crystals(perov_5: Generator, samples: list[Structure]) -> None:
+    decoded = perov_5.sample(3, seed=0, as_="decoded")
+    atoms = perov_5.sample(3, seed=0, as_="ase")
+    for structure, item, row in zip(samples, decoded, atoms, strict=False):
+        assert item.crystal is not None
+        assert item.reason == ""
+        assert isinstance(row, Atoms)
+        assert row.get_chemical_symbols() == [site.specie.symbol for site in structure]
+        assert np.allclose(row.get_scaled_positions(), item.crystal.coordinates)
+        assert item.crystal.to_structure() == structure
+
+
+def test_images_are_those_that_sample_py_writes(perov_5: Generator, tmp_path: Path) -> None:
+    written = sample_to_file(perov_5, tmp_path, 5, 64, 3)
+    assert written is not None
+    assert torch.equal(written.images, perov_5.sample_images(5, seed=3))
+    assert not torch.equal(written.images, perov_5.sample_images(5, seed=4))
+
+
+def test_encode_inverts_decode_for_structures_atoms_and_crystals(perov_5: Generator, samples: list[Structure]) -> None:
+    structure = samples[1]
+    crystal = Crystal.from_structure(structure)
+    images = perov_5.encode([structure, crystal, crystal.to_atoms()])
+    assert images.shape == (3, 4, 17, 17)
+    assert torch.allclose(images[0], images[1])
+    assert torch.allclose(images[0], images[2])
+    assert torch.equal(perov_5.encode(structure), images[:1])
+    for item in perov_5.decode(images):
+        assert StructureMatcher().fit(item.crystal.to_structure(), structure)
+    assert perov_5.decode(images[0])[0].crystal.formula == "BiMoO3"
+
+
+def test_what_cannot_be_an_image_is_refused_by_its_place(perov_5: Generator, nacl: Crystal) -> None:
+    with pytest.raises(CrystensError, match="crystal 1: more than 5 atoms in the cell: 8"):
+        perov_5.encode([Structure(nacl.lattice, ["Cu"], [[0, 0, 0]]), nacl])
+    with pytest.raises(CrystensError, match="crystal 0: a crystal is a pymatgen Structure, ASE Atoms or a Crystal"):
+        perov_5.encode(["NaCl"])  # type: ignore[list-item]
+    with pytest.raises(CrystensError, match=r"images must be of shape \(n, 4, 17, 17\), got \(2, 4, 32, 32\)"):
+        perov_5.decode(torch.zeros(2, 4, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 0}, "num_samples=0"),
+        ({"n": 1, "seed": -1}, "seed=-1 must be at least 0"),
+        ({"n": 1, "as_": "cif"}, "as_='cif' is not known; use one of pymatgen, ase, decoded"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(perov_5: Generator, arguments: dict, message: str) -> None:
+    with pytest.raises(CrystensError, match=message):
+        perov_5.sample(**arguments)
+
+
+def test_an_empty_image_is_none_and_its_reason_is_kept(perov_5: Generator) -> None:
+    (item,) = perov_5.decode(torch.zeros(1, 4, 17, 17))
+    assert item.crystal is None
+    assert item.reason == "the image holds no site"
+
+
+def test_judged_samples_keep_failures_in_the_denominator(perov_5: Generator, samples: list[Structure]) -> None:
+    (failed,) = perov_5.decode(torch.zeros(1, 4, 17, 17))
+    metrics = crystens.judge([*samples, None, failed], reference=perov_5)
+    assert metrics["num_samples"]["value"] == 12
+    assert metrics["decoded_rate"]["value"] == pytest.approx(10 / 12)
+    assert metrics["failures"]["reasons"] == {"no crystal": 1, "the image holds no site": 1}
+    assert metrics["ks_a"]["reference_count"] == 11356
+    assert 0 < metrics["ks_a"]["value"] < 0.5
+
+
+def test_judging_in_memory_gives_the_numbers_of_the_files(
+    perov_5: Generator, samples: list[Structure], tmp_path: Path
+) -> None:
+    from crystens.data.cif_folder import CifFolder
+    from crystens.evaluate import evaluate
+
+    for place, structure in enumerate(samples):
+        structure.to(filename=str(tmp_path / f"{place}.cif"))
+    of_files = evaluate(CifFolder(tmp_path), tmp_path / "out", perov_5.reference)
+    in_memory = crystens.judge(samples, reference=perov_5)
+    names = [name for name, entry in of_files.items() if isinstance(entry["value"], float)]
+    assert "ks_Z" in names
+    assert {name: in_memory[name]["value"] for name in names} == {name: of_files[name]["value"] for name in names}
+
+
+def test_a_data_set_is_a_reference_by_its_name(nacl: Crystal, shared_data: Path) -> None:
+    metrics = crystens.judge([nacl], reference="perov_5", data_path=str(shared_data / "perov_5"))
+    assert metrics["novel_formula_rate"]["value"] == 1.0
+    with pytest.raises(CrystensError, match="belong to a reference that is the name of a data set"):
+        crystens.judge([nacl], data_path="somewhere")
+
+
+def test_overrides_of_the_decoder_apply_on_top_of_the_checkpoint(tmp_path: Path) -> None:
+    assert crystens.load("perov_5", "cpu").decoder.atom_clusters == "auto"
+    changed = crystens.load("perov_5", "cpu", decode={"atom_clusters": 2, "symmetrise": False}).decoder
+    assert (changed.atom_clusters, changed.symmetrise, changed.merge_distance) == (2, False, 0.5)
+    with pytest.raises(CrystensError, match=r"decode.atom_clusters must be a positive whole number or auto, got 0"):
+        crystens.load("perov_5", "cpu", decode={"atom_clusters": 0})
+
+
+def _sample(folder: Path, *lines: str) -> dict:
+    """Run the task of sample.py and return its decoder as metrics.json states it."""
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        tasks.sample(compose("sample", overrides=[f"run_folder={folder}", "threads=1", "device=cpu", *lines]))
+    return json.loads((folder / "metrics.json").read_text())["provenance"]["value"]["decode"]
+
+
+def test_images_carry_the_decoder_of_their_checkpoint_whatever_they_were_decoded_with(tmp_path: Path) -> None:
+    first = _sample(tmp_path / "one", "checkpoint=perov_5", "num_samples=3", "decode.atom_clusters=3")
+    assert (first["atom_clusters"], first["symmetrise"]) == (3, True)
+    images = tmp_path / "one" / "images.safetensors"
+    assert read_samples(images).decode["atom_clusters"] == "auto"
+    assert _sample(tmp_path / "two", f"images={images}")["atom_clusters"] == "auto"
+    assert _sample(tmp_path / "three", f"images={images}", "decode.coordinate_clusters=4")["coordinate_clusters"] == 4
+    paper = _sample(tmp_path / "four", f"images={images}", "decode=paper")
+    assert (paper["atom_clusters"], paper["coordinate_clusters"], paper["symmetrise"]) == (3, 6, False)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("perov5", "no checkpoint at perov5; .* released models are perov_5"),
+        (".", r"\. is a folder without checkpoints/last.ckpt: give a run folder"),
+    ],
+)
+def test_an_unknown_checkpoint_is_answered_with_the_released_names(
+    checkpoint: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CrystensError, match=message):
+        crystens.load(checkpoint)
+
+
+def test_importing_crystens_and_a_crystal_imports_no_torch() -> None:
+    code = "import sys, crystens; crystens.Crystal; dir(crystens); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+    with pytest.raises(AttributeError, match=r"module 'crystens' has no attribute 'laod'; it has .*load"):
+        crystens.laod  # noqa: B018
