@@ -14,8 +14,8 @@ import pytest
 
 from crystens.cif import write_cif
 from crystens.data import files
-from crystens.data.cdvae import CsvTable
 from crystens.data.cif_folder import CifFolder
+from crystens.data.csv_table import CsvTable
 from crystens.data.dictionary import CrystalDictionary
 from crystens.data.entries import Entry, Reject
 from crystens.data.limits import Limits

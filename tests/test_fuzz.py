@@ -29,9 +29,9 @@ from hypothesis import strategies as st
 
 from crystens.crystal import Crystal
 from crystens.data.ase_db import AseDatabase
-from crystens.data.cdvae import CsvTable
 from crystens.data.cif import read_cif
 from crystens.data.cif_folder import CifFolder
+from crystens.data.csv_table import CsvTable
 from crystens.data.dictionary import CrystalDictionary
 from crystens.data.entries import Entry, Reject, Unusable
 from crystens.data.kinds import guess_kind

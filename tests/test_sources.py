@@ -18,8 +18,9 @@ from crystens.cif import write_cif
 from crystens.crystal import Crystal
 from crystens.data.__main__ import main
 from crystens.data.ase_db import AseDatabase
-from crystens.data.cdvae import CdvaeSplits, CsvTable
+from crystens.data.cdvae import CdvaeSplits
 from crystens.data.cif_folder import CifFolder
+from crystens.data.csv_table import CsvTable
 from crystens.data.dictionary import CrystalDictionary
 from crystens.data.entries import Entry, Reject
 from crystens.data.kinds import guess_kind

@@ -1,7 +1,7 @@
 """The public tables of the CDVAE benchmarks Perov-5, Carbon-24 and MP-20, and where they are kept once fetched.
 
 Each is `train.csv`, `val.csv` and `test.csv` of the folder `data` in CDVAE's public repository, at one commit, with a
-CIF text in each row. They stay as they are published: rows are read by `crystens.data.cdvae`.
+CIF text in each row. They stay as they are published: rows are read by `crystens.data.csv_table`.
 
 How size and SHA-256 of the nine files are known. Perov-5 and Carbon-24, val and test: computed from the files
 themselves. MP-20: two public lists, made independently of each other, agree (for train a third one, which names the

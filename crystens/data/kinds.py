@@ -16,9 +16,10 @@ from pathlib import Path
 
 from crystens.crystal import Crystal
 from crystens.data.ase_db import AseDatabase, is_row
-from crystens.data.cdvae import CSV_SUFFIXES, CdvaeSplits, CsvTable
+from crystens.data.cdvae import CdvaeSplits
 from crystens.data.cdvae_result import RESULT_SUFFIXES, CdvaeResult
 from crystens.data.cif_folder import CIF_SUFFIXES, CifFolder
+from crystens.data.csv_table import CSV_SUFFIXES, CsvTable
 from crystens.data.dictionary import DICTIONARY_SUFFIXES, CrystalDictionary
 from crystens.data.entries import Entry, Reject, Unusable
 from crystens.data.files import ARCHIVE_DAMAGE, find_files, is_archive
