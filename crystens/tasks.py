@@ -32,6 +32,7 @@ from crystens.accelerator import prepare_accelerator
 from crystens.callbacks.acceleration import precision_arguments
 from crystens.callbacks.batch_graphs import BatchGraphs
 from crystens.callbacks.checkpoint_card import CheckpointCard
+from crystens.callbacks.image_format import ImageFormat
 from crystens.checkpoint import KEY, card, checkpoint_path, load_checkpoint
 from crystens.configs import build
 from crystens.cores import usable_cores
@@ -133,7 +134,7 @@ def train(cfg: DictConfig) -> Path:
     trainer = _build(
         cfg.trainer,
         "trainer",
-        callbacks=[BatchGraphs(), *callbacks, acceleration, CheckpointCard(config)],
+        callbacks=[BatchGraphs(), ImageFormat(), *callbacks, acceleration, CheckpointCard(config)],
         logger=logger,
         default_root_dir=str(folder),
         **precision_arguments(cfg.trainer.get("precision"), cfg.trainer.get("accelerator")),

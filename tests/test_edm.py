@@ -6,7 +6,6 @@ import functools
 import itertools
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from crystens.batch import CrystalBatch
+from crystens.callbacks.image_format import ImageFormat
 from crystens.crystal import Crystal
 from crystens.encoding import HEADER, average_mirror_images, present_cells
 from crystens.errors import CrystensError
@@ -303,21 +303,17 @@ def test_fused_optimizers_are_clipped_under_mixed_precision() -> None:
     [(False, "fractional", "scaling=fitted"), (True, "cartesian", "encoding.distance=fractional")],
 )
 def test_images_that_it_does_not_know_are_refused(diagonal: bool, distance: str, advice: str) -> None:
-    class Data(pl.LightningDataModule):
-        def train_dataloader(self) -> DataLoader[torch.Tensor]:
-            return DataLoader(images())
-
-    data = Data()
-    data.scaling, data.distance = SimpleNamespace(diagonal=diagonal), distance
+    crystals = Salt().crystals
+    scaling = Scaling.fit(crystals) if diagonal else Scaling.paper(crystals)
     with pytest.raises(CrystensError, match=advice):
-        quiet_trainer().fit(model({"geometric_pairs": True}), datamodule=data)
+        model({"geometric_pairs": True}).prepare_for_images(SIDE, scaling, distance)
 
 
 def test_images_of_another_side_are_refused() -> None:
     data = Salt()
     data.image_side = 40
     with pytest.raises(CrystensError, match="the data's images are 40 px and the network's"):
-        quiet_trainer().fit(model(), datamodule=data)
+        quiet_trainer(callbacks=[ImageFormat()]).fit(model(), datamodule=data)
 
 
 class Salt(pl.LightningDataModule):
@@ -326,9 +322,9 @@ class Salt(pl.LightningDataModule):
     def __init__(self) -> None:
         super().__init__()
         crystal = Crystal([4.1] * 3, [90] * 3, 221, [55, 17], [[0, 0, 0], [0.5, 0.5, 0.5]])
-        batch = CrystalBatch.from_crystals([crystal] * 8, SIDE - HEADER)
-        self.scaling = Scaling.fit(batch)
-        self.images = self.scaling.encode(batch)
+        self.crystals = CrystalBatch.from_crystals([crystal] * 8, SIDE - HEADER)
+        self.scaling, self.distance, self.image_side = Scaling.fit(self.crystals), "fractional", SIDE
+        self.images = self.scaling.encode(self.crystals)
 
     def train_dataloader(self) -> DataLoader[torch.Tensor]:
         return DataLoader(self.images, batch_size=4)
@@ -337,7 +333,7 @@ class Salt(pl.LightningDataModule):
 def test_geometric_pairs_agree_with_the_coordinates_after_a_step() -> None:
     data = Salt()
     edm = model({"geometric_pairs": True})
-    trainer = quiet_trainer(max_epochs=1)
+    trainer = quiet_trainer(max_epochs=1, callbacks=[ImageFormat()])
     trainer.fit(edm, datamodule=data)
     for network in (edm.network, edm.average_network):
         torch.testing.assert_close(network.slopes, data.scaling.factors / 0.25)
@@ -350,14 +346,14 @@ def test_geometric_pairs_agree_with_the_coordinates_after_a_step() -> None:
     quiet_trainer(max_epochs=1).fit(plain, datamodule=data)
     found = image_statistics(plain.sample(20, torch.Generator().manual_seed(0)), data.scaling)
     assert found["coordinate_agreement"].max() > 1e-4
-    with pytest.raises(CrystensError, match="CrysTensDataModule"):
+    with pytest.raises(CrystensError, match="call prepare_for_images"):
         train(model({"geometric_pairs": True}), data.images)
 
 
 def test_sites_read_their_true_surroundings_where_there_is_no_noise() -> None:
     data = Salt()
     edm = model({"surroundings": True})
-    quiet_trainer(max_epochs=1).fit(edm, datamodule=data)
+    quiet_trainer(max_epochs=1, callbacks=[ImageFormat()]).fit(edm, datamodule=data)
     assert edm.sample(2, torch.Generator().manual_seed(0)).isfinite().all()
     given: list[torch.Tensor] = []
     edm.network.transformer.in_proj.register_forward_pre_hook(lambda _, read: given.append(read[0][..., 8 * SIDE :]))
@@ -369,7 +365,7 @@ def test_sites_read_their_true_surroundings_where_there_is_no_noise() -> None:
     assert true.abs().max() > 5  # eight unlike neighbours at 3.55 angstrom
     torch.testing.assert_close(found, true.expand(8, -1, -1), atol=1e-3, rtol=0)
     assert not given[0][:, :HEADER].any()
-    with pytest.raises(CrystensError, match="CrysTensDataModule"):
+    with pytest.raises(CrystensError, match="call prepare_for_images"):
         train(model({"surroundings": True}), data.images)
 
 

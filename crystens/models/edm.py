@@ -203,36 +203,42 @@ class EDM(pl.LightningModule):
             return risen
         return risen * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, planned))))
 
-    def on_fit_start(self) -> None:
-        """Refuse images that the loss and the network do not know, and tell the network the scales of the others.
+    def prepare_for_images(self, image_side: int, scaling: Scaling, distance: str) -> None:
+        """Refuse images that the loss and the network do not know, and give the network the scales of the others.
+
+        To be called before training, whose images have this side, scaling and content of the pair block.
 
         Raises:
             CrystensError: if the images have another side than the network; if their pair block has an empty diagonal,
-                or, with geometric pairs, distances that are not fractional; if there is no scaling for a network that
-                needs one.
+                or, with geometric pairs, distances that are not fractional.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        side = getattr(data, "image_side", self.image_side)
-        if side != self.image_side:
+        if image_side != self.image_side:
             raise CrystensError(
-                f"the data's images are {side} px and the network's {self.image_side}: leave image_side to max_sites"
+                f"the data's images are {image_side} px and the network's {self.image_side}: leave image_side to "
+                "max_sites"
             )
-        if not getattr(getattr(data, "scaling", None), "diagonal", True):
+        if not scaling.diagonal:
             raise CrystensError(
                 "this model fills the diagonal of the pair block, which is empty in this scaling: take scaling=fitted"
             )
-        if getattr(self.network, "geometric_pairs", False) and getattr(data, "distance", "fractional") != "fractional":
+        if getattr(self.network, "geometric_pairs", False) and distance != "fractional":
             raise CrystensError(
                 "geometric pairs are fractional distances: take encoding.distance=fractional or "
                 "model.network.geometric_pairs=false"
             )
         if getattr(self.network, "needs_scales", False):
-            scaling = getattr(data, "scaling", None)
-            if not isinstance(scaling, Scaling):
-                raise CrystensError("this network needs the scaling of the images: train with a CrysTensDataModule")
             slopes, offsets = scaling.factors / _WIDTH, (scaling.offsets - _MIDDLE) / _WIDTH
             for network in (self.network, self.average_network):
                 cast(Any, network).tell_scales(slopes, offsets, (-_MIDDLE / _WIDTH, (1 - _MIDDLE) / _WIDTH))
+
+    def on_fit_start(self) -> None:
+        """Refuse to train a network that does not know the scales that it needs.
+
+        Raises:
+            CrystensError: if `prepare_for_images` was not called.
+        """
+        if getattr(self.network, "needs_scales", False) and cast(Tensor, self.network.limits).isinf().any():
+            raise CrystensError("this network needs the scales of the images: call prepare_for_images before training")
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss on images (B, 4, S, S) in [0, 1] at random noise levels, a scalar."""
