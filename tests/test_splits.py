@@ -10,9 +10,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crystens.crystal import Crystal
+from crystens.data.datamodule import CrysTensDataModule
 from crystens.data.entries import Entry
+from crystens.data.ingest import IngestOptions
 from crystens.data.splits import entry_key, split_indices
+from crystens.data.xyz import ExtendedXyz
 from crystens.errors import CrystensError
+from crystens.scaling import Scaling
 
 THIRDS = (0.9, 0.05, 0.05)
 
@@ -56,6 +60,52 @@ def test_drawn_split_does_not_depend_on_the_order_of_reading():
     entries = _entries(200)
     forward, backward = (_split(order, "random", THIRDS, 0) for order in (entries, entries[::-1]))
     assert set(_names(forward)["val"]) == set(_names(backward)["val"])
+
+
+def _drawn(keys: list[str], kind: str, seed: int, groups: list[int] | None = None) -> dict[str, list[int]]:
+    labels = None if groups is None else np.array(groups)
+    splits = split_indices(keys, [None] * len(keys), kind, (0.8, 0.1, 0.1), seed, labels)
+    return {split: places.tolist() for split, places in splits.items()}
+
+
+@pytest.mark.parametrize("kind", ["random", "structure"])
+def test_entries_of_one_name_are_drawn_from_the_whole_file_by_the_seed(kind):
+    held_out = []
+    for seed in range(50):
+        splits = _drawn(["f\nCsCl"] * 40, kind, seed, list(range(40)))
+        assert [len(places) for places in splits.values()] == [32, 4, 4]
+        held_out += splits["val"] + splits["test"]
+    # 400 draws of 40 places: each is drawn 10 times on average, by chance no more than 24 times.
+    assert set(held_out) == set(range(40))
+    assert max(held_out.count(place) for place in range(40)) <= 24
+
+
+@pytest.mark.parametrize("kind", ["random", "structure"])
+def test_entries_with_a_repeated_name_do_not_move_the_others(kind):
+    distinct = [f"f\n{k}" for k in range(100)]
+    held_out = []
+    for keys in (distinct, [*distinct, *["f\n3"] * 5]):
+        splits = _drawn(keys, kind, 0, list(range(len(keys))))
+        held_out.append({k for split in ("val", "test") for k in splits[split]})
+    assert [len(places) for places in held_out] == [20, 20]
+    # Those of the 5 that are drawn push as many out, and nothing else changes.
+    assert {k for k in held_out[1] if k < 100} < held_out[0]
+
+
+def test_forty_frames_of_one_name_are_split_at_random(shared_data):
+    case = shared_data / "cases" / "13-repeated-names-split"
+    drawn = []
+    for split_seed in (0, 1):
+        source = ExtendedXyz(case / "frames.extxyz")
+        options = {"split": "random", "split_seed": split_seed, "ingest": IngestOptions(workers=0)}
+        module = CrysTensDataModule(source, 4, Scaling.fit, **options)
+        held_out = [module.val_crystals, module.test_crystals]
+        assert [len(crystals) for crystals in held_out] == [2, 2]
+        # Frame k has a cell of 4 + k / 50 angstrom.
+        places = sorted(round((length - 4) * 50) for crystals in held_out for length in crystals.lengths[:, 0].tolist())
+        assert places[-1] - places[0] > 8, "frames of one name are drawn one after the other"
+        drawn.append(places)
+    assert drawn[0] != drawn[1]
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1]), (10, [8, 1, 1])])

@@ -3,18 +3,25 @@
 A drawn split orders entries by a hash of seed, file and entry. It is the same on every machine and with every version
 of every library, does not depend on the order of reading, and does not share a generator with the training.
 
+Names need not be distinct: all frames of a file may be called CsCl. The second entry of a name, and each further one,
+is hashed with the number of entries of that name that were read before it. So entries of one name are drawn like any
+others, the splits of entries with distinct names do not change, and only the draw among entries of one name depends on
+the order of reading.
+
 A split by formula or by structure draws whole groups, so that no formula, or no crystal, is in two splits. The hash of
-a group is that of the member whose name sorts first: the least hash of all would bring large groups to the front, and
-into val. Groups come in the order of their hashes. Each goes to val if it still fits in there, else to test if it
-fits there, else to train. Where that leaves val or test short, the smallest group of train follows if it brings the
-split nearer to its share, or if the split would be empty. Groups of one entry each are split as a random split does.
+a group is that of the member whose name sorts first, the first read of several: the least hash of all would bring
+large groups to the front, and into val. Groups come in the order of their hashes. Each goes to val if it still fits in
+there, else to test if it fits there, else to train. Where that leaves val or test short, the smallest group of train
+follows if it brings the split nearer to its share, or if the split would be empty. Groups of one entry each are split
+as a random split does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -36,7 +43,7 @@ def split_indices(
     """Return the positions of the entries of train, val and test, each ascending, int64.
 
     Args:
-        keys: what tells M entries apart, by which they are drawn: `entry_key` of each.
+        keys: names by which M entries are drawn, in the order of reading: `entry_key` of each.
         given: the split of each entry, "train", "val" or "test", or None where the source gives none.
         kind: "given" takes the splits of the source; "random" draws them; "auto" takes those of the source if it gives
             any; "formula" and "structure" draw whole groups.
@@ -72,8 +79,16 @@ def split_indices(
 
 
 def entry_key(file: str, entry: str) -> str:
-    """Return what tells an entry apart from all others of its source."""
+    """Return the name of an entry in its source; several entries may have one name."""
     return f"{file}\n{entry}"
+
+
+def numbered(keys: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Yield each key with the number of equal keys before it, which together tell entries apart."""
+    before: Counter[str] = Counter()
+    for key in keys:
+        yield key, before[key]
+        before[key] += 1
 
 
 def _sizes(count: int, fractions: Sequence[float]) -> dict[str, int]:
@@ -91,7 +106,7 @@ def _sizes(count: int, fractions: Sequence[float]) -> dict[str, int]:
 
 def _drawn(keys: Sequence[str], seed: int, sizes: dict[str, int]) -> list[str | None]:
     """Return the split of each entry: the first ones by hash are val, the next are test."""
-    hashes = [_hash(key, seed) for key in keys]
+    hashes = [_hash(key, number, seed) for key, number in numbered(keys)]
     names = ["val"] * sizes["val"] + ["test"] * sizes["test"]
     assigned: list[str | None] = ["train"] * len(hashes)
     for place, name in zip(sorted(range(len(hashes)), key=lambda k: (hashes[k], k)), names, strict=False):
@@ -103,8 +118,9 @@ def _drawn_groups(
     keys: Sequence[str], seed: int, sizes: dict[str, int], groups: np.ndarray, kind: str
 ) -> list[str | None]:
     """Return the split of each entry, groups kept whole; the rule stands in the module's docstring."""
+    names = list(numbered(keys))
     members: dict[int, list[int]] = {}
-    for place, (_, label) in enumerate(zip(keys, groups.tolist(), strict=True)):
+    for place, (_, label) in enumerate(zip(names, groups.tolist(), strict=True)):
         members.setdefault(label, []).append(place)
     wanted = {name: size for name, size in sizes.items() if size}
     if len(members) <= len(wanted):
@@ -115,7 +131,7 @@ def _drawn_groups(
         )
     chosen: dict[str, list[list[int]]] = {name: [] for name in SPLITS}
     room = dict(sizes)
-    for group in sorted(members.values(), key=lambda places: _hash(min(keys[k] for k in places), seed)):
+    for group in sorted(members.values(), key=lambda places: _hash(*min(names[k] for k in places), seed)):
         name = next((name for name in ("val", "test") if len(group) <= room[name]), "train")
         chosen[name].append(group)
         if name != "train":
@@ -137,6 +153,7 @@ def _drawn_groups(
     return assigned
 
 
-def _hash(key: str, seed: int) -> bytes:
-    """Return what a drawn split sorts by."""
-    return hashlib.blake2b(f"{seed}\n{key}".encode(errors="replace"), digest_size=16).digest()
+def _hash(key: str, number: int, seed: int) -> bytes:
+    """Return what a drawn split sorts by: of the first entry of a name (number 0), a hash of seed and name alone."""
+    text = f"{seed}\n{key}" if number == 0 else f"{seed}\n{key}\n{number}"
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
