@@ -44,6 +44,7 @@ def resumed(cfg: DictConfig) -> DictConfig:
     assert isinstance(saved, DictConfig)
     if "acceleration" not in saved:  # of a run before there was this key
         saved.acceleration = cfg.acceleration
+    saved.resume_on_other_data = False
     OmegaConf.set_struct(saved, True)
     lines = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in OverridesParser.create().parse_overrides(list(lines)):

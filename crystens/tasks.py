@@ -33,6 +33,7 @@ from crystens.callbacks.acceleration import precision_arguments
 from crystens.callbacks.batch_graphs import BatchGraphs
 from crystens.callbacks.checkpoint_card import CheckpointCard
 from crystens.callbacks.image_format import ImageFormat
+from crystens.callbacks.sample_statistics import LOGGED
 from crystens.checkpoint import KEY, card, checkpoint_path, load_checkpoint
 from crystens.configs import build
 from crystens.cores import usable_cores
@@ -70,6 +71,7 @@ class TrainConfig:
     num_samples: int = 0
     objective: str | None = None
     resume: str | None = None
+    resume_on_other_data: bool = False
     image_side: int = MISSING
     run_folder: str = MISSING
 
@@ -109,6 +111,8 @@ def train(cfg: DictConfig) -> Path:
         CrystensError: if something that the config names cannot be used, or training stopped on a loss that is not
             finite.
     """
+    if cfg.resume_on_other_data and not cfg.resume:
+        raise CrystensError("resume_on_other_data=true is for a run that goes on: give resume=RUN too")
     cfg = resumed(cfg) if cfg.resume else cfg
     folder = Path(cfg.run_folder)
     cfg.run_folder = str(folder)
@@ -126,10 +130,16 @@ def train(cfg: DictConfig) -> Path:
         raise CrystensError(f"objective={cfg.objective} is measured on samples; give num_samples=128 or so")
     config = _plain(cfg)
     prepare_accelerator(cfg.trainer.get("accelerator"))
-    data = _build(cfg.data, "data", scaling=_build(cfg.scaling, "scaling"), rejected_path=str(folder / "rejected.csv"))
+    data = _build(
+        cfg.data,
+        "data",
+        scaling=_build(cfg.scaling, "scaling"),
+        rejected_path=str(folder / "rejected.csv"),
+        resume_on_other_data=cfg.resume_on_other_data,
+    )
     model = _build(cfg.model, "model")
     acceleration = _build(cfg.acceleration, "acceleration")
-    callbacks = [_build(part, f"callbacks.{name}") for name, part in cfg.callbacks.items() if part is not None]
+    callbacks = [_build(part, f"callbacks.{name}") for name, part in _callbacks(cfg).items()]
     logger = _build(cfg.logger, "logger") if cfg.logger is not None else False
     trainer = _build(
         cfg.trainer,
@@ -140,11 +150,14 @@ def train(cfg: DictConfig) -> Path:
         **precision_arguments(cfg.trainer.get("precision"), cfg.trainer.get("accelerator")),
     )
     last = folder / "checkpoints" / "last.ckpt"
+    before: dict[Path, bytes] = {}
     if cfg.resume:
         load_checkpoint(last)
-        before = (folder / "config.yaml").read_text(encoding="utf-8")
+        files = (folder / "config.yaml", folder / "rejected.csv")
+        before = {path: path.read_bytes() for path in files if path.is_file()}
     if _first_rank():
-        OmegaConf.save(OmegaConf.merge(cfg, {"resume": None}), folder / "config.yaml")
+        # Other data are taken for this time only.
+        OmegaConf.save(OmegaConf.merge(cfg, {"resume": None, "resume_on_other_data": False}), folder / "config.yaml")
     log.info("run folder: %s", folder)
     log.info("%s trains %s", model_name(config), _sizes(model))
     runs = [logger for logger in trainer.loggers if isinstance(logger, WandbRun)]
@@ -153,9 +166,11 @@ def train(cfg: DictConfig) -> Path:
             run.begin(config, model_name(config), _sweep())
         try:
             _fit(trainer, model, data, last, resumes=bool(cfg.resume))
-        except _DoesNotFit:
-            if _first_rank():  # or the run would not go on by itself either
-                (folder / "config.yaml").write_text(before, encoding="utf-8")
+        except CrystensError as error:
+            # What was given does not start; with it in its folder, the run would not go on by itself either.
+            if _first_rank() and (isinstance(error, _DoesNotFit) or trainer.global_step == 0):
+                for path, content in before.items():
+                    path.write_bytes(content)
             raise
         trained = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
         log.info("trained %s", trained)
@@ -194,9 +209,20 @@ def _trained(
         "epoch": trainer.current_epoch - 1,
         "global_step": trainer.global_step,
         "state_dict": gathered(model),
-        KEY: card(config, data.state_dict(), data.reference.state_dict()),
+        KEY: card(config, data.representation, data.reference.state_dict()),
     }
     return Generator.from_checkpoint(checkpoint)
+
+
+def _callbacks(cfg: DictConfig) -> dict[str, Any]:
+    """Return the callbacks of a config that are not null, without those that monitor what nothing logs."""
+    parts = {str(name): part for name, part in cfg.callbacks.items() if part is not None}
+    if "sample_statistics" in parts:
+        return parts
+    idle = [name for name, part in parts.items() if part.get("monitor") in LOGGED]
+    for name in idle:
+        log.info("callbacks.%s is left out: nothing logs %s without sample_statistics", name, parts[name].monitor)
+    return {name: part for name, part in parts.items() if name not in idle}
 
 
 class _DoesNotFit(CrystensError):
@@ -417,7 +443,6 @@ def _quiet_libraries() -> None:
         ".*It is recommended to use .*sync_dist=True.*",  # what is not a loss is the same in every process
         ".*treespec, LeafSpec.*is deprecated.*",
         ".*Checkpoint directory .* exists and is not empty.*",  # on resume it has to be
-        ".*No Pauling electronegativity.*",  # of noble gases, in prototypes
     ):
         warnings.filterwarnings("ignore", message=text)
 

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import pytorch_lightning as pl
 import torch
 import wandb
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import crystens
@@ -69,6 +72,19 @@ def config(folder: Path, model: str, *more: str) -> DictConfig:
     """Return a config of train.py as the command line would compose it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides=[*overrides(folder, model), *more])
+
+
+@contextmanager
+def resuming(folder: Path, *more: str) -> Iterator[DictConfig]:
+    """Give the config of `python train.py resume=FOLDER ...`, as long as Hydra knows that command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        lines = [f"resume={folder}", f"hydra.runtime.output_dir={folder}", *more]
+        cfg = compose("train", overrides=lines, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    try:
+        yield cfg
+    finally:
+        HydraConfig.instance().cfg = None
 
 
 def losses(folder: Path, model: str) -> dict[str, list[float]]:
@@ -207,15 +223,56 @@ def test_samples_of_a_network_that_averages_mirror_images_are_measured_before_an
 def test_what_does_not_fit_the_checkpoint_is_refused_and_not_kept(tmp_path: Path) -> None:
     muon = "model.optimizer._target_=crystens.models.muon.MuonAdamW"
     tasks.train(config(tmp_path, "edm", muon, "trainer.max_epochs=1"))
-    command = [sys.executable, str(REPOSITORY / "train.py"), f"resume={tmp_path}", "trainer.max_epochs=2"]
     for change in ("+model.optimizer._target_=torch.optim.AdamW", "+model.network.width=32"):
-        done = subprocess.run([*command, change], capture_output=True, text=True, timeout=600)
-        assert done.returncode == 1
-        assert "error: " in done.stderr
-        assert "model, its optimizer and max_sites stay as they were on resume" in done.stderr
-        assert "Traceback" not in done.stderr
-    subprocess.run(command, check=True, timeout=600, capture_output=True)
+        with (
+            resuming(tmp_path, "trainer.max_epochs=2", change) as cfg,
+            pytest.raises(CrystensError, match="model, its optimizer and max_sites stay as they were on resume"),
+        ):
+            tasks.train(cfg)
+    with resuming(tmp_path, "trainer.max_epochs=2") as cfg:
+        tasks.train(cfg)
     assert len(losses(tmp_path, "edm")["train/loss"]) == 2
+
+
+def test_another_split_is_refused_and_not_kept_unless_it_is_asked_for_this_time(tmp_path: Path) -> None:
+    tasks.train(config(tmp_path, "gan", "trainer.max_epochs=1"))
+    files = [tmp_path / "config.yaml", tmp_path / "rejected.csv"]
+    before = [path.read_text() for path in files]
+    other = ["trainer.max_epochs=2", "data.split_seed=1", "data.limits.max_length=12"]
+    with (
+        resuming(tmp_path, *other) as cfg,
+        pytest.raises(CrystensError, match=r"not those that the checkpoint.*data.split_seed \(0, now 1\).*max_length"),
+    ):
+        tasks.train(cfg)
+    assert [path.read_text() for path in files] == before
+    with resuming(tmp_path, *other, "resume_on_other_data=true") as cfg:
+        tasks.train(cfg)
+    assert len(losses(tmp_path, "gan")["train/generator_loss"]) == 2
+    assert "resume_on_other_data: false" in files[0].read_text()
+    assert "split_seed: 1" in files[0].read_text()
+    assert files[1].read_text() != before[1]
+    with resuming(tmp_path, "trainer.max_epochs=3", "data.batch_size=8") as cfg:
+        tasks.train(cfg)
+
+
+def test_other_data_are_for_a_run_that_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(CrystensError, match="resume_on_other_data=true is for a run that goes on: give resume=RUN"):
+        tasks.train(config(tmp_path, "gan", "resume_on_other_data=true"))
+
+
+def test_a_checkpoint_from_before_there_was_a_record_of_the_data_resumes(tmp_path: Path, caplog) -> None:
+    tasks.train(config(tmp_path, "gan", "trainer.max_epochs=1"))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = load_checkpoint(path)
+    assert "trained_on" not in checkpoint[KEY]["representation"]
+    del checkpoint["CrysTensDataModule"]["trained_on"]
+    torch.save(checkpoint, path)
+    saved = tmp_path / "config.yaml"
+    saved.write_text(saved.read_text().replace("resume_on_other_data: false\n", ""))
+    with caplog.at_level(logging.WARNING), resuming(tmp_path, "trainer.max_epochs=2") as cfg:
+        tasks.train(cfg)
+    assert "no record of its data" in caplog.text
+    assert "trained_on" in load_checkpoint(path)["CrysTensDataModule"]
 
 
 def test_a_run_folder_is_not_overwritten(tmp_path: Path) -> None:

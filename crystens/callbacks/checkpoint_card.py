@@ -25,4 +25,4 @@ class CheckpointCard(pl.Callback):
     ) -> None:
         """Add the entry "crystens" to a checkpoint that is about to be written."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint[KEY] = card(self.config, data.state_dict(), data.reference.state_dict())
+        checkpoint[KEY] = card(self.config, data.representation, data.reference.state_dict())

@@ -11,7 +11,9 @@ from crystens.decoding import Decoder, read_images
 from crystens.errors import CrystensError
 from crystens.generator import Sampler
 from crystens.metrics.distributions import ks_statistics, reading_values
-from crystens.metrics.statistics import image_statistics
+from crystens.metrics.statistics import STATISTICS, image_statistics
+
+LOGGED = frozenset(f"val/{name}" for name in (*STATISTICS, "decoded_rate", "mean_ks"))
 
 
 class SampleStatistics(pl.Callback):

@@ -9,7 +9,8 @@ start of an epoch sees the batches that an uninterrupted one would have seen. Ea
 own part of it.
 
 What a model needs to be understood again travels in its checkpoint: the numbers of the scaling, `max_sites` and the
-distance of the pair block. Numbers from a checkpoint win over numbers fitted to the data at hand.
+distance of the pair block. Numbers from a checkpoint win over numbers fitted to the data at hand. A record of the
+crystals of each split travels with them (`crystens.data.split_record`): a checkpoint of other data is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,13 @@ from torch.utils.data.distributed import DistributedSampler
 from crystens.batch import CrystalBatch
 from crystens.data.augmentation import Augmentation
 from crystens.data.entries import SPLITS
+from crystens.data.fingerprint import made_from, read_with
 from crystens.data.groups import crystal_groups
 from crystens.data.ingest import IngestOptions, open_store
 from crystens.data.limits import Limits
 from crystens.data.order import ORDERS, BlockOrder, shuffled
 from crystens.data.sources import Source
+from crystens.data.split_record import OtherData, SplitRecord, what_changed
 from crystens.data.splits import entry_key, split_indices
 from crystens.data.store import CrystalStore
 from crystens.encoding import check_distance, image_side
@@ -71,6 +75,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         limits: what is usable and in which form it is kept; its `max_sites` is replaced.
         ingest: how the source is read.
         rejected_path: where to write `rejected.csv`; None writes none.
+        resume_on_other_data: whether to take a checkpoint that was trained on other data, with a warning.
         path: not used: it makes `data.path=PATH` a key of the configuration, where the source takes it from.
 
     Raises:
@@ -97,6 +102,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         limits: Limits | None = None,
         ingest: IngestOptions | None = None,
         rejected_path: str | Path | None = None,
+        resume_on_other_data: bool = False,
         path: str | Path | None = None,
     ) -> None:
         """Check the options; nothing is read before `setup`."""
@@ -130,11 +136,13 @@ class CrysTensDataModule(pl.LightningDataModule):
         self.ingest = ingest
         self.limits = replace(limits or Limits(), max_sites=max_sites)
         self.rejected_path = rejected_path
+        self.resume_on_other_data = resume_on_other_data
         self.scaling: Scaling | None = None
         self._reference: Reference | None = None
         self._make_scaling = scaling
         self._store: CrystalStore | None = None
         self._splits: dict[str, np.ndarray] = {}
+        self._trained_on: SplitRecord | None = None
 
     @property
     def image_side(self) -> int:
@@ -187,7 +195,8 @@ class CrysTensDataModule(pl.LightningDataModule):
         """Read, split and scale the data, once.
 
         Raises:
-            CrystensError: if the source cannot be read or holds nothing usable.
+            CrystensError: if the source cannot be read, holds nothing usable, or is not what a checkpoint that was
+                loaded before was trained on.
         """
         if self._store is not None:
             return
@@ -201,6 +210,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         self._splits = self._split_rows(store)
         self._store = store
         log.info("crystals: %s", ", ".join(f"{len(self._splits[split])} {split}" for split in SPLITS))
+        self._check_trained_on()
         if self.scaling is None:
             self.scaling = self._fitted()
 
@@ -283,19 +293,61 @@ class CrysTensDataModule(pl.LightningDataModule):
         self.scaling.to(crystals.lengths.device)
         return self.scaling.encode(crystals, self.distance)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what travels in a checkpoint."""
+    @property
+    def representation(self) -> dict[str, Any]:
+        """What images are read with: `max_sites`, `distance` and the numbers of the scaling."""
         return {
             "max_sites": self.max_sites,
             "distance": self.distance,
             "scaling": None if self.scaling is None else self.scaling.to_dict(),
         }
 
+    @cached_property
+    def split_record(self) -> SplitRecord:
+        """The record of the crystals of each split."""
+        store = self.store
+        ingest = self.ingest or IngestOptions()
+        made = store.manifests[0]["made_from"] if store.manifests else None
+        read = made or made_from(self.source, self.limits, None, ingest.duplicates)
+        options = {
+            "source": str(self.source),
+            "data.split": self.split,
+            "data.split_seed": self.split_seed,
+            "data.split_fractions": list(self.split_fractions),
+            **read_with(read),
+        }
+        return SplitRecord.from_store(store, self._splits, self.max_sites, options)
+
+    def _check_trained_on(self) -> None:
+        """Compare the data with those that a checkpoint was trained on, if one was loaded.
+
+        Raises:
+            OtherData: if they are others, and that is not asked for.
+        """
+        if self._trained_on is None or self._store is None:
+            return
+        trained_on, self._trained_on = self._trained_on, None
+        changed = what_changed(trained_on, self.split_record, self._store, self._splits)
+        if changed is None:
+            return
+        if not self.resume_on_other_data:
+            raise OtherData(
+                f"the data are not those that the checkpoint was trained on: {changed}. Give the data and options of "
+                "the run, start a new run, or add resume_on_other_data=true to go on with these data: test crystals of "
+                "the run so far may then be in train"
+            )
+        log.warning("goes on with other data than those that the checkpoint was trained on: %s", changed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what travels in a checkpoint."""
+        return {**self.representation, "trained_on": self.split_record.to_dict()}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the numbers of a checkpoint; they win over those fitted to the data at hand.
 
         Raises:
             CrystensError: if the checkpoint's images are not of the kind that the options ask for.
+            OtherData: if the checkpoint was trained on other data, and that is not asked for.
         """
         for name in ("max_sites", "distance"):
             if state_dict[name] != getattr(self, name):
@@ -305,6 +357,13 @@ class CrysTensDataModule(pl.LightningDataModule):
                 )
         if state_dict["scaling"] is not None:
             self.scaling = Scaling.from_dict(state_dict["scaling"])
+        if "trained_on" not in state_dict:
+            log.warning(
+                "the checkpoint has no record of its data, as an earlier version wrote it: these may be other data"
+            )
+            return
+        self._trained_on = SplitRecord.from_dict(state_dict["trained_on"])
+        self._check_trained_on()
 
 
 class _Keys(Sequence[str]):

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -42,6 +42,20 @@ def made_from(source: Source, limits: Limits, time_limit: float | None, duplicat
         "crystens": crystens.__version__,
         "code": _code_digest(type(source)),
         "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def read_with(made_from: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `made_from` holds as flat options, by the name to report, such as `data.limits.cell`."""
+    return {
+        "kind of the source": f"{made_from['source']} {made_from['variant']}".strip(),
+        "files of the source": made_from.get("contents"),
+        **{f"data.limits.{name}": value for name, value in made_from["limits"].items() if name != "class"},
+        "data.ingest.time_limit": made_from["time_limit"],
+        "data.ingest.duplicates": made_from["duplicates"],
+        "version of crystens": made_from["crystens"],
+        "code of crystens that reads": made_from["code"],
+        **{f"version of {name}": number for name, number in made_from["libraries"].items()},
     }
 
 

@@ -29,6 +29,7 @@ _TARGET = "_target_"
 _IGNORED = (
     "run_folder",
     "resume",
+    "resume_on_other_data",
     "threads",
     "logger",
     "callbacks.progress_bar",
