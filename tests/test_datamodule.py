@@ -130,7 +130,7 @@ def test_scaling_is_fitted_to_the_training_split_with_the_distance_of_the_module
 
 @pytest.mark.parametrize("before", [True, False], ids=["setup_first", "load_first"])
 def test_scaling_of_a_checkpoint_wins_over_the_fitted_one(before):
-    trained, resumed = _module(count=50), _module(count=10)
+    trained, resumed = _module(count=50), _module(count=10, resume_on_other_data=True)
     trained.setup()
     if before:
         resumed.setup()
