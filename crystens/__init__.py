@@ -11,6 +11,7 @@ These names are imported at their first use: a process that only reads files imp
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     from crystens.judging import judge
     from crystens.scaling import Scaling
 
-# The one effect that importing crystens has: Lightning and torchmetrics import torchvision, and are imported all over
-# the package. Without it a CPU-only PyTorch beside the registry's torchvision cannot start.
+# The two effects that importing crystens has. Lightning and torchmetrics import torchvision, and are imported all over
+# the package: without the first, a CPU-only PyTorch beside the registry's torchvision cannot start.
 declare_before_torchvision()
+# pymatgen warns of each noble gas when it sorts a formula. Here, so that it holds in every command and in every process
+# that a command starts: nothing depends on the value, and no user can act on it.
+warnings.filterwarnings("ignore", message="No Pauling electronegativity", category=UserWarning)
 
 __version__ = "0.1.0"
 

@@ -17,7 +17,6 @@ import contextlib
 import itertools
 import random
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,9 +181,6 @@ def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = _parser().parse_args(arguments)
-    warnings.filterwarnings(
-        "ignore", message=".*No Pauling electronegativity.*"
-    )  # of noble gases; changes nothing here
     try:
         with Bars() as bars:
             metrics = _judged(options, bars)

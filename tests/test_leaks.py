@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from crystens.data.kinds import open_source
 from crystens.data.leaks import Leak, describe_leaks, find_leaks, leak_report, write_leaks
 from crystens.data.limits import Limits
 from crystens.errors import CrystensError
+
+REPOSITORY = Path(__file__).parent.parent
 
 
 def _rocksalt(length: float) -> Crystal:
@@ -102,3 +107,16 @@ def test_known_leaks_of_mp_3dsc_are_found(shared_data):
         ("val", "mp-867537", "mp-1275876"),
         ("val", "mp-22230", "mp-20461"),
     }
+
+
+def test_no_warning_of_noble_gases_reaches_who_runs_the_command(tmp_path):
+    frames = []
+    for k in range(12):
+        a = 4 + k / 10
+        frames.append(f'2\nLattice="{a} 0 0 0 {a} 0 0 0 {a}" pbc="T T T"\nXe 0 0 0\nNe {a / 2} {a / 2} {a / 2}\n')
+    (tmp_path / "frames.extxyz").write_text("".join(frames))
+    command = [sys.executable, "-W", "default", "-m", "crystens.data", "leaks", str(tmp_path / "frames.extxyz")]
+    options = ["--split", "random", "--workers", "2", "--out", str(tmp_path / "out")]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert "1 of 1 formulas" in done.stdout
+    assert "electronegativity" not in done.stdout + done.stderr

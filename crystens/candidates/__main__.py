@@ -11,7 +11,6 @@ import argparse
 import logging
 import math
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,9 +46,6 @@ def main(arguments: Sequence[str] | None = None, potential: Potential | None = N
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    warnings.filterwarnings(
-        "ignore", message=".*No Pauling electronegativity.*"
-    )  # of noble gases; nothing depends on it
     command: Command = options.run
     try:
         sys.stdout.write(command(options, potential))

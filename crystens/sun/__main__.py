@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,9 +50,6 @@ def main(arguments: Sequence[str] | None = None, potential: Potential | None = N
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    warnings.filterwarnings(
-        "ignore", message=".*No Pauling electronegativity.*"
-    )  # of noble gases; nothing depends on it
     try:
         with Bars() as bars:
             metrics = _judged(options, potential, bars)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +35,6 @@ _SITES = 52  # the paper's most
 def main() -> None:
     """Draw, clean, corrupt, count and write."""
     options = _arguments()
-    warnings.filterwarnings("ignore", message=".*No Pauling electronegativity.*")
     entries = [entry for entry in read_all(open_source(options.real), Limits(max_sites=_SITES))[0] if _is_test(entry)]
     rng = np.random.default_rng(options.seed)
     drawn = sorted(rng.permutation(len(entries))[: options.number])

@@ -10,7 +10,6 @@ import json
 import random
 import sys
 import textwrap
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -213,7 +212,6 @@ def pages(options: argparse.Namespace) -> list[Page]:
 
 def main() -> int:
     """Write NAME_MODEL.png for every model, NAME_real.png and NAME.md."""
-    warnings.filterwarnings("ignore", message=".*No Pauling electronegativity.*")  # of noble gases
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, help="folder of the runs of one recipe, as experiments/paper/run.py made it")
     parser.add_argument("data", help="where the recipe's data is")

@@ -12,7 +12,6 @@ import gzip
 import json
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,7 +212,6 @@ def element_energies(path: Path, potential: CHGNet, how: EnergyOptions) -> dict[
 def main() -> int:
     """Run one of the two and write its numbers beside its picture."""
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", message=".*No Pauling electronegativity.*")  # of noble gases
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     compared = commands.add_parser("compare", help="real against generated crystals")
