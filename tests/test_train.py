@@ -201,6 +201,29 @@ def test_a_nan_loss_stops_the_run_and_says_what_to_look_at(tmp_path: Path) -> No
         tasks.train(config(tmp_path, "gan", "+callbacks.poison={_target_:test_train.Poison}"))
 
 
+@pytest.mark.filterwarnings("error:.*monitor")
+def test_without_sample_statistics_there_is_no_best_checkpoint_and_the_log_says_so(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO, logger="crystens")
+    tasks.train(config(tmp_path, "gan", "callbacks.sample_statistics=null", "trainer.max_epochs=2"))
+    assert "callbacks.best_checkpoint is left out: nothing logs val/mean_ks without sample_statistics" in caplog.text
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_without_sample_statistics_the_best_checkpoint_may_be_that_of_a_loss(tmp_path: Path) -> None:
+    monitor = "callbacks.best_checkpoint.monitor=train/generator_loss"
+    tasks.train(config(tmp_path, "gan", "callbacks.sample_statistics=null", monitor, "trainer.max_epochs=3"))
+    values = losses(tmp_path, "gan")["train/generator_loss"]
+    assert load_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["epoch"] == values.index(min(values))
+
+
+def test_every_other_callback_can_be_left_out(tmp_path: Path) -> None:
+    names = ("finite_losses", "random_states", "last_checkpoint", "best_checkpoint")
+    without = [f"callbacks.{name}=null" for name in names]
+    tasks.train(config(tmp_path, "gan", *without, "trainer.max_epochs=1", "num_samples=2"))
+    assert not (tmp_path / "checkpoints").exists()
+    assert (tmp_path / "samples" / "report.html").is_file()
+
+
 def test_resume_with_more_epochs_trains_on_remembers_them_and_replaces_the_samples(tmp_path: Path) -> None:
     folder = tasks.train(config(tmp_path / "run", "gan", "num_samples=4"))
     saved = folder / "config.yaml"
