@@ -221,7 +221,7 @@ def test_what_is_compiled_cannot_be_differentiated_twice_and_run_eagerly_is_why_
         penalty()
 
 
-@pytest.mark.parametrize("model", ["gan", "wgan", "diffusion"])
+@pytest.mark.parametrize("model", ["gan", "wgan", pytest.param("diffusion", marks=pytest.mark.slow)])
 def test_compiled_networks_have_the_losses_and_names_of_those_that_are_not(tmp_path, plain, traced, model):
     tasks.train(config(tmp_path, model, "acceleration.compile=default"))
     assert traced

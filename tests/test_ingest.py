@@ -95,7 +95,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 # What happens to an input, or to the process that parses it
 
 
-@pytest.mark.parametrize("kind", [Lines, Unstored])
+@pytest.mark.parametrize("kind", [Lines, pytest.param(Unstored, marks=pytest.mark.slow)])
 def test_one_bad_input_costs_itself_and_nothing_else(tmp_path, kind):
     lines = ["3.3", "hang", "3.4", "die", "bug", "3.5", "eat", "bad", "3.6"]
     source = kind(_lines(tmp_path, lines))

@@ -98,6 +98,7 @@ def test_a_process_that_only_parses_does_not_import_torch() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.slow  # a fresh import of both; every other test imports them after crystens as well
 def test_torchvision_can_be_imported_after_crystens_whoever_imports_it_first() -> None:
     code = "import crystens; import torchmetrics, torchvision; print(torchvision.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
