@@ -106,7 +106,7 @@ def _sizes(count: int, fractions: Sequence[float]) -> dict[str, int]:
 
 def _drawn(keys: Sequence[str], seed: int, sizes: dict[str, int]) -> list[str | None]:
     """Return the split of each entry: the first ones by hash are val, the next are test."""
-    hashes = [_hash(key, number, seed) for key, number in numbered(keys)]
+    hashes = [_hash(name, seed) for name in numbered(keys)]
     names = ["val"] * sizes["val"] + ["test"] * sizes["test"]
     assigned: list[str | None] = ["train"] * len(hashes)
     for place, name in zip(sorted(range(len(hashes)), key=lambda k: (hashes[k], k)), names, strict=False):
@@ -131,7 +131,7 @@ def _drawn_groups(
         )
     chosen: dict[str, list[list[int]]] = {name: [] for name in SPLITS}
     room = dict(sizes)
-    for group in sorted(members.values(), key=lambda places: _hash(*min(names[k] for k in places), seed)):
+    for group in sorted(members.values(), key=lambda places: _hash(min(names[k] for k in places), seed)):
         name = next((name for name in ("val", "test") if len(group) <= room[name]), "train")
         chosen[name].append(group)
         if name != "train":
@@ -153,7 +153,8 @@ def _drawn_groups(
     return assigned
 
 
-def _hash(key: str, number: int, seed: int) -> bytes:
+def _hash(name: tuple[str, int], seed: int) -> bytes:
     """Return what a drawn split sorts by: of the first entry of a name (number 0), a hash of seed and name alone."""
+    key, number = name
     text = f"{seed}\n{key}" if number == 0 else f"{seed}\n{key}\n{number}"
     return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
