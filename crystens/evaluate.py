@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from crystens.bars import Bars
 from crystens.cores import usable_cores
 from crystens.crystal import Crystal
 from crystens.data.cdvae_result import CdvaeResult
@@ -40,6 +39,7 @@ from crystens.metrics.fingerprinting import FingerprintOptions
 from crystens.metrics.potentials import SHIPPED, Potential, shipped
 from crystens.metrics.summary import Metrics, summarise, write_metrics
 from crystens.metrics.table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_row, failed_row
+from crystens.progress_bars import ProgressBars
 from crystens.references import DATA_SETS, read_real, read_reference
 from crystens.report import NUM_PICTURES, write_report
 
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        with Bars() as bars:
+        with ProgressBars() as bars:
             metrics = _judged(options, bars)
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _judged(options: argparse.Namespace, bars: Bars) -> Metrics:
+def _judged(options: argparse.Namespace, bars: ProgressBars) -> Metrics:
     """Judge as the command line says, and return the metrics."""
     if options.reference is None and (options.data_path or options.split):
         raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")
@@ -232,7 +232,7 @@ def _check_holds_samples(source: Source) -> None:
 
 
 def _protocol(
-    real: Sequence[Crystal], name: str, options: ProtocolOptions, potential: Potential | None, bars: Bars
+    real: Sequence[Crystal], name: str, options: ProtocolOptions, potential: Potential | None, bars: ProgressBars
 ) -> CdvaeProtocol:
     """Return the protocol, with all that it asks of the real crystals computed."""
     energies = None

@@ -11,7 +11,8 @@ images of one seed do not depend on interruptions or on the number of processes;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -198,10 +199,17 @@ class Generator:
             [self.sample_chunk(first, min(chunk_size, n - first), seed) for first in range(0, n, chunk_size)]
         )
 
-    def sample_chunk(self, first: int, size: int, seed: int) -> Tensor:
-        """Return the images `first` to `first + size` of a seed: (size, 4, S, S), float32 in [0, 1], on the CPU."""
+    def sample_chunk(
+        self, first: int, size: int, seed: int, on_step: Callable[[int, int], None] | None = None
+    ) -> Tensor:
+        """Return the images `first` to `first + size` of a seed: (size, 4, S, S), float32 in [0, 1], on the CPU.
+
+        A model that samples in steps calls `on_step` after each with the number of steps done and of all steps.
+        """
         chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0] >> 1)
-        return self.model.sample(size, torch.Generator().manual_seed(chunk_seed)).float().cpu()
+        reports = on_step is not None and "on_step" in inspect.signature(self.model.sample).parameters
+        options: dict[str, Any] = {"on_step": on_step} if reports else {}
+        return self.model.sample(size, torch.Generator().manual_seed(chunk_seed), **options).float().cpu()
 
     def encode(self, crystals: Structure | Atoms | Crystal | Iterable[Structure | Atoms | Crystal]) -> Tensor:
         """Return the images of crystals, (n, 4, S, S) float32, as the model was trained on: one or many crystals.

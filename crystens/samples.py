@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -40,6 +40,7 @@ from crystens.metrics.distributions import Reference
 from crystens.metrics.statistics import image_statistics
 from crystens.metrics.summary import Metrics, summarise, write_metrics
 from crystens.metrics.table import CrystalTable, image_rows
+from crystens.progress_bars import ProgressBars
 from crystens.report import chosen_samples, write_report
 from crystens.scaling import Scaling
 
@@ -125,15 +126,19 @@ def sample_to_file(
         return None
     if final.exists():
         return read_samples(final)
-    with part.open("r+b" if part.exists() else "w+b") as file, progress_bar() as progress:
+    with part.open("r+b" if part.exists() else "w+b") as file, ProgressBars() as bars:
         file.write(head)
         file.truncate(len(head) + done * image_bytes)
         file.seek(0, os.SEEK_END)
-        task = progress.add_task("sampling", total=num_samples, completed=done)
+        bars("sampling", done, num_samples)
         for start in range(done, num_samples, ranks * chunk_size):
-            for images in _sample_chunks(generator, start, num_samples, chunk_size, seed):
+
+            def on_step(step: int, steps: int, start: int = start) -> None:
+                bars("sampling", min(start + ranks * chunk_size * step // steps, num_samples), num_samples)
+
+            for images in _sample_chunks(generator, start, num_samples, chunk_size, seed, on_step):
                 file.write(images.astype("<f4").tobytes())
-                progress.update(task, advance=len(images))
+            bars("sampling", min(start + ranks * chunk_size, num_samples), num_samples)
             file.flush()
         for tensor in tensors.values():
             file.write(tensor.numpy(force=True).tobytes())
@@ -154,8 +159,17 @@ def _make_way(folder: Path, head: bytes, replace: bool) -> None:
         path.unlink()
 
 
-def _sample_chunks(generator: Generator, start: int, end: int, chunk_size: int, seed: int) -> list[np.ndarray]:
+def _sample_chunks(
+    generator: Generator,
+    start: int,
+    end: int,
+    chunk_size: int,
+    seed: int,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[np.ndarray]:
     """Sample one chunk in each process, from image `start` on; return those of all in the first process.
+
+    `on_step` is called as in `Generator.sample_chunk`.
 
     Returns:
         (b, 4, S, S) float32 a chunk, in order; of at most `chunk_size` images, and none at `end` and behind.
@@ -165,7 +179,7 @@ def _sample_chunks(generator: Generator, start: int, end: int, chunk_size: int, 
     size = min(chunk_size, end - first)
     images = None
     if size > 0:
-        images = generator.sample_chunk(first, size, seed).numpy()
+        images = generator.sample_chunk(first, size, seed, on_step).numpy()
     if ranks == 1:
         return [] if images is None else [images]
     gathered: list[np.ndarray | None] | None = [None] * ranks if rank == 0 else None
@@ -232,8 +246,9 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path
     table = CrystalTable(folder / "crystals.csv")
     table.keep(0)
     projected: list[dict[str, Tensor]] = []
-    with progress_bar() as progress:
-        for start in progress.track(range(0, len(samples.images), _JUDGED_AT_ONCE), description="decoding and judging"):
+    with ProgressBars() as bars:
+        for start in range(0, len(samples.images), _JUDGED_AT_ONCE):
+            bars("decoding and judging", start, len(samples.images))
             images = samples.images[start : start + _JUDGED_AT_ONCE]
             decoded = decoder.decode(images, samples.scaling)
             for index, item in enumerate(decoded, start):
@@ -244,6 +259,7 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path
                 counts = torch.tensor([item.num_sites for item in decoded])
                 averaged = average_mirror_images(images)
                 projected.append(image_statistics(averaged, samples.scaling, counts, samples.distance))
+        bars("decoding and judging", len(samples.images), len(samples.images))
     rows = table.rows()
     about = {**samples.about, "source": None if source is None else str(source), "decode": asdict(decoder)}
     metrics = summarise(rows, samples.reference, about, samples.distance, projected)
@@ -341,10 +357,3 @@ def _starts_with(path: Path, head: bytes) -> bool:
     """Return whether a file begins with these bytes."""
     with path.open("rb") as file:
         return file.read(len(head)) == head
-
-
-def progress_bar() -> Progress:
-    """Return a progress bar with counts and times."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    )

@@ -88,9 +88,8 @@ def test_an_interruption_leaves_no_numbers_of_before_and_says_so_in_a_line(
     monkeypatch.setattr("crystens.evaluate.summarise", interrupted)
     capsys.readouterr()
     assert main([str(cifs), "--out", str(out)]) == 130
-    *bars, error = capsys.readouterr().err.splitlines()
+    error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: interrupted")
-    assert [bar.split()[0] for bar in bars] == ["judging"]
     assert [path.name for path in out.iterdir()] == ["crystals.csv"]
 
 
@@ -98,9 +97,8 @@ def test_results_that_cannot_be_written_are_one_line(cifs: Path, tmp_path: Path,
     out = tmp_path / "out"
     (out / ".metrics.json.part").mkdir(parents=True)  # in the way of the file
     assert main([str(cifs), "--out", str(out)]) == 1
-    *bars, error = capsys.readouterr().err.splitlines()
+    error = capsys.readouterr().err.splitlines()[-1]
     assert f"cannot write to {out}: Is a directory" in error
-    assert [bar.split()[0] for bar in bars] == ["judging"]
 
 
 def test_crystals_judged_against_themselves_have_distance_0(nacl: Crystal, triclinic: Crystal, tmp_path: Path) -> None:
@@ -151,9 +149,8 @@ def test_mistakes_are_one_line_and_exit_status_1(
 ) -> None:
     filled = [argument.format(cifs=cifs) for argument in arguments]
     assert main([*filled, "--out", str(tmp_path / "out")]) == 1
-    *bars, error = capsys.readouterr().err.splitlines()
+    error = capsys.readouterr().err.splitlines()[-1]
     assert message.format(cifs=cifs) in error
-    assert all(bar.startswith("reading the reference") for bar in bars)
 
 
 def test_folder_without_a_cif_is_one_line_before_real_crystals_are_read(

@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parent.parent / "crystens"
 
 # From the bottom up; a module may import from lower layers and from its own.
 LAYERS = [
-    {"errors", "torchvision_schemas", "checkpoint", "clustering", "xla", "start_method", "cores", "bars", "configs"},
+    {
+        "errors",
+        "torchvision_schemas",
+        "checkpoint",
+        "clustering",
+        "xla",
+        "start_method",
+        "cores",
+        "openmp",
+        "progress_bars",
+        "configs",
+    },
     {"guarded_pool"},
     {"crystal"},
     {"batch", "atom_codes"},

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from crystens.bars import Bars
 from crystens.candidates.cleaning import CleaningOptions
 from crystens.candidates.figure import candidates_figure
 from crystens.candidates.folder import parse_runs, write_selection
@@ -33,6 +32,7 @@ from crystens.metrics.energy import Relaxation
 from crystens.metrics.hull import HullDistance
 from crystens.metrics.materials_project_entries import chemical_systems, fetch_entries
 from crystens.metrics.potentials import MP2020, CHGNet, Potential
+from crystens.progress_bars import ProgressBars
 
 Command = Callable[[argparse.Namespace, Potential | None], str]
 
@@ -79,8 +79,8 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
         Relaxation(steps=options.steps, force=options.force),
         options.relaxations,
     )
-    with Bars() as bars:
-        bars("reading", 0, 1)
+    with ProgressBars() as bars:
+        bars("reading", 0, None)
         samples = read_generated(options.samples, options.kind, options.split)
         bars("reading", len(samples), len(samples))
         known = None if options.reference is None else read_known(options.reference)
@@ -105,13 +105,13 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
         about = {"source": options.samples, "potential": potential.identity, "ranked_by": by}
         names = ("number", "max_hull", "oxidation_states", "max_shift", "generated_tolerance", "found_tolerance")
         about["options"] = {name: _plain(getattr(options, name)) for name in (*names, "relaxations", "steps", "force")}
-        bars("writing", 0, 1)
+        bars("writing", 0, None)
         write_selection(selection, options.out, options.start, about)
         compared = "energies by themselves" if selection.reference is None else selection.reference.name
         title = f"{by.replace('_', ' ')}: {len(selection.candidates)} of {len(samples)} samples; {compared}"
         title = f"{options.title}\n{title}" if options.title else title
         (options.out / "candidates.png").write_bytes(candidates_figure(selection.candidates, title))
-        bars("writing", 1, 1)
+        bars("writing", len(selection.candidates), len(selection.candidates))
     return _told(selection, options.out)
 
 
@@ -121,7 +121,7 @@ def _entries(options: argparse.Namespace, potential: Potential | None) -> str:
     systems = chemical_systems(sample.crystal for sample in samples if sample.crystal is not None)
     if not systems:
         raise CrystensError(f"no sample of {options.samples} is a crystal; there is nothing to ask for")
-    with Bars() as bars:
+    with ProgressBars() as bars:
         count = fetch_entries(systems, options.out, lambda done: bars("chemical systems", done, len(systems)))
     return f"{count} entries of {len(systems)} chemical systems in {options.out}; use them with --entries\n"
 

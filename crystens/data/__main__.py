@@ -14,9 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from crystens.data.census import Census
 from crystens.data.ingest import DUPLICATES, IngestOptions, ingest_shard, open_store
 from crystens.data.kinds import KINDS, open_source
@@ -29,6 +26,7 @@ from crystens.data.store import CrystalStore
 from crystens.data.summary import summarise
 from crystens.data.summary_figure import draw
 from crystens.errors import CrystensError
+from crystens.progress_bars import ProgressBars
 from crystens.symmetry import CELLS
 
 _NUMBERS = {
@@ -93,15 +91,13 @@ def _leaks(source: Source, limits: Limits, ingest: IngestOptions, options: argpa
         for name, rows in places.items():
             for row in rows:
                 splits[row] = name
-    columns = (TextColumn("{task.description}"), TextColumn("{task.completed} comparisons"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("comparing", total=None)
+    with ProgressBars() as bars:
         report = leak_report(
             store,
             splits,
             None if options.exhaustive else options.candidates,
             max(ingest.num_workers, 1),
-            lambda count: progress.update(task, completed=count),
+            lambda count: bars("comparisons", count, None),
         )
     text = f"{source}\n{report.describe()}\n"
     path = write_leaks(report.leaks, store.column("file"), store.column("entry"), options.out / "leaks.csv")
@@ -132,10 +128,9 @@ def _ingest_on_ray(source: Source, limits: Limits, ingest: IngestOptions, option
     if options.shard is not None:
         raise CrystensError("--engine ray makes all shards; give --shards N in place of --shard K/N")
     shards = options.shards or 1
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("shards", total=shards)
-        ingest_on_ray(source, limits, ingest, options.out, shards, lambda ended: progress.update(task, completed=ended))
+    with ProgressBars() as bars:
+        bars("shards", 0, shards)
+        ingest_on_ray(source, limits, ingest, options.out, shards, lambda ended: bars("shards", ended, shards))
     return Path(options.out)
 
 

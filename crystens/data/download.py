@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from pathlib import Path
 import requests
 
 from crystens.errors import CrystensError, first_line
+from crystens.progress_bars import ProgressBars
 
 log = logging.getLogger(__name__)
 
@@ -300,17 +300,9 @@ def _written(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _progress(name: str, size: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with size and rate on a terminal, and nothing elsewhere; gives what takes the bytes so far."""
-    if not sys.stderr.isatty():
-        yield lambda got: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=size)
-        yield lambda got: progress.update(task, completed=got)
+    """Show how much of a file is fetched; gives a function that takes the number of bytes so far."""
+    with ProgressBars() as bars:
+        yield lambda got: bars(f"{name} (kB)", got // 1000, size // 1000)
 
 
 def _is_good(path: Path, file: RemoteFile) -> bool:

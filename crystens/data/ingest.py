@@ -16,8 +16,9 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,13 @@ from crystens.data.entries import Entry, Record, Reject
 from crystens.data.fingerprint import bytes_of, digest, made_from, stamps
 from crystens.data.limits import Limits
 from crystens.data.parts import is_whole, join, write_part
-from crystens.data.reading_progress import reading_progress
 from crystens.data.rejects import describe, write_rejected
 from crystens.data.sources import Source
 from crystens.data.store import CrystalStore, DamagedStore
 from crystens.data.stored import StoredCrystals
 from crystens.data.workers import Workers, parse
 from crystens.errors import CrystensError
+from crystens.progress_bars import ProgressBars
 
 log = logging.getLogger(__name__)
 
@@ -120,10 +121,10 @@ def open_store(
 def _in_memory(source: Source, limits: Limits, options: IngestOptions) -> CrystalStore:
     """Return a store of a source that cannot tell its contents."""
     items: list[Entry | Reject] = []
-    with reading_progress(source) as tell:
+    with _reading(source) as tell:
         for _, parsed in _parsed_chunks(source, limits, options, set(), (0, 1)):
             items += parsed
-            tell(len(parsed), sum(isinstance(item, Reject) for item in parsed))
+            tell(parsed)
     if options.duplicates == "set_aside":
         items = without_repeats(items, options.num_workers)
     return CrystalStore.from_items(items, str(source))
@@ -233,11 +234,11 @@ def _ingest(
     done = {int(path.stem) for path in parts.glob("*.arrow") if is_whole(path)}
     if done:
         log.info("going on with %s: %d chunks of %d inputs are done", source, len(done), _CHUNK_RECORDS)
-    with reading_progress(source) as tell:
+    with _reading(source) as tell:
         for number, items in _parsed_chunks(source, limits, options, done, shard):
             if items is not None:
                 write_part(parts / f"{number:08d}.arrow", items)
-                tell(len(items), sum(isinstance(item, Reject) for item in items))
+                tell(items)
     join(
         parts,
         partial,
@@ -248,6 +249,24 @@ def _ingest(
     )
     shutil.rmtree(parts)
     os.replace(partial, folder)
+
+
+@contextmanager
+def _reading(source: Source) -> Iterator[Callable[[Sequence[Entry | Reject]], None]]:
+    """Show the progress of reading a source; gives a function that takes what was read of each chunk."""
+    log.info("reading %s", source)
+    read = rejected = 0
+    expected = source.expected()
+    with ProgressBars() as bars:
+
+        def tell(items: Sequence[Entry | Reject]) -> None:
+            nonlocal read, rejected
+            read, rejected = read + len(items), rejected + sum(isinstance(item, Reject) for item in items)
+            bars("reading", read, expected, lambda: f"{rejected:,} set aside")
+
+        yield tell
+        if read:
+            bars("reading", read, read, lambda: f"{rejected:,} set aside")
 
 
 def _parsed_chunks(

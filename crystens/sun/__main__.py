@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from crystens.bars import Bars
 from crystens.candidates.reference import WHOLE, KnownCrystals, read_known, reference_of
 from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Entry, Reject
@@ -32,6 +31,7 @@ from crystens.metrics.hull_reference import HullReference
 from crystens.metrics.potentials import MP2020, CHGNet, Potential
 from crystens.metrics.summary import Metrics, write_metrics
 from crystens.metrics.table import CrystalTable
+from crystens.progress_bars import ProgressBars
 from crystens.sun.judge import Stability, judge
 from crystens.sun.rates import rates
 from crystens.sun.rows import COLUMNS
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, potential: Potential | None = N
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        with Bars() as bars:
+        with ProgressBars() as bars:
             metrics = _judged(options, potential, bars)
     except CrystensError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None, potential: Potential | None = N
     return 0
 
 
-def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars) -> Metrics:
+def _judged(options: argparse.Namespace, potential: Potential | None, bars: ProgressBars) -> Metrics:
     """Judge the samples, write the results, and return the metrics."""
     if options.number < 0 or options.seed < 0:
         raise CrystensError(f"--number {options.number} and --seed {options.seed} must be at least 0")
@@ -75,13 +75,13 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Bars
         raise CrystensError("--hull-reference and --hull-entries are two hulls; give one of them")
     if options.hull_reference == _NOTHING and options.relax:
         raise CrystensError(f"--relax relaxes to judge stability, which --hull-reference {_NOTHING} leaves out")
-    bars("reading", 0, 1)
+    bars("reading", 0, None)
     samples = list(enumerate(read_generated(options.source, options.kind, options.source_split)))
     if options.number:
         drawn = np.random.default_rng(options.seed).permutation(len(samples))[: options.number]
         samples = [samples[place] for place in sorted(drawn.tolist())]
     known = read_known(options.novel_against, options.split)
-    bars("reading", 1, 1)
+    bars("reading", len(samples), len(samples))
     stability = None
     if options.hull_reference != _NOTHING:
         crystals = [item.crystal for _, item in samples if isinstance(item, Entry)]
@@ -105,7 +105,7 @@ def _hull(
     how: EnergyOptions,
     crystals: Sequence[Crystal],
     known: KnownCrystals,
-    bars: Bars,
+    bars: ProgressBars,
 ) -> tuple[Potential, HullReference]:
     """Return the potential and the hull by which the stability of crystals is judged."""
     try:
