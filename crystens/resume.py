@@ -42,9 +42,10 @@ def resumed(cfg: DictConfig) -> DictConfig:
         raise CrystensError("resume=RUN continues one run; leave out -m")
     saved = OmegaConf.load(folder / "config.yaml")
     assert isinstance(saved, DictConfig)
-    if "acceleration" not in saved:  # of a run before there was this key
-        saved.acceleration = cfg.acceleration
     saved.resume_on_other_data = False
+    for key in ("acceleration", "minutes"):
+        if key not in saved:  # of a run before there was this key
+            saved[key] = cfg[key]
     OmegaConf.set_struct(saved, True)
     lines = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in OverridesParser.create().parse_overrides(list(lines)):

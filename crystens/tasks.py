@@ -34,6 +34,7 @@ from crystens.callbacks.batch_graphs import BatchGraphs
 from crystens.callbacks.checkpoint_card import CheckpointCard
 from crystens.callbacks.image_format import ImageFormat
 from crystens.callbacks.sample_statistics import LOGGED
+from crystens.callbacks.time_budget import TimeBudget, budget_seconds
 from crystens.checkpoint import KEY, card, checkpoint_path, load_checkpoint
 from crystens.configs import build
 from crystens.cores import usable_cores
@@ -70,6 +71,7 @@ class TrainConfig:
     threads: Any = "auto"
     num_samples: int = 0
     objective: str | None = None
+    minutes: float | None = None
     resume: str | None = None
     resume_on_other_data: bool = False
     image_side: int = MISSING
@@ -140,11 +142,14 @@ def train(cfg: DictConfig) -> Path:
     model = _build(cfg.model, "model")
     acceleration = _build(cfg.acceleration, "acceleration")
     callbacks = [_build(part, f"callbacks.{name}") for name, part in _callbacks(cfg).items()]
+    seconds = budget_seconds(config["minutes"], config["trainer"].get("max_time"))
+    budget = [] if seconds is None else [TimeBudget(seconds, replaces_epochs=cfg.minutes is not None)]
     logger = _build(cfg.logger, "logger") if cfg.logger is not None else False
     trainer = _build(
         cfg.trainer,
         "trainer",
-        callbacks=[BatchGraphs(), ImageFormat(), *callbacks, acceleration, CheckpointCard(config)],
+        callbacks=[BatchGraphs(), ImageFormat(), *budget, *callbacks, acceleration, CheckpointCard(config)],
+        max_time=None,  # in the place of Lightning's timer, which ends training without a plan
         logger=logger,
         default_root_dir=str(folder),
         **precision_arguments(cfg.trainer.get("precision"), cfg.trainer.get("accelerator")),
@@ -417,10 +422,13 @@ def _judge(samples: Samples, decoder: Decoder, folder: Path, source: Path) -> No
 
 
 def _set_threads(threads: Any) -> None:
-    """Set the number of torch threads: too many beside another busy process can be ten times slower than one."""
+    """Set the number of torch threads; auto is OMP_NUM_THREADS where it is set, else the cores this process may use."""
     if threads != "auto" and (not isinstance(threads, int) or threads < 1):
         raise CrystensError(f"threads must be a positive whole number or auto, got {threads!r}")
-    torch.set_num_threads(usable_cores() if threads == "auto" else threads)
+    if threads == "auto":
+        asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        threads = int(asked) if asked.isdigit() and int(asked) > 0 else usable_cores()
+    torch.set_num_threads(threads)
 
 
 def _check_numbers(cfg: DictConfig) -> None:

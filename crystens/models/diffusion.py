@@ -5,7 +5,8 @@ The first U-Net learns low-resolution images of side S/2, the second images of s
 
 One batch is one optimizer step of one U-Net, so Lightning's `global_step` counts steps of training. The first stage has
 its share of the run's planned steps, then the second has the rest. Each counts its own steps in the state dict, and
-whose turn it is follows from those counts, after a resume as well.
+whose turn it is follows from those counts, after a resume as well. In a run with a budget of time, whose plan is made
+from the steps taken so far, the stages share the time: the steps of the second take longer and are fewer.
 """
 
 import copy
@@ -104,7 +105,6 @@ class CascadedDiffusion(pl.LightningModule):
         self.register_buffer("unet2_steps", torch.zeros((), dtype=torch.long))
         # The same counts on the host, so that no step waits for the device to tell whose turn it is.
         self._steps = [0, 0]
-        self._first_stage_steps = 0
         self._optimizer = optimizer
 
     def configure_model(self) -> None:
@@ -116,19 +116,22 @@ class CascadedDiffusion(pl.LightningModule):
         return [self._optimizer([p for p in unet.parameters() if p.requires_grad]) for unet in self.unets]
 
     def on_train_start(self) -> None:
-        """Plan the stages, and read the counts of steps back from what was restored.
+        """Read the counts of steps back from what was restored.
 
         Raises:
             CrystensError: for a run without a planned end.
         """
-        planned = self.trainer.estimated_stepping_batches
-        if not math.isfinite(planned):
+        if not math.isfinite(self.trainer.estimated_stepping_batches):
             raise CrystensError(
                 "the two stages of the diffusion model share the planned steps of a run, and this run has no planned "
                 "end; set trainer.max_steps or trainer.max_epochs"
             )
-        self._first_stage_steps = max(1, round(self.first_stage_share * planned))
         self._steps = [int(self.unet1_steps), int(self.unet2_steps)]
+
+    @property
+    def _first_stage_steps(self) -> int:
+        """The steps of the first stage, as the run is planned now."""
+        return max(1, round(self.first_stage_share * self.trainer.estimated_stepping_batches))
 
     def on_train_end(self) -> None:
         """Say so when the run ended before the second U-Net was trained."""
