@@ -15,6 +15,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from crystens.openmp import let_threads_sleep
 from crystens.torchvision_schemas import declare_before_torchvision
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from crystens.judging import judge
     from crystens.scaling import Scaling
 
-# The two effects that importing crystens has. Lightning and torchmetrics import torchvision, and are imported all over
-# the package: without the first, a CPU-only PyTorch beside the registry's torchvision cannot start.
+# The three effects that importing crystens has.
+# Lightning and torchmetrics import torchvision, and are imported all over the package: without this, a CPU-only PyTorch
+# beside the registry's torchvision cannot start.
 declare_before_torchvision()
+# Works only before torch is imported.
+let_threads_sleep()
 # pymatgen warns of each noble gas when it sorts a formula. Here, so that it holds in every command and in every process
 # that a command starts: nothing depends on the value, and no user can act on it.
 warnings.filterwarnings("ignore", message="No Pauling electronegativity", category=UserWarning)
