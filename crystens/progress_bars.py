@@ -102,7 +102,7 @@ class _Bars:
         if name not in self._tasks:
             self._end()
             self._tasks[name] = self._progress.add_task(name, total=total, completed=done, detail="")
-        told = {} if detail is None else {"detail": detail()}
+        told: dict[str, Any] = {} if detail is None else {"detail": detail()}
         self._progress.update(self._tasks[name], completed=done, total=total, **told)
 
     def close(self, failed: bool) -> None:
