@@ -4,11 +4,10 @@ python sample.py checkpoint=RUN/checkpoints/last.ckpt num_samples=1000 out=DIR
 python sample.py images=DIR/images.safetensors -m decode.atom_clusters=2,3,4 decode.coordinate_clusters=4,6,8
 """
 
-from pathlib import Path
+import sys
 
 if __name__ == "__main__":
     # Imported here, because every worker process imports this file.
-    from crystens.command_line import main
-    from crystens.tasks import sample
+    from crystens.cli import configured
 
-    main(sample, Path(__file__).resolve().parent / "conf", "sample")
+    configured("sample", sys.argv[:1], sys.argv[1:])

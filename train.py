@@ -8,11 +8,10 @@ python train.py resume=RUN                                  continue an interrup
 python train.py --cfg job                                   print every key that can be set
 """
 
-from pathlib import Path
+import sys
 
 if __name__ == "__main__":
     # Imported here, because every worker process imports this file.
-    from crystens.command_line import main
-    from crystens.tasks import train
+    from crystens.cli import configured
 
-    main(train, Path(__file__).resolve().parent / "conf", "train")
+    configured("train", sys.argv[:1], sys.argv[1:])

@@ -1,22 +1,28 @@
-"""The command lines of train.py and sample.py: Hydra, and errors that a person can mend in one line.
+"""The command lines of train and sample: Hydra, and errors that a person can mend in one line.
 
-A misspelt key or group is answered with the nearest that exists; a `CrystensError` is printed as one line. Both exit
-with status 1 and without a traceback; set CRYSTENS_TRACEBACK=1 to see it.
+A misspelt key or group is answered with the nearest that exists, and a key that nothing reads is refused, before any
+work. Configs are those of crystens and those of a user's own folders, which Hydra's `--config-dir DIR` and
+`hydra.searchpath=[DIR]` add.
 """
 
 from __future__ import annotations
 
-import difflib
+import argparse
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -26,47 +32,125 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from crystens.command import exit_status
+from crystens.config_keys import check_keys, nearest, no_such_key
 from crystens.errors import CrystensError, first_line
-from crystens.tasks import objective_value
+from crystens.tasks import SampleConfig, TrainConfig, objective_value
 
 FAILED = "error.txt"  # in the folder of a job of a sweep that failed: why
 _INSTALL = {name: '-e ".[sweep]"' for name in ("joblib", "submitit_slurm", "submitit_local", "optuna")}
 _INSTALL["ray"] = '-e ".[ray-sweep]", in an environment of its own'
+# What a config with this schema is of, and what a key that it does not have is answered with, too.
+_COMMANDS = {
+    TrainConfig: ("train", ""),
+    SampleConfig: ("sample", "; models generate without conditions, such as a formula or a space group"),
+}
 
 
-def main(task: Callable[[DictConfig], Path], conf: Path, name: str) -> None:
-    """Compose the config `name` of the folder `conf` from the command line and run a task on it.
+def main(
+    task: Callable[[DictConfig], Path],
+    name: str,
+    program: Sequence[str] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Compose the config `name` from the command line and run a task on it.
 
     Args:
         task: gets the composed config and returns its folder; with `-m`, once for each job.
-        conf: absolute path of the folder of configs.
         name: of the main config, without ".yaml".
+        program: how the command is called without its arguments; None takes the script that runs.
+        arguments: of the command line; None takes those of this process.
+    """
+    program = list(sys.argv[:1] if program is None else program)
+    before = sys.argv
+    # Hydra reads sys.argv, and its usage line says sys.argv[0].
+    sys.argv = [" ".join([Path(program[0]).name, *program[1:]]), *(before[1:] if arguments is None else arguments)]
+    try:
+        options = get_args_parser().parse_intermixed_args()
+        # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
+        chosen = [argument for argument in sys.argv[1:] if argument not in options.overrides]
+        sys.argv[1:] = [*chosen, *options.overrides]
+        if not options.shell_completion:  # whose overrides are Hydra's own words
+            status = exit_status(lambda: _checked(options, name))
+            if status:
+                sys.exit(status)
+        OmegaConf.register_new_resolver("own_groups", _own_groups, replace=True)
+        job = _job(task, [os.path.abspath(program[0]), *program[1:], *_sources(options)])
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=name)(job)()
+    finally:
+        sys.argv = before
+
+
+def conf_folder() -> Path:
+    """Return the folder of configs: in the package where a wheel put it, beside the package in a clone."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def _job(task: Callable[[DictConfig], Path], command: list[str]) -> Callable[[DictConfig], float | None]:
+    """Return what Hydra calls for each job, perhaps in another process or on another machine.
+
+    Args:
+        task: gets the composed config and returns its folder.
+        command: how this command is called, up to its overrides.
     """
 
     def job(cfg: DictConfig) -> float | None:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            with _one_line_errors():
-                # A further process of a job on several devices runs that job alone.
-                if HydraConfig.get().runtime.choices.get("sweep") and "LOCAL_RANK" not in os.environ:
-                    raise CrystensError("sweep=... searches with -m; without -m nothing would be searched")
-                task(cfg)
+        config = HydraConfig.get()
+        # Lightning starts the processes of further devices by sys.argv: with it, they run this job and no whole sweep.
+        searched = [line for line in config.overrides.hydra if line.startswith("hydra.searchpath=")]
+        sys.argv = [*command, *searched, *config.overrides.task]
+        if config.mode != RunMode.MULTIRUN:
+            status = exit_status(lambda: _alone(task, cfg))
+            if status:
+                sys.exit(status)
             return None
-        reason = Path(HydraConfig.get().runtime.output_dir) / FAILED
+        reason = Path(config.runtime.output_dir) / FAILED
         reason.unlink(missing_ok=True)
         try:
             return objective_value(cfg, task(cfg))
         except Exception as error:  # whatever it is, one bad job does not end a sweep, whose status is 1 at its end
             told = str(error) if isinstance(error, CrystensError) else "".join(traceback.format_exception(error))
-            print(f"error: job {HydraConfig.get().job.num}: {told}", file=sys.stderr)
+            print(f"error: job {config.job.num}: {told}", file=sys.stderr)
             reason.write_text(f"{told}\n")  # jobs may run in other processes and on other machines
             return None  # so a sweeper is told
 
-    # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
-    overrides = [text for text in sys.argv[1:] if text.startswith("~") or ("=" in text and not text.startswith("-"))]
-    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in overrides] + overrides
-    with _one_line_errors():
-        check_overrides(overrides, conf, name)
-    hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(job)()
+    return job
+
+
+def _alone(task: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
+    """Run a task outside of a sweep."""
+    # A further process of a job on several devices runs that job alone.
+    if HydraConfig.get().runtime.choices.get("sweep") and "LOCAL_RANK" not in os.environ:
+        raise CrystensError("sweep=... searches with -m; without -m nothing would be searched")
+    task(cfg)
+
+
+def _sources(options: argparse.Namespace) -> list[str]:
+    """Return the options of a command line that say where configs are, as they hold in any folder."""
+    return [
+        *(["--config-path", options.config_path] if options.config_path else []),
+        *(["--config-name", options.config_name] if options.config_name else []),
+        *(["--config-dir", os.path.abspath(options.config_dir)] if options.config_dir else []),
+    ]
+
+
+def _checked(options: argparse.Namespace, name: str) -> None:
+    """Raise a CrystensError if a command line, as Hydra parses it, cannot be composed."""
+    if options.config_path and not os.path.isabs(options.config_path) and "://" not in options.config_path:
+        raise CrystensError(
+            f"--config-path {options.config_path} must be absolute, and replaces the configs of crystens; to add a "
+            "folder of your own, give --config-dir"
+        )
+    if options.config_dir and not Path(options.config_dir).is_dir():
+        raise CrystensError(f"--config-dir {options.config_dir} is not a folder")
+    check_overrides(
+        options.overrides,
+        options.config_name or name,
+        options.config_path or conf_folder(),
+        options.config_dir,
+    )
 
 
 class FailedJobs(Callback):
@@ -80,10 +164,18 @@ class FailedJobs(Callback):
             sys.exit(1)
 
 
-def check_overrides(overrides: Sequence[str], conf: Path, name: str) -> None:
+def check_overrides(
+    overrides: Sequence[str], name: str, conf: str | Path | None = None, more: str | Path | None = None
+) -> None:
     """Raise a CrystensError, with the nearest key or choice that exists, unless the overrides can be composed.
 
     Of a sweep (`model=gan,wgan`) each value is tried.
+
+    Args:
+        overrides: as on the command line.
+        name: of the main config, without ".yaml".
+        conf: folder of configs; None takes that of crystens.
+        more: a folder of further configs.
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -95,11 +187,17 @@ def check_overrides(overrides: Sequence[str], conf: Path, name: str) -> None:
     for override in parsed:
         if override.value() == "None":  # as W&B's sweeps write it
             raise CrystensError(f"{override.input_line} sets the word None; write {override.get_key_element()}=null")
-    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
+    conf = conf_folder() if conf is None else conf
+    with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+        search = create_config_search_path(str(conf))
+        if more is not None:  # as Hydra places --config-dir
+            search.prepend("command-line", f"file://{os.path.abspath(more)}", SearchPathQuery(provider="schema"))
+        GlobalHydra.instance().clear()
+        Hydra.create_main_hydra2("check", search)
         chosen = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
         lines = [chosen, *([*chosen, line] for override in parsed for line in _sweep_lines(override))]
         for line in lines:
-            _try(line, conf, name)
+            _try(line, name)
 
 
 def _sweep_lines(override: Override) -> list[str]:
@@ -109,44 +207,56 @@ def _sweep_lines(override: Override) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def _try(overrides: list[str], conf: Path, name: str) -> None:
+def _try(overrides: list[str], name: str) -> None:
     """Compose once; turn what goes wrong into a CrystensError."""
     try:
-        compose(config_name=name, overrides=overrides, return_hydra_config=True)
+        cfg = compose(config_name=name, overrides=overrides, return_hydra_config=True)
     except HydraException as error:
         cause = f": {first_line(error.__cause__)}" if error.__cause__ and "Error merging" in str(error) else ""
         resumes = "Could not override" in str(error) and any(line.startswith("resume=") for line in overrides)
         hint = "; a key that only the run that goes on has is set with +KEY=VALUE" if resumes else ""
-        raise CrystensError(_explain(str(error), conf, name) + cause + hint) from error
+        raise CrystensError(_explain(str(error), overrides, name) + cause + hint) from error
     except ValueError as error:  # Hydra's own for overrides such as "=3"
         raise CrystensError(f"cannot read the command line: {first_line(error)}") from error
     except OmegaConfBaseException as error:
         raise CrystensError(f"the config does not fit: {first_line(error)}") from error
+    schema = OmegaConf.get_type(cfg)
+    if schema not in _COMMANDS:
+        raise CrystensError(
+            f"the config {name} does not build on one of crystens; begin it with `defaults: [train, _self_]`, or sample"
+        )
+    title, hint = _COMMANDS[schema]
+    check_keys(cfg, schema, title, hint)
 
 
-def _explain(message: str, conf: Path, name: str) -> str:
+def _own_groups(*, _root_: DictConfig) -> str:
+    """Return the groups of which a composed config has a choice, one a line with all choices, for `--help`."""
+    loader = GlobalHydra.instance().config_loader()
+    groups = sorted(group for group in _root_.hydra.runtime.choices if not group.startswith("hydra/"))
+    return "\n".join(f"{group}: {', '.join(loader.get_group_options(group))}" for group in groups)
+
+
+def _explain(message: str, overrides: list[str], name: str) -> str:
     """Return what went wrong in composing a config, with the nearest name that exists."""
     key = re.search(r"Could not override '([^']+)'", message)
     if key:
         wrong = key.group(1)
-        if wrong in _all_keys(compose(config_name=name)):
+        cfg = compose(config_name=name)
+        schema = OmegaConf.get_type(cfg)
+        if schema in _COMMANDS and "." not in wrong and wrong not in cfg:
+            title, hint = _COMMANDS[schema]
+            return no_such_key(wrong, sorted(field.name for field in fields(schema)), title) + hint
+        if wrong in _all_keys(cfg):
             return f"the config key '{wrong}' does not exist beside the other choices made here; `--cfg job` prints all"
-        near = _nearest(wrong, _all_keys(compose(config_name=name)))
-        return f"there is no config key '{wrong}'{near}; `--cfg job` prints all keys"
+        return f"there is no config key '{wrong}'{nearest(wrong, _all_keys(cfg))}; `--cfg job` prints all keys"
     choice = re.search(r"Could not find '([^']+)/([^'/]+)'", message)
     if choice:
         group, wrong = choice.groups()
         if group.startswith("hydra/") and wrong in _INSTALL:
             return f"{group}={wrong} is not installed: pip install {_INSTALL[wrong]}"
-        choices = sorted(path.stem for path in (conf / group).glob("*.yaml"))
-        return f"there is no {group}={wrong}{_nearest(wrong, choices)}; choices: {', '.join(choices)}"
+        choices = GlobalHydra.instance().config_loader().get_group_options(group, None, name, overrides)
+        return f"there is no {group}={wrong}{nearest(wrong, choices)}; choices: {', '.join(choices)}"
     return first_line(ValueError(message))
-
-
-def _nearest(wrong: str, names: Sequence[str]) -> str:
-    """Return ", did you mean ...?" for the nearest name, or nothing."""
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
-    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _all_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
@@ -160,20 +270,3 @@ def _all_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
             if isinstance(value, DictConfig) and not value._is_none():
                 keys += _all_keys(value, f"{dotted}.")
     return keys
-
-
-class _one_line_errors:
-    """Prints a CrystensError as one line and exits with status 1; lets everything else pass."""
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Print and exit, unless the traceback was asked for."""
-        if isinstance(error, KeyboardInterrupt):
-            print("error: interrupted", file=sys.stderr)
-            sys.exit(130)
-        if isinstance(error, CrystensError) and os.environ.get("CRYSTENS_TRACEBACK", "") in ("", "0"):
-            sys.stdout.flush()
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)

@@ -9,6 +9,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
+from crystens.config_keys import check_arguments
 from crystens.errors import CrystensError, first_line
 
 
@@ -24,6 +25,7 @@ def build(config: Any, name: str, hint: str = "", **arguments: Any) -> Any:
     Raises:
         CrystensError: if the class refuses an argument, in its own words where it has some.
     """
+    check_arguments(config, name)
     try:
         return instantiate(config, _convert_="all", **arguments)
     except InstantiationException as error:

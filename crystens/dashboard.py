@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from crystens.command import run_command
 from crystens.errors import CrystensError, first_line
 from crystens.metrics.distributions import QUANTITIES
 from crystens.metrics.statistics import STATISTICS
@@ -113,24 +114,22 @@ def _library() -> tuple[Any, Any]:
     return ws, wr
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Save the dashboard of a project, or print it."""
-    parser = argparse.ArgumentParser(prog="python -m crystens.dashboard", description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens.dashboard") -> int:
+    """Save the dashboard of a project, or print it; return the exit status. `prog` is how the command was called."""
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     parser.add_argument("project", metavar="ENTITY/PROJECT", help="a W&B user or team, and a project of it")
     parser.add_argument("--print", action="store_true", help="print the view as JSON instead of saving it")
     options = parser.parse_args(arguments)
-    try:
-        entity, _, project = options.project.partition("/")
-        if not entity or not project or "/" in project:
-            raise CrystensError(f"give ENTITY/PROJECT, such as my-team/crystens; got {options.project!r}")
-        view = workspace(entity, project)
-        if options.print:
-            print(json.dumps(as_json(view), indent=1))
-        else:
-            print(_saved(view))
-    except CrystensError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    return run_command(lambda: _view(options), "the same command starts again")
+
+
+def _view(options: argparse.Namespace) -> str:
+    """Make the view and return it as JSON, or save it and return its address."""
+    entity, _, project = options.project.partition("/")
+    if not entity or not project or "/" in project:
+        raise CrystensError(f"give ENTITY/PROJECT, such as my-team/crystens; got {options.project!r}")
+    view = workspace(entity, project)
+    return (json.dumps(as_json(view), indent=1) if options.print else _saved(view)) + "\n"
 
 
 def _saved(view: Any) -> str:
@@ -144,4 +143,4 @@ def _saved(view: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

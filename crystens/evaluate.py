@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from crystens.command import run_command
 from crystens.cores import usable_cores
 from crystens.crystal import Crystal
 from crystens.data.cdvae_result import CdvaeResult
@@ -178,20 +179,18 @@ def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        with ProgressBars() as bars:
-            metrics = _judged(options, bars)
-    except CrystensError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; the same command computes only the fingerprints and energies missing\n")
-        return 130
-    sys.stdout.write(_told(metrics, options.out))
-    return 0
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens.evaluate") -> int:
+    """Run the command line and return its exit status; `prog` is how the command was called."""
+    options = _parser(prog).parse_args(arguments)
+    resumes = "the same command computes only the fingerprints and energies missing"
+    return run_command(lambda: _evaluated(options), resumes)
+
+
+def _evaluated(options: argparse.Namespace) -> str:
+    """Judge as the command line says, and return the metrics as lines of text."""
+    with ProgressBars() as bars:
+        metrics = _judged(options, bars)
+    return _told(metrics, options.out)
 
 
 def _judged(options: argparse.Namespace, bars: ProgressBars) -> Metrics:
@@ -242,9 +241,9 @@ def _protocol(
     return CdvaeProtocol(real, name, options, lambda done: bars("its fingerprints", done, len(real)), energies)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m crystens.evaluate", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "source",
         metavar="SOURCE",

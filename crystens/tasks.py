@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,11 +53,19 @@ _LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_
 
 
 @dataclass
+class EncodingConfig:
+    """How crystals are drawn: what other groups refer to."""
+
+    distance: str = MISSING
+    atoms: str = MISSING
+
+
+@dataclass
 class TrainConfig:
     """Every top-level key of train.py; a key that is not here is an error wherever it is written."""
 
     data: Any = MISSING
-    encoding: Any = MISSING
+    encoding: EncodingConfig = MISSING
     scaling: Any = MISSING
     decode: Any = MISSING
     trainer: Any = MISSING
@@ -141,6 +148,7 @@ def train(cfg: DictConfig) -> Path:
     )
     model = _build(cfg.model, "model")
     acceleration = _build(cfg.acceleration, "acceleration")
+    _build(cfg.decode, "decode")  # a mistake in it ends the run here and not after training
     callbacks = [_build(part, f"callbacks.{name}") for name, part in _callbacks(cfg).items()]
     seconds = budget_seconds(config["minutes"], config["trainer"].get("max_time"))
     budget = [] if seconds is None else [TimeBudget(seconds, replaces_epochs=cfg.minutes is not None)]
@@ -349,25 +357,23 @@ def _first_rank() -> bool:
 def _processes_join_this_job() -> Iterator[None]:
     """Have the processes that Lightning starts for further devices run this job, in its folder, and end with it.
 
-    They are started with the command line of this process and Hydra's `run.dir`. Of a job of a sweep the one would
-    start the whole sweep again, and the other is not the job's folder. What Lightning leaves behind, a process group
-    and variables of the environment, would have the sweep's next job wait for processes that are gone.
+    They are started with sys.argv and Hydra's `run.dir`, which is not the folder of a job of a sweep. What Lightning
+    leaves behind, a process group and variables of the environment, would have the sweep's next job wait for processes
+    that are gone.
     """
     if not HydraConfig.initialized():
         yield
         return
-    hydra, arguments = cast(DictConfig, HydraConfig.get()), sys.argv
+    hydra = cast(DictConfig, HydraConfig.get())
     before = {name: os.environ.get(name) for name in _LEFT_BEHIND}
     folder = hydra.run.dir
     with read_write(hydra), open_dict(hydra):
         hydra.run.dir = hydra.runtime.output_dir
-    sys.argv = [arguments[0], *hydra.overrides.task]
     try:
         yield
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-        sys.argv = arguments
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from crystens import tasks  # noqa: F401  (registers schemas and resolvers)
 from crystens.command_line import check_overrides
+from crystens.config_keys import check_arguments
 from crystens.errors import CrystensError
 
 REPOSITORY = Path(__file__).parent.parent
-CONF = REPOSITORY / "conf"
 
 
 @pytest.mark.parametrize(
@@ -29,19 +30,82 @@ CONF = REPOSITORY / "conf"
 )
 def test_a_misspelt_override_is_answered_with_the_nearest_name(override: str, message: str) -> None:
     with pytest.raises(CrystensError, match=message) as caught:
-        check_overrides([override], CONF, "train")
+        check_overrides([override], "train")
     assert "\n" not in str(caught.value)
 
 
 def test_a_key_of_a_run_that_goes_on_is_told_how_to_be_set() -> None:
     with pytest.raises(CrystensError, match=r"no config key 'model.sampling_steps'.* is set with \+KEY=VALUE"):
-        check_overrides(["resume=x", "model.sampling_steps=9"], CONF, "train")
-    check_overrides(["resume=x", "+model.sampling_steps=9"], CONF, "train")
+        check_overrides(["resume=x", "model.sampling_steps=9"], "train")
+    check_overrides(["resume=x", "+model.sampling_steps=9"], "train")
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "message"),
+    [
+        ("sample", "+formula=SrTiO3", "sample has .*checkpoint.*; models generate without conditions"),
+        ("sample", "formula=SrTiO3", "sample has .*checkpoint.*; models generate without conditions"),
+        ("sample", "+space_group=221", "no config key 'space_group'"),
+        ("train", "+formula=SrTiO3", "no config key 'formula'; train has acceleration, "),
+        ("train", "+encoding.foo=1", "no config key 'encoding.foo'; encoding has encoding.distance, encoding.atoms"),
+        ("train", "+sweep.foo=1", "no config key 'sweep'"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(command: str, override: str, message: str) -> None:
+    with pytest.raises(CrystensError, match=message) as caught:
+        check_overrides([override], command)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["generator_optimizer.foo", "generator_optimizer.leraning_rate"])
+def test_an_argument_that_is_only_taken_later_is_checked_before_training(key: str) -> None:
+    node = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1.0, key.split(".")[1]: 1}
+    with pytest.raises(CrystensError, match=rf"no config key 'model.{key}'.* torch.optim.Adam has .*lr"):
+        check_arguments(OmegaConf.create({"_target_": "x.Y", "generator_optimizer": node}), "model")
+
+
+def test_a_part_without_a_class_is_refused() -> None:
+    with pytest.raises(CrystensError, match=r"callbacks\.foo names no class to build"):
+        check_arguments(OmegaConf.create({"bar": 1}), "callbacks.foo")
+
+
+@pytest.fixture
+def own_configs(tmp_path: Path) -> Path:
+    """A folder of a user's own, with an experiment and a main config."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    (tmp_path / "own.yaml").write_text("defaults: [train, _self_]\nseed: 9\n")
+    return tmp_path
+
+
+def test_an_experiment_outside_is_found_and_others_are_named(own_configs: Path) -> None:
+    check_overrides(["experiment=mine"], "train", more=own_configs)
+    check_overrides(["experiment=mine", f"hydra.searchpath=[{own_configs}]"], "train")
+    check_overrides([], "own", more=own_configs)
+    with pytest.raises(CrystensError, match=r"no experiment=mine; choices: carbon_24_edm"):
+        check_overrides(["experiment=mine"], "train")
+    with pytest.raises(
+        CrystensError, match=r"no experiment=min \(did you mean 'mine'\?\); choices: .*mine.*perov_5_edm"
+    ):
+        check_overrides(["experiment=min"], "train", more=own_configs)
+
+
+def test_a_main_config_that_builds_on_none_of_ours_is_refused(own_configs: Path) -> None:
+    (own_configs / "own.yaml").write_text("seed: 9\n")
+    with pytest.raises(CrystensError, match=r"config own does not build on one of crystens"):
+        check_overrides([], "own", more=own_configs)
+
+
+def test_help_of_sample_lists_its_own_groups(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "sample.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=300)
+    groups = done.stdout[done.stdout.index("(group=option)") : done.stdout.index("== Config ==")]
+    assert [line.split(":")[0] for line in groups.splitlines() if ":" in line] == ["acceleration", "decode", "logger"]
 
 
 def test_good_overrides_and_sweeps_pass() -> None:
-    check_overrides(["model=gan,wgan", "seed=range(3)", "data=cif_folder", "data.path=x"], CONF, "train")
-    check_overrides(["checkpoint=a.ckpt", "decode.atom_clusters=2,3,auto", "+model.sampling_steps=5"], CONF, "sample")
+    check_overrides(["model=gan,wgan", "seed=range(3)", "data=cif_folder", "data.path=x"], "train")
+    check_overrides(["checkpoint=a.ckpt", "decode.atom_clusters=2,3,auto", "+model.sampling_steps=5"], "sample")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +116,7 @@ def test_good_overrides_and_sweeps_pass() -> None:
         ("train.py", ["data=cif_folder", "data.path=EMPTY"], "EMPTY"),
         ("train.py", ["experiment=perov_5_edm", "model=gan"], "sets options of its own model; model=gan was chosen"),
         ("train.py", ["~trainer.nothing", "seed=0", "--cfg", "job"], "'trainer.nothing' does not exist"),
+        ("train.py", ["+scaling.foo=1"], "no config key 'scaling.foo'"),
         ("sample.py", [], "give either checkpoint=FILE"),
         ("sample.py", ["checkpoint=/nowhere.ckpt"], "no checkpoint at /nowhere.ckpt"),
     ],

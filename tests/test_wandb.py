@@ -270,10 +270,10 @@ CHOSEN = {
 def test_every_parameter_of_the_sweep_file_is_a_key_of_train_py() -> None:
     sweep = yaml.safe_load((CONF / "wandb_sweep.yaml").read_text())
     assert set(CHOSEN) == set(sweep["parameters"])
-    check_overrides(sweep_command(**CHOSEN)[3:], CONF, "train")
+    check_overrides(sweep_command(**CHOSEN)[3:], "train")
     assert sweep["metric"]["name"] == "samples/coordinate_variance"
     with pytest.raises(CrystensError, match=r"write model\.gradient_clip=null"):  # what W&B makes of a null
-        check_overrides(sweep_command(**CHOSEN | {"model.gradient_clip": None})[3:], CONF, "train")
+        check_overrides(sweep_command(**CHOSEN | {"model.gradient_clip": None})[3:], "train")
 
 
 @pytest.mark.slow

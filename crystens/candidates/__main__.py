@@ -8,7 +8,6 @@ parse DIR                   read the runs of VASP in such a folder back
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from crystens.candidates.ranking import ORDERS
 from crystens.candidates.reference import read_known, reference_of
 from crystens.candidates.relaxations import RUNS
 from crystens.candidates.selection import Selection, SelectionOptions, exclusion_counts, select
+from crystens.command import run_command
 from crystens.data.entries import SPLITS
 from crystens.data.kinds import KINDS
 from crystens.errors import CrystensError
@@ -37,25 +37,21 @@ from crystens.progress_bars import ProgressBars
 Command = Callable[[argparse.Namespace, Potential | None], str]
 
 
-def main(arguments: Sequence[str] | None = None, potential: Potential | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    potential: Potential | None = None,
+    prog: str = "python -m crystens.candidates",
+) -> int:
     """Run the command line and return its exit status.
 
     Args:
         arguments: of the command line; None takes those of this process.
         potential: what gives energies; None takes CHGNet with the weights that are asked for.
+        prog: how the command was called.
     """
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options = _parser(prog).parse_args(arguments)
     command: Command = options.run
-    try:
-        sys.stdout.write(command(options, potential))
-    except CrystensError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; the same command goes on where it stopped\n")
-        return 130
-    return 0
+    return run_command(lambda: command(options, potential))
 
 
 def _select(options: argparse.Namespace, potential: Potential | None) -> str:
@@ -164,10 +160,10 @@ def _plain(value: Any) -> Any:
     return None if value == math.inf else value
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m crystens.candidates", description=__doc__, formatter_class=form)
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
     told = "choose, clean and relax candidates, and write the inputs of VASP"
     chosen = commands.add_parser("select", help=told, description=told)

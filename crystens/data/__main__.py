@@ -8,12 +8,12 @@ ingest SOURCE --out DIR     read a source into a store that data=store trains on
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from crystens.command import run_command
 from crystens.data.census import Census
 from crystens.data.ingest import DUPLICATES, IngestOptions, ingest_shard, open_store
 from crystens.data.kinds import KINDS, open_source
@@ -38,35 +38,31 @@ _NUMBERS = {
     "shift": "of a cell's edges",
 }
 
-Command = Callable[[Source, Limits, IngestOptions, argparse.Namespace], None]
+Command = Callable[[Source, Limits, IngestOptions, argparse.Namespace], str]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens.data") -> int:
+    """Run the command line and return its exit status; `prog` is how the command was called."""
+    options = _parser(prog).parse_args(arguments)
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> str:
+    """Open the source, run the command on it, and return its text."""
+    limits = Limits(
+        options.max_sites,
+        **{option: getattr(options, option) for option in _NUMBERS},
+        cell=options.cell,
+        occupancy=options.occupancy,
+        site_order=options.site_order,
+    )
+    ingest = IngestOptions(options.workers, options.time_limit, options.duplicates, options.cache)
     command: Command = options.run
-    try:
-        limits = Limits(
-            options.max_sites,
-            **{option: getattr(options, option) for option in _NUMBERS},
-            cell=options.cell,
-            occupancy=options.occupancy,
-            site_order=options.site_order,
-        )
-        ingest = IngestOptions(options.workers, options.time_limit, options.duplicates, options.cache)
-        command(open_source(options.source, options.kind), limits, ingest, options)
-    except CrystensError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; the same command goes on where it stopped\n")
-        return 130
-    return 0
+    return command(open_source(options.source, options.kind), limits, ingest, options)
 
 
-def _summary(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> None:
-    """Write summary.txt, summary.png and rejected.csv, and print the text."""
+def _summary(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> str:
+    """Write summary.txt, summary.png and rejected.csv, and return the text."""
     store = open_store(source, limits, ingest, options.out / "rejected.csv")
     census = Census.from_store(store)
     text = summarise(census)
@@ -75,13 +71,12 @@ def _summary(source: Source, limits: Limits, ingest: IngestOptions, options: arg
         draw(census, options.out / "summary.png")
     except OSError as error:
         raise CrystensError(f"cannot write to {options.out}: {error.strerror}; choose another folder") from error
-    sys.stdout.write(f"{text}\npicture: {options.out / 'summary.png'}\n")
-    if store.num_rejects:
-        sys.stdout.write(f"reasons and advice, one by one: {options.out / 'rejected.csv'}\n")
+    rejected = f"reasons and advice, one by one: {options.out / 'rejected.csv'}\n" if store.num_rejects else ""
+    return f"{text}\npicture: {options.out / 'summary.png'}\n{rejected}"
 
 
-def _leaks(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> None:
-    """Write leaks.csv, leaks.txt and rejected.csv, and print the text."""
+def _leaks(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> str:
+    """Write leaks.csv, leaks.txt and rejected.csv, and return the text."""
     store = open_store(source, limits, ingest, options.out / "rejected.csv")
     splits = store.column("split")
     if options.split != "auto" or not any(splits):
@@ -102,11 +97,11 @@ def _leaks(source: Source, limits: Limits, ingest: IngestOptions, options: argpa
     text = f"{source}\n{report.describe()}\n"
     path = write_leaks(report.leaks, store.column("file"), store.column("entry"), options.out / "leaks.csv")
     (options.out / "leaks.txt").write_text(text, encoding="utf-8")
-    sys.stdout.write(f"{text}which ones: {path}\n")
+    return f"{text}which ones: {path}\n"
 
 
-def _ingest(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> None:
-    """Make one shard of a store, or all of them on a cluster."""
+def _ingest(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> str:
+    """Make one shard of a store, or all of them on a cluster, and return what it holds as text."""
     if options.engine is not None:
         folder = _ingest_on_ray(source, limits, ingest, options)
     elif options.shards is not None:
@@ -118,7 +113,7 @@ def _ingest(source: Source, limits: Limits, ingest: IngestOptions, options: argp
         folder = ingest_shard(source, limits, ingest, options.out, *(options.shard or (0, 1)))
     store = CrystalStore.open(folder)
     told = describe(len(store), store.reject_counts)
-    sys.stdout.write(f"{folder}: {told}; {store.nbytes / max(len(store), 1):.0f} bytes a crystal\n")
+    return f"{folder}: {told}; {store.nbytes / max(len(store), 1):.0f} bytes a crystal\n"
 
 
 def _ingest_on_ray(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> Path:
@@ -134,10 +129,10 @@ def _ingest_on_ray(source: Source, limits: Limits, ingest: IngestOptions, option
     return Path(options.out)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m crystens.data", description=__doc__, formatter_class=form)
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, run: Command, told: str) -> argparse.ArgumentParser:

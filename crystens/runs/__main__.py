@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from crystens.errors import CrystensError
+from crystens.command import run_command
 from crystens.runs.crystals import NUM_PICTURES
 from crystens.runs.figures import group_plot
 from crystens.runs.page import write_page
@@ -60,9 +60,9 @@ def compare(
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m crystens.runs", description=(__doc__ or "").splitlines()[0])
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens.runs") -> int:
+    """Run the command line and return its exit status; `prog` is how the command was called."""
+    parser = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="folder with runs at any depth")
     parser.add_argument("--out", metavar="OUT", type=Path, required=True, help="folder for the results")
     parser.add_argument("--sort", metavar="METRIC", help="metric or setting; the best first, by default mean_ks")
@@ -78,16 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--pictures", metavar="N", type=int, help=f"crystals drawn of each run; by default {NUM_PICTURES}, 0 for none"
     )
     options = parser.parse_args(arguments)
-    try:
-        table = compare(options.folders, options.out, options.sort, options.metrics, options.group, options.pictures)
-    except CrystensError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+    return run_command(lambda: _compared(options), "the same command starts again")
+
+
+def _compared(options: argparse.Namespace) -> str:
+    """Compare as the command line says, and return the table as text."""
+    table = compare(options.folders, options.out, options.sort, options.metrics, options.group, options.pictures)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
-    sys.stdout.write(
-        f"{table_text(table, width)}\n{options.out / 'runs.html'}, runs.csv, groups.csv and runs.png hold it all\n"
-    )
-    return 0
+    return f"{table_text(table, width)}\n{options.out / 'runs.html'}, runs.csv, groups.csv and runs.png hold it all\n"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from crystens.candidates.reference import WHOLE, KnownCrystals, read_known, reference_of
+from crystens.command import run_command
 from crystens.crystal import Crystal
 from crystens.data.entries import SPLITS, Entry, Reject
 from crystens.data.generated import is_sample_folder, read_generated
@@ -41,26 +41,25 @@ _NOTHING = "none"
 _FORMAT = 3  # of the rows; raise it when the same options come to mean something else
 
 
-def main(arguments: Sequence[str] | None = None, potential: Potential | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, potential: Potential | None = None, prog: str = "python -m crystens.sun"
+) -> int:
     """Run the command line and return its exit status.
 
     Args:
         arguments: of the command line; None takes those of this process.
         potential: what gives energies; None takes CHGNet with the weights that are asked for.
+        prog: how the command was called.
     """
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        with ProgressBars() as bars:
-            metrics = _judged(options, potential, bars)
-    except CrystensError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; the same command goes on where it stopped\n")
-        return 130
-    sys.stdout.write(_told(metrics, options.out))
-    return 0
+    options = _parser(prog).parse_args(arguments)
+    return run_command(lambda: _rated(options, potential))
+
+
+def _rated(options: argparse.Namespace, potential: Potential | None) -> str:
+    """Judge the samples, and return the metrics as lines of text."""
+    with ProgressBars() as bars:
+        metrics = _judged(options, potential, bars)
+    return _told(metrics, options.out)
 
 
 def _judged(options: argparse.Namespace, potential: Potential | None, bars: ProgressBars) -> Metrics:
@@ -203,10 +202,10 @@ def _told(metrics: Metrics, out: Path) -> str:
     return "\n".join([*lines, f"{out / 'metrics.json'} and crystals.csv hold it all", ""])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m crystens.sun", description=__doc__, formatter_class=form)
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=form)
     parser.add_argument("source", metavar="SOURCE", help="folder that sample.py wrote, or any source of crystals")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
     against = "real crystals that a novel sample is none of; they make the hull too unless another one is given"
