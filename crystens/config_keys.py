@@ -36,7 +36,7 @@ def check_keys(cfg: DictConfig, schema: type, title: str, hint: str = "") -> Non
             names = [field.name for field in fields(kind)]
             for key in map(str, cfg[name]):
                 if key not in names:
-                    raise CrystensError(no_such_key(f"{name}.{key}", [f"{name}.{one}" for one in names], title))
+                    raise CrystensError(no_such_key(key, names, name, f"{name}."))
 
 
 def check_arguments(config: Any, name: str) -> None:
@@ -51,9 +51,9 @@ def check_arguments(config: Any, name: str) -> None:
     _check_partials(OmegaConf.to_container(config) if OmegaConf.is_config(config) else config, name)
 
 
-def no_such_key(wrong: str, known: Sequence[str], title: str) -> str:
-    """Return that there is no such key, the nearest that there is, and all."""
-    return f"there is no config key '{wrong}'{nearest(wrong, known)}; {title} has {', '.join(known)}"
+def no_such_key(wrong: str, known: Sequence[str], title: str, above: str = "") -> str:
+    """Return that there is no such key, the nearest that there is, and all; `above` stands before the key."""
+    return f"there is no config key '{above}{wrong}'{nearest(wrong, known)}; {title} has {', '.join(known)}"
 
 
 def nearest(wrong: str, names: Sequence[str]) -> str:
@@ -85,6 +85,4 @@ def _check_partial(config: Mapping[str, Any], name: str) -> None:
         return
     for key in config:
         if not key.startswith("_") and key not in parameters:
-            raise CrystensError(
-                no_such_key(f"{name}.{key}", [f"{name}.{one}" for one in parameters], config["_target_"])
-            )
+            raise CrystensError(no_such_key(key, list(parameters), config["_target_"], f"{name}."))
