@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
+from crystens.atomic_file import write_whole
 from crystens.crystal import Crystal
-from crystens.errors import CrystensError
 from crystens.metrics.distributions import QUANTITIES, Reference
 from crystens.metrics.summary import Metrics, generated_values
 from crystens.metrics.table import OK, Row
@@ -111,14 +111,7 @@ def write_report(
         + (viewer_elements(crystals, labels, scripts) + "\n" if crystals else "")
         + "</body>\n</html>\n"
     )
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_text(page, encoding="utf-8", errors="backslashreplace")
-        beside.replace(path)
-    except OSError as error:
-        raise CrystensError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+    write_whole(path, page)
 
 
 def chosen_samples(rows: Sequence[Row], seed: int, number: int = NUM_PICTURES) -> list[int]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crystens.atomic_file import write_whole
 from crystens.candidates.changes import largest
 from crystens.candidates.cleaning import group_within
 from crystens.candidates.dft import FINISHED, SYMPREC, DftRun, read_runs
@@ -220,14 +222,12 @@ def _summary(selection: Selection) -> Row:
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Write rows at once, so that a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        table = csv.DictWriter(file, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    beside.replace(path)
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    write_whole(path, text.getvalue())
 
 
 def _cell(value: Any) -> Any:

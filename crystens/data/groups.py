@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import numpy as np
 from filelock import FileLock
 
+from crystens.atomic_file import whole_file
 from crystens.data.census import Census
 from crystens.data.ingest import IngestOptions
 from crystens.data.matching import group_matches
@@ -39,9 +39,8 @@ def crystal_groups(store: CrystalStore, kind: str, options: IngestOptions | None
             if kept.is_file() and len(groups := np.load(kept)) == len(store):
                 return groups
             groups = _found(store, options)
-            temporary = kept.with_name(f"{kept.stem}.{os.getpid()}.npy")
-            np.save(temporary, groups)
-            os.replace(temporary, kept)
+            with whole_file(kept) as beside, beside.open("wb") as file:
+                np.save(file, groups)
             return groups
     except OSError as error:
         log.warning("cannot keep the groups of %s: %s; they are looked for each time", store.name, error.strerror)

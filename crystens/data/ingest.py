@@ -25,6 +25,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from crystens.atomic_file import whole_file
 from crystens.cores import usable_cores
 from crystens.data.duplicates import without_repeats
 from crystens.data.entries import Entry, Record, Reject
@@ -332,9 +333,8 @@ def _write_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(text, encoding="ascii")
-        os.replace(temporary, path)
+        with whole_file(path) as beside:
+            beside.write_text(text, encoding="ascii")
     except OSError as error:
         log.warning("cannot write %s: %s; the source's files are read again the next time", path, error.strerror)
 

@@ -28,6 +28,7 @@ from typing import Any
 import requests
 from pymatgen.core import Element, Structure
 
+from crystens.atomic_file import write_whole
 from crystens.data.dictionary import CrystalDictionary
 from crystens.data.download import CACHE_VARIABLE, cache_folder
 from crystens.data.entries import Entry, Record, Reject, Unusable
@@ -207,13 +208,13 @@ class MaterialsProject(Source):
         for number, documents in enumerate(self._pages(pages, key), start=1):
             if documents is not None:
                 text = "".join(json.dumps(_line(document)) + "\n" for document in documents)
-                _write(_page_file(pages, number), text.encode())
+                write_whole(_page_file(pages, number), text.encode())
         lines = [line for page in sorted(pages.glob("*.jsonl")) for line in page.read_bytes().splitlines(keepends=True)]
         lines = sorted(dict.fromkeys(lines), key=lambda line: json.loads(line)["id"])[: self.limit]
         if not lines:
             shutil.rmtree(pages)
             raise CrystensError(f"nothing found: {self}; loosen the conditions")
-        _write(path, gzip.compress(b"".join(lines), mtime=0))  # the same bytes for the same materials
+        write_whole(path, gzip.compress(b"".join(lines), mtime=0))  # the same bytes for the same materials
         shutil.rmtree(pages)
         log.info("%s: %d materials in %s", self, len(lines), path)
 
@@ -324,16 +325,6 @@ def _structure(value: Any) -> Structure:
     if not structure.is_ordered:
         raise Unusable("partial occupancy (disordered structure)", "")
     return structure
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that has its name only once it is whole."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def _page_file(folder: Path, number: int) -> Path:

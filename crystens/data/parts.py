@@ -7,7 +7,6 @@ parts make the same bytes.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from crystens.atomic_file import whole_file
 from crystens.data.duplicates import repeats_in
 from crystens.data.entries import Entry, Reject
 from crystens.data.rejects import write_rejected
@@ -28,10 +28,8 @@ def write_part(path: Path, items: Sequence[Entry | Reject]) -> None:
     rows = to_rows([item for item in items if isinstance(item, Entry)])
     rejects = [[r.file, r.entry, r.reason, r.advice] for r in items if isinstance(r, Reject)]
     schema = SCHEMA.with_metadata({"rejects": json.dumps(rejects)})
-    temporary = path.with_suffix(".writing")
-    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+    with whole_file(path) as beside, pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(rows.replace_schema_metadata(schema.metadata))
-    os.replace(temporary, path)
 
 
 def is_whole(path: Path) -> bool:

@@ -8,6 +8,7 @@ crystals of that size, without a draw.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import wasserstein_distance
 
+from crystens.atomic_file import write_whole
 from crystens.metrics.coverage import Nearest
 from crystens.metrics.table import OK, Row
 
@@ -60,14 +62,12 @@ def by_num_sites(
 
 def write_by_num_sites(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the table as CSV; what there is not is an empty cell."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in row.items()})
-    beside.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in row.items()})
+    write_whole(path, text.getvalue())
 
 
 def wasserstein(rows: Sequence[Row], column: str, real: np.ndarray) -> float | None:

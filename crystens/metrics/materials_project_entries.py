@@ -15,6 +15,7 @@ from typing import Any
 import requests
 from ase.data import chemical_symbols
 
+from crystens.atomic_file import write_whole
 from crystens.crystal import Crystal
 from crystens.data.materials_project import api_client, api_key
 from crystens.errors import CrystensError
@@ -82,9 +83,7 @@ def fetch_entries(
             file.flush()
             known[name] = entries
     unique = {entry["entry_id"]: entry for system in systems for entry in known["-".join(system)]}
-    beside = out.with_name(f".{out.name}.new")
-    beside.write_text(json.dumps([unique[name] for name in sorted(unique)]) + "\n", encoding="utf-8")
-    os.replace(beside, out)
+    write_whole(out, json.dumps([unique[name] for name in sorted(unique)]) + "\n", "choose another place")
     part.unlink()
     if progress is not None:
         progress(len(systems))

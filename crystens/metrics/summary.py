@@ -23,6 +23,7 @@ from pymatgen.core import Composition
 from torch import Tensor
 
 from crystens import __version__
+from crystens.atomic_file import write_whole
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts, ks_statistics
 from crystens.metrics.statistics import STATISTICS
@@ -136,11 +137,7 @@ def summarise(
 
 def write_metrics(path: str | Path, metrics: Metrics) -> None:
     """Write metrics as JSON, at once: a kill leaves the old file or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(metrics, indent=2, allow_nan=False, default=str) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, json.dumps(metrics, indent=2, allow_nan=False, default=str) + "\n")
 
 
 def generated_values(rows: Sequence[Row]) -> dict[str, np.ndarray]:

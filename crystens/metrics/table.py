@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crystens.atomic_file import write_whole
 from crystens.crystal import Crystal
 from crystens.decoding import DecodedCrystal, read_images
 from crystens.errors import CrystensError
@@ -196,7 +197,7 @@ class CrystalTable:
             if lines[0] != header:
                 found = lines[0].decode(errors="replace").strip()
                 raise CrystensError(f"{self.path} has other columns ({found[:80]}...); choose another folder")
-            self._write(lines)
+            write_whole(self.path, b"".join(lines))
         except OSError as error:
             raise CrystensError(f"cannot write {self.path}: {error.strerror}; choose another folder") from error
         self._count = len(lines) - 1
@@ -215,20 +216,13 @@ class CrystalTable:
     def keep(self, count: int) -> None:
         """Drop all rows behind the first `count`."""
         lines = self.path.read_bytes().splitlines(keepends=True)[: count + 1]
-        self._write(lines)
+        write_whole(self.path, b"".join(lines))
         self._count = len(lines) - 1
 
     def rows(self) -> list[Row]:
         """Return all rows, typed as they were written; floats have ten digits."""
         with self.path.open(encoding="utf-8", newline="") as file:
             return [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
-
-    def _write(self, lines: list[bytes]) -> None:
-        """Replace the file at once, so that a kill leaves the old one or the new one."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{self.path.name}.part")
-        beside.write_bytes(b"".join(lines))
-        beside.replace(self.path)
 
 
 def _text(rows: Iterable[Sequence[str]]) -> str:

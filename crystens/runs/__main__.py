@@ -14,13 +14,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from crystens.atomic_file import write_whole
 from crystens.command import run_command
 from crystens.runs.crystals import NUM_PICTURES
 from crystens.runs.figures import group_plot
 from crystens.runs.page import write_page
 from crystens.runs.run import read_runs
 from crystens.runs.settings import SEEDS
-from crystens.runs.table import Table, write_whole
+from crystens.runs.table import Table
 from crystens.runs.text import table_text
 
 _WIDTH = 160  # of the text where it goes into a file

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from crystens.atomic_file import write_whole
 from crystens.metrics.distributions import QUANTITIES
 from crystens.metrics.statistics import STATISTICS
 from crystens.runs.crystals import crystal_rows
 from crystens.runs.figures import cluster_plot, colours, group_plot, loss_plots, metric_name, unit_name
 from crystens.runs.markup import inline_image, model_dot, named_run
 from crystens.runs.run import DONE
-from crystens.runs.table import DISTANCES, RATES, Table, large_is_good, write_whole
+from crystens.runs.table import DISTANCES, RATES, Table, large_is_good
 from crystens.runs.text import mean_and_spread, number
 
 _STYLE = """

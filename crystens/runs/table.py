@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from crystens.atomic_file import write_whole
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import QUANTITIES
 from crystens.metrics.statistics import STATISTICS
@@ -182,18 +183,3 @@ def _write_csv(path: Path, lines: Iterable[Sequence[str]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     write_whole(path, text.getvalue())
-
-
-def write_whole(path: Path, text: str | bytes) -> None:
-    """Write a file at once: a kill leaves the old one or the new one.
-
-    Raises:
-        CrystensError: if it cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", errors="backslashreplace"))
-        beside.replace(path)
-    except OSError as error:
-        raise CrystensError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error

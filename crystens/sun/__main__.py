@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from crystens.atomic_file import write_whole
 from crystens.candidates.reference import WHOLE, KnownCrystals, read_known, reference_of
 from crystens.command import run_command
 from crystens.crystal import Crystal
@@ -175,10 +176,7 @@ def _check_settings(out: Path, settings: dict[str, Any]) -> None:
                 )
         elif (out / "crystals.csv").exists():
             raise CrystensError(f"{out} holds a crystals.csv of something else; choose another folder")
-        out.mkdir(parents=True, exist_ok=True)
-        beside = out / ".settings.json.part"
-        beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        beside.replace(path)
+        write_whole(path, json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise CrystensError(f"cannot write {path}: {error.strerror}; choose another folder") from error
     except ValueError as error:

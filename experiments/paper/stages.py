@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crystens.atomic_file import write_whole
+
 log = logging.getLogger(__name__)
 
 
@@ -80,9 +82,7 @@ def _run(stage: Stage, folder: Path, cwd: Path) -> dict[str, Any]:
     if failure:
         log.error("%s: FAILED after %.0f s, %s; see %s", stage.name, told["seconds"], failure, said)
         return {**told, "status": "failed"}
-    beside = record.with_suffix(".part")
-    beside.write_text(json.dumps(told, indent=1) + "\n")
-    beside.replace(record)
+    write_whole(record, json.dumps(told, indent=1) + "\n")
     log.info("%s: done in %.0f s", stage.name, told["seconds"])
     return told
 
