@@ -23,9 +23,10 @@ from collections.abc import Mapping
 
 import moyopy
 import numpy as np
-from pymatgen.core import Composition, Element
+from pymatgen.core import Element
 
 from crystens.crystal import Crystal, wrap
+from crystens.formulas import formula_sum, reduced_composition
 from crystens.symmetry import SymmetrisedCrystal
 
 _DENOMINATOR = 24  # every translation of a space group in a conventional or primitive cell is a multiple of 1/24
@@ -124,10 +125,9 @@ def _numbers(space_group: int) -> list[str]:
 
 def _formula(crystal: Crystal) -> list[str]:
     """Return the items of the formula unit and of how many of them the cell holds."""
-    numbers, amounts = np.unique(crystal.numbers, return_counts=True)
-    units = int(np.gcd.reduce(amounts))
-    composition = Composition({_symbol(z): int(n) // units for z, n in zip(numbers, amounts, strict=True)})
-    return [f"_chemical_formula_sum '{composition.formula}'", f"_cell_formula_units_Z {units}"]
+    composition = reduced_composition(crystal.numbers)
+    units = len(crystal) // sum(amount for _, amount in composition)
+    return [f"_chemical_formula_sum '{formula_sum(composition)}'", f"_cell_formula_units_Z {units}"]
 
 
 def _atom_rows(numbers: np.ndarray, coordinates: np.ndarray) -> list[str]:

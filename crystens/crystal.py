@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pymatgen.core import Composition, DummySpecies, Element, Lattice, Structure
+from pymatgen.core import DummySpecies, Lattice, Structure
 
 from crystens.errors import CrystensError
+from crystens.formulas import reduced_composition, reduced_formula
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -94,10 +95,12 @@ class Crystal:
     @property
     def formula(self) -> str:
         """The reduced formula, elements in pymatgen's (electronegativity) order."""
-        numbers, amounts = np.unique(self.numbers, return_counts=True)
-        return Composition(
-            {Element.from_Z(int(z)).symbol: int(n) for z, n in zip(numbers, amounts, strict=True)}
-        ).reduced_formula
+        return reduced_formula(reduced_composition(self.numbers))
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """Cell vectors as rows (3, 3), angstrom; a along x, b in the xy plane, see `cell_vectors`."""
+        return cell_vectors(self.lengths, self.angles)
 
     @property
     def lattice(self) -> Lattice:

@@ -44,6 +44,7 @@ from scipy.spatial.distance import cdist
 
 from crystens.crystal import Crystal, wrap
 from crystens.errors import CrystensError
+from crystens.formulas import reduced_composition
 from crystens.start_method import process_context
 
 CANDIDATES = 8
@@ -85,7 +86,7 @@ def group_matches(
     _check(candidates, workers)
     parents = np.arange(len(crystals))
     with _Comparer(workers, progress) as comparer:
-        formulas = [_formula(crystal) for crystal in crystals]
+        formulas = [reduced_composition(crystal.numbers) for crystal in crystals]
         counts = Counter(formulas)
         cells = comparer.reduce(crystals, [counts[formula] > 1 for formula in formulas])
         near = _most_similar(cells, cells, None if candidates is None else candidates + 1)
@@ -127,7 +128,8 @@ def find_matches(
     _check(candidates, workers)
     found = np.full(len(probes), -1, dtype=np.int64)
     with _Comparer(workers, progress) as comparer:
-        probed, referred = [_formula(crystal) for crystal in probes], [_formula(crystal) for crystal in references]
+        probed = [reduced_composition(crystal.numbers) for crystal in probes]
+        referred = [reduced_composition(crystal.numbers) for crystal in references]
         shared = set(probed) & set(referred)
         cells = comparer.reduce(probes, [formula in shared for formula in probed])
         others = comparer.reduce(references, [formula in shared for formula in referred])
@@ -158,7 +160,7 @@ def match_pairs(
     _check(None, workers)
     same = np.zeros(len(pairs), dtype=bool)
     with _Comparer(workers, progress) as comparer:
-        equal = [_formula(first) == _formula(second) for first, second in pairs]
+        equal = [reduced_composition(first.numbers) == reduced_composition(second.numbers) for first, second in pairs]
         firsts = comparer.reduce([first for first, _ in pairs], equal)
         seconds = comparer.reduce([second for _, second in pairs], equal)
         could = [k for k, (a, b) in enumerate(zip(firsts, seconds, strict=True)) if a and b and a.content == b.content]
@@ -299,12 +301,6 @@ def reduced_cell(crystal: Crystal) -> ReducedCell:
     matrix, numbers = structure.lattice.matrix, np.array(structure.atomic_numbers)
     coordinates = wrap(structure.frac_coords)
     return ReducedCell(matrix, numbers, coordinates, fingerprint(matrix, numbers, coordinates))
-
-
-def _formula(crystal: Crystal) -> bytes:
-    """Return what crystals of one reduced formula have in common."""
-    numbers, amounts = np.unique(crystal.numbers, return_counts=True)
-    return np.concatenate([numbers, amounts // np.gcd.reduce(amounts)]).tobytes()
 
 
 def _same(pair: tuple[ReducedCell, ReducedCell]) -> bool:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pymatgen.core import Composition, Element
 from scipy.stats import ks_2samp
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from crystens.batch import CrystalBatch
 from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.decoding import ImageReading
 from crystens.errors import CrystensError
+from crystens.formulas import reduced_composition, reduced_formula
 
 QUANTITIES = ("a", "b", "c", "alpha", "beta", "gamma", "space_group", "Z")
 
@@ -158,17 +158,6 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _formulas(crystals: CrystalBatch) -> tuple[str, ...]:
-    """Return the reduced formulas of crystals, sorted, each once; compositions are reduced before they are named."""
-    numbers = crystals.numbers.numpy(force=True)
-    amounts = np.zeros((len(numbers), MAX_ATOMIC_NUMBER + 1), dtype=np.int64)
-    np.add.at(amounts, (np.arange(len(numbers))[:, None], numbers), 1)
-    amounts[:, 0] = 0
-    amounts //= np.gcd.reduce(amounts, axis=1, keepdims=True)
-    distinct = np.unique(amounts, axis=0)
-    return tuple(sorted({_formula(row) for row in distinct}))
-
-
-def _formula(amounts: np.ndarray) -> str:
-    """Return the reduced formula of amounts (119,) by atomic number."""
-    present = np.flatnonzero(amounts)
-    return Composition({Element.from_Z(int(z)).symbol: int(amounts[z]) for z in present}).reduced_formula
+    """Return the reduced formulas of crystals, sorted, each once."""
+    rows = zip(crystals.numbers.numpy(force=True), crystals.counts.tolist(), strict=True)
+    return tuple(sorted(set(map(reduced_formula, {reduced_composition(numbers[:count]) for numbers, count in rows}))))
