@@ -136,3 +136,21 @@ class CrystalBatch:
             numbers=self.numbers.gather(1, order),
             coordinates=self.coordinates.gather(1, order[..., None].expand_as(self.coordinates)),
         )
+
+
+def cell_vectors(lengths: Tensor, angles: Tensor) -> Tensor:
+    """Return cell vectors as rows, as `crystens.crystal.cell_vectors`: (B, 3), (B, 3) to (B, 3, 3), angstrom.
+
+    Angles that form no cell give one without a volume.
+    """
+    cos_alpha, cos_beta, cos_gamma = torch.deg2rad(angles).cos().unbind(dim=1)
+    sin_gamma = torch.deg2rad(angles[:, 2]).sin()
+    cy = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
+    cz = (1 - cos_beta.square() - cy.square()).clamp(min=0).sqrt()
+    zero, one = torch.zeros_like(cz), torch.ones_like(cz)
+    rows = [
+        torch.stack([one, zero, zero], dim=1),
+        torch.stack([cos_gamma, sin_gamma, zero], dim=1),
+        torch.stack([cos_beta, cy, cz], dim=1),
+    ]
+    return torch.stack(rows, dim=1) * lengths[:, :, None]

@@ -21,7 +21,6 @@ the A that fits the whole image best in the least squares sense. K-means in one 
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from crystens.clustering import Clusters, cluster
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal
+from crystens.distances import pair_distances
 from crystens.encoding import ATTRIBUTES, CELL_ROWS, COORDINATE_ROWS, HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling
@@ -306,7 +306,7 @@ class Decoder:
             if self._distinct_places(apart) > self._distinct_places(crystal):
                 crystal = apart
         merged = merge_sites(crystal, self.merge_distance, self.merge_unlike)
-        if len(merged) > 1 and (nearest := _shortest_distances(merged).min()) < _COINCIDENT:
+        if len(merged) > 1 and (nearest := _distances(merged).min()) < _COINCIDENT:
             return DecodedCrystal(None, f"sites of different elements coincide: {nearest:.2g} angstrom", count, group)
         symmetry = None
         if self.symmetrise:
@@ -342,7 +342,7 @@ def merge_sites(crystal: Crystal, distance: float, unlike: bool) -> Crystal:
     """
     if len(crystal) == 1 or distance <= 0:
         return crystal
-    near = _shortest_distances(crystal) < distance
+    near = _distances(crystal) < distance
     if not unlike:
         near &= crystal.numbers[:, None] == crystal.numbers[None, :]
     keep = np.ones(len(crystal), dtype=bool)
@@ -355,18 +355,9 @@ def merge_sites(crystal: Crystal, distance: float, unlike: bool) -> Crystal:
     )
 
 
-def _shortest_distances(crystal: Crystal) -> np.ndarray:
+def _distances(crystal: Crystal) -> np.ndarray:
     """Return the distance of each pair of sites over periodic images, of a site to its own image: (N, N), angstrom."""
-    differences = crystal.coordinates[:, None] - crystal.coordinates[None, :]
-    differences -= np.rint(differences)
-    matrix = crystal.lattice.matrix
-    shortest = np.full(differences.shape[:2], np.inf)
-    for shift in itertools.product((-1, 0, 1), repeat=3):
-        squared = (((differences + shift) @ matrix) ** 2).sum(axis=-1)
-        if shift == (0, 0, 0):
-            np.fill_diagonal(squared, np.inf)
-        np.minimum(shortest, squared, out=shortest)
-    return np.sqrt(shortest)
+    return pair_distances(crystal.vectors, crystal.coordinates)
 
 
 def _symmetry_of(crystal: Crystal, generated_group: int, coordinate_spread: float) -> SymmetrisedCrystal | None:
@@ -378,7 +369,7 @@ def _symmetry_of(crystal: Crystal, generated_group: int, coordinate_spread: floa
     limit = max(3.0 * coordinate_spread * float(crystal.lengths.max()), _SYMMETRY_TOLERANCES[0])
     # A tolerance that confuses neighbouring sites finds no symmetry, and can send the search into the endless: in noisy
     # ReIr3, its sites 2.6 angstrom apart, 0.3 angstrom does.
-    largest = _shortest_distances(crystal).min() / 10
+    largest = _distances(crystal).min() / 10
     fallback: SymmetrisedCrystal | None = None
     for tolerance in _SYMMETRY_TOLERANCES:
         if tolerance > largest:

@@ -26,12 +26,11 @@ Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 3.1, Figs. 1 and 2.
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
 from crystens.batch import CrystalBatch
+from crystens.batch_distances import shortest_pair_distances
 from crystens.errors import CrystensError
 
 ATTRIBUTES = ("Z", "x", "y", "z", "a", "b", "c", "alpha", "beta", "gamma", "space_group")
@@ -42,10 +41,6 @@ SITE_ROWS = slice(0, 4)  # Z, x, y, z: one value a site
 COORDINATE_ROWS = slice(1, 4)  # x, y, z
 CELL_ROWS = slice(4, 11)  # a, b, c, alpha, beta, gamma, space group: one value a crystal
 DISTANCES = ("fractional", "cartesian")
-
-# Shortest distances are looked for over this many cells in each direction; enough for any reduced cell and for all
-# but the most skewed unreduced ones.
-_IMAGE_RANGE = 1
 
 _CACHED_CRYSTALS = 64
 
@@ -136,41 +131,16 @@ def pair_distances(crystals: CrystalBatch, distance: str = "fractional") -> Tens
     "fractional": Euclidean distance of fractional coordinates, unitless. "cartesian": shortest over periodic images,
     angstrom.
     """
+    if distance == "cartesian":
+        return shortest_pair_distances(crystals)
     columns = crystals.coordinates.transpose(1, 2).contiguous()
-    if distance == "fractional":
-        dx, dy, dz = (_pair_differences(axis) for axis in columns.unbind(dim=1))
-        return (dx * dx).addcmul_(dy, dy).addcmul_(dz, dz).sqrt_()
-    differences = _pair_differences(columns)
-    matrix = lattice_matrix(crystals.lengths, crystals.angles)
-    differences = differences - differences.round()
-    shortest = None
-    for shift in itertools.product(range(-_IMAGE_RANGE, _IMAGE_RANGE + 1), repeat=3):
-        offset = torch.tensor(shift, dtype=differences.dtype, device=differences.device)
-        vectors = torch.einsum("bkij,bkl->blij", differences + offset[:, None, None], matrix)
-        length = torch.linalg.vector_norm(vectors, dim=1)
-        shortest = length if shortest is None else torch.minimum(shortest, length)
-    assert shortest is not None
-    return shortest
+    dx, dy, dz = (_pair_differences(axis) for axis in columns.unbind(dim=1))
+    return (dx * dx).addcmul_(dy, dy).addcmul_(dz, dz).sqrt_()
 
 
 def _pair_differences(columns: Tensor) -> Tensor:
-    """Return x_i - x_j on each axis, without periodic images: (..., N) to (..., N, N)."""
+    """Return x_i - x_j, without periodic images: (..., N) to (..., N, N)."""
     return columns[..., :, None] - columns[..., None, :]
-
-
-def lattice_matrix(lengths: Tensor, angles: Tensor) -> Tensor:
-    """Return cell vectors as rows, a along x and b in the xy plane: (B, 3), (B, 3) to (B, 3, 3), angstrom."""
-    cos_alpha, cos_beta, cos_gamma = torch.deg2rad(angles).cos().unbind(dim=1)
-    sin_gamma = torch.deg2rad(angles[:, 2]).sin()
-    cy = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
-    cz = (1 - cos_beta.square() - cy.square()).clamp(min=0).sqrt()
-    zero, one = torch.zeros_like(cz), torch.ones_like(cz)
-    rows = [
-        torch.stack([one, zero, zero], dim=1),
-        torch.stack([cos_gamma, sin_gamma, zero], dim=1),
-        torch.stack([cos_beta, cy, cz], dim=1),
-    ]
-    return torch.stack(rows, dim=1) * lengths[:, :, None]
 
 
 def check_distance(distance: str) -> None:

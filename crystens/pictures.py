@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal, cell_vectors
+from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal
 from crystens.encoding import HEADER
 from crystens.metrics.distributions import QUANTITIES, Reference
 
@@ -159,7 +159,7 @@ def view_vectors(crystal: Crystal) -> np.ndarray:
     towards = np.array(_EYE) / np.linalg.norm(_EYE)
     right = np.cross([0.0, 0.0, 1.0], towards)
     right /= np.linalg.norm(right)
-    return cell_vectors(crystal.lengths, crystal.angles) @ np.stack([right, np.cross(towards, right), towards], axis=1)
+    return crystal.vectors @ np.stack([right, np.cross(towards, right), towards], axis=1)
 
 
 def borders(crystal: Crystal) -> np.ndarray:

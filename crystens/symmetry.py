@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from dataclasses import dataclass
 
 import moyopy
 import numpy as np
 
 from crystens.crystal import Crystal, cell_vectors
+from crystens.distances import nearest_steps, shortest_translation
 from crystens.errors import CrystensError
 
 # Which cell a crystal is kept in, see `in_cell`.
@@ -142,14 +142,14 @@ def symmetrised(crystal: Crystal, symprec: float) -> SymmetrisedCrystal:
             symmetric as the structure in it and is a little out of shape: six of the 4,372 structures of mp_3dsc with
             at most 52 sites, at a tolerance of 0.01.
     """
-    matrix = cell_vectors(crystal.lengths, crystal.angles)
+    matrix = crystal.vectors
     found = _dataset(matrix, crystal.numbers, crystal.coordinates, symprec)
     rotations = np.array(found.operations.rotations, dtype=np.int64).reshape(-1, 3, 3)
     translations = np.array(found.operations.translations, dtype=np.float64).reshape(-1, 3)
     metric = matrix @ matrix.T
     metric = np.einsum("mki,kl,mlj->ij", rotations, metric, rotations, optimize=True) / len(rotations)
     lengths, angles = _cell_of(metric)
-    coordinates, orbits = _averaged(crystal, rotations, translations, metric)
+    coordinates, orbits = _averaged(crystal, rotations, translations, metric, symprec)
     result = Crystal(lengths, angles, int(found.number), crystal.numbers, coordinates)
     again = space_group_number(lengths, angles, result.numbers, result.coordinates, _VERIFY_SYMPREC)
     if again != result.space_group:
@@ -165,7 +165,7 @@ def _dataset(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, s
     """Return what moyopy finds for cell vectors as rows (3, 3)."""
     if not len(numbers):
         raise SymmetryError("no space group of a cell without sites")
-    shortest = min(map(math.hypot, *zip(*moyopy.minkowski_reduce(matrix.tolist())[0], strict=True)))
+    shortest = shortest_translation(matrix)
     if shortest < max(_MIN_TRANSLATION, 4 * symprec):
         raise SymmetryError(
             f"the cell repeats after {shortest:.3g} angstrom, too little to look for symmetry at {symprec} angstrom"
@@ -194,7 +194,7 @@ def _cell_of(metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _averaged(
-    crystal: Crystal, rotations: np.ndarray, translations: np.ndarray, metric: np.ndarray
+    crystal: Crystal, rotations: np.ndarray, translations: np.ndarray, metric: np.ndarray, symprec: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return coordinates (N, 3) that the operations map on each other exactly, and the orbit (N,) of each site.
 
@@ -203,6 +203,7 @@ def _averaged(
     """
     inverses = np.round(np.linalg.inv(rotations))
     exact = np.empty_like(crystal.coordinates)
+    matrix = crystal.vectors
     orbits = np.full(len(crystal), -1)
     for first in range(len(crystal)):
         if orbits[first] >= 0:
@@ -210,7 +211,7 @@ def _averaged(
         like = np.flatnonzero((crystal.numbers == crystal.numbers[first]) & (orbits < 0))
         site = crystal.coordinates[first]
         steps = crystal.coordinates[like] - (rotations @ site + translations)[:, None]  # (M, sites, 3): image to site
-        steps -= np.round(steps)
+        steps = nearest_steps(matrix, steps, symprec)
         nearest = (steps @ metric * steps).sum(axis=2).argmin(axis=1)
         missed = steps[np.arange(len(steps)), nearest]
         site = site + (inverses @ missed[:, :, None])[:, :, 0].mean(axis=0)

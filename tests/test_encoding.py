@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from crystens.batch import CrystalBatch
+from crystens.batch import CrystalBatch, cell_vectors
 from crystens.crystal import Crystal
-from crystens.encoding import ATTRIBUTES, HEADER, encode, lattice_matrix, pair_distances, present_cells
+from crystens.encoding import ATTRIBUTES, HEADER, encode, pair_distances, present_cells
 from crystens.errors import CrystensError
 
 
@@ -67,9 +67,10 @@ def test_cartesian_distance_is_the_shortest_over_periodic_images(triclinic: Crys
         np.testing.assert_allclose(distances[index, : len(crystal), : len(crystal)], expected, atol=1e-4)
 
 
-def test_lattice_matrix_has_the_lengths_and_angles_asked_for(triclinic: Crystal) -> None:
+def test_cell_vectors_of_a_batch_have_the_lengths_and_angles_asked_for(triclinic: Crystal) -> None:
     batch = CrystalBatch.from_crystals([triclinic], 20)
-    matrix = lattice_matrix(batch.lengths, batch.angles)[0].double().numpy()
+    matrix = cell_vectors(batch.lengths, batch.angles)[0].double().numpy()
+    np.testing.assert_allclose(matrix, triclinic.vectors, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(matrix, axis=1), triclinic.lengths, rtol=1e-6)
     assert np.linalg.det(matrix) == pytest.approx(triclinic.lattice.volume, rel=1e-5)
 

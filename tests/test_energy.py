@@ -21,7 +21,7 @@ from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.metrics.energies import EnergyOptions, energies
 from crystens.metrics.energy import Energy, Relaxation, reason_counts
-from crystens.metrics.potentials import CHGNet, Matgl, Potential, compact, nearest_distances, objection
+from crystens.metrics.potentials import CHGNet, Matgl, Potential, compact, objection
 
 TESTS = Path(__file__).parent
 
@@ -105,14 +105,6 @@ def test_real_crystals_may_be_seen(nacl, copper_primitive, single_atom, triclini
 def test_guards(crystal, category):
     reason = objection(crystal, Stub())
     assert (reason and reason.split(": ")[0]) == category
-
-
-def test_nearest_distances_know_own_images_and_skewed_cells(nacl, copper_primitive):
-    assert nearest_distances(nacl) == pytest.approx(np.full(8, 2.82))
-    assert nearest_distances(copper_primitive) == pytest.approx([2.5526])
-    # The same copper in a cell that is skewed: a + 3 b in place of a, and c + 2 a.
-    skewed = _skewed(copper_primitive)
-    assert nearest_distances(skewed) == pytest.approx([2.5526])
 
 
 def _skewed(crystal: Crystal) -> Crystal:

@@ -26,8 +26,8 @@ from crystens.candidates.generated import Sample
 from crystens.candidates.neutrality import OXIDATION_STATES, Substitution, charge_verdict, repairs, symbol
 from crystens.candidates.special_positions import on_special_positions
 from crystens.crystal import Crystal
+from crystens.distances import nearest_distances, shortest_lengths
 from crystens.errors import CrystensError
-from crystens.metrics.potentials import nearest_distances
 from crystens.symmetry import SymmetrisedCrystal, SymmetryError, space_group_number, symmetrised
 
 _TOLERANCES = (0.01, 0.03, 0.1, 0.2, 0.3)  # angstrom
@@ -183,7 +183,7 @@ def _symmetry_of(
     crystal: Crystal, generated: int | None, options: CleaningOptions
 ) -> tuple[SymmetrisedCrystal | None, float | None, str]:
     """Return the symmetry to impose, the tolerance within which the atoms have it, and why it is this one."""
-    largest = float(nearest_distances(crystal).min()) / 10
+    largest = float(nearest_distances(crystal.vectors, crystal.coordinates).min()) / 10
     best: SymmetrisedCrystal | None = None
     within: float | None = None
     for tolerance in sorted({*_TOLERANCES, options.generated_tolerance, options.found_tolerance}):
@@ -221,7 +221,7 @@ def _changes(
         told = f"moved onto that of {group}; the crystal is the same"
         changes.append(Change("origin", "all sites", [0, 0, 0], shift.round(6).tolist(), away, "angstrom", told))
     steps = new.coordinates + shift - old.coordinates
-    ways = np.linalg.norm((steps - np.round(steps)) @ matrix, axis=1)
+    ways = shortest_lengths(matrix, steps)
     for site in np.flatnonzero(ways > _SMALLEST_CHANGE):
         axes = " ".join(axis for axis, held in zip("xyz", fixed[site], strict=True) if held)
         told = (

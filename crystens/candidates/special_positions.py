@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from crystens.distances import shortest_lengths
 from crystens.symmetry import SymmetrisedCrystal
 
 _DENOMINATOR = 24
@@ -50,12 +51,9 @@ def on_special_positions(symmetry: SymmetrisedCrystal) -> OnSpecialPositions:
         shift = np.zeros(3)
     coordinates = crystal.coordinates - shift
     translations = symmetry.translations + rotations @ shift - shift
-    metric = crystal.lattice.metric_tensor
     fixed = np.zeros(coordinates.shape, dtype=bool)
     for site, place in enumerate(coordinates):
-        steps = rotations @ place + translations - place
-        steps -= np.round(steps)
-        stays = (steps @ metric * steps).sum(axis=1) < _SAME**2
+        stays = shortest_lengths(crystal.vectors, rotations @ place + translations - place, _SAME) < _SAME
         fixed[site] = (np.abs(rotations[stays].mean(axis=0)) < 1e-9).all(axis=1)
     fractions = np.round(coordinates * _DENOMINATOR) / _DENOMINATOR
     # In a supercell or a skewed cell a fixed coordinate may be another fraction; it stays as it is.

@@ -6,17 +6,18 @@ Everything here works on whole columns: 50,000 crystals take seconds. M crystals
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pymatgen.core import Composition, Element, Lattice
+from pymatgen.core import Element
 
-from crystens.crystal import MAX_ATOMIC_NUMBER
+from crystens.crystal import MAX_ATOMIC_NUMBER, cell_vectors
 from crystens.data.entries import Reject
 from crystens.data.store import CrystalStore
+from crystens.distances import plane_spacings, shortest_lengths
 from crystens.errors import CrystensError
+from crystens.formulas import ReducedComposition, reduced_composition, reduced_formula
 
 # First space group number of each crystal system; International Tables for Crystallography A.
 CRYSTAL_SYSTEMS = {
@@ -142,14 +143,9 @@ class Census:
     @functools.cached_property
     def formulas(self) -> np.ndarray:
         """Which reduced formula each crystal has: (M,) int64, the first crystal that has it."""
-        crystals, _, amounts = self._contents.T
-        starts = np.searchsorted(crystals, np.arange(len(self)))
-        reduced = self._contents[:, 1:].copy()
-        reduced[:, 1] = amounts // np.gcd.reduceat(amounts, starts)[crystals]
-        firsts: dict[bytes, int] = {}
-        ends = [*starts[1:], len(crystals)]
-        rows = (reduced[start:end].tobytes() for start, end in zip(starts, ends, strict=True))
-        return np.array([firsts.setdefault(row, k) for k, row in enumerate(rows)])
+        firsts: dict[ReducedComposition, int] = {}
+        parts = np.split(self.numbers, self._ends[:-1])
+        return np.array([firsts.setdefault(reduced_composition(part), k) for k, part in enumerate(parts)])
 
     @functools.cached_property
     def shortest_contacts(self) -> np.ndarray:
@@ -159,8 +155,7 @@ class Census:
     def formula(self, index: int) -> str:
         """Return the reduced formula of a crystal, as `Crystal.formula`."""
         start = int(self._ends[index] - self.counts[index])
-        amounts = Counter(self.numbers[start : start + self.counts[index]].tolist())
-        return Composition({Element.from_Z(z).symbol: n for z, n in amounts.items()}).reduced_formula
+        return reduced_formula(reduced_composition(self.numbers[start : start + self.counts[index]]))
 
     @functools.cached_property
     def _ends(self) -> np.ndarray:
@@ -194,7 +189,8 @@ def _shortest_contacts(census: Census) -> np.ndarray:
     no other image can be near.
     """
     shortest = np.full(len(census), np.inf)
-    matrices, spacings = _cell_vectors(census), _plane_spacings(census)
+    matrices = np.array([cell_vectors(*cell) for cell in zip(census.lengths, census.angles, strict=True)])
+    spacings = np.array([plane_spacings(matrix) for matrix in matrices])
     skewed = spacings.min(axis=1) <= 2 * _SHORT
     for first, second in _pairs(census.counts, census._ends):
         for axis in range(3):
@@ -205,9 +201,9 @@ def _shortest_contacts(census: Census) -> np.ndarray:
         steps = census.coordinates[first] - census.coordinates[second]
         steps -= np.round(steps)
         distances = np.linalg.norm(np.einsum("pk,pkl->pl", steps, matrices[owners]), axis=1)
-        for k in np.flatnonzero(skewed[owners]):
-            lattice = Lattice(matrices[owners[k]])
-            distances[k] = lattice.get_distance_and_image(np.zeros(3), steps[k])[0]
+        for owner in np.unique(owners[skewed[owners]]):
+            pairs = owners == owner
+            distances[pairs] = shortest_lengths(matrices[owner], steps[pairs], _SHORT)
         near = distances < _SHORT
         np.minimum.at(shortest, owners[near], distances[near])
     return shortest
@@ -226,23 +222,3 @@ def _pairs(counts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[np.ndarray, n
         offsets = done[start:stop] - partners[start:stop] - before
         yield first, first + 1 + np.arange(len(first)) - np.repeat(offsets, partners[start:stop])
         start = stop
-
-
-def _cell_vectors(census: Census) -> np.ndarray:
-    """Return cell vectors as rows, a along x and b in the xy plane: (M, 3, 3), angstrom."""
-    cos_alpha, cos_beta, cos_gamma = np.cos(np.radians(census.angles)).T
-    sin_gamma = np.sin(np.radians(census.angles[:, 2]))
-    a, b, c = census.lengths.T
-    vectors = np.zeros((len(census), 3, 3))
-    vectors[:, 0, 0] = a
-    vectors[:, 1, 0], vectors[:, 1, 1] = b * cos_gamma, b * sin_gamma
-    vectors[:, 2, 0] = c * cos_beta
-    vectors[:, 2, 1] = c * (cos_alpha - cos_beta * cos_gamma) / sin_gamma
-    vectors[:, 2, 2] = census.volumes / (a * b * sin_gamma)
-    return vectors
-
-
-def _plane_spacings(census: Census) -> np.ndarray:
-    """Return the distances of the lattice planes along a, b, c: (M, 3), angstrom."""
-    areas = (census.lengths.prod(axis=1)[:, None] / census.lengths) * np.sin(np.radians(census.angles))
-    return census.volumes[:, None] / areas

@@ -7,16 +7,14 @@ the crystal into the cell that is asked for. `Limits.ordered` is the one place t
 
 from __future__ import annotations
 
-import itertools
-import math
 from dataclasses import dataclass
 
-import moyopy
 import numpy as np
 from pymatgen.core import Element
 
 from crystens.crystal import Crystal, canonical_order, cell_vectors, check_cell, wrap
 from crystens.data.entries import Unusable
+from crystens.distances import nearest_pair, shortest_lengths, shortest_translation
 from crystens.errors import CrystensError
 from crystens.symmetry import CELLS, SymmetryError, in_cell
 
@@ -25,7 +23,6 @@ SITE_ORDERS = ("canonical", "given")
 
 _OCCUPANCY_TOLERANCE = 1e-3
 _MOST_READ = 5000  # sites of a cell as it stands in a file: distances and symmetry of so many take ten seconds
-_ROWS_AT_ONCE = 256  # rows of the distance matrix, so that a cell of thousands of sites does not fill the memory
 _FARTHEST = 1e6  # cells from the origin: a coordinate has 10 decimals left there, and none from 1e16 on
 
 
@@ -156,9 +153,8 @@ class Limits:
             raise Unusable(f"more than {_MOST_READ} sites with occupancies: {len(numbers)}", "give an ordered model")
         sites = np.empty(len(numbers), dtype=np.int64)
         for listed, place in enumerate(coordinates):
-            steps = coordinates[: listed + 1] - place
-            vectors = (steps - np.round(steps)) @ matrix
-            sites[listed] = ((vectors**2).sum(axis=1) < self.merge_distance**2).argmax()
+            away = shortest_lengths(matrix, coordinates[: listed + 1] - place, self.merge_distance)
+            sites[listed] = (away < self.merge_distance).argmax()
         kept: list[tuple[int, int]] = []
         for site in np.unique(sites):
             shares: dict[int, float] = {}
@@ -224,35 +220,15 @@ class Limits:
 
     def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
         """Raise `Unusable` if two sites, or a site and its own image, are nearer than `min_distance`."""
-        places = coordinates
-        spacings = _plane_spacings(matrix)
-        if min(spacings) <= 2 * self.min_distance:
-            basis, transform = moyopy.minkowski_reduce(matrix.tolist())
-            matrix = np.array(basis)
-            places = coordinates @ np.linalg.inv(np.array(transform, dtype=np.float64)).T
-            spacings = _plane_spacings(matrix)
-            shortest = np.linalg.norm(matrix, axis=1).min()
-            if shortest < self.min_distance:
-                raise Unusable(
-                    f"two atoms closer than any bond: an atom and its own image are {shortest:.3f} angstrom apart",
-                    "check the cell lengths and angles",
-                )
-        # Along each axis a difference is rounded into [-1/2, 1/2]. Shifted by n it is at least n - 1/2 planes long, so
-        # that planes further apart than twice the bound leave no second image to look at.
-        reach = [min(math.ceil(self.min_distance / spacing + 0.5) - 1, 2) for spacing in spacings]
-        shifts = np.array(list(itertools.product(*(range(-n, n + 1) for n in reach))))
-        for start in range(0, len(places), _ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(places)))
-            steps = places[rows, None] - places[None]
-            steps -= np.round(steps)
-            shortest = np.full(steps.shape[:2], np.inf)
-            for shift in shifts:
-                vectors = (steps + shift) @ matrix
-                shortest = np.minimum(shortest, np.einsum("ijk,ijk->ij", vectors, vectors))
-            shortest[np.arange(len(rows)), rows] = np.inf
-            if shortest.min() < self.min_distance**2:
-                first, second = np.unravel_index(shortest.argmin(), shortest.shape)
-                raise self._too_near(start + int(first), int(second), numbers, float(np.sqrt(shortest.min())))
+        own = shortest_translation(matrix)
+        if own < self.min_distance:
+            raise Unusable(
+                f"two atoms closer than any bond: an atom and its own image are {own:.3f} angstrom apart",
+                "check the cell lengths and angles",
+            )
+        distance, first, second = nearest_pair(matrix, coordinates, self.min_distance)
+        if distance < self.min_distance:
+            raise self._too_near(first, second, numbers, distance)
 
     def _too_near(self, first: int, second: int, numbers: np.ndarray, distance: float) -> Unusable:
         """Return the refusal of two sites that are too near."""
@@ -263,16 +239,3 @@ class Limits:
             "remove the double atom (a file must not list what its symmetry operations make), or lower "
             "data.limits.min_distance",
         )
-
-
-def _plane_spacings(matrix: np.ndarray) -> list[float]:
-    """Return the distances of the lattice planes along a, b, c of cell vectors as rows (3, 3), angstrom."""
-    a, b, c = matrix.tolist()
-    normals = [_cross(b, c), _cross(c, a), _cross(a, b)]
-    volume = abs(sum(x * y for x, y in zip(a, normals[0], strict=True)))
-    return [volume / math.hypot(*normal) for normal in normals]
-
-
-def _cross(u: list[float], v: list[float]) -> list[float]:
-    """Return the vector product; NumPy's takes a hundred times as long for one."""
-    return [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]

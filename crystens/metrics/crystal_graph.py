@@ -27,7 +27,7 @@ from pymatgen.core import Element
 from pymatgen.optimization.neighbors import find_points_in_spheres
 from torch import Tensor
 
-from crystens.crystal import Crystal, cell_vectors
+from crystens.crystal import Crystal
 from crystens.metrics.validity import MIN_DISTANCE
 
 NEIGHBOURS = 12
@@ -97,7 +97,7 @@ def _pairs(crystal: Crystal, min_distance: float) -> tuple[np.ndarray, np.ndarra
     Raises:
         NoGraph: if the work could get out of hand, which is known before it is begun.
     """
-    vectors = cell_vectors(crystal.lengths, crystal.angles)
+    vectors = crystal.vectors
     # In a reduced cell the spacings of the lattice planes bound how many images there are to look at.
     reduced = np.array(moyopy.minkowski_reduce(vectors.tolist())[0])
     shortest = float(np.linalg.norm(reduced, axis=1).min())

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import itertools
 from abc import ABC, abstractmethod
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +28,7 @@ from ase import Atoms
 from pymatgen.core import Element, Structure
 
 from crystens.crystal import Crystal
+from crystens.distances import nearest_distances
 from crystens.errors import CrystensError
 from crystens.metrics.validity import MIN_DISTANCE
 
@@ -37,8 +37,6 @@ MP2020 = "MP2020"
 SHIPPED = {"chgnet": "0.3.0", "chgnet-0.2.0": "0.2.0", "chgnet-r2scan": "r2scan"}  # name to weights of CHGNet
 
 MIN_ANGLE, MAX_ANGLE = 30.0, 150.0  # degree; a cell of 5 degrees takes CHGNet 47 s
-
-_ROWS_AT_ONCE = 256
 
 
 class Potential(ABC):
@@ -199,7 +197,7 @@ def objection(crystal: Crystal, potential: Potential) -> str | None:
     if _is_skewed(angles := compact(crystal).angles):
         bounds = f"{MIN_ANGLE:g} to {MAX_ANGLE:g} degrees are judged"
         return f"cell angle out of bounds: {np.round(angles, 2).tolist()}; {bounds}"
-    nearest = nearest_distances(crystal)
+    nearest = nearest_distances(crystal.vectors, crystal.coordinates)
     if nearest.min() < MIN_DISTANCE:
         return f"atoms too near: {nearest.min():.3g} angstrom; {MIN_DISTANCE} and more are judged"
     if nearest.max() >= potential.cutoff:
@@ -224,21 +222,6 @@ def compact(crystal: Crystal) -> Crystal:
 def _is_skewed(angles: np.ndarray) -> bool:
     """Return whether an angle is out of bounds."""
     return bool(angles.min() < MIN_ANGLE or angles.max() > MAX_ANGLE)
-
-
-def nearest_distances(crystal: Crystal) -> np.ndarray:
-    """Return each site's distance to the nearest other atom, which may be its own periodic image: (N,), angstrom."""
-    lattice, sites = crystal.lattice, crystal.coordinates
-    steps = np.array([step for step in itertools.product(range(-2, 3), repeat=3) if any(step)])
-    own = float(np.linalg.norm(steps @ lattice.get_lll_reduced_lattice().matrix, axis=1).min())
-    nearest = np.empty(len(sites))
-    # By blocks of rows, so that a file with thousands of sites does not fill the memory.
-    for start in range(0, len(sites), _ROWS_AT_ONCE):
-        distances = lattice.get_all_distances(sites[start : start + _ROWS_AT_ONCE], sites)
-        rows = np.arange(len(distances))
-        distances[rows, start + rows] = own
-        nearest[start : start + len(rows)] = distances.min(axis=1)
-    return nearest
 
 
 def to_atoms(crystal: Crystal) -> Atoms:

@@ -10,30 +10,19 @@ distance rule after Court et al., J. Chem. Inf. Model. 2020, 60, 4518.
 
 from __future__ import annotations
 
-import numpy as np
-
 from crystens.crystal import Crystal
+from crystens.distances import nearest_pair
 
 MIN_DISTANCE = 0.5  # angstrom
 MIN_VOLUME = 0.1  # cubic angstrom
-
-_ROWS_AT_ONCE = 256
 
 
 def shortest_distance(crystal: Crystal) -> float:
     """Return the distance of the two nearest sites over periodic images, angstrom; infinity for a single site.
 
-    Own images of a site are ignored. The cell is reduced first, so that skewed cells are measured right.
+    Own images of a site are ignored.
     """
-    lattice, sites = crystal.lattice, crystal.coordinates
-    shortest = float("inf")
-    # By blocks of rows, so that a file with thousands of sites does not fill the memory.
-    for start in range(0, len(sites), _ROWS_AT_ONCE):
-        distances = lattice.get_all_distances(sites[start : start + _ROWS_AT_ONCE], sites)
-        own = np.arange(len(distances))
-        distances[own, start + own] = np.inf
-        shortest = min(shortest, float(distances.min()))
-    return shortest
+    return nearest_pair(crystal.vectors, crystal.coordinates)[0]
 
 
 def is_structurally_valid(crystal: Crystal) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crystens.encoding import lattice_matrix
+from crystens.batch import cell_vectors
 
 NUM_SHELLS = 8
 NUM_FEATURES = 4 * NUM_SHELLS
@@ -44,7 +44,7 @@ def surroundings(cells: Tensor, places: Tensor, present: Tensor, deviation: Tens
         near = torch.arange(-1.0, 2.0, device=places.device)
         images = torch.cartesian_prod(near, near, near)
         steps = (steps - steps.round())[:, :, :, None] + images  # (B, N, N, 27, 3)
-        distances = (steps.flatten(1, 3) @ lattice_matrix(lengths, angles)).square().sum(dim=2).sqrt()
+        distances = (steps.flatten(1, 3) @ cell_vectors(lengths, angles)).square().sum(dim=2).sqrt()
         distances = distances.view(steps.shape[:-1])
         itself = torch.eye(places.shape[1], device=places.device)[:, :, None].bool() & (images == 0).all(dim=1)
         pairs = (present[:, :, None] & present[:, None])[..., None]
