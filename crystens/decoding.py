@@ -33,7 +33,7 @@ from crystens.distances import pair_distances
 from crystens.encoding import ATTRIBUTES, CELL_ROWS, COORDINATE_ROWS, HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling
-from crystens.symmetry import SymmetrisedCrystal, SymmetryError, symmetrised
+from crystens.symmetry import SymmetrisedCrystal, imposed
 
 # How well the copies of a clean float32 image agree: below these the spread of copies is rounding, not disagreement.
 _NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table are always told apart
@@ -45,7 +45,11 @@ _EMPTY = 0.01
 # Sites nearer than this, in angstrom, are one place: no program reads a file that lists two elements there.
 _COINCIDENT = 0.01
 
-_SYMMETRY_TOLERANCES = (0.01, 0.03, 0.1, 0.2, 0.3)  # angstrom
+# Images read at a time: in float64 one of side 64 takes 128 KB, and its intermediates several times that.
+_CACHED_IMAGES = 16
+
+# How far atoms may be from the space group that the image states, angstrom; and from another one, the least.
+_STATED_WITHIN, _FOUND_WITHIN = 0.3, 0.01
 
 # Probabilities of the elements where nothing is known of them.
 _ALL_ELEMENTS = np.full(MAX_ATOMIC_NUMBER, 1 / MAX_ATOMIC_NUMBER)
@@ -249,7 +253,14 @@ class Decoder:
             elements: (118,) probabilities of the elements, see `element_probabilities`, for an "auto" K_atom; all the
                 same if left out.
         """
-        return self.decode_reading(read_images(images, scaling, self.periodic, counts), elements)
+        decoded: list[DecodedCrystal] = []
+        # A CPU spends its time on memory traffic: few images at a time stay in its cache.
+        at_once = _CACHED_IMAGES if images.device.type == "cpu" else max(len(images), 1)
+        for start in range(0, len(images), at_once):
+            part = slice(start, start + at_once)
+            known = None if counts is None else counts[part]
+            decoded += self.decode_reading(read_images(images[part], scaling, self.periodic, known), elements)
+        return decoded
 
     def decode_reading(self, reading: ImageReading, elements: np.ndarray | None = None) -> list[DecodedCrystal]:
         """Return the crystals of a batch that was read before, as `decode` does.
@@ -300,24 +311,34 @@ class Decoder:
             crystal = Crystal(cell[:3], cell[3:6], group, atoms, places)
         except CrystensError as error:
             return DecodedCrystal(None, str(error), count, group)
+        distances = _distances(crystal)
         if self.coordinate_clusters == "auto":
             # No crystal has two atoms on one place: clusters that bring sites together which were apart are wrong.
             apart = replace(crystal, coordinates=coordinates)
-            if self._distinct_places(apart) > self._distinct_places(crystal):
-                crystal = apart
-        merged = merge_sites(crystal, self.merge_distance, self.merge_unlike)
-        if len(merged) > 1 and (nearest := _distances(merged).min()) < _COINCIDENT:
+            unclustered = _distances(apart)
+            if self._distinct_places(atoms, unclustered) > self._distinct_places(atoms, distances):
+                crystal, distances = apart, unclustered
+        kept = _kept_sites(crystal.numbers, distances, self.merge_distance, self.merge_unlike)
+        if not kept.all():
+            crystal = _selected(crystal, kept)
+            distances = distances[np.ix_(kept, kept)]
+        nearest = float(distances.min())
+        if len(crystal) > 1 and nearest < _COINCIDENT:
             return DecodedCrystal(None, f"sites of different elements coincide: {nearest:.2g} angstrom", count, group)
-        symmetry = None
+        merged = count - len(crystal)
         if self.symmetrise:
-            symmetry = _symmetry_of(merged, group, coordinate_spread)
-        if symmetry is not None:
-            merged = symmetry.crystal
-        return DecodedCrystal(merged, "", count, group, count - len(merged), symmetry)
+            # Where the atoms do not have the stated group, the tolerance follows the spread of the coordinate votes, so
+            # that a clean image keeps its small distortions.
+            limit = max(3.0 * coordinate_spread * float(crystal.lengths.max()), _FOUND_WITHIN)
+            symmetry = imposed(crystal, group, _STATED_WITHIN, limit, nearest=nearest)
+            if symmetry is not None:
+                return DecodedCrystal(symmetry[0].crystal, "", count, group, merged, symmetry[0])
+        return DecodedCrystal(crystal, "", count, group, merged)
 
-    def _distinct_places(self, crystal: Crystal) -> int:
+    def _distinct_places(self, numbers: np.ndarray, distances: np.ndarray) -> int:
         """Return how many sites are left if those on one place, of whatever element, are one."""
-        return len(merge_sites(crystal, max(self.merge_distance, _COINCIDENT), unlike=True))
+        near = max(self.merge_distance, _COINCIDENT)
+        return int(_kept_sites(numbers, distances, near, unlike=True).sum())
 
     def _cluster_axis(self, values: np.ndarray, spread: float) -> np.ndarray:
         """Return the centroids of coordinates on one axis, cut open at the widest gap if they are periodic."""
@@ -340,46 +361,26 @@ def merge_sites(crystal: Crystal, distance: float, unlike: bool) -> Crystal:
     The site of the lower index stays where it is, so merging never moves an atom. Sites of different elements are
     merged only if `unlike`.
     """
-    if len(crystal) == 1 or distance <= 0:
-        return crystal
-    near = _distances(crystal) < distance
+    kept = _kept_sites(crystal.numbers, _distances(crystal), distance, unlike)
+    return crystal if kept.all() else _selected(crystal, kept)
+
+
+def _kept_sites(numbers: np.ndarray, distances: np.ndarray, distance: float, unlike: bool) -> np.ndarray:
+    """Return which sites stay if sites nearer than `distance` are made one: (N,) bool; distances (N, N)."""
+    near = np.tril(distances < distance, -1)
     if not unlike:
-        near &= crystal.numbers[:, None] == crystal.numbers[None, :]
-    keep = np.ones(len(crystal), dtype=bool)
-    for site in range(1, len(crystal)):
-        keep[site] = not (near[site, :site] & keep[:site]).any()
-    if keep.all():
-        return crystal
-    return Crystal(
-        crystal.lengths, crystal.angles, crystal.space_group, crystal.numbers[keep], crystal.coordinates[keep]
-    )
+        near &= numbers[:, None] == numbers
+    kept = np.ones(len(near), dtype=bool)
+    for site in np.flatnonzero(near.any(axis=1)):
+        kept[site] = not (near[site] & kept).any()
+    return kept
+
+
+def _selected(crystal: Crystal, kept: np.ndarray) -> Crystal:
+    """Return a crystal with some of its sites."""
+    return replace(crystal, numbers=crystal.numbers[kept], coordinates=crystal.coordinates[kept])
 
 
 def _distances(crystal: Crystal) -> np.ndarray:
     """Return the distance of each pair of sites over periodic images, of a site to its own image: (N, N), angstrom."""
     return pair_distances(crystal.vectors, crystal.coordinates)
-
-
-def _symmetry_of(crystal: Crystal, generated_group: int, coordinate_spread: float) -> SymmetrisedCrystal | None:
-    """Return the crystal symmetrised, or None if that fails at every tolerance.
-
-    The tolerance is the smallest at which the atoms have the space group that the image states; where there is none,
-    it follows the spread of the coordinate votes, so that a clean image keeps its small distortions.
-    """
-    limit = max(3.0 * coordinate_spread * float(crystal.lengths.max()), _SYMMETRY_TOLERANCES[0])
-    # A tolerance that confuses neighbouring sites finds no symmetry, and can send the search into the endless: in noisy
-    # ReIr3, its sites 2.6 angstrom apart, 0.3 angstrom does.
-    largest = _distances(crystal).min() / 10
-    fallback: SymmetrisedCrystal | None = None
-    for tolerance in _SYMMETRY_TOLERANCES:
-        if tolerance > largest:
-            break
-        try:
-            found = symmetrised(crystal, tolerance)
-        except SymmetryError:
-            continue
-        if found.crystal.space_group == generated_group:
-            return found
-        if tolerance <= limit:
-            fallback = found
-    return fallback

@@ -12,15 +12,17 @@ Source for averaging a metric tensor and positions over a group: Grosse-Kunstlev
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import moyopy
 import numpy as np
 
 from crystens.crystal import Crystal, cell_vectors
-from crystens.distances import nearest_steps, shortest_translation
+from crystens.distances import nearest_distances, nearest_steps, shortest_translation
 from crystens.errors import CrystensError
 
 # Which cell a crystal is kept in, see `in_cell`.
@@ -29,6 +31,13 @@ CELLS = ("given", "primitive", "niggli", "conventional")
 # Tolerance at which a symmetrised crystal must show its space group again, angstrom. Far below any tolerance that
 # finds groups in noisy cells, far above the rounding of double precision.
 _VERIFY_SYMPREC = 1e-4
+
+# Tolerances at which `imposed` looks for space groups, angstrom.
+TOLERANCES = (0.01, 0.03, 0.1, 0.2, 0.3)
+
+# A tolerance that confuses neighbouring sites finds no symmetry, and can send the search into the endless: in noisy
+# ReIr3, its sites 2.6 angstrom apart, 0.3 angstrom does. So none is larger than this share of the shortest distance.
+_LARGEST_SHARE = 0.1
 
 # A cell that repeats after less than this, in angstrom, is no crystal (the shortest of all real ones is above 2), and
 # moyopy's search in it can take all time and memory: in generated cells of 0.45 and 1.14 angstrom it did.
@@ -142,12 +151,59 @@ def symmetrised(crystal: Crystal, symprec: float) -> SymmetrisedCrystal:
             symmetric as the structure in it and is a little out of shape: six of the 4,372 structures of mp_3dsc with
             at most 52 sites, at a tolerance of 0.01.
     """
+    return _symmetrised(crystal, _dataset(crystal.vectors, crystal.numbers, crystal.coordinates, symprec), symprec)
+
+
+def imposed(
+    crystal: Crystal,
+    stated: int | None,
+    stated_within: float,
+    found_within: float,
+    tolerances: Sequence[float] = TOLERANCES,
+    nearest: float | None = None,
+) -> tuple[SymmetrisedCrystal, float] | None:
+    """Return the crystal symmetrised, and the tolerance within which it has the group, angstrom; None if that fails.
+
+    The stated group is imposed if the atoms have it within `stated_within`, at the smallest tolerance at which they do.
+    Else it is the group with the most operations that they have within `found_within`, at the smallest tolerance.
+    No tolerance is more than a tenth of the shortest distance.
+
+    Args:
+        crystal: the crystal; with sites that coincide no tolerance is small enough.
+        stated: space group number that the crystal should have, if any.
+        stated_within: largest tolerance for the stated group, angstrom.
+        found_within: largest tolerance for any other group, angstrom.
+        tolerances: what is tried, angstrom, in rising order.
+        nearest: shortest distance of two sites or of a site and its own image, angstrom, where it is known.
+    """
+    if nearest is None:
+        nearest = float(nearest_distances(crystal.vectors, crystal.coordinates).min())
+    others: list[tuple[int, float, moyopy.MoyoDataset]] = []
+    for tolerance in tolerances:
+        if tolerance > min(nearest * _LARGEST_SHARE, max(stated_within, found_within)):
+            break
+        try:
+            found = _dataset(crystal.vectors, crystal.numbers, crystal.coordinates, tolerance)
+            if found.number == stated and tolerance <= stated_within:
+                return _symmetrised(crystal, found, tolerance), tolerance
+        except SymmetryError:
+            continue
+        if tolerance <= found_within:
+            others.append((-len(found.operations), tolerance, found))
+    for _, tolerance, found in sorted(others, key=lambda other: other[:2]):
+        with contextlib.suppress(SymmetryError):
+            return _symmetrised(crystal, found, tolerance), tolerance
+    return None
+
+
+def _symmetrised(crystal: Crystal, found: moyopy.MoyoDataset, symprec: float) -> SymmetrisedCrystal:
+    """Return the crystal with the space group that moyopy found within `symprec` made exact, see `symmetrised`."""
     matrix = crystal.vectors
-    found = _dataset(matrix, crystal.numbers, crystal.coordinates, symprec)
     rotations = np.array(found.operations.rotations, dtype=np.int64).reshape(-1, 3, 3)
     translations = np.array(found.operations.translations, dtype=np.float64).reshape(-1, 3)
     metric = matrix @ matrix.T
-    metric = np.einsum("mki,kl,mlj->ij", rotations, metric, rotations, optimize=True) / len(rotations)
+    metric = np.einsum("mki,kl,mlj->ij", rotations, metric, rotations, optimize=_averaging_path(len(rotations)))
+    metric /= len(rotations)
     lengths, angles = _cell_of(metric)
     coordinates, orbits = _averaged(crystal, rotations, translations, metric, symprec)
     result = Crystal(lengths, angles, int(found.number), crystal.numbers, coordinates)
@@ -222,6 +278,16 @@ def _averaged(
         exact[like[members]] = rotations[operation] @ site + translations[operation]
         orbits[like[members]] = first
     return exact, orbits
+
+
+@functools.cache
+def _averaging_path(operations: int) -> list[str | tuple[int, int]]:
+    """Return the order in which NumPy averages a metric tensor over so many rotations; finding it takes as long."""
+    rotations = np.zeros((operations, 3, 3), dtype=np.int64)
+    path: list[str | tuple[int, int]] = np.einsum_path(
+        "mki,kl,mlj->ij", rotations, np.eye(3), rotations, optimize=True
+    )[0]
+    return path
 
 
 @functools.cache

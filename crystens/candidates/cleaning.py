@@ -26,11 +26,10 @@ from crystens.candidates.generated import Sample
 from crystens.candidates.neutrality import OXIDATION_STATES, Substitution, charge_verdict, repairs, symbol
 from crystens.candidates.special_positions import on_special_positions
 from crystens.crystal import Crystal
-from crystens.distances import nearest_distances, shortest_lengths
+from crystens.distances import shortest_lengths
 from crystens.errors import CrystensError
-from crystens.symmetry import SymmetrisedCrystal, SymmetryError, space_group_number, symmetrised
+from crystens.symmetry import TOLERANCES, SymmetrisedCrystal, SymmetryError, imposed, space_group_number
 
-_TOLERANCES = (0.01, 0.03, 0.1, 0.2, 0.3)  # angstrom
 _SMALLEST_CHANGE = 1e-3  # angstrom and degree; below it a change is the rounding of a file
 _AS_WRITTEN = 0.01  # angstrom: tolerance at which the group of a crystal as it was generated is told
 
@@ -183,23 +182,15 @@ def _symmetry_of(
     crystal: Crystal, generated: int | None, options: CleaningOptions
 ) -> tuple[SymmetrisedCrystal | None, float | None, str]:
     """Return the symmetry to impose, the tolerance within which the atoms have it, and why it is this one."""
-    largest = float(nearest_distances(crystal.vectors, crystal.coordinates).min()) / 10
-    best: SymmetrisedCrystal | None = None
-    within: float | None = None
-    for tolerance in sorted({*_TOLERANCES, options.generated_tolerance, options.found_tolerance}):
-        if tolerance > largest:
-            break
-        try:
-            found = symmetrised(crystal, tolerance)
-        except SymmetryError:
-            continue
-        if found.crystal.space_group == generated and tolerance <= options.generated_tolerance:
-            return found, tolerance, f"the generated space group, which the atoms have within {tolerance} angstrom"
-        more = best is None or len(found.rotations) > len(best.rotations)
-        if more and tolerance <= options.found_tolerance:
-            best, within = found, tolerance
+    tolerances = sorted({*TOLERANCES, options.generated_tolerance, options.found_tolerance})
+    found = imposed(crystal, generated, options.generated_tolerance, options.found_tolerance, tolerances)
+    if found is None:
+        return None, None, ""
+    symmetry, within = found
+    if symmetry.crystal.space_group == generated and within <= options.generated_tolerance:
+        return symmetry, within, f"the generated space group, which the atoms have within {within} angstrom"
     stated = "none was generated" if generated is None else f"not the generated {group_name(generated)}"
-    return best, within, f"the space group that the atoms have within {within} angstrom; {stated}"
+    return symmetry, within, f"the space group that the atoms have within {within} angstrom; {stated}"
 
 
 def _changes(
