@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_an_interruption_leaves_no_numbers_of_before_and_says_so_in_a_line(
 
 def test_results_that_cannot_be_written_are_one_line(cifs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out"
-    (out / "metrics.json").mkdir(parents=True)  # in the way of the file
+    (out / f".metrics.json.{os.getpid()}.part").mkdir(parents=True)  # in the way of the file
     assert main([str(cifs), "--out", str(out)]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"cannot write {out / 'metrics.json'}: Is a directory" in error
