@@ -13,104 +13,40 @@ licence are in `crystens/assets`.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
-from collections.abc import Iterable, Mapping
-from importlib.resources import files
+from collections.abc import Mapping
 from typing import Any
 
 from ase.data import chemical_symbols
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
 from pymatgen.symmetry.groups import sg_symbol_from_int_number
 
 from crystens.crystal import Crystal
-from crystens.errors import CrystensError
 from crystens.pictures import borders, element_colour, element_radius, view_vectors
-
-VIEWER_STYLE = """
-#viewer { border: 1px solid #d9dee4; border-radius: 6px; padding: 0.6rem; margin-bottom: 0.8rem; }
-#viewer[hidden] { display: none; }
-#viewer [data-part="stage"] { position: relative; width: 100%; height: 440px; }
-#viewer [data-part="label"] { font-weight: 600; }
-#viewer .controls, #viewer [data-part="legend"] { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem;
-  align-items: center; font-size: 0.9rem; }
-#viewer i { display: inline-block; width: 0.9em; height: 0.9em; border-radius: 50%; border: 1px solid #52606d;
-  margin-right: 0.35em; vertical-align: -0.1em; }
-figure[role="button"] { cursor: pointer; }
-figure[aria-pressed="true"] { border-color: #c2410c; box-shadow: 0 0 0 1px #c2410c; }
-""".strip()
-
-# Hidden until the script has something to show.
-VIEWER_PANEL = """
-<div id="viewer" hidden>
-<div data-part="label"></div>
-<div data-part="legend"></div>
-<div data-part="stage"></div>
-<div class="controls">
-<label><input type="checkbox" data-part="spin"> spin</label>
-<label><input type="checkbox" data-part="bonds"> bonds, by radii</label>
-<label>cells <select data-part="cells"><option value="1">1 × 1 × 1</option><option value="2">2 × 2 × 2</option>
-<option value="3">3 × 3 × 3</option></select></label>
-<button type="button" data-part="reset">reset view</button>
-<span class="note">Click a picture to see its crystal here. Drag turns, Ctrl and wheel zooms.</span>
-</div>
-</div>
-""".strip()
+from crystens.templates import script
 
 _SCRIPTS = ("3Dmol-min.js", "viewer.js")
 _DIGITS = 5  # of coordinates and lengths
 
 
 def viewer_scripts() -> list[str]:
-    """Return the scripts of the view, in the order in which they have to run, safe inside a script element.
+    """Return the scripts of the view, in the order in which they have to run.
 
     Raises:
         CrystensError: if the package was installed without one of them.
     """
-    scripts = []
-    for name in _SCRIPTS:
-        try:
-            text = files("crystens").joinpath("assets", name).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise CrystensError(f"crystens/assets/{name} is not there: install the package again") from error
-        # Where they can stand in a script, in strings and regular expressions, the backslash changes nothing.
-        scripts.append(re.sub(r"<(/script|!--)", r"<\\\1", text, flags=re.IGNORECASE))
-    return scripts
+    return [script(name) for name in _SCRIPTS]
 
 
-def viewer_elements(crystals: Mapping[int, Crystal], labels: Mapping[int, str], scripts: Iterable[str]) -> str:
-    """Return the script elements for the end of the page: the crystals, then the scripts.
+def viewer_data(crystals: Mapping[int, Crystal], labels: Mapping[int, str]) -> Markup:
+    """Return crystals as JSON that can stand in a script element.
 
     Args:
         crystals: by the number that stands in `data-crystal` of a figure.
-        labels: what stands above each of them, plain text.
-        scripts: of `viewer_scripts`.
+        labels: lines that stand above each of them, plain text.
     """
-    data = viewer_data(crystals, labels)
-    return "\n".join(
-        [
-            f'<script type="application/json" id="crystals">{data}</script>',
-            *(f"<script>{script}</script>" for script in scripts),
-        ]
-    )
-
-
-def content_policy(scripts: Iterable[str]) -> str:
-    """Return the content security policy of a page that requests nothing and runs these scripts only."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes) or "'none'"
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
-    )
-
-
-def viewer_data(crystals: Mapping[int, Crystal], labels: Mapping[int, str]) -> str:
-    """Return crystals as JSON that can stand in a script element."""
     described = {str(index): _described(crystal, labels[index]) for index, crystal in crystals.items()}
-    text = json.dumps(described, allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return htmlsafe_json_dumps(described, allow_nan=False)
 
 
 def space_group_name(number: int) -> str:

@@ -33,7 +33,7 @@ LAYERS = [
     {"scaling"},
     {"decoding"},
     {"data", "networks", "metrics"},
-    {"pictures", "viewer", "report", "accelerator"},
+    {"templates", "pictures", "viewer", "report", "accelerator"},
     {"generator"},
     {"models", "callbacks", "references", "judging", "evaluate", "samples", "runs", "wandb_run", "dashboard"},
     {"candidates", "sun"},

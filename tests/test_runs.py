@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import json
 import os
 import re
 import statistics
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import yaml
+from html_page import assert_self_contained, cells, parse, text_of, with_class
 
 from crystens.cif import write_cif
 from crystens.crystal import Crystal
@@ -32,7 +30,6 @@ from crystens.runs.text import table_text
 
 GAN, WGAN = "crystens.models.gan.GAN", "crystens.models.wgan.WGANGP"
 QUANTITIES = ("a", "b", "c", "alpha", "beta", "gamma", "space_group", "Z")
-SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 def config(model: str = GAN, seed: int = 0, **changes: Any) -> dict[str, Any]:
@@ -199,8 +196,8 @@ def test_runs_that_are_not_done_and_broken_ones_are_rows_with_their_state(tmp_pa
     assert states["failed"] == "no metrics: it ended before it wrote anything but train.log"
     assert states["sample_failed"] == "no metrics: it ended before it wrote anything but sample.log"
     assert states["binary"].startswith("config.yaml cannot be read: ")
-    page = (tmp_path / "out" / "runs.html").read_text()
-    assert all(name in page for name in states)
+    shown = {row[0] for row in cells(parse((tmp_path / "out" / "runs.html").read_text()), "runs")}
+    assert shown == {name if state == "done" else f"{name} {state}" for name, state in states.items()}
 
 
 def test_metrics_of_a_run_whose_config_is_broken_are_kept(tmp_path: Path) -> None:
@@ -400,28 +397,6 @@ def test_settings_that_are_interpolations_can_be_drawn(tmp_path: Path) -> None:
     assert len(table.groups) == 2
 
 
-class _Tags(HTMLParser):
-    """Collects attributes of a page, and checks that what is opened is closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.sources: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        if tag == "a":
-            self.links.append(found["href"] or "")
-        if tag in ("img", "script", "link", "iframe"):
-            self.sources.append(found.get("src") or found.get("href") or "data:")
-        if tag not in ("meta", "img", "br", "wbr"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def with_crystals(run: Path, crystals: list[Crystal]) -> None:
     """Write crystals.csv, CIFs and a report for a run."""
     samples = run / "samples"
@@ -442,21 +417,51 @@ def test_the_page_needs_nothing_beside_itself_and_links_to_the_reports(tmp_path:
     judged_run(tmp_path / "runs" / "seed_1", 0.2, seed=1)
     write(tmp_path / "runs" / "seed_2", config(seed=2))
     compare([tmp_path / "runs"], tmp_path / "deep" / "out")
-    page = (tmp_path / "deep" / "out" / "runs.html").read_text()
-    tags = _Tags()
-    tags.feed(page)
-    assert tags.open == []
-    assert tags.sources
-    assert all(source.startswith("data:") for source in tags.sources)
-    assert "http:" not in page
-    assert "https:" not in page
-    assert set(tags.links) == {"../../runs/50%20%25%20%3Cb%3E/samples/report.html"}
-    assert (tmp_path / "deep" / "out" / unquote(tags.links[0])).is_file()
-    (script,) = SCRIPT.findall(page)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"'sha256-{digest}'" in page  # or the browser would not run it
-    assert "<b>NaCl</b>" in page
-    assert "0.15<br>± 0.071" in page
+    page = parse((tmp_path / "deep" / "out" / "runs.html").read_text())
+    assert_self_contained(page)
+    links = {link.get("href", "") for link in page.iter("a")}
+    assert links == {"../../runs/50%20%25%20%3Cb%3E/samples/report.html"}
+    assert (tmp_path / "deep" / "out" / unquote(links.pop())).is_file()
+    captions = [text_of(caption).split()[0] for caption in page.iter("figcaption")]
+    assert captions == ["NaCl"] * 3
+
+
+def test_the_page_shows_metrics_of_runs_and_their_mean_and_spread_over_seeds(tmp_path: Path) -> None:
+    judged_run(tmp_path / "runs" / "first", 0.1)
+    judged_run(tmp_path / "runs" / "second", 0.2, seed=1)
+    write(tmp_path / "runs" / "third", config(seed=2))
+    compare([tmp_path / "runs"], tmp_path / "out")
+    page = parse((tmp_path / "out" / "runs.html").read_text())
+    assert [(row[0], row[-1]) for row in cells(page, "runs")] == [
+        ("first", "0.1"),
+        ("second", "0.2"),
+        ("third no samples yet, no epoch recorded", "–"),
+    ]
+    ((label, count, *values),) = cells(page, "groups")
+    assert (label, count, set(values)) == ("GAN", "2", {"0.15 ± 0.071"})
+    assert len(cells(page, "meanings")) == len(values)
+
+
+def test_a_run_with_few_valid_samples_or_without_an_end_is_never_the_best(tmp_path: Path) -> None:
+    for name, decoded, valid in (("all_decode", 1.0, 0.23), ("good", 0.9, 0.8), ("poor", 0.8, 0.6)):
+        told = config(seed=len(name))
+        judged = metrics(0.5, about(told, weights=name), decoded_rate=decoded)
+        judged["structural_validity"] = {"value": valid, "unit": "1", "description": "valid", "count": 10}
+        write(tmp_path / "runs" / name, told, judged)
+    (judged_run(tmp_path / "runs" / "broken", 1.0) / "config.yaml").write_text("{")
+    compare([tmp_path / "runs"], tmp_path / "out", metrics=["decoded_rate", "structural_validity"])
+    page = parse((tmp_path / "out" / "runs.html").read_text())
+    assert [text_of(cell) for cell in with_class(page, "best")] == ["0.9", "0.8"]
+    assert "Bold: the best value of a column among finished runs with at least 50%" in text_of(page)
+
+
+def test_the_title_and_numbered_jobs_name_the_folder_of_the_sweep(tmp_path: Path) -> None:
+    for job in range(2):
+        judged_run(tmp_path / "widths" / "runs" / str(job), 0.1, seed=job)
+    table = compare([tmp_path / "widths" / "runs"], tmp_path / "out")
+    assert [run.name for run in table.runs] == ["runs/0", "runs/1"]
+    page = parse((tmp_path / "out" / "runs.html").read_text())
+    assert [text_of(head) for head in page.iter("h1")] == ["Runs in widths/runs"]
 
 
 def test_crystals_drawn_are_among_those_of_the_run_s_own_report(

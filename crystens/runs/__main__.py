@@ -56,8 +56,9 @@ def compare(
         (out / "runs.png").unlink(missing_ok=True)  # of an earlier call: there is no metric to draw now
     else:
         write_whole(out / "runs.png", picture)
-    names = ", ".join(folder.resolve().name for folder in folders)
-    write_page(out / "runs.html", table, f"Runs of {names}", pictures)
+    # Two parts of a path: the last one alone is often "runs" or "multirun".
+    names = ", ".join(Path(*folder.resolve().parts[-2:]).as_posix() for folder in folders)
+    write_page(out / "runs.html", table, f"Runs in {names}", pictures)
     return table
 
 

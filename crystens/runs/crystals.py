@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from html import escape
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
 from crystens.crystal import Crystal
 from crystens.data.cif import read_cif
@@ -13,8 +13,6 @@ from crystens.data.generated import JudgingLimits
 from crystens.metrics.table import OK, Row
 from crystens.pictures import crystal_picture
 from crystens.report import chosen_samples
-from crystens.runs.figures import colours
-from crystens.runs.markup import inline_image, named_run
 from crystens.runs.run import Run
 from crystens.runs.settings import NOTHING, SEEDS
 from crystens.runs.table import Table
@@ -23,48 +21,63 @@ NUM_PICTURES = 8  # of a run
 _MOST_PICTURES = 240  # of all runs; with more runs each has fewer, but none is left out
 
 
-def crystal_rows(table: Table, out: Path, pictures: int | None) -> str:
-    """Return a row of crystals of each run."""
-    runs = [run for run in table.runs if run.samples is not None]
-    if not runs or pictures == 0:
-        return ""
-    each = pictures if pictures is not None else max(1, min(NUM_PICTURES, _MOST_PICTURES // len(runs)))
-    own = colours(table.runs)
+@dataclass
+class CrystalRow:
+    """Crystals of a run.
+
+    Attributes:
+        run: whose they are.
+        label: settings and seeds of the run.
+        crystals: each with its `picture` as PNG and `lines` of text.
+        note: why there are none.
+    """
+
+    run: Run
+    label: str
+    crystals: list[dict[str, Any]] = field(default_factory=list)
+    note: str | None = None
+
+
+def crystals_each(table: Table, pictures: int | None) -> int:
+    """Return how many crystals of each run are drawn at most; None stands for a few."""
+    runs = sum(run.samples is not None for run in table.runs)
+    return pictures if pictures is not None else max(1, min(NUM_PICTURES, _MOST_PICTURES // max(runs, 1)))
+
+
+def crystal_rows(table: Table, pictures: int | None) -> list[CrystalRow]:
+    """Return a row of crystals of each run; no rows if no run has crystals, or none are to be drawn."""
+    if pictures == 0 or all(run.samples is None for run in table.runs):
+        return []
     labels = {id(run): group.label for group in table.groups for run in group.runs}
     seeds = [name for name in SEEDS if name in table.settings]
     rows = []
     for run in table.runs:
-        told = ", ".join([labels[id(run)], *(f"{table.settings[name]} {table.setting(run, name)}" for name in seeds)])
-        rows.append(
-            f"<h3>{named_run(run, own[run.model], out)} <span>{escape(told)}</span></h3>\n{_row_of_crystals(run, each)}"
-        )
-    return (
-        f'<h2>Crystals</h2>\n<p class="note">Up to {each} of each run, chosen by seed and not by hand, among those of '
-        "its own report; SG: number of the space group found in the atoms.</p>\n" + "\n".join(rows)
-    )
+        texts = [labels[id(run)], *(f"{table.settings[name]} {table.setting(run, name)}" for name in seeds)]
+        row = CrystalRow(run, ", ".join(texts))
+        _fill(row, crystals_each(table, pictures))
+        rows.append(row)
+    return rows
 
 
-def _row_of_crystals(run: Run, each: int) -> str:
-    """Return pictures of crystals of a run, or why there are none."""
-    if run.samples is None:
-        return f'<p class="note">{escape(run.state)}</p>'
+def _fill(row: CrystalRow, each: int) -> None:
+    """Draw crystals of a run, or note why there are none."""
+    if row.run.samples is None:
+        row.note = row.run.state
+        return
     try:
-        crystals, total = drawn_crystals(run, each)
+        crystals, total = drawn_crystals(row.run, each)
     except (OSError, KeyError, ValueError, csv.Error) as error:
-        return f'<p class="note">crystals.csv cannot be read: {escape(str(error))}</p>'
+        row.note = f"crystals.csv cannot be read: {error}"
+        return
     if not total:
-        return '<p class="note">no sample became a crystal</p>'
-    if not crystals:
-        return f'<p class="note">{total} crystals, not drawn: the CIFs are not in this folder</p>'
-    figures = []
-    for row, crystal in crystals:
-        invalid = "" if row["structurally_valid"] == "true" else "<br>structurally invalid"
-        caption = (
-            f"<b>{escape(row['formula'])}</b><br>SG {row['space_group'] or NOTHING}, sample {row['index']}{invalid}"
-        )
-        picture = inline_image(crystal_picture(crystal), row["formula"])
-        figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
-    return '<div class="crystals">' + "\n".join(figures) + "</div>"
+        row.note = "no sample became a crystal"
+    elif not crystals:
+        row.note = f"{total} crystals, not drawn: the CIFs are not in this folder"
+    for measured, crystal in crystals:
+        lines = [measured["formula"], f"SG {measured['space_group'] or NOTHING}, sample {measured['index']}"]
+        if measured["structurally_valid"] != "true":
+            lines.append("structurally invalid")
+        row.crystals.append({"picture": crystal_picture(crystal), "lines": lines})
 
 
 def drawn_crystals(run: Run, number: int) -> tuple[list[tuple[Row, Crystal]], int]:

@@ -87,6 +87,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     ]
     paths = [os.path.abspath(run.folder) for run in runs]
     top = os.path.commonpath(paths) if len(set(paths)) > 1 else os.path.dirname(paths[0])
+    if any(os.path.relpath(path, top).isdecimal() for path in paths):  # jobs of a sweep are numbered: say of which
+        top = os.path.dirname(top)
     for run, path in zip(runs, paths, strict=True):
         relative = os.path.relpath(path, top)
         run.name = os.path.basename(top) if relative == "." else relative
