@@ -40,12 +40,15 @@ class Entry:
         entry: as in `Record`; for a CIF the name of the data block.
         crystal: the crystal.
         split: as in `Record`.
+        hydrogens_left_out: hydrogens of the cell that have no place in the file, and are left out on demand
+            (`Limits.groups`).
     """
 
     file: str
     entry: str
     crystal: Crystal
     split: str | None = None
+    hydrogens_left_out: int = 0
 
 
 @dataclass(frozen=True)

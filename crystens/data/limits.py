@@ -2,7 +2,7 @@
 
 `Limits.crystal` is the one place where raw numbers become a `Crystal`: it checks cell, sites, and distances, finds the
 space group again, because the number that a file states is often that of another setting or simply wrong, and turns
-the crystal into the cell that is asked for. `Limits.ordered` is the one place that decides about partial occupancy.
+the crystal into the cell that is asked for. `Limits.occupied` is the one place that decides about partial occupancy.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from crystens.errors import CrystensError
 from crystens.symmetry import CELLS, SymmetryError, in_cell
 
 OCCUPANCIES = ("reject", "majority")
+GROUPS = ("reject", "heavy_atom")
 SITE_ORDERS = ("canonical", "given")
 
 _OCCUPANCY_TOLERANCE = 1e-3
@@ -42,6 +43,8 @@ class Limits:
         cell: the cell that is kept, one of `crystens.symmetry.CELLS`: "given", "primitive", "niggli", "conventional".
         occupancy: what to do with sites that are not fully occupied by one element: "reject" the crystal, or keep the
             element that has the "majority" of each site, and leave out sites that are mostly empty.
+        groups: what to do with a heavy atom whose hydrogens have no place in the file, such as OH as a type symbol:
+            "reject" the crystal, or keep the "heavy_atom" alone and count the hydrogens that are left out.
         site_order: "canonical" (`CrystalBatch.in_canonical_order`) or as "given" in the file.
         shift: added to every fractional coordinate of the crystal that is kept, in [0, 1): the same crystal from
             another origin. Sites on the faces of a cell, whose coordinates are now 0 and now nearly 1, come to lie
@@ -59,6 +62,7 @@ class Limits:
     symprec: float = 0.01
     cell: str = "given"
     occupancy: str = "reject"
+    groups: str = "reject"
     site_order: str = "canonical"
     shift: float = 0.0
 
@@ -76,7 +80,7 @@ class Limits:
                 raise CrystensError(f"data.limits.{name} must be a number {wanted}, got {value}")
         if not isinstance(self.shift, int | float) or not 0 <= self.shift < 1:
             raise CrystensError(f"data.limits.shift must be a number of at least 0 and below 1, got {self.shift}")
-        choices = {"cell": CELLS, "occupancy": OCCUPANCIES, "site_order": SITE_ORDERS}
+        choices = {"cell": CELLS, "occupancy": OCCUPANCIES, "groups": GROUPS, "site_order": SITE_ORDERS}
         for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in allowed:
@@ -123,10 +127,18 @@ class Limits:
     def ordered(
         self, numbers: np.ndarray, coordinates: np.ndarray, occupancies: np.ndarray, matrix: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return atomic numbers (N,) and coordinates (N, 3) of sites that are fully occupied by one element each.
+        """Return atomic numbers (N,) and coordinates (N, 3) of sites that are occupied; see `occupied`."""
+        rows, numbers = self.occupied(numbers, coordinates, occupancies, matrix)
+        return numbers, coordinates[rows]
 
-        Rows of one place, up to `merge_distance`, share a site. A tie between elements goes to the lighter one, a tie
-        with the vacancy to the element.
+    def occupied(
+        self, numbers: np.ndarray, coordinates: np.ndarray, occupancies: np.ndarray, matrix: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows (N,) and atomic numbers (N,) of sites that are fully occupied by one element each.
+
+        Rows of one place, up to `merge_distance`, share a site: Fe2+ with 0.6 and Fe3+ with 0.4 are one full site of
+        iron. Rows with an occupancy of 0 are no sites. A tie between elements goes to the lighter one, a tie with the
+        vacancy to the element.
 
         Args:
             numbers: atomic number of each pair of a site and an element, shape (n,).
@@ -139,37 +151,40 @@ class Limits:
         """
         partial = np.abs(occupancies - 1) > _OCCUPANCY_TOLERANCE
         if not partial.any():
-            return numbers, coordinates
-        first = int(np.flatnonzero(partial)[0])
-        symbol, value = Element.from_Z(int(numbers[first])).symbol, occupancies[first]
-        if value > 1:
-            raise Unusable(f"occupancy above 1: {symbol} has {value:g}", "correct the occupancy")
-        if self.occupancy == "reject":
-            raise Unusable(
-                f"partial occupancy (disordered structure): {symbol} has {value:g}",
-                "give an ordered model of the structure, or ask for data.limits.occupancy=majority",
-            )
+            return np.arange(len(numbers)), numbers
+        worst = int(occupancies.argmax())
+        if occupancies[worst] > 1 + _OCCUPANCY_TOLERANCE:
+            symbol = Element.from_Z(int(numbers[worst])).symbol
+            raise Unusable(f"occupancy above 1: {symbol} has {occupancies[worst]:g}", "correct the occupancy")
         if len(numbers) > _MOST_READ:
             raise Unusable(f"more than {_MOST_READ} sites with occupancies: {len(numbers)}", "give an ordered model")
-        sites = np.empty(len(numbers), dtype=np.int64)
-        for listed, place in enumerate(coordinates):
-            away = shortest_lengths(matrix, coordinates[: listed + 1] - place, self.merge_distance)
-            sites[listed] = (away < self.merge_distance).argmax()
+        there = np.flatnonzero(occupancies > 0)
+        sites = np.empty(len(there), dtype=np.int64)
+        for place, row in enumerate(there):
+            steps = coordinates[there[: place + 1]] - coordinates[row]
+            sites[place] = there[(shortest_lengths(matrix, steps, self.merge_distance) < self.merge_distance).argmax()]
         kept: list[tuple[int, int]] = []
         for site in np.unique(sites):
+            rows = there[sites == site]
             shares: dict[int, float] = {}
-            for row in np.flatnonzero(sites == site):
+            for row in rows:
                 shares[int(numbers[row])] = shares.get(int(numbers[row]), 0.0) + float(occupancies[row])
-            total = sum(shares.values())
-            if total > 1 + _OCCUPANCY_TOLERANCE:
+            total, tolerance = sum(shares.values()), _OCCUPANCY_TOLERANCE * len(rows) + 1e-9
+            if total > 1 + tolerance:
                 symbol = Element.from_Z(int(numbers[site])).symbol
                 raise Unusable(f"occupancy above 1: the site of {symbol} has {total:g}", "correct the occupancy")
             number = max(sorted(shares), key=lambda z: shares[z])
-            if shares[number] >= 1 - total - _OCCUPANCY_TOLERANCE:
+            if self.occupancy == "reject" and (len(shares) > 1 or total < 1 - tolerance):
+                told = " and ".join(f"{Element.from_Z(z).symbol} has {share:g}" for z, share in shares.items())
+                raise Unusable(
+                    f"partial occupancy (disordered structure): {told}",
+                    "give an ordered model of the structure, or ask for data.limits.occupancy=majority",
+                )
+            if shares[number] >= 1 - total - tolerance:
                 kept.append((number, int(site)))
         if not kept:
             raise Unusable("no atoms in the cell: every site is mostly empty", "give an ordered model")
-        return np.array([number for number, _ in kept]), coordinates[[site for _, site in kept]]
+        return np.array([site for _, site in kept]), np.array([number for number, _ in kept])
 
     def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
         """Return the crystal of raw numbers, in the cell that is asked for, with its space group found again.

@@ -16,6 +16,7 @@ from pymatgen.core import Element
 from crystens.crystal import MAX_ATOMIC_NUMBER, Crystal
 from crystens.data.entries import Unusable, quoted, shown
 from crystens.data.limits import Limits
+from crystens.data.texts import plain_lines
 
 _NO_CELL = "give the three cell vectors of a crystal"
 # An isotope has a label of its own, an oxidation state stands behind the symbol: Fe3+, O2-, Na+, Cl0+.
@@ -127,7 +128,7 @@ def finite_array(values: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
 
 
 def text_of(content: bytes) -> str:
-    """Return bytes as text: UTF-8 with or without a byte order mark, otherwise Latin-1.
+    """Return bytes as text whose lines end with LF: UTF-8 with or without a byte order mark, otherwise Latin-1.
 
     Raises:
         Unusable: if they are no text.
@@ -135,9 +136,9 @@ def text_of(content: bytes) -> str:
     if b"\0" in content:
         raise Unusable("not a text file: binary data", "give a text file")
     try:
-        return content.decode("utf-8-sig")
+        return plain_lines(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        return content.decode("latin-1")
+        return plain_lines(content.decode("latin-1"))
 
 
 def own_name(fields: Any, keys: tuple[str, ...] = ("material_id", "id", "name")) -> str | None:
