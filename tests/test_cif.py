@@ -230,7 +230,7 @@ def test_label_is_used_where_there_is_no_type_symbol(label):
 
 def test_label_that_names_no_element_is_a_reject_and_not_a_guess():
     text = CSCL.replace("_type_symbol", "_label").replace("Cl 0.5", "Wat1 0.5")
-    assert _read(text).reason == "unknown element: 'Wat'"
+    assert _read(text).reason == "unknown element: label 'Wat1' names no element for certain"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])

@@ -83,7 +83,8 @@ def _crystal(items: Items, limits: Limits) -> tuple[Crystal, int]:
         numbers = np.repeat(numbers, counts)
     multiplicities = counts if len(rows) == len(sites) else _multiplicities(sites, operations, matrix, limits)
     hydrogens = _hydrogens_left_out(sites, multiplicities, formula, limits)
-    check_composition(formula, _amounts(sites, multiplicities), sites.is_disordered, hydrogens > 0)
+    if limits.occupancy == "reject" or not sites.is_disordered:
+        check_composition(formula, _amounts(sites, multiplicities), hydrogens > 0)
     return limits.crystal(lengths, angles, numbers, coordinates), hydrogens
 
 

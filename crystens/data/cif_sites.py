@@ -40,6 +40,7 @@ class Sites:
         attached: hydrogens without a place by `_atom_site_attached_hydrogens`, (n,).
         lost: hydrogens that stand in rows without coordinates.
         multiplicities: number of images in the cell by the file, (n,); none if it does not say.
+        is_disordered: whether a row of the file is not fully occupied, or is one of several alternatives.
     """
 
     names: list[str]
@@ -50,15 +51,11 @@ class Sites:
     attached: np.ndarray
     lost: int
     multiplicities: np.ndarray | None
+    is_disordered: bool
 
     def __len__(self) -> int:
         """Return the number of rows, n."""
         return len(self.numbers)
-
-    @property
-    def is_disordered(self) -> bool:
-        """Whether a row is partly occupied."""
-        return bool((np.abs(self.occupancies - 1) > 1e-3).any())
 
 
 def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
@@ -113,9 +110,8 @@ def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
         values = ", ".join(shown(plain(column[broken[0]]), 20) for column in columns)
         name = shown(names[broken[0]], 20)
         raise Unusable(f"coordinate is not a finite number: {name} at {values}", "correct the coordinates")
-    sites = Sites(
-        names, numbers, coordinates, occupancies, groups, attached, lost, multiplicities
-    )
+    disordered = bool((np.abs(occupancies - 1) > 1e-3).any())
+    sites = Sites(names, numbers, coordinates, occupancies, groups, attached, lost, multiplicities, disordered)
     if len(rows) < count:
         sites = _taken(sites, rows)
     return _one_alternative(sites, items, loop, kept, rows, limits)
@@ -143,6 +139,7 @@ def _taken(sites: Sites, rows: np.ndarray) -> Sites:
         sites.attached[rows],
         sites.lost,
         None if sites.multiplicities is None else sites.multiplicities[rows],
+        sites.is_disordered,
     )
 
 
@@ -265,5 +262,6 @@ def _one_alternative(
         shares = {group: float(sites.occupancies[members].mean()) for group, members in groups.items()}
         winner = max(shares, key=lambda group: shares[group])
         sites.occupancies[groups[winner]] = min(1.0, sum(shares.values()))
+        sites.is_disordered = True
         dropped += [row for group, members in groups.items() if group != winner for row in members]
     return _taken(sites, np.setdiff1d(np.arange(len(sites.numbers)), dropped)) if dropped else sites

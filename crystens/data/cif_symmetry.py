@@ -34,6 +34,7 @@ _GENERATORS = "_space_group_symop_generator_xyz"
 _MAGNETIC = "_space_group_symop_magn_operation_xyz"
 _CENTRING = "_space_group_symop_magn_centering_xyz"
 _MOST_OPERATIONS = 2000  # a group in a conventional cell has 192 at most; supercells have more
+_MOST_REPEATED = 400  # a group listed twice is no matter
 _IN_P1 = {("x,y,z",), ("x, y, z",)}
 _LIST_THEM = "list the symmetry operations of this cell, or list all atoms under x,y,z"
 _MODULATED = re.compile(r"^_\w*(?:_ssg_|_superspace|cell_wave_vector|cell_subsystem)", re.MULTILINE)
@@ -87,6 +88,9 @@ def symmetry(items: Items, matrix: np.ndarray) -> Symmetry:
     if triplets in _IN_P1 or (len(triplets) == 1 and triplets[0].replace(" ", "").lower() == "x,y,z"):
         return _identity_alone(items, matrix)
     found = listed(triplets)
+    if len(triplets) > max(_MOST_REPEATED, 2 * len(found.operations)):
+        told = f"{len(triplets)} are listed, {len(found.operations)} are different"
+        raise Unusable(f"too many symmetry operations: {told}", _LIST_THEM)
     if (wrong := found.operations.misfit(matrix)) is not None:
         raise Unusable(f"symmetry operation does not fit the cell: {shown(wrong)} does not keep {_cell(matrix)}", _LIST_THEM)
     if items.column(_GENERATORS) and found.group is not None and not any(map(items.column, _LISTS)):

@@ -56,10 +56,10 @@ class FormulaSum:
         """Number of atoms."""
         return sum(self.amounts.values())
 
-    def agrees(self, found: Mapping[int, float], disordered: bool = False) -> bool:
+    def agrees(self, found: Mapping[int, float]) -> bool:
         """Return whether numbers of atoms, by atomic number, are in the proportions of the formula."""
         read = sum(found.values())
-        exact = not self.open and not disordered
+        exact = not self.open
         for number in self.amounts.keys() | found.keys():
             allowed = _EXACT if exact else _DISORDER + self.open.get(number, 0.0) / self.total
             if abs(self.amounts.get(number, 0.0) / self.total - found.get(number, 0.0) / read) > allowed:
@@ -86,15 +86,12 @@ def formula_units(items: Items) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() and 0 < int(text[:9]) < _MOST_UNITS else None
 
 
-def check_composition(
-    formula: FormulaSum | None, found: Mapping[int, float], disordered: bool, hydrogens_left_out: bool
-) -> None:
+def check_composition(formula: FormulaSum | None, found: Mapping[int, float], hydrogens_left_out: bool) -> None:
     """Raise `Unusable` if the atoms in a cell are not in the proportions of a formula.
 
     Args:
         formula: of the file.
         found: number of atoms by atomic number.
-        disordered: whether sites are partly occupied.
         hydrogens_left_out: whether hydrogens were left out on purpose; then none count.
     """
     if formula is None:
@@ -104,7 +101,7 @@ def check_composition(
         heavy = {number: value for number, value in formula.amounts.items() if number != 1}
         compared = FormulaSum(formula.text, heavy, formula.open)
         found = {number: value for number, value in found.items() if number != 1}
-    if not found or not compared.amounts or compared.agrees(found, disordered):
+    if not found or not compared.amounts or compared.agrees(found):
         return
     read = " ".join(f"{_SYMBOLS[number]}{amount:.4g}" for number, amount in sorted(found.items()))
     raise Unusable(
