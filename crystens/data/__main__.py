@@ -18,7 +18,7 @@ from crystens.data.census import Census
 from crystens.data.ingest import DUPLICATES, IngestOptions, ingest_shard, open_store
 from crystens.data.kinds import KINDS, open_source
 from crystens.data.leaks import leak_report, write_leaks
-from crystens.data.limits import OCCUPANCIES, SITE_ORDERS, Limits
+from crystens.data.limits import GROUPS, OCCUPANCIES, SITE_ORDERS, Limits
 from crystens.data.rejects import describe
 from crystens.data.sources import Source
 from crystens.data.splits import entry_key, split_indices
@@ -54,6 +54,7 @@ def _run(options: argparse.Namespace) -> str:
         **{option: getattr(options, option) for option in _NUMBERS},
         cell=options.cell,
         occupancy=options.occupancy,
+        groups=options.groups,
         site_order=options.site_order,
     )
     ingest = IngestOptions(options.workers, options.time_limit, options.duplicates, options.cache)
@@ -144,6 +145,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         sub.add_argument("--max-sites", type=int, help="set aside crystals with more sites; by default none")
         sub.add_argument("--cell", choices=CELLS, default="given", help="the cell that crystals are kept in")
         sub.add_argument("--occupancy", choices=OCCUPANCIES, default="reject", help="of partly occupied sites")
+        sub.add_argument("--groups", choices=GROUPS, default="reject", help="of OH as one site: hydrogens without a place")
         sub.add_argument("--site-order", choices=SITE_ORDERS, default="canonical", help="of the sites in a crystal")
         for option, unit in _NUMBERS.items():
             value = getattr(Limits(), option)

@@ -53,6 +53,7 @@ class Census:
         entries: M names.
         splits: M names of splits, None where the source gives none.
         rejects: what was set aside.
+        hydrogens_left_out: crystals that were read without hydrogens that have no place, and how many hydrogens.
 
     Raises:
         CrystensError: if there is no crystal, or columns do not fit together.
@@ -69,6 +70,7 @@ class Census:
     entries: Sequence[str]
     splits: Sequence[str | None]
     rejects: Sequence[Reject] = ()
+    hydrogens_left_out: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         """Check that the columns fit together, and take them as float64 and int64: uint8 would overflow in sums."""
@@ -102,6 +104,7 @@ class Census:
             entries=store.column("entry"),
             splits=store.column("split"),
             rejects=list(store.rejects()),
+            hydrogens_left_out=store.hydrogens_left_out,
         )
 
     def __len__(self) -> int:

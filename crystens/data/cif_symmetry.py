@@ -92,12 +92,14 @@ def symmetry(items: Items, matrix: np.ndarray) -> Symmetry:
         told = f"{len(triplets)} are listed, {len(found.operations)} are different"
         raise Unusable(f"too many symmetry operations: {told}", _LIST_THEM)
     if (wrong := found.operations.misfit(matrix)) is not None:
-        raise Unusable(f"symmetry operation does not fit the cell: {shown(wrong)} does not keep {_cell(matrix)}", _LIST_THEM)
+        reason = f"symmetry operation does not fit the cell: {shown(wrong)} does not keep {_cell(matrix)}"
+        raise Unusable(reason, _LIST_THEM)
     if items.column(_GENERATORS) and found.group is not None and not any(map(items.column, _LISTS)):
         return Symmetry((Setting("the generators", found.group),))
     settings = _fitting(_statement(items), matrix)
     group = _completed(found, settings)
-    larger = [s for s in settings if len(s.operations) > len(group) and s.operations.keys > group.keys]
+    # A number alone may be meant in any setting, and then the unusual ones say nothing against a list.
+    larger = [s for s in settings if s.usual and s.operations.keys > group.keys]
     if not larger:
         return Symmetry((Setting("the listed operations", group),))
     return Symmetry(
@@ -224,7 +226,7 @@ def _completed(found: Listed, settings: list[Setting]) -> Operations:
     if group is found.operations:
         return group
     named = group is not None and any(setting.operations.keys == group.keys for setting in settings)
-    sizes = {len(setting.operations) for setting in settings}
+    sizes = {len(setting.operations) for setting in settings if setting.usual}
     if group is not None and (named or (2 * len(found.operations) > len(group) and sizes <= {len(group)})):
         return group
     told = f"; {settings[0].name} has {len(settings[0].operations)}" if settings else ""

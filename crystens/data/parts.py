@@ -27,9 +27,16 @@ def write_part(path: Path, items: Sequence[Entry | Reject]) -> None:
     """Write what a chunk holds: its crystals as rows, its rejects in the schema's metadata."""
     rows = to_rows([item for item in items if isinstance(item, Entry)])
     rejects = [[r.file, r.entry, r.reason, r.advice] for r in items if isinstance(r, Reject)]
-    schema = SCHEMA.with_metadata({"rejects": json.dumps(rejects)})
+    left_out = [item.hydrogens_left_out for item in items if isinstance(item, Entry) and item.hydrogens_left_out]
+    schema = SCHEMA.with_metadata({"rejects": json.dumps(rejects), "hydrogens_left_out": json.dumps(left_out)})
     with whole_file(path) as beside, pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(rows.replace_schema_metadata(schema.metadata))
+
+
+def hydrogens_left_out(path: Path) -> list[int]:
+    """Return for each crystal of a part that has lost hydrogens how many."""
+    with pa.memory_map(str(path)) as file:
+        return list(json.loads(pa.ipc.open_file(file).schema.metadata[b"hydrogens_left_out"]))
 
 
 def is_whole(path: Path) -> bool:
@@ -90,7 +97,8 @@ def join(
                 total += _write_block(writer, waiting)
                 waiting = []
         total += _write_block(writer, waiting)
-    write_manifest(out, name, made_from, total, counts, shard)
+    left_out = [count for path in paths for count in hydrogens_left_out(path)]
+    write_manifest(out, name, made_from, total, counts, shard, (len(left_out), sum(left_out)))
 
 
 def _write_block(writer: pa.RecordBatchWriter, rows: Sequence[pa.RecordBatch]) -> int:

@@ -87,6 +87,9 @@ class CrystalStore(Sequence[Crystal]):
         self.folder = folder
         self.name = name
         self.manifests = tuple(manifests)
+        left_out = [manifest.get("hydrogens_left_out", (0, 0)) for manifest in self.manifests]
+        # crystals that were read without hydrogens that have no place in the file, and how many hydrogens
+        self.hydrogens_left_out = (sum(pair[0] for pair in left_out), sum(pair[1] for pair in left_out))
         self.reject_counts = reject_counts
         self._rejected = rejected
         self._blocks = [_Block(block) for block in blocks if len(block)]
@@ -135,7 +138,10 @@ class CrystalStore(Sequence[Crystal]):
             else:
                 rejects.append(item)
         counts = Counter(reject.category for reject in rejects)
-        return cls([to_rows(entries)], counts, rejects, name)
+        store = cls([to_rows(entries)], counts, rejects, name)
+        left_out = [entry.hydrogens_left_out for entry in entries if entry.hydrogens_left_out]
+        store.hydrogens_left_out = (len(left_out), sum(left_out))
+        return store
 
     def __len__(self) -> int:
         """Return the number of crystals."""
@@ -319,7 +325,13 @@ def to_rows(entries: Sequence[Entry]) -> pa.RecordBatch:
 
 
 def write_manifest(
-    folder: Path, name: str, made_from: dict[str, Any], rows: int, rejects: Counter[str], shard: tuple[int, int]
+    folder: Path,
+    name: str,
+    made_from: dict[str, Any],
+    rows: int,
+    rejects: Counter[str],
+    shard: tuple[int, int],
+    hydrogens_left_out: tuple[int, int] = (0, 0),
 ) -> None:
     """Write the manifest of a store or shard, the last of its files.
 
@@ -332,6 +344,7 @@ def write_manifest(
         "shard": list(shard),
         "crystals": rows,
         "rejects": dict(sorted(rejects.items())),
+        "hydrogens_left_out": list(hydrogens_left_out),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

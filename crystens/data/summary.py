@@ -32,6 +32,7 @@ def summarise(census: Census) -> str:
     lines = [
         _printable(census.name),
         f"  entries: {used + aside}; used: {used}; set aside: {aside}{_percent(aside, used + aside) if aside else ''}",
+        *_left_out(census),
         "",
         *_splits(census),
         "",
@@ -52,6 +53,13 @@ def summarise(census: Census) -> str:
     if aside:
         lines += ["", "set aside", *_set_aside(census.rejects)]
     return "\n".join(lines) + "\n"
+
+
+def _left_out(census: Census) -> list[str]:
+    """Return how many hydrogens were left out on demand."""
+    crystals, hydrogens = census.hydrogens_left_out
+    told = f"  hydrogens without a place, left out (data.limits.groups=heavy_atom): {hydrogens} in {crystals} crystals"
+    return [told] if crystals else []
 
 
 def _splits(census: Census) -> list[str]:

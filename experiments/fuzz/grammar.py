@@ -65,6 +65,11 @@ _TRIPLETS = (
     *("x,y", "x,x,z", "x+1/0,y,z", "x+1/7,y,z", "x+0.001,y,z", "x+1,y,z", "1000*x+y,z,x", "x+1e3,y,z", ",,", "x,y,z,x"),
     *(f"x+{'9' * 400},y,z", f"x+1/{'1' * 5000},y,z", f"x{'+x-x' * 500},y,z", "x, 99999999999999999999*x+y, z"),
 )
+_GROUP_SYMBOLS = (
+    *("OH", "NH4+", "CO3", "'Nb,Zr'", "Al0.5Si0.5", "CO", "H2O", "FE+3", "'Fe3+,spin=5'", "?", ".", "Fe2", "T1", "cL"),
+)
+_CODES = ("1", "2", "h", "r", "b1", "-c2", "1cab", "abc", "", "9", "\u00b2", "x" * 300)
+_FORMULAE = ("'Na Cl'", "NaCl", "'Na1.98 Cl2'", "?", "'H2 O'", "'Cs Cl'", "CO", "'Fe3 O4'", "'Na n'", "'1'", "'Na9e9 Cl'", "9")
 _HALLS = (
     "P 1",
     "-P 2ybc",
@@ -126,8 +131,12 @@ def count(rng: Random) -> int:
 
 def a_cif(rng: Random) -> bytes:
     """Return a CIF that is nearly right."""
-    blocks = [_block(rng, f"b{k}") for k in range(rng.choices([1, 2, 5, 200], [90, 8, 1, 0.3])[0])]
-    return "".join(blocks).encode("utf-8", errors="surrogatepass")
+    alike = rng.random() < 0.3
+    blocks = [_block(rng, "b" if alike else f"b{k}") for k in range(rng.choices([1, 2, 5, 200], [85, 12, 2, 0.3])[0])]
+    text = "".join(blocks)
+    if rng.random() < 0.06:
+        text = text.replace("\n", rng.choice(["\r", "\r\n", "\n\f", "\x1a\n", "\v", "\u00a0\n"]))
+    return text.encode("utf-8", errors="surrogatepass")
 
 
 def _block(rng: Random, name: str) -> str:
@@ -151,8 +160,15 @@ def _block(rng: Random, name: str) -> str:
         "global_\n",
         "loop_\n_atom_site_label\nC1\n",
         "_atom_site_occupancy 0.5\n",
+        f"_chemical_formula_sum {rng.choice(_FORMULAE)}\n_cell_formula_units_Z {number(rng, 1, 9, 0.2)}\n",
+        "loop_\n_publ_author_name\n_publ_author_address\n'A.' 'B'\n'C.'\n",
+        "_journal_name Acta Cryst\n",
+        "_journal_name 'Acta\n",
+        "_journal_year\n",
+        "_text\n;\nnever ends\n",
+        f"_cell_modulation_dimension {number(rng, 0, 2, 0.3)}\n",
     ]
-    parts.insert(rng.randrange(3), rng.choices(extra, [60, 5, 5, 2, 1, 1, 1, 1, 1])[0])
+    parts.insert(rng.randrange(3), rng.choices(extra, [50, 5, 5, 2, 1, 1, 1, 1, 1, 15, 2, 2, 2, 2, 1, 0.5])[0])
     return f"data_{word(rng, name, 0.01)}\n" + "".join(parts)
 
 
@@ -165,6 +181,17 @@ def _atom_loop(rng: Random, new: bool) -> str:
     columns |= {f"fract_{axis}": lambda: fraction(rng) for axis in "xyz"}
     if rng.random() < 0.3:
         columns["occupancy"] = lambda: rng.choice(["1", "1.0", ".", "1(0)", number(rng, 0, 1.2)])
+    if rng.random() < 0.1:
+        columns["type_symbol"] = lambda: rng.choice([*_GROUP_SYMBOLS, *_SYMBOLS[:6]])
+    if rng.random() < 0.1:
+        columns["disorder_group"] = lambda: rng.choice([".", ".", "1", "2", "-1", "0"])
+        columns["disorder_assembly"] = lambda: rng.choice([".", "A", "B"])
+    if rng.random() < 0.1:
+        columns["attached_hydrogens"] = lambda: rng.choice(["0", "0", ".", number(rng, 0, 4)])
+    if rng.random() < 0.1:
+        columns["calc_flag"] = lambda: rng.choice(["d", "dum", "calc"])
+    if rng.random() < 0.05:
+        columns["symmetry_multiplicity"] = lambda: number(rng, 1, 48)
     if rng.random() < 0.05:
         columns.pop(rng.choice(list(columns)))
     order = list(columns)
@@ -193,7 +220,20 @@ def _symmetry(rng: Random) -> str:
         f"_space_group_IT_number {number(rng, 1, 230, 1) if rng.random() < 0.2 else group.number}\n",
         f"_space_group_name_Hall '{rng.choice([group.hall, rng.choice(_HALLS), word(rng, group.hall, 1)])}'\n",
     ]
-    return rng.choices(["", listed, rng.choice(named), listed + "".join(rng.sample(named, 2))], [3, 4, 3, 2])[0]
+    named += [
+        f"_space_group_IT_coordinate_system_code {rng.choice([group.ext.strip(chr(0)) + group.qualifier, *_CODES]) or '.'}\n",
+        f"_space_group_name_Schoenflies '{rng.choice(['Oh^7', 'D6h.4', 'C2h', 'C1', '\u00d6h^5', 'Oh^' + '9' * 50])}'\n",
+        f"_space_group_name_H-M_full '{word(rng, group.hm, 0.3)}'\n",
+        "_space_group_magn.number_BNS 15.90\n",
+    ]
+    magnetic = "loop_\n_space_group_symop_magn_operation.xyz\n" + "".join(
+        f"{t.replace(' ', '')},{rng.choice(['+1', '-1', ''])}\n" for t in rng.choice(lists) if "'" not in t
+    )
+    magnetic += "loop_\n_space_group_symop_magn_centering.xyz\nx,y,z,+1\nx+1/2,y,z+1/2,-1\n" * (rng.random() < 0.5)
+    generators = listed.replace(tag, "_space_group_symop_generator_xyz")
+    several = "".join(rng.sample(named, rng.randrange(2, 4)))
+    ways = ["", listed, rng.choice(named), listed + "".join(rng.sample(named, 2)), several, magnetic, generators]
+    return rng.choices(ways, [3, 4, 3, 2, 2, 0.5, 0.5])[0]
 
 
 def _quoted(rng: Random, text: str) -> str:

@@ -41,7 +41,7 @@ from crystens.guarded_pool import bound_memory
 LIMITS = (
     Limits(max_sites=52),
     Limits(),
-    Limits(max_sites=52, cell="primitive", occupancy="majority"),
+    Limits(max_sites=52, cell="primitive", occupancy="majority", groups="heavy_atom"),
     Limits(max_sites=52, cell="niggli", site_order="given"),
     Limits(max_sites=255, cell="conventional", occupancy="majority", symprec=0.1),
 )
