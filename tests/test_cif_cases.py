@@ -184,7 +184,7 @@ def test_generators_make_the_group() -> None:
 
 
 def test_every_setting_is_read_alike_by_list_symbol_hall_symbol_and_code() -> None:
-    for number in (3, 5, 14, 48, 50, 62, 146, 166, 222, 227):
+    for number in (5, 14, 15, 48, 50, 62, 146, 166, 222, 227):
         for group in (g for g in gemmi.spacegroup_table() if g.number == number):
             code = (group.ext.strip("\0").lower() + group.qualifier) or "abc"
             cell = CUBE.replace("5.64", "12")
@@ -290,7 +290,9 @@ def test_alternatives_are_disorder_and_dummy_sites_are_no_atoms() -> None:
 # Composition
 
 
-@pytest.mark.parametrize("formula", ["Na1 Cl1", "Cl Na", "NaCl", "Cl4 Na4", "Cl1.00 Na1.00", "?", "X2 Y", "Na Cl n", "Na0.98 Cl"])
+@pytest.mark.parametrize(
+    "formula", ["Na1 Cl1", "Cl Na", "NaCl", "Cl4 Na4", "Cl1.00 Na1.00", "?", "X2 Y", "Na Cl n", "Na0.98 Cl"]
+)
 def test_formula_that_agrees_or_says_nothing_is_no_ground_to_refuse(formula: str) -> None:
     assert _sites(f"{CUBE}\n{GROUP}{SALT}_chemical_formula_sum '{formula}'\n") == ("NaCl", 8)
 
@@ -357,6 +359,8 @@ def test_every_end_of_line_is_read_and_ctrl_z_ends_a_file(end: str, tmp_path: Pa
     assert _read(text.encode()).crystal.formula == "NaCl"
     assert len(_read(text).crystal) == 8
     if "\f" not in end:
-        (tmp_path / "a.vasp").write_text("x\n1\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n.5 .5 .5\n", newline=end)
+        (tmp_path / "a.vasp").write_text(
+            "x\n1\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n.5 .5 .5\n", newline=end
+        )
         (entry,) = PoscarFolder(tmp_path / "a.vasp").read(Limits())
         assert isinstance(entry, Entry)

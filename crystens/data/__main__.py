@@ -145,7 +145,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         sub.add_argument("--max-sites", type=int, help="set aside crystals with more sites; by default none")
         sub.add_argument("--cell", choices=CELLS, default="given", help="the cell that crystals are kept in")
         sub.add_argument("--occupancy", choices=OCCUPANCIES, default="reject", help="of partly occupied sites")
-        sub.add_argument("--groups", choices=GROUPS, default="reject", help="of OH as one site: hydrogens without a place")
+        sub.add_argument(
+            "--groups", choices=GROUPS, default="reject", help="of OH as one site: hydrogens without a place"
+        )
         sub.add_argument("--site-order", choices=SITE_ORDERS, default="canonical", help="of the sites in a crystal")
         for option, unit in _NUMBERS.items():
             value = getattr(Limits(), option)

@@ -3,7 +3,7 @@
 The atoms listed are the asymmetric unit: symmetry operations make the others (`crystens.data.cif_symmetry` finds them).
 Images of one site that coincide within `Limits.merge_distance` are one site, at their mean, so that a third rounded to
 0.3333 makes one atom and not two. Coordinates are otherwise kept as written and wrapped into [0, 1). An image holds
-ordered crystals only: what becomes of a partial occupancy, and of hydrogens that have no place, are options of `Limits`.
+ordered crystals only: what becomes of a partial occupancy, and of hydrogens without a place, are options of `Limits`.
 
 The crystal must be the one that the file describes: its composition is compared with `_chemical_formula_sum`, and what
 is ambiguous or contradicts itself is refused with a reason, and never read as one of several crystals without a word.

@@ -1,8 +1,8 @@
 """The items of one data block, found by their names, whichever dictionary the names come from.
 
 Names are compared without regard to case, and the dot of newer dictionaries counts as an underscore:
-`_space_group.name_H-M_alt` and `_space_group_name_H-M_alt` are one item. Values are kept as they stand in the file, with
-their quotes; `plain` takes these off.
+`_space_group.name_H-M_alt` and `_space_group_name_H-M_alt` are one item. Values are kept as they stand in the file,
+with their quotes; `plain` takes these off.
 
 Source: core CIF dictionary and its DDLm form, International Tables for Crystallography G (2005), ch. 4.1.
 """
@@ -91,7 +91,8 @@ class Items:
         found = self._loops[loop]
         if not isinstance(found, Loop):
             inner = found.loop
-            found = self._loops[loop] = Loop(_tags(found), found.pair[1:] if inner is None else inner.values)
+            values = list(found.pair or ())[1:] if inner is None else inner.values
+            found = self._loops[loop] = Loop(_tags(found), values)
         return list(found.values[column :: len(found.tags)])
 
 

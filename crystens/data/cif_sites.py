@@ -244,8 +244,12 @@ def _one_alternative(
         group = "" if is_null(texts[row]) else plain(texts[row]).strip()
         if group in ("", "0"):
             continue
-        if group.startswith("-") and limits.occupancy == "reject" or group.startswith("-") and sites.occupancies[index] == 1:
-            found = f"{shown(sites.names[index], 20)} is in group {shown(group, 20)}, disordered about a special position"
+        if (group.startswith("-") and limits.occupancy == "reject") or (
+            group.startswith("-") and sites.occupancies[index] == 1
+        ):
+            found = (
+                f"{shown(sites.names[index], 20)} is in group {shown(group, 20)}, disordered about a special position"
+            )
             raise Unusable(f"partial occupancy (disordered structure): {found}", _ORDERED)
         places.setdefault(plain(assemblies[row]), {}).setdefault(group, []).append(index)
     dropped: list[int] = []

@@ -159,7 +159,9 @@ def _shifted(operation: str, centring: str) -> str:
     if len(parts) != 3 or len(shifts) != 3 or any(axis not in shift for axis, shift in zip("xyz", shifts, strict=True)):
         raise Unusable(f"symmetry operation not understood: {quoted(f'{operation} with {centring}')}", _LIST_THEM)
     ends = [shift.replace(axis, "", 1) for axis, shift in zip("xyz", shifts, strict=True)]
-    return ",".join(part + (end if end[:1] in ("", "+", "-") else f"+{end}") for part, end in zip(parts, ends, strict=True))
+    return ",".join(
+        part + (end if end[:1] in ("", "+", "-") else f"+{end}") for part, end in zip(parts, ends, strict=True)
+    )
 
 
 def _check_modulation(items: Items) -> None:

@@ -71,6 +71,7 @@ def data_blocks(text: str) -> list[Block]:
     """
     if not text.strip():
         raise Unusable("empty file", "fetch or export the file again")
+    found: list[tuple[str, Items | Unusable]]
     try:
         found = [(block.name, Items(block)) for block in cif.read_string(text)]
     except (ValueError, RuntimeError) as error:

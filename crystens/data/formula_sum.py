@@ -1,7 +1,7 @@
 """What a file says of its composition, and whether the atoms that were read agree.
 
-`_chemical_formula_sum` lists elements and amounts. With `_cell_formula_units_Z` it gives the number of atoms in the cell.
-The composition must agree; the number of units serves only to choose between two readings of the symmetry, because it
+`_chemical_formula_sum` lists elements and amounts. With `_cell_formula_units_Z` it gives the number of atoms in the
+cell. The composition must agree; the number of units serves only to choose between two readings of the symmetry, because it
 is often wrong or counts other units.
 
 Amounts that are whole numbers must agree exactly. Others are rounded, or those of a disordered crystal: an atomic
@@ -83,7 +83,11 @@ def formula_sum(items: Items) -> FormulaSum | None:
 def formula_units(items: Items) -> int | None:
     """Return the number of formula units in the cell; None if it is not given."""
     text = items.value("_cell_formula_units_z")
-    return int(text) if text is not None and text.isascii() and text.isdigit() and 0 < int(text[:9]) < _MOST_UNITS else None
+    return (
+        int(text)
+        if text is not None and text.isascii() and text.isdigit() and 0 < int(text[:9]) < _MOST_UNITS
+        else None
+    )
 
 
 def check_composition(formula: FormulaSum | None, found: Mapping[int, float], hydrogens_left_out: bool) -> None:

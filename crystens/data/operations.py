@@ -77,7 +77,9 @@ class Operations:
         return ",".join(parts)
 
 
-IDENTITY = Operations(np.eye(3, dtype=np.int64)[None], np.zeros((1, 3)), frozenset([(1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0)]))
+IDENTITY = Operations(
+    np.eye(3, dtype=np.int64)[None], np.zeros((1, 3)), frozenset([(1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0)])
+)
 
 
 @dataclass(frozen=True, eq=False)

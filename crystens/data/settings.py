@@ -44,10 +44,12 @@ _CLASSES = {
     "C6h": (175, 2), "D6": (177, 6), "C6v": (183, 4), "D3h": (187, 4), "D6h": (191, 4), "T": (195, 5), "Th": (200, 7),
     "O": (207, 8), "Td": (215, 6), "Oh": (221, 10),
 }  # fmt: skip
-# Origins and axes behind a symbol, in the words of files: ":2", "(origin choice 2)", "O2"; the ICSD writes origins 1 and
-# 2 as S and Z, hexagonal axes as H or HR.
+# Origins and axes behind a symbol, in the words of files: ":2", "(origin choice 2)", "O2"; the ICSD writes origins 1
+# and 2 as S and Z, hexagonal axes as H or HR.
 _BEHIND = (
-    re.compile(r"\s*(?:[:(\[,;]|\bo(?=\s*[12]$)|(?=\borigin))[\s:(]*(?:origin)?[\s-]*(?:choice|at)?[\s:-]*([12])[)\]]*$", re.I),
+    re.compile(
+        r"\s*(?:[:(\[,;]|\bo(?=\s*[12]$)|(?=\borigin))[\s:(]*(?:origin)?[\s-]*(?:choice|at)?[\s:-]*([12])[)\]]*$", re.I
+    ),
     re.compile(r"[\s:(\[,;]+(h|r)(?:ex\w*|homb\w*)?(?:\s*(?:axes|setting|cell))?[)\]]*$", re.I),
     re.compile(r"\s*(HR|[SZHR])$", re.I),
 )
@@ -111,7 +113,9 @@ def _statement(found: tuple[tuple[str, str, str], ...]) -> Statement:
         return Statement("", ())
     text = ", ".join(f"{name} {quoted(value)}" for _, name, value in found)
     halls = [value for kind, _, value in found if kind == "hall"]
-    unknown = [value for kind, _, value in found if kind != "hall" and kind != "code" and _settings(kind, value) is None]
+    unknown = [
+        value for kind, _, value in found if kind != "hall" and kind != "code" and _settings(kind, value) is None
+    ]
     if halls:
         operations = _of_hall(halls[0])
         if operations is not None:

@@ -110,7 +110,7 @@ def files(data: Path, step: int) -> Iterator[tuple[str, str, str]]:
 
 def setting_file(group: gemmi.SpaceGroup, form: str) -> str:
     """Return a CIF with two atoms in general positions of a setting, without a formula."""
-    cell = {
+    cell: tuple[float, ...] = {
         "triclinic": (7.1, 8.2, 9.3, 83, 77, 71),
         "monoclinic": (7.1, 8.2, 9.3, 90, 90, 90),
         "orthorhombic": (7.1, 8.2, 9.3, 90, 90, 90),
@@ -126,7 +126,9 @@ def setting_file(group: gemmi.SpaceGroup, form: str) -> str:
         cell = (*cell[:angle], 103, *cell[angle + 1 :])
     lines = [SETTING]
     names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
-    lines += [f"_cell_{name} {value * (3 if k < 3 else 1)}" for k, (name, value) in enumerate(zip(names, cell, strict=True))]
+    lines += [
+        f"_cell_{name} {value * (3 if k < 3 else 1)}" for k, (name, value) in enumerate(zip(names, cell, strict=True))
+    ]
     if form == "list":
         lines += [f"_space_group_IT_number {group.number}", "loop_", "_space_group_symop_operation_xyz"]
         lines += [f"'{operation.triplet()}'" for operation in group.operations()]
@@ -162,7 +164,7 @@ def by_pymatgen(text: str) -> Atoms:
 
 def by_ase(text: str) -> Atoms:
     """Read the first crystal with ASE."""
-    atoms = ase.io.read(io.StringIO(text), index=0, format="cif")
+    (atoms,) = ase.io.read(io.StringIO(text), index=slice(0, 1), format="cif")
     return atoms.get_volume(), atoms.numbers, atoms.get_scaled_positions()
 
 

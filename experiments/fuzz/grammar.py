@@ -69,7 +69,21 @@ _GROUP_SYMBOLS = (
     *("OH", "NH4+", "CO3", "'Nb,Zr'", "Al0.5Si0.5", "CO", "H2O", "FE+3", "'Fe3+,spin=5'", "?", ".", "Fe2", "T1", "cL"),
 )
 _CODES = ("1", "2", "h", "r", "b1", "-c2", "1cab", "abc", "", "9", "\u00b2", "x" * 300)
-_FORMULAE = ("'Na Cl'", "NaCl", "'Na1.98 Cl2'", "?", "'H2 O'", "'Cs Cl'", "CO", "'Fe3 O4'", "'Na n'", "'1'", "'Na9e9 Cl'", "9")
+_SCHOENFLIES = ("Oh^7", "D6h.4", "C2h", "C1", "\u00d6h^5", "Oh^" + "9" * 50)
+_FORMULAE = (
+    "'Na Cl'",
+    "NaCl",
+    "'Na1.98 Cl2'",
+    "?",
+    "'H2 O'",
+    "'Cs Cl'",
+    "CO",
+    "'Fe3 O4'",
+    "'Na n'",
+    "'1'",
+    "'Na9e9 Cl'",
+    "9",
+)
 _HALLS = (
     "P 1",
     "-P 2ybc",
@@ -220,9 +234,10 @@ def _symmetry(rng: Random) -> str:
         f"_space_group_IT_number {number(rng, 1, 230, 1) if rng.random() < 0.2 else group.number}\n",
         f"_space_group_name_Hall '{rng.choice([group.hall, rng.choice(_HALLS), word(rng, group.hall, 1)])}'\n",
     ]
+    code = rng.choice([group.ext.strip("\0") + group.qualifier, *_CODES]) or "."
     named += [
-        f"_space_group_IT_coordinate_system_code {rng.choice([group.ext.strip(chr(0)) + group.qualifier, *_CODES]) or '.'}\n",
-        f"_space_group_name_Schoenflies '{rng.choice(['Oh^7', 'D6h.4', 'C2h', 'C1', '\u00d6h^5', 'Oh^' + '9' * 50])}'\n",
+        f"_space_group_IT_coordinate_system_code {code}\n",
+        f"_space_group_name_Schoenflies '{rng.choice(_SCHOENFLIES)}'\n",
         f"_space_group_name_H-M_full '{word(rng, group.hm, 0.3)}'\n",
         "_space_group_magn.number_BNS 15.90\n",
     ]
