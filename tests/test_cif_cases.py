@@ -285,6 +285,7 @@ def test_alternatives_are_disorder_and_dummy_sites_are_no_atoms() -> None:
     assert _sites(f"{CUBE}\n{loop}{rows.replace('A 2', 'A 1')}") == ("SiO2", 3)
     loop = LOOP.replace("_fract_z\n", "_fract_z\n_atom_site_calc_flag\n")
     assert _sites(f"{CUBE}\n{loop}Si1 Si 0 0 0 d\nDU1 Q 0.3 0.3 0.3 dum\n") == ("Si", 1)
+    assert "no atoms in the cell" in _reason(f"{CUBE}\n{GROUP}{loop}DU1 Q 0.3 0.3 0.3 dum\n")
 
 
 # Composition

@@ -74,6 +74,8 @@ def _crystal(items: Items, limits: Limits) -> tuple[Crystal, int]:
     limits.check_cell(lengths, angles)
     formula = formula_sum(items)
     sites = sites_of(items, formula, limits)
+    if not len(sites):
+        raise Unusable("no atoms in the cell: every row is a dummy site, empty or without a place", _NO_CIF)
     matrix = cell_vectors(lengths, angles)
     rows, numbers = limits.occupied(sites.numbers, sites.coordinates, sites.occupancies, matrix)
     operations = _decided(symmetry(items, matrix), sites, formula, formula_units(items), matrix, limits)

@@ -91,7 +91,7 @@ class Items:
         found = self._loops[loop]
         if not isinstance(found, Loop):
             inner = found.loop
-            values = list(found.pair or ())[1:] if inner is None else inner.values
+            values: Sequence[str] = list(found.pair)[1:] if inner is None else inner.values  # type: ignore[call-overload]
             found = self._loops[loop] = Loop(_tags(found), values)
         return list(found.values[column :: len(found.tags)])
 

@@ -1,8 +1,8 @@
 """What a file says of its composition, and whether the atoms that were read agree.
 
 `_chemical_formula_sum` lists elements and amounts. With `_cell_formula_units_Z` it gives the number of atoms in the
-cell. The composition must agree; the number of units serves only to choose between two readings of the symmetry, because it
-is often wrong or counts other units.
+cell. The composition must agree; the number of units serves only to choose between two readings of the symmetry,
+because it is often wrong or counts other units.
 
 Amounts that are whole numbers must agree exactly. Others are rounded, or those of a disordered crystal: an atomic
 fraction may then differ by `_DISORDER` and what the last digit leaves open. A formula with symbols that are no element,
