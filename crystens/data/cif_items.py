@@ -91,7 +91,7 @@ class Items:
         found = self._loops[loop]
         if not isinstance(found, Loop):
             inner = found.loop
-            values: Sequence[str] = list(found.pair)[1:] if inner is None else inner.values  # type: ignore[call-overload]
+            values: Sequence[str] = list(found.pair)[1:] if inner is None else inner.values
             found = self._loops[loop] = Loop(_tags(found), values)
         return list(found.values[column :: len(found.tags)])
 
@@ -101,7 +101,7 @@ def _tags(loop: Loop | cif.Item) -> Sequence[str]:
     if isinstance(loop, Loop):
         return loop.tags
     if (pair := loop.pair) is not None:
-        return pair[:1]
+        return pair[:1]  # type: ignore[index]
     return () if (inner := loop.loop) is None else inner.tags
 
 
