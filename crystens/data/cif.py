@@ -16,6 +16,8 @@ Source: core CIF dictionary, International Tables for Crystallography G (2005), 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from gemmi import cif
 
@@ -31,6 +33,7 @@ from crystens.data.operations import Operations
 from crystens.data.texts import decoded, plain_lines
 
 _CELL_TAGS = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+_CELL_NAMES = tuple(f"_cell_{tag}" for tag in _CELL_TAGS)
 _MAX_WORK = 10**8  # pairs of operations, times atoms: 192 operations on 100 atoms need 4 % of it
 _NO_CIF = "export the structure as CIF again"
 
@@ -64,8 +67,7 @@ def read_cif(content: bytes | str, file: str, limits: Limits) -> list[Entry | Re
 
 def _holds_a_crystal(items: Items) -> bool:
     """Return whether a block has a cell or atoms."""
-    names = [f"_cell_{tag}" for tag in _CELL_TAGS]
-    return any(any(items.column(name)[:1]) for name in [*names, "_atom_site_fract_x"])
+    return any(any(items.column(name)[:1]) for name in (*_CELL_NAMES, "_atom_site_fract_x"))
 
 
 def _crystal(items: Items, limits: Limits) -> tuple[Crystal, int]:
@@ -170,7 +172,7 @@ def _cell(items: Items) -> tuple[np.ndarray, np.ndarray]:
             raise Unusable(f"_cell_{tag} missing", "complete the cell in the file")
         text = plain(texts[0])
         value = cif.as_number(text)
-        if not np.isfinite(value):
+        if not math.isfinite(value):
             raise Unusable(f"cell is not a number: _cell_{tag} is {quoted(text)}", "correct the cell")
         if tag.startswith("length") and value <= 0:
             raise Unusable(f"cell length must be > 0: _cell_{tag} is {value:g}", "correct the cell in the file")

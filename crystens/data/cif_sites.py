@@ -87,10 +87,11 @@ def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
             [column[row] for row in kept] if column else [] for column in (symbols, labels, occupied, names)
         )
         count = len(kept)
-    occupancies = np.ones(count)
+    occupancies, disordered = np.ones(count), False
     if not _FULL.issuperset(occupied):
         occupancies = np.array([_occupancy(name, text) for name, text in zip(names, occupied, strict=True)])
-    found = kinds(symbols, labels, formula.elements if formula else ())
+        disordered = bool((np.abs(occupancies - 1) > 1e-3).any())
+    found = kinds(symbols, labels, formula)
     numbers = np.array([kind.number for kind in found], dtype=np.int64)
     groups = np.array([kind.hydrogens for kind in found])
     coordinates = np.array([_numbers(column) for column in columns]).T.reshape(count, 3)
@@ -110,7 +111,6 @@ def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
         values = ", ".join(shown(plain(column[broken[0]]), 20) for column in columns)
         name = shown(names[broken[0]], 20)
         raise Unusable(f"coordinate is not a finite number: {name} at {values}", "correct the coordinates")
-    disordered = bool((np.abs(occupancies - 1) > 1e-3).any())
     sites = Sites(names, numbers, coordinates, occupancies, groups, attached, lost, multiplicities, disordered)
     if len(rows) < count:
         sites = _taken(sites, rows)

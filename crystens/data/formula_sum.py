@@ -60,6 +60,9 @@ class FormulaSum:
         """Return whether numbers of atoms, by atomic number, are in the proportions of the formula."""
         read = sum(found.values())
         exact = not self.open
+        if exact and self.amounts.keys() == found.keys():
+            whole = self.total
+            return all(abs(value / whole - found[k] / read) <= _EXACT for k, value in self.amounts.items())
         for number in self.amounts.keys() | found.keys():
             allowed = _EXACT if exact else _DISORDER + self.open.get(number, 0.0) / self.total
             if abs(self.amounts.get(number, 0.0) / self.total - found.get(number, 0.0) / read) > allowed:

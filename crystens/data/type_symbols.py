@@ -22,6 +22,7 @@ from pymatgen.core import Element
 
 from crystens.data.cif_items import is_null, plain
 from crystens.data.entries import Unusable, quoted
+from crystens.data.formula_sum import FormulaSum
 
 _NUMBERS = {element.symbol: element.Z for element in Element} | {"D": 1, "T": 1}
 _ELEMENT = "|".join(sorted(_NUMBERS, key=len, reverse=True))
@@ -56,13 +57,13 @@ class Kind:
     doubtful: bool = False
 
 
-def kinds(symbols: Sequence[str], labels: Sequence[str], formula: Collection[str]) -> list[Kind]:
+def kinds(symbols: Sequence[str], labels: Sequence[str], formula_sum: FormulaSum | None) -> list[Kind]:
     """Return what stands at each site.
 
     Args:
         symbols: type symbols, with quotes; none if the file has no such column.
         labels: labels, with quotes; none if the file has no such column.
-        formula: elements of the file's formula; none where it has no formula that can be read.
+        formula_sum: the file's formula; None where it has none that can be read.
 
     Raises:
         Unusable: if it is not known, or not one element.
@@ -76,6 +77,7 @@ def kinds(symbols: Sequence[str], labels: Sequence[str], formula: Collection[str
             return found  # type: ignore[return-value]
     else:
         found = [None] * len(labels)
+    formula = formula_sum.elements if formula_sum is not None else ()
     texts = [plain(text) for text in (symbols or labels)]
     mixed_case = any(re.match(rf"(?:{_ELEMENT})(?![a-z])", text) and text[1:2].islower() for text in texts)
     result = []
