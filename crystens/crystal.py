@@ -15,6 +15,7 @@ Discovery 2024, 3, 62, Sec. 3.1.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,13 +221,17 @@ def cell_vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
         lengths: a, b, c, shape (3,), angstrom.
         angles: alpha, beta, gamma, shape (3,), degrees; they must be able to form a cell (`check_cell`).
     """
-    # In plain numbers: arrays of three cost more than what is done with them.
-    a, b, c = (float(length) for length in lengths)
-    cos_alpha, cos_beta, cos_gamma = (_cosine(float(angle)) for angle in angles)
+    return np.array(_vectors(*map(float, lengths), *map(float, angles)))
+
+
+@functools.lru_cache(maxsize=64)  # of one file it is asked several times
+def _vectors(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> list[list[float]]:
+    """Return cell vectors in plain numbers: arrays of three cost more than what is done with them."""
+    cos_alpha, cos_beta, cos_gamma = map(_cosine, (alpha, beta, gamma))
     sin_gamma = math.sqrt(1 - cos_gamma**2)
     y = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
     z = math.sqrt(max(1 - cos_beta**2 - y**2, 0.0))
-    return np.array([[a, 0, 0], [b * cos_gamma, b * sin_gamma, 0], [c * cos_beta, c * y, c * z]])
+    return [[a, 0, 0], [b * cos_gamma, b * sin_gamma, 0], [c * cos_beta, c * y, c * z]]
 
 
 def _cosine(angle: float) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gemmi import cif
 
@@ -42,12 +43,16 @@ class Items:
     def __init__(self, loops: Iterable[Loop | cif.Item]) -> None:
         """Note where each item stands; values are fetched when they are asked for."""
         self._places: dict[str, list[tuple[int, int]]] = {}
-        self._loops: list[Loop | cif.Item] = []
+        self._loops: list[Any] = []  # a Loop, a loop of gemmi whose values are not fetched yet, or (tag, value)
         for loop in loops:
-            tags = _tags(loop)
-            for column, tag in enumerate(tags):
+            found: Any = loop
+            if isinstance(loop, cif.Item):
+                found = loop.pair or loop.loop
+                if found is None:
+                    continue  # a save frame
+            for column, tag in enumerate(found[:1] if isinstance(found, tuple) else found.tags):
                 self._places.setdefault(tag.lower().replace(".", "_"), []).append((len(self._loops), column))
-            self._loops.append(loop)
+            self._loops.append(found)
 
     @property
     def names(self) -> Iterable[str]:
@@ -71,10 +76,10 @@ class Items:
         first = self._values(*places[0])
         for place in places[1:]:
             if (other := self._values(*place)) != first:
-                tag = shown(_tags(self._loops[places[0][0]])[places[0][1]])
                 values = " and ".join(quoted(plain(found[0]) if found else "") for found in (first, other))
                 raise Unusable(
-                    f"item given twice with different values: {tag} is {values} in {len(first)} and {len(other)} rows",
+                    f"item given twice with different values: {shown(name)} is {values} in {len(first)} and "
+                    f"{len(other)} rows",
                     "leave the wrong one out",
                 )
         return first
@@ -89,20 +94,11 @@ class Items:
     def _values(self, loop: int, column: int) -> list[str]:
         """Return a column of a loop."""
         found = self._loops[loop]
+        if isinstance(found, tuple):
+            return [found[1]]
         if not isinstance(found, Loop):
-            inner = found.loop
-            values: Sequence[str] = list(found.pair)[1:] if inner is None else inner.values
-            found = self._loops[loop] = Loop(_tags(found), values)
+            found = self._loops[loop] = Loop(found.tags, found.values)
         return list(found.values[column :: len(found.tags)])
-
-
-def _tags(loop: Loop | cif.Item) -> Sequence[str]:
-    """Return the tags of a loop or single item; none of a save frame."""
-    if isinstance(loop, Loop):
-        return loop.tags
-    if (pair := loop.pair) is not None:
-        return pair[:1]  # type: ignore[index]
-    return () if (inner := loop.loop) is None else inner.tags
 
 
 def is_null(text: str) -> bool:
