@@ -68,6 +68,10 @@ def kinds(symbols: Sequence[str], labels: Sequence[str], formula_sum: FormulaSum
     Raises:
         Unusable: if it is not known, or not one element.
     """
+    if symbols and "".join(symbols).isalpha():  # most files: no charges, nothing unknown
+        known = {text: _of_symbol(text) for text in set(symbols)}
+        if not any(kind.doubtful for kind in known.values()):
+            return [known[text] for text in symbols]
     if symbols:
         found = [
             None if is_null(text) or _repeats(text, labels[row : row + 1]) else _of_symbol(text)
