@@ -358,7 +358,8 @@ def test_every_choice_of_a_group_composes(group: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for path in sorted((CONF / group).glob("[a-z]*.yaml")):
             cfg = compose("train", overrides=[f"{group}={path.stem}", "run_folder=x"])
-            assert tasks._plain(cfg)[group]["_target_"]
+            built_later = (group, path.stem) == ("decode", "checkpoint")  # on top of the one that a checkpoint brings
+            assert (tasks._plain(cfg)[group]["_target_"] is None) == built_later
 
 
 @pytest.mark.slow
