@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -249,19 +249,7 @@ def test_another_potential_has_another_file(tmp_path):
     other.identity = "stub 2"
     for potential in (Stub(), other):
         energies([_cubic(4.0)], potential, _options(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["stub-1.jsonl", "stub-2.jsonl"]
-
-
-def test_line_that_a_kill_cut_short_costs_itself(tmp_path):
-    log = tmp_path / "log"
-    crystals = [_cubic(4 + k / 10) for k in range(5)]
-    energies(crystals[:4], Stub(log), _options(tmp_path))
-    path = tmp_path / "stub-1.jsonl"
-    path.write_bytes(path.read_bytes()[:-20])
-    energies(crystals, Stub(log), _options(tmp_path))
-    assert _asked(log)[4:] == [4.3, 4.4]
-    energies(crystals, Stub(log), _options(tmp_path))
-    assert len(_asked(log)) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stub-1.sqlite", "stub-2.sqlite"]
 
 
 _SCRIPT = """
@@ -343,15 +331,11 @@ def _sixty() -> list[Crystal]:
 
 
 def _stored(folder: Path) -> set[str]:
-    path = folder / "stub-1.jsonl"
-    lines = path.read_text().split("\n") if path.exists() else []
-    found = set()
-    for line in lines:
-        try:
-            found.add(json.loads(line)["key"])
-        except ValueError:
-            continue
-    return found
+    path = folder / "stub-1.sqlite"
+    try:
+        return {key for (key,) in sqlite3.connect(f"file:{path}?mode=ro", uri=True).execute("SELECT key FROM results")}
+    except sqlite3.OperationalError:  # the file, or its table, is not there yet
+        return set()
 
 
 # CHGNet itself

@@ -1,18 +1,26 @@
-"""Results of many crystals, each computed only once, by whichever run: what energies and fingerprints share."""
+"""Results of many crystals, each computed only once, by whichever run: what energies, fingerprints, properties share.
+
+A process is killed when its crystal takes too long, and dies when it takes too much memory; that costs the crystal
+alone. Nothing is dropped: there is one result a crystal, or the reason why there is none.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Generic
+
+from threadpoolctl import threadpool_limits
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-
-Result = TypeVar("Result")
+from crystens.guarded_pool import Broken, GuardedPool
+from crystens.metrics.result_cache import R, ResultCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,42 +58,59 @@ class ComputeOptions:
         return (self.time_limit, self.memory_limit) if self.workers else (math.inf, math.inf)
 
 
-class Cache(Protocol[Result]):
-    """Results that were computed before, by key. A failure holds only for limits no wider than those it met."""
+@dataclass(frozen=True)
+class Work(Generic[R]):
+    """How the result of one crystal is computed.
 
-    def get(self, key: str, limits: tuple[float, float]) -> Result | None:
-        """Return what is known."""
+    Attributes:
+        module: that the processes import first.
+        begin: called in each process first, with `arguments`; what it raises would start the process again for ever.
+        arguments: for `begin`.
+        compute: returns the result of a crystal in a process, called with the crystal and `more`; of the top level.
+        more: for `compute`.
+        here: returns the result of a crystal in the process that asks.
+        failed: returns the result of a crystal that broke its process, of a reason such as "takes too long: more than
+            60 s" and the seconds since the crystal was given to the process.
+    """
 
-    def put(self, key: str, result: Result, limits: tuple[float, float], /) -> None:
-        """Keep one result."""
+    module: str
+    begin: Callable[..., Any]
+    compute: Callable[..., R]
+    here: Callable[[Crystal], R]
+    failed: Callable[[str, float], R]
+    arguments: tuple[Any, ...] = ()
+    more: tuple[Any, ...] = ()
 
 
 def computed_once(
     crystals: Sequence[Crystal],
     keys: Sequence[str],
-    cache: Cache[Result],
-    limits: tuple[float, float],
-    compute: Callable[[dict[str, Crystal]], Iterable[tuple[str, Result, bool]]],
+    cache: ResultCache[R],
+    options: ComputeOptions,
+    work: Work[R],
     progress: Callable[[int], None] | None = None,
-) -> list[Result]:
+) -> list[R]:
     """Return a result of each crystal, in order, computing those that the cache lacks.
 
+    A failure is tried again only where the limits are wider than those it met. What a busy machine may have broken is
+    not kept.
+
     Args:
-        crystals: any crystals.
+        crystals: any crystals, however bad.
         keys: of each; equal ones have one result.
         cache: where results are looked up and kept.
-        limits: time and memory that one crystal may take, seconds and GiB.
-        compute: yields key and result of each crystal given, and whether it would be the same on another day; only
-            then is it kept.
+        options: processes and limits.
+        work: how a result is computed.
         progress: called with the number of crystals that are done.
     """
+    limits = options.limits
     done = {key: known for key in set(keys) if (known := cache.get(key, limits)) is not None}
     waiting = {key: crystal for key, crystal in zip(keys, crystals, strict=True) if key not in done}
     ready = sum(key in done for key in keys)
     if progress is not None:
         progress(ready)
     times = Counter(keys)
-    for key, result, lasting in compute(waiting):
+    for key, result, lasting in _computed(waiting, options, work):
         if lasting:
             cache.put(key, result, limits)
         done[key] = result
@@ -93,3 +118,38 @@ def computed_once(
         if progress is not None:
             progress(ready)
     return [done[key] for key in keys]
+
+
+def _computed(waiting: dict[str, Crystal], options: ComputeOptions, work: Work[R]) -> Iterator[tuple[str, R, bool]]:
+    """Yield the result of each crystal as it is ready, and whether it would be the same on another day."""
+    if not waiting:
+        return
+    if options.workers == 0:
+        with _one_thread():
+            for key, crystal in waiting.items():
+                yield key, work.here(crystal), True
+        return
+    tasks = {key: (crystal, *work.more) for key, crystal in waiting.items()}
+    processes = min(options.workers, len(tasks))
+    limits = options.time_limit, options.memory_limit
+    with GuardedPool(processes, *limits, work.module, work.begin, work.arguments) as pool:
+        for key, found in pool.results(tasks, work.compute):
+            if isinstance(found, Broken):
+                yield key, work.failed(found.reason, found.seconds), found.lasting
+            else:
+                yield key, found, True
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, as a worker does: more take seven times as long on small cells. Keep warnings away."""
+    import torch  # not at import time: a worker that asks no network starts without it
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)

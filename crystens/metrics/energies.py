@@ -1,28 +1,24 @@
-"""Energies of many crystals, computed in processes, one crystal at a time, and each only once.
-
-A process is killed when its crystal takes too long, and dies when it takes too much memory; that costs the crystal
-alone. Nothing is dropped: `energies` returns one `Energy` a crystal.
-"""
+"""Energies of many crystals, computed in processes, each only once (`crystens.metrics.computed_once`)."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.guarded_pool import Broken, GuardedPool
-from crystens.metrics.computed_once import ComputeOptions, computed_once
+from crystens.metrics.computed_once import ComputeOptions, Work, computed_once
 from crystens.metrics.energy import Energy, Relaxation, judged
-from crystens.metrics.energy_cache import EnergyCache, cache_file, digest_of
 from crystens.metrics.potentials import Potential
+from crystens.metrics.result_cache import ResultCache, digest_of
+
+_FORMAT = 1  # part of every digest; raise it when the same options come to compute something else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +43,6 @@ def energies(
 ) -> list[Energy]:
     """Return an energy of each crystal, in order; what was computed before, by whichever run, is not computed again.
 
-    A failure is tried again only where the limits are wider than those it met.
-
     Args:
         crystals: any crystals, however bad.
         potential: what gives the energies.
@@ -59,48 +53,26 @@ def energies(
         CrystensError: if the potential cannot be loaded.
     """
     options = options or EnergyOptions()
-    cache = EnergyCache(cache_file(potential, options.cache))
-    keys = [digest_of(crystal, options.relaxation) for crystal in crystals]
-    return computed_once(
-        crystals, keys, cache, options.limits, lambda waiting: _computed(waiting, potential, options), progress
+    relaxation = options.relaxation
+    asked = None if relaxation is None else {**asdict(relaxation), "ase": version("ase")}
+    keys = [digest_of(crystal, [_FORMAT, asked]) for crystal in crystals]
+    work = Work(
+        module=__name__,
+        begin=_begin,
+        arguments=(potential,),
+        compute=_work,
+        more=(relaxation,),
+        here=lambda crystal: _here(crystal, potential, relaxation),
+        failed=lambda reason, seconds: Energy(None, f"the potential {reason}", seconds),
     )
+    with ResultCache(Energy, "energies", potential.identity, options.cache) as cache:
+        return computed_once(crystals, keys, cache, options, work, progress)
 
 
-def _computed(
-    waiting: dict[str, Crystal], potential: Potential, options: EnergyOptions
-) -> Iterator[tuple[str, Energy, bool]]:
-    """Yield the energy of each crystal as it is ready, and whether it would be the same on another day."""
-    if not waiting:
-        return
-    if options.workers == 0:
-        with _one_thread():
-            _load(potential)
-            for key, crystal in waiting.items():
-                yield key, judged(crystal, potential, options.relaxation), True
-        return
-    tasks = {key: (crystal, options.relaxation) for key, crystal in waiting.items()}
-    limits = options.time_limit, options.memory_limit
-    with GuardedPool(min(options.workers, len(tasks)), *limits, __name__, _begin, (potential,)) as pool:
-        for key, found in pool.results(tasks, _work):
-            if isinstance(found, Broken):
-                yield key, Energy(None, f"the potential {found.reason}", found.seconds), found.lasting
-            else:
-                yield key, found, True
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: more take seven times as long on small cells. Keep warnings of the potential away."""
-    from threadpoolctl import threadpool_limits
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_num_threads(threads)
+def _here(crystal: Crystal, potential: Potential, relaxation: Relaxation | None) -> Energy:
+    """Return the energy of a crystal, in this process."""
+    _load(potential)
+    return judged(crystal, potential, relaxation)
 
 
 def _load(potential: Potential) -> None:

@@ -9,8 +9,9 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -78,6 +79,17 @@ class Relaxed:
     pressure_before: float
     pressure_after: float
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return what was done in values that JSON holds without loss."""
+        crystal = {name: getattr(self.crystal, name) for name in Crystal.__dataclass_fields__}
+        plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in crystal.items()}
+        return {**vars(self), "crystal": plain}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Relaxed:
+        """Return what `to_plain` wrote."""
+        return cls(**{**plain, "crystal": Crystal(**plain["crystal"])})
+
 
 @dataclass(frozen=True, eq=False)
 class Energy:
@@ -94,6 +106,17 @@ class Energy:
     reason: str | None = None
     seconds: float = 0.0
     relaxed: Relaxed | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the energy in values that JSON holds without loss."""
+        relaxed = None if self.relaxed is None else self.relaxed.to_plain()
+        return {**vars(self), "seconds": round(self.seconds, 4), "relaxed": relaxed}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Energy:
+        """Return the energy that `to_plain` wrote."""
+        relaxed = plain["relaxed"]
+        return cls(**{**plain, "relaxed": None if relaxed is None else Relaxed.from_plain(relaxed)})
 
 
 def reason_counts(reasons: Iterable[str | None]) -> dict[str, int]:

@@ -1,19 +1,14 @@
-"""Fingerprints of many crystals, computed in processes, one crystal at a time, and each only once.
-
-A process is killed when its crystal takes too long, and dies when it takes too much memory; that costs the crystal
-alone. Nothing is dropped: `fingerprints` returns one `Fingerprint` a crystal.
-"""
+"""Fingerprints of many crystals, computed in processes, each only once (`crystens.metrics.computed_once`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crystens.crystal import Crystal
-from crystens.guarded_pool import Broken, GuardedPool
-from crystens.metrics.computed_once import ComputeOptions, computed_once
-from crystens.metrics.fingerprint_cache import FingerprintCache
-from crystens.metrics.fingerprints import Fingerprint, digest_of, featurizers, fingerprint
+from crystens.metrics.computed_once import ComputeOptions, Work, computed_once
+from crystens.metrics.fingerprints import Fingerprint, featurizers, fingerprint, made_by
+from crystens.metrics.result_cache import ResultCache, digest_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,29 +40,13 @@ def fingerprints(
     """
     options = options or FingerprintOptions()
     featurizers()  # what is missing is told here, and not by every process
-    cache = FingerprintCache(options.cache)
-    try:
-        keys = [digest_of(crystal) for crystal in crystals]
-        return computed_once(
-            crystals, keys, cache, options.limits, lambda waiting: _computed(waiting, options), progress
-        )
-    finally:
-        cache.close()
-
-
-def _computed(waiting: dict[str, Crystal], options: FingerprintOptions) -> Iterator[tuple[str, Fingerprint, bool]]:
-    """Yield the fingerprint of each crystal as it is ready, and whether it would be the same on another day."""
-    if options.workers == 0:
-        for key, crystal in waiting.items():
-            yield key, fingerprint(crystal), True
-        return
-    if not waiting:
-        return
-    tasks = {key: (crystal,) for key, crystal in waiting.items()}
-    limits = options.time_limit, options.memory_limit
-    with GuardedPool(min(options.workers, len(tasks)), *limits, __name__, featurizers) as pool:
-        for key, found in pool.results(tasks, fingerprint):
-            if isinstance(found, Broken):
-                yield key, Fingerprint(None, None, f"the fingerprint {found.reason}"), found.lasting
-            else:
-                yield key, found, True
+    work = Work(
+        module=__name__,
+        begin=featurizers,
+        compute=fingerprint,
+        here=fingerprint,
+        failed=lambda reason, _: Fingerprint(None, None, f"the fingerprint {reason}"),
+    )
+    keys = [digest_of(crystal) for crystal in crystals]
+    with ResultCache(Fingerprint, "fingerprints", made_by(), options.cache) as cache:
+        return computed_once(crystals, keys, cache, options, work, progress)

@@ -14,9 +14,9 @@ Source: Zimmermann and Jain, RSC Adv. 2020, 10, 6063 (structure); Ward et al., n
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -47,6 +47,19 @@ class Fingerprint:
     composition: np.ndarray | None
     reason: str | None = None
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return the fingerprint in values that JSON holds without loss."""
+        arrays = {"structure": self.structure, "composition": self.composition}
+        plain = {name: None if values is None else values.tolist() for name, values in arrays.items()}
+        return {**plain, "reason": self.reason}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Fingerprint:
+        """Return the fingerprint that `to_plain` wrote."""
+        if plain["reason"] is not None:
+            return cls(None, None, plain["reason"])
+        return cls(np.array(plain["structure"]), np.array(plain["composition"]))
+
 
 def fingerprint(crystal: Crystal) -> Fingerprint:
     """Return the fingerprint of a crystal, in this process and without a limit in time.
@@ -76,14 +89,6 @@ def composition_fingerprint(composition: Composition) -> np.ndarray:
 def made_by() -> str:
     """Return the packages and their versions that fingerprints come from."""
     return " ".join(f"{name} {version(name)}" for name in _PACKAGES)
-
-
-def digest_of(crystal: Crystal) -> str:
-    """Return a digest of all that a fingerprint depends on in a crystal, bit for bit."""
-    digest = hashlib.blake2b(digest_size=16)
-    for values in (crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates):
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
 
 
 @functools.cache

@@ -27,9 +27,9 @@ from crystens.data.sample_folder import SampleFolder
 from crystens.errors import CrystensError
 from crystens.metrics.energies import EnergyOptions
 from crystens.metrics.energy import Relaxation
-from crystens.metrics.energy_cache import digest_of
 from crystens.metrics.hull_reference import HullReference
 from crystens.metrics.potentials import MP2020, CHGNet, Potential
+from crystens.metrics.result_cache import digest_of
 from crystens.metrics.summary import Metrics, write_metrics
 from crystens.metrics.table import CrystalTable
 from crystens.progress_bars import ProgressBars
@@ -136,7 +136,7 @@ def _settings(
 ) -> dict[str, Any]:
     """Return all that decides the rows, by names that a person knows."""
     told = [
-        f"{index} {digest_of(item.crystal, None)} {index in merged}"
+        f"{index} {digest_of(item.crystal)} {index in merged}"
         if isinstance(item, Entry)
         else f"{index} {item.file} {item.entry} {item.reason}"
         for index, item in samples
@@ -152,7 +152,7 @@ def _settings(
 
 def _digests(crystals: Iterable[Crystal]) -> Iterable[str]:
     """Yield a digest of each crystal."""
-    return (digest_of(crystal, None) for crystal in crystals)
+    return (digest_of(crystal) for crystal in crystals)
 
 
 def _digest(texts: Iterable[str]) -> str:
