@@ -6,7 +6,8 @@ samples are judged too, as failed.
 Written are `crystals.csv`, `metrics.json` and `report.html`, as by sample.py. The statistics of CrysTens images do not
 apply to files and are absent. With `--protocol cdvae` the crystals are judged as the field does too
 (`crystens.metrics.cdvae_protocol`): more columns, more metrics, and `by_num_sites.csv`. `--energy-model` adds the
-distance of energy per atom (`crystens.metrics.energy_distance`). Fingerprints and energies are kept as they are
+distance of energy per atom (`crystens.metrics.energy_distance`). `--properties cgcnn` adds eight properties as CGCNN
+predicts them (`crystens.metrics.property_metrics`). Fingerprints, energies and properties are kept as they are
 computed, so that the same command after an interruption computes those that are missing.
 """
 
@@ -31,13 +32,17 @@ from crystens.data.sample_folder import SampleFolder
 from crystens.data.sources import Source
 from crystens.errors import CrystensError
 from crystens.metrics.by_num_sites import write_by_num_sites
-from crystens.metrics.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions, Stages
+from crystens.metrics.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions, Stages, stage
+from crystens.metrics.cgcnn import load_networks
 from crystens.metrics.composition_validity import OXIDATION_STATES
 from crystens.metrics.distributions import Reference
 from crystens.metrics.energies import EnergyOptions
 from crystens.metrics.energy_distance import EnergyDistance
 from crystens.metrics.fingerprinting import FingerprintOptions
 from crystens.metrics.potentials import SHIPPED, Potential, shipped
+from crystens.metrics.properties import PropertyOptions
+from crystens.metrics.property_metrics import COLUMNS as PROPERTY_COLUMNS
+from crystens.metrics.property_metrics import PropertyMetrics
 from crystens.metrics.summary import Metrics, summarise, write_metrics
 from crystens.metrics.table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_row, failed_row
 from crystens.progress_bars import ProgressBars
@@ -55,7 +60,8 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
     protocol: CdvaeProtocol | None = None,
-    protocol_progress: Stages | None = None,
+    stages: Stages | None = None,
+    properties: PropertyMetrics | None = None,
 ) -> Metrics:
     """Judge all crystals of a source; write crystals.csv, metrics.json and report.html to a folder.
 
@@ -69,7 +75,9 @@ def evaluate(
         progress: called with the number of entries judged so far.
         protocol: the field's shared protocol, with its real crystals; None leaves it out. The crystals are then all in
             memory, and by_num_sites.csv is written too.
-        protocol_progress: called with what the protocol computes, and how many crystals of how many are done.
+        stages: called with what the protocol and the properties compute, and how many crystals of how many are done.
+        properties: CGCNN's properties, with those of the real crystals; None leaves them out. The crystals are then
+            all in memory.
 
     Raises:
         CrystensError: if the source holds no entry at all, or cannot be read, which leaves results of before as they
@@ -80,7 +88,8 @@ def evaluate(
     first = next(items, None)
     if first is None:
         raise CrystensError(f"no sample in {source}")
-    table = CrystalTable(out / "crystals.csv", CRYSTAL_COLUMNS + (protocol.columns if protocol else ()))
+    columns = CRYSTAL_COLUMNS + (protocol.columns if protocol else ()) + (PROPERTY_COLUMNS if properties else ())
+    table = CrystalTable(out / "crystals.csv", columns)
     with _writing(out):
         for name in _RESULTS:  # of before: what is interrupted leaves a table alone, and none with numbers of others
             (out / name).unlink(missing_ok=True)
@@ -88,6 +97,7 @@ def evaluate(
     chosen = _Reservoir(NUM_PICTURES, seed)
     waiting: list[Row] = []
     crystals: dict[int, Crystal] = {}
+    streamed = protocol is None and properties is None
     merged = source.merged() if isinstance(source, SampleFolder) else frozenset()
     for index, item in enumerate(itertools.chain([first], items)):
         if isinstance(item, Reject):
@@ -97,9 +107,9 @@ def evaluate(
             row["structurally_valid"] = row["structurally_valid"] and index not in merged
             waiting.append(row)
             chosen.offer(index, item.crystal)
-            if protocol is not None:
+            if not streamed:
                 crystals[index] = item.crystal
-        if len(waiting) == _CHUNK and protocol is None:
+        if len(waiting) == _CHUNK and streamed:
             table.append(waiting)
             waiting = []
         if progress is not None:
@@ -107,11 +117,16 @@ def evaluate(
     about: dict[str, Any] = {"source": str(source), "seed": seed, "invalid_for_merged_sites": len(merged)}
     judged = None
     if protocol is not None:
-        judged = protocol.judge(waiting, crystals, protocol_progress)
+        judged = protocol.judge(waiting, crystals, stages)
         waiting, about = judged.rows, about | judged.about
+    if properties is not None:
+        waiting = properties.measured(waiting, crystals, stage(stages, "properties", len(crystals)))
+        about |= properties.about()
     table.append(waiting)
     rows = table.rows()
     metrics = summarise(rows, reference, about=about)
+    if properties is not None:
+        metrics |= properties.metrics(rows)
     with _writing(out):
         if judged is not None:
             metrics |= judged.metrics
@@ -128,6 +143,7 @@ def evaluate(
         ],
         reference=reference,
         crystals=chosen.kept,
+        properties=properties,
     )
     return metrics
 
@@ -182,7 +198,7 @@ def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens.evaluate") -> int:
     """Run the command line and return its exit status; `prog` is how the command was called."""
     options = _parser(prog).parse_args(arguments)
-    resumes = "the same command computes only the fingerprints and energies missing"
+    resumes = "the same command computes only what is missing"
     return run_command(lambda: _evaluated(options), resumes)
 
 
@@ -207,8 +223,10 @@ def _judged(options: argparse.Namespace, bars: ProgressBars) -> Metrics:
     potential = None if options.energy_model is None else shipped(options.energy_model)
     source = SampleFolder(options.source) if is_sample_folder(Path(options.source)) else open_generated(options.source)
     _check_holds_samples(source)
-    reference = protocol = None
+    reference = protocol = properties = None
     split = options.split
+    if options.properties is not None:
+        load_networks()  # a missing package is said before minutes go into real crystals
     if judging is not None:
         bars("reading the reference", 0, None)
         real, part = read_real(options.reference, options.data_path, split)
@@ -219,9 +237,28 @@ def _judged(options: argparse.Namespace, bars: ProgressBars) -> Metrics:
         bars(name, 0, None)
         reference = read_reference(options.reference, options.data_path, split)
         bars(name, reference.count, reference.count)
+    if options.properties is not None:
+        properties = _properties(options, bars)
     return evaluate(
-        source, options.out, reference, options.seed, lambda done: bars("judging", done, None), protocol, bars
+        source,
+        options.out,
+        reference,
+        options.seed,
+        lambda done: bars("judging", done, None),
+        protocol,
+        bars,
+        properties,
     )
+
+
+def _properties(options: argparse.Namespace, bars: Bars) -> PropertyMetrics:
+    """Return what predicts properties, with those of the reference computed, if there is one."""
+    how = PropertyOptions(workers=options.workers, time_limit=options.time_limit)
+    if options.reference is None:
+        return PropertyMetrics(how)
+    real, part = read_real(options.reference, options.data_path, options.split, default="train")
+    name = f"{options.reference} ({part})"
+    return PropertyMetrics(how, real, name, lambda done: bars("its properties", done, len(real)))
 
 
 def _check_holds_samples(source: Source) -> None:
@@ -282,17 +319,23 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help='potential whose energies per atom the protocol compares too, by default none; needs "crystens[energy]"',
     )
     parser.add_argument(
+        "--properties",
+        choices=("cgcnn",),
+        help="predicts formation energy, band gap, moduli and more for each crystal, and compares their distributions "
+        'with those of the reference; needs "crystens[cgcnn]"',
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=usable_cores(),
-        help="processes that compute fingerprints and energies; by default one for each core that may be used",
+        help="processes for fingerprints, energies and properties; by default one for each core that may be used",
     )
     parser.add_argument(
         "--time-limit",
         metavar="SECONDS",
         type=float,
         default=60.0,
-        help="of processor time, for one fingerprint or one energy; by default 60",
+        help="of processor time, for one crystal's fingerprint, energy or properties; by default 60",
     )
     return parser
 

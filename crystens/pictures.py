@@ -6,7 +6,8 @@ Figures are made without pyplot, so that nothing is left behind in a global stat
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -54,6 +55,25 @@ _EDGES = [(first, first | bit) for bit in (1, 2, 4) for first in range(8) if not
 _BORDER = 0.2
 
 
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """One panel of a picture of distributions.
+
+    Attributes:
+        label: of the axis, with the unit.
+        edges: borders of the bins, (bins + 1,).
+        generated: generated values; those that are not finite are left out.
+        real: real values; None draws the generated ones alone.
+        title: above the panel, such as its Kolmogorov-Smirnov statistic.
+    """
+
+    label: str
+    edges: np.ndarray
+    generated: np.ndarray
+    real: np.ndarray | None = None
+    title: str = ""
+
+
 def distribution_plot(
     values: Mapping[str, np.ndarray], reference: Reference, distances: Mapping[str, float | None]
 ) -> bytes:
@@ -64,27 +84,57 @@ def distribution_plot(
         reference: real values.
         distances: Kolmogorov-Smirnov statistics, "ks_a" to "ks_Z", written into the panels; None where there is none.
     """
+    return histograms(
+        [
+            Histogram(
+                _LABELS[name],
+                _edges(name, reference.values[name]),
+                np.asarray(values[name], dtype=np.float64),
+                reference.values[name],
+                ks_title(distances[f"ks_{name}"]),
+            )
+            for name in QUANTITIES
+        ]
+    )
+
+
+def histograms(panels: Sequence[Histogram]) -> bytes:
+    """Return a picture of at most eight panels, as PNG."""
     figure = Figure(figsize=(12.5, 5.6), layout="constrained")
-    for name, axes in zip(QUANTITIES, figure.subplots(2, 4).ravel(), strict=True):
-        _histogram(axes, name, reference.values[name], np.asarray(values[name], dtype=np.float64))
-        distance = distances[f"ks_{name}"]
-        axes.set_title("no generated value" if distance is None else f"K-S {distance:.3f}", fontsize=10, loc="right")
+    places = figure.subplots(2, 4).ravel()
+    for panel, axes in zip(panels, places, strict=False):
+        _histogram(axes, panel)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=10)
     return figure_png(figure, dots=90)
 
 
-def _histogram(axes: Axes, name: str, real: np.ndarray, generated: np.ndarray) -> None:
-    """Draw one panel; generated values far outside of the real range are counted instead of drawn."""
-    generated = generated[np.isfinite(generated)]
-    edges = _edges(name, real)
-    axes.stairs(_shares(real, edges), edges, fill=True, color=REAL_COLOUR, label="real")
+def ks_title(distance: float | None) -> str:
+    """Return how a panel states its Kolmogorov-Smirnov statistic."""
+    return "no generated value" if distance is None else f"K-S {distance:.3f}"
+
+
+def even_edges(values: np.ndarray, least_margin: float = 0.5) -> np.ndarray:
+    """Return the borders of bins of one width over all values and a margin at both sides."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    margin = 0.15 * (high - low) or least_margin
+    return np.linspace(low - margin, high + margin, _BINS + 1)
+
+
+def _histogram(axes: Axes, panel: Histogram) -> None:
+    """Draw one panel; generated values far outside of the bins are counted instead of drawn."""
+    generated, edges = panel.generated[np.isfinite(panel.generated)], panel.edges
+    if panel.real is not None:
+        axes.stairs(_shares(panel.real, edges), edges, fill=True, color=REAL_COLOUR, label="real")
     axes.stairs(_shares(generated, edges), edges, color=GENERATED_COLOUR, linewidth=1.6, label="generated")
     outside = int(((generated < edges[0]) | (generated > edges[-1])).sum())
     if outside:
         axes.text(0.98, 0.94, f"{outside} outside", transform=axes.transAxes, ha="right", va="top", fontsize=8)
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_xlabel(_LABELS[name])
+    axes.set_xlabel(panel.label)
+    axes.set_title(panel.title, fontsize=10, loc="right")
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_ylabel("share", fontsize=8)

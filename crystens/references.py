@@ -52,13 +52,16 @@ def read_reference(name: str, data_path: str | None = None, split: str | None = 
     return Reference.from_crystals(batch, name, part or "all")
 
 
-def read_real(name: str, data_path: str | None = None, split: str | None = None) -> tuple[list[Crystal], str]:
-    """Return the real crystals of the shared protocol, bit for bit as they would be read as samples, and their split.
+def read_real(
+    name: str, data_path: str | None = None, split: str | None = None, default: str = "test"
+) -> tuple[list[Crystal], str]:
+    """Return real crystals, bit for bit as they would be read as samples, and their split.
 
     Args:
         name: as in `read_reference`.
         data_path: as in `read_reference`.
-        split: "train", "val" or "test"; None takes test where the source gives splits, and everything where not.
+        split: "train", "val" or "test"; None takes the default where the source gives splits, and everything where not.
+        default: the split that is taken unless another is asked for; "test" is that of the shared protocol.
 
     Raises:
         CrystensError: if there is no such data, or a crystal of it cannot be read.
@@ -69,7 +72,7 @@ def read_real(name: str, data_path: str | None = None, split: str | None = None)
     given = any(record.split for record in records if isinstance(record, Record))
     if split is not None and not given:
         raise CrystensError(f"--split {split}: {path} gives no splits; leave the option out to take all of it")
-    part = split or ("test" if given else None)
+    part = split or (default if given else None)
     crystals = []
     for record in records:
         if isinstance(record, Record) and part is not None and record.split != part:

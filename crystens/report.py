@@ -18,10 +18,20 @@ from torch import Tensor
 
 from crystens.atomic_file import write_whole
 from crystens.crystal import Crystal
+from crystens.metrics.cgcnn import PROPERTIES
 from crystens.metrics.distributions import QUANTITIES, Reference
+from crystens.metrics.property_metrics import PropertyMetrics, known
 from crystens.metrics.summary import Metrics, generated_values
 from crystens.metrics.table import OK, Row
-from crystens.pictures import crystal_picture, distribution_plot, image_picture
+from crystens.pictures import (
+    Histogram,
+    crystal_picture,
+    distribution_plot,
+    even_edges,
+    histograms,
+    image_picture,
+    ks_title,
+)
 from crystens.templates import render
 from crystens.viewer import space_group_name, viewer_data, viewer_scripts
 
@@ -41,6 +51,7 @@ def write_report(
     reference: Reference | None = None,
     crystals: Mapping[int, Crystal] | None = None,
     images: Mapping[int, Tensor] | None = None,
+    properties: PropertyMetrics | None = None,
 ) -> None:
     """Write the page.
 
@@ -53,11 +64,15 @@ def write_report(
         reference: what the samples are compared with; without one there are no histograms.
         crystals: by index, those that `chosen_samples` chose.
         images: by index, some scaled images (4, S, S).
+        properties: what CGCNN predicts, for rows that have its columns.
 
     Raises:
         CrystensError: if the file cannot be written.
     """
     crystals = crystals or {}
+    figures = [] if reference is None else [_distributions(metrics, rows, reference)]
+    if properties is not None:
+        figures.append(_properties(metrics, rows, properties))
     labels = _labels(rows, crystals)
     page = render(
         "report.html.j2",
@@ -68,7 +83,7 @@ def write_report(
         failed=metrics["failures"]["value"],
         metrics={name: entry for name, entry in metrics.items() if name not in _SECTIONS},
         number=_number,
-        histograms=[] if reference is None else [_distributions(metrics, rows, reference)],
+        histograms=figures,
         reasons=metrics["failures"]["reasons"],
         crystals=[
             {"index": index, "lines": label.split("\n"), "picture": crystal_picture(crystals[index])}
@@ -95,6 +110,24 @@ def _distributions(metrics: Metrics, rows: Sequence[Row], reference: Reference) 
         "picture": distribution_plot(generated_values(rows), reference, distances),
         "note": f"Real: {reference.name}, {reference.split}, {reference.count} crystals. Generated: the samples that "
         "became crystals. K-S: Kolmogorov-Smirnov statistic, 0 for the same distribution and 1 for disjoint ones.",
+    }
+
+
+def _properties(metrics: Metrics, rows: Sequence[Row], properties: PropertyMetrics) -> dict[str, Any]:
+    """Return the histograms of CGCNN's properties, beside those of real crystals where there are some."""
+    panels = []
+    for name, about in PROPERTIES.items():
+        generated = known(rows, name)
+        real = None if properties.real is None else properties.real.known(name)
+        title = "" if real is None else ks_title(metrics[f"ks_cgcnn_{name}"]["value"])
+        edges = even_edges(generated if real is None or not len(real) else real)
+        label = name.replace("_", " ") + (f" ({about.unit})" if about.unit != "1" else "")
+        panels.append(Histogram(label, edges, generated, real, title))
+    compared = "" if properties.real is None else f"Real: {properties.name}, {len(properties.real)} crystals. "
+    return {
+        "head": "Properties predicted by CGCNN",
+        "picture": histograms(panels),
+        "note": f"{compared}{metrics['cgcnn_failures']['statement']} Band gaps are those of non-metals.",
     }
 
 

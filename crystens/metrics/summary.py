@@ -127,7 +127,7 @@ def summarise(
         metrics |= _distances(decoded, reference, from_images)
     if from_images:
         merged = [float(row["merged_sites"]) for row in decoded]
-        metrics["mean_merged_sites"] = _mean(
+        metrics["mean_merged_sites"] = average(
             merged, "sites", "sites merged into others in decoding, mean over decoded samples"
         )
     metrics["failures"] = _failures(rows)
@@ -173,7 +173,7 @@ def rate(part: int, total: int, description: str) -> dict[str, Any]:
     return entry(part / total, "1", description, total)
 
 
-def _mean(values: Sequence[float], unit: str, description: str) -> dict[str, Any]:
+def average(values: Sequence[float], unit: str, description: str) -> dict[str, Any]:
     """Return a mean with its spread, null if there is nothing to average."""
     count = len(values)
     spread = float(np.std(values, ddof=1)) if count > 1 else None
@@ -184,7 +184,7 @@ def _statistic(name: str, values: Sequence[float | None], where: str) -> dict[st
     """Return the mean of an image statistic, measured somewhere, over the samples whose image holds a site."""
     unit, meaning = _STATISTIC_TEXTS[name]
     description = f"{meaning}; measured {where}, mean over all samples that hold a site"
-    return _mean([value for value in values if value is not None and math.isfinite(value)], unit, description)
+    return average([value for value in values if value is not None and math.isfinite(value)], unit, description)
 
 
 def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) -> Metrics:

@@ -7,7 +7,8 @@ cubic angstrom, g/cm^3; those of the statistics are in `crystens.metrics.statist
 Samples that came as images have the `IMAGE_COLUMNS`. Crystals that came as files have the `CRYSTAL_COLUMNS`: there is
 no image to measure, so that its columns are absent, not empty. Behind these stand the `PROTOCOL_COLUMNS` where crystals
 are judged by the field's shared protocol (`crystens.metrics.cdvae_protocol`, which fills them), and the
-`ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.metrics.energy_distance`).
+`ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.metrics.energy_distance`). Last stand those of CGCNN's
+properties where they are asked for (`crystens.metrics.property_metrics`; units in `crystens.metrics.cgcnn`).
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ PROTOCOL_COLUMNS = (
 )
 ENERGY_COLUMNS = ("energy_per_atom", "energy_reason")
 
-_TEXTS = {"file", "entry", "status", "reason", "formula", "composition_verdict", "fingerprint_reason", "energy_reason"}
+_TEXTS = {
+    *("file", "entry", "status", "formula", "composition_verdict"),
+    *("reason", "fingerprint_reason", "energy_reason", "cgcnn_reason"),
+}
 _INTEGERS = {"index", "num_sites", "generated_space_group", "space_group", "merged_sites", "num_elements"}
 _TRUTHS = {"structurally_valid", "composition_valid", "valid", "covered", "covered_strict"}
 

@@ -25,18 +25,14 @@ from crystens.crystal import Crystal
 from crystens.data.entries import Entry, Reject
 from crystens.data.generated import read_generated
 from crystens.errors import CrystensError
-from crystens.metrics.cgcnn import (
-    PROPERTIES,
-    GraphBatch,
-    Predictions,
-    ks_statistics,
-    load_network,
-    predict,
-)
+from crystens.metrics.cgcnn import PROPERTIES, Properties, load_networks
 from crystens.metrics.crystal_graph import NoGraph, crystal_graph
 from crystens.metrics.energies import EnergyOptions, energies
 from crystens.metrics.energy import reason_counts
 from crystens.metrics.potentials import CHGNet
+from crystens.metrics.properties import Predictions, PropertyOptions, distances, properties
+
+HOW = PropertyOptions(workers=0)  # in this process, whose time is measured
 
 
 def crystals_of(samples: Sequence[Entry | Reject]) -> list[Crystal]:
@@ -46,19 +42,10 @@ def crystals_of(samples: Sequence[Entry | Reject]) -> list[Crystal]:
 
 def predicted(samples: Sequence[Entry | Reject]) -> Predictions:
     """Return the predictions of all samples; one without a crystal has no value and its own reason."""
-    places = [place for place, item in enumerate(samples) if isinstance(item, Entry)]
-    some = predict(crystals_of(samples))
-    values, reasons = {}, {}
-    for name in some.values:
-        values[name] = np.full(len(samples), np.nan)
-        values[name][places] = some.values[name]
-        told = dict(zip(places, some.reasons[name], strict=True))
-        reasons[name] = tuple(
-            item.reason if isinstance(item, Reject) else told[place] for place, item in enumerate(samples)
-        )
-    filled = np.zeros(len(samples), dtype=bool)
-    filled[places] = some.filled
-    return Predictions(values, reasons, filled)
+    known = iter(properties(crystals_of(samples), HOW).found)
+    return Predictions(
+        [Properties.without(item.reason) if isinstance(item, Reject) else next(known) for item in samples]
+    )
 
 
 def write_values(path: Path, sets: Mapping[str, tuple[Sequence[Entry | Reject], Predictions]]) -> None:
@@ -68,16 +55,15 @@ def write_values(path: Path, sets: Mapping[str, tuple[Sequence[Entry | Reject], 
         writer.writerow(["set", "file", "entry", "formula", *PROPERTIES, "reason"])
         for label, (samples, predictions) in sets.items():
             for place, item in enumerate(samples):
-                values = [predictions.values[name][place] for name in PROPERTIES]
-                reason = next((predictions.reasons[name][place] for name in PROPERTIES), None)
+                found = predictions.found[place]
                 formula = item.crystal.formula if isinstance(item, Entry) else ""
-                cells = ["" if np.isnan(value) else f"{value:.6g}" for value in values]
-                writer.writerow([label, item.file, item.entry, formula, *cells, reason or ""])
+                cells = [f"{found.values[name]:.6g}" if name in found.values else "" for name in PROPERTIES]
+                writer.writerow([label, item.file, item.entry, formula, *cells, found.reason or ""])
 
 
 def summary(predictions: Predictions) -> dict[str, Any]:
     """Return quartiles and counts of each property."""
-    told: dict[str, Any] = {"crystals": len(predictions), "filled up": int(predictions.filled.sum())}
+    told: dict[str, Any] = {"crystals": len(predictions), "filled up": sum(one.filled for one in predictions.found)}
     for name, entry in PROPERTIES.items():
         known = predictions.known(name)
         quartiles = np.percentile(known, (25, 50, 75)).round(4).tolist() if len(known) else None
@@ -90,6 +76,11 @@ def summary(predictions: Predictions) -> dict[str, Any]:
     return told
 
 
+def statistics(real: Predictions, generated: Predictions) -> dict[str, float | None]:
+    """Return the Kolmogorov-Smirnov statistic of each property; None where a side has no value."""
+    return {name: distances(real, generated, name)[0] for name in PROPERTIES}
+
+
 def stage_prices(crystals: list[Crystal]) -> dict[str, float]:
     """Return the milliseconds of the processor for a crystal, by stage; the networks are loaded already."""
     start = time.process_time()
@@ -100,14 +91,11 @@ def stage_prices(crystals: list[Crystal]) -> dict[str, float]:
         except NoGraph:
             continue
     stages = {"graph": time.process_time() - start}
+    networks = load_networks()
     start = time.process_time()
-    batches = [GraphBatch.from_graphs(graphs[k : k + 32]) for k in range(0, len(graphs), 32)]
-    stages["batch"] = time.process_time() - start
-    start = time.process_time()
-    for name in PROPERTIES:
-        network = load_network(name)
-        for batch in batches:
-            network(batch)
+    for network in networks.values():
+        for graph in graphs:
+            network(graph)
     stages["eight networks"] = time.process_time() - start
     return {name: round(seconds / max(len(crystals), 1) * 1e3, 3) for name, seconds in stages.items()}
 
@@ -133,9 +121,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     stages = zip(("reading", "predicting", "drawing"), np.diff(clock).round(1).tolist(), strict=True)
     return {
         "ks": {
-            label: {
-                name: None if value is None else round(value, 4) for name, value in ks_statistics(real, one).items()
-            }
+            label: {name: None if value is None else round(value, 4) for name, value in statistics(real, one).items()}
             for label, one in zip(list(sets)[1:], generated, strict=True)
         },
         "sets": {label: summary(one) for label, one in predictions.items()},
@@ -156,10 +142,8 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     references = element_energies(options.elements, potential, how)
     totals = energies(crystals, potential, how)
     pairs, reasons = [], []
-    predictions = predict(crystals, ["formation_energy"])
-    for crystal, energy, value, reason in zip(
-        crystals, totals, predictions.values["formation_energy"], predictions.reasons["formation_energy"], strict=True
-    ):
+    for crystal, energy, found in zip(crystals, totals, properties(crystals, HOW).found, strict=True):
+        value, reason = found.values.get("formation_energy"), found.reasons.get("formation_energy")
         lacking = [number for number in crystal.numbers.tolist() if number not in references]
         reason = reason or energy.reason or (f"no reference of an element: Z = {lacking[0]}" if lacking else None)
         reasons.append(reason)

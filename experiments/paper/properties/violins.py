@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from scipy.stats import gaussian_kde
 
-from crystens.metrics.cgcnn import Predictions, ks_statistics
+from crystens.metrics.properties import Predictions, distances
 from crystens.pictures import GENERATED_COLOUR, REAL_COLOUR
 
 _LABELS = {
@@ -48,21 +48,15 @@ def property_violins(sets: Mapping[str, Predictions], title: str = "") -> bytes:
         title: stands above.
     """
     real, *generated = sets.values()
-    names = [name for name in _LABELS if all(name in one.values for one in sets.values())]
-    statistics = [ks_statistics(real, one) for one in generated]
-    metals = all("metal" in one for one in statistics)
-    rows = -(-(len(names) + metals) // _COLUMNS)
+    statistics = [{name: distances(real, one, name)[0] for name in _LABELS} for one in generated]
+    rows = -(-(len(_LABELS) + 1) // _COLUMNS)
     figure = Figure(
         figsize=(12.5, 3.5 * rows + 0.2 * len(sets) + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.08)
     )
     panels = list(figure.subplots(rows, _COLUMNS, squeeze=False).ravel())
-    for name, axes in zip(names, panels, strict=False):
+    for name, axes in zip(_LABELS, panels, strict=False):
         _violins(axes, name, list(sets.values()), [one[name] for one in statistics])
-    for axes in panels[len(names) :]:
-        axes.set_axis_off()
-    if metals:
-        panels[len(names)].set_axis_on()
-        _metals(panels[len(names)], list(sets.values()))
+    _metals(panels[len(_LABELS)], list(sets.values()))
     handles = [
         Patch(color=_colour(place), alpha=0.75, linewidth=0, label=f"{label}: {_missing(predictions)}")
         for place, (label, predictions) in enumerate(sets.items())
@@ -93,8 +87,7 @@ def agreement_plot(chgnet: np.ndarray, cgcnn: np.ndarray) -> bytes:
 
 def _missing(predictions: Predictions) -> str:
     """Return how many crystals there are, and how many of them have no graph and why."""
-    name = next(name for name in predictions.reasons if name != "band_gap")
-    reasons = predictions.categories(name)
+    reasons = predictions.categories("formation_energy")
     told = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
     return f"{len(predictions):,} crystals; " + (f"without values: {told}" if told else "all have values")
 
