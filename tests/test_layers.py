@@ -35,7 +35,7 @@ LAYERS = [
     {"data", "networks", "metrics"},
     {"templates", "pictures", "viewer", "report", "accelerator"},
     {"generator"},
-    {"models", "callbacks", "references", "judging", "evaluate", "samples", "runs", "wandb_run", "dashboard"},
+    {"models", "callbacks", "references", "judging", "evaluate", "export", "samples", "runs", "wandb_run", "dashboard"},
     {"candidates", "sun"},
     {"resume"},
     {"tasks"},
