@@ -24,6 +24,7 @@ from typing import Any
 
 from crystens.command import run_command
 from crystens.cores import usable_cores
+from crystens.cost_estimate import CostEstimate, Show
 from crystens.crystal import Crystal
 from crystens.data.cdvae_result import CdvaeResult
 from crystens.data.entries import SPLITS, Reject
@@ -46,11 +47,16 @@ from crystens.metrics.property_metrics import PropertyMetrics
 from crystens.metrics.summary import Metrics, summarise, write_metrics
 from crystens.metrics.table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_row, failed_row
 from crystens.progress_bars import ProgressBars
-from crystens.references import DATA_SETS, read_real, read_reference
+from crystens.references import DATA_SETS, drawn, read_real, read_reference
 from crystens.report import NUM_PICTURES, write_report
 
 _RESULTS = ("metrics.json", "report.html", "by_num_sites.csv")  # beside crystals.csv
 _CHUNK = 100  # rows written at a time
+
+# What can be done about stages that take long, by their names; "its" are those of the reference.
+_FEWER = "--reference-number N computes those of N real crystals, drawn by --seed"
+_ADVICE = dict.fromkeys(("its fingerprints", "its energies", "its properties"), _FEWER)
+_ADVICE |= dict.fromkeys(("fingerprints", "energies", "properties"), "")
 
 
 def evaluate(
@@ -205,14 +211,22 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens
 def _evaluated(options: argparse.Namespace) -> str:
     """Judge as the command line says, and return the metrics as lines of text."""
     with ProgressBars() as bars:
-        metrics = _judged(options, bars)
+        metrics = _judged(options, CostEstimate(bars, _ADVICE))
     return _told(metrics, options.out)
 
 
-def _judged(options: argparse.Namespace, bars: ProgressBars) -> Metrics:
+def _judged(options: argparse.Namespace, bars: Show) -> Metrics:
     """Judge as the command line says, and return the metrics."""
     if options.reference is None and (options.data_path or options.split):
         raise CrystensError("--data-path and --split say what --reference is made of: give --reference NAME too")
+    if options.reference_number is not None:
+        if options.reference_number < 1:
+            raise CrystensError(f"--reference-number must be at least 1, got {options.reference_number}")
+        if options.reference is None or (options.protocol is None and options.properties is None):
+            raise CrystensError(
+                "--reference-number bounds the real crystals whose fingerprints, energies and properties are computed: "
+                "give --reference NAME, and --protocol cdvae or --properties cgcnn"
+            )
     if options.protocol is None and options.energy_model is not None:
         raise CrystensError("--energy-model adds to what --protocol cdvae compares: give --protocol cdvae too")
     if options.seed < 0:
@@ -229,9 +243,10 @@ def _judged(options: argparse.Namespace, bars: ProgressBars) -> Metrics:
         load_networks()  # a missing package is said before minutes go into real crystals
     if judging is not None:
         bars("reading the reference", 0, None)
-        real, part = read_real(options.reference, options.data_path, split)
-        bars("reading the reference", len(real), len(real))
-        protocol = _protocol(real, f"{options.reference} ({part})", judging, potential, bars)
+        found, part = read_real(options.reference, options.data_path, split)
+        bars("reading the reference", len(found), len(found))
+        real = drawn(found, options.reference_number, options.seed)
+        protocol = _protocol(real, _name(options, part, real, found), judging, potential, bars, len(found))
     if options.reference is not None:
         name = "reading the reference" if protocol is None else "its distributions"
         bars(name, 0, None)
@@ -251,14 +266,21 @@ def _judged(options: argparse.Namespace, bars: ProgressBars) -> Metrics:
     )
 
 
-def _properties(options: argparse.Namespace, bars: Bars) -> PropertyMetrics:
+def _properties(options: argparse.Namespace, bars: Show) -> PropertyMetrics:
     """Return what predicts properties, with those of the reference computed, if there is one."""
     how = PropertyOptions(workers=options.workers, time_limit=options.time_limit)
     if options.reference is None:
         return PropertyMetrics(how)
-    real, part = read_real(options.reference, options.data_path, options.split, default="train")
-    name = f"{options.reference} ({part})"
+    found, part = read_real(options.reference, options.data_path, options.split, default="train")
+    real = drawn(found, options.reference_number, options.seed)
+    name = _name(options, part, real, found)
     return PropertyMetrics(how, real, name, lambda done: bars("its properties", done, len(real)))
+
+
+def _name(options: argparse.Namespace, part: str, real: Sequence[Crystal], found: Sequence[Crystal]) -> str:
+    """Return what the real crystals are, for people and for metrics.json."""
+    few = f", {len(real)} of {len(found)} crystals drawn with seed {options.seed}" if len(real) < len(found) else ""
+    return f"{options.reference} ({part}{few})"
 
 
 def _check_holds_samples(source: Source) -> None:
@@ -268,14 +290,17 @@ def _check_holds_samples(source: Source) -> None:
 
 
 def _protocol(
-    real: Sequence[Crystal], name: str, options: ProtocolOptions, potential: Potential | None, bars: ProgressBars
+    real: Sequence[Crystal], name: str, options: ProtocolOptions, potential: Potential | None, bars: Show, total: int
 ) -> CdvaeProtocol:
-    """Return the protocol, with all that it asks of the real crystals computed."""
+    """Return the protocol, with all that it asks of the real crystals computed, which were drawn from `total`."""
     energies = None
     if potential is not None:
         how = EnergyOptions(workers=options.fingerprints.workers, time_limit=options.fingerprints.time_limit)
         energies = EnergyDistance(real, name, potential, how, lambda done: bars("its energies", done, len(real)))
-    return CdvaeProtocol(real, name, options, lambda done: bars("its fingerprints", done, len(real)), energies)
+    drawn_of = total if len(real) < total else None
+    return CdvaeProtocol(
+        real, name, options, lambda done: bars("its fingerprints", done, len(real)), energies, drawn_of
+    )
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -289,7 +314,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--reference",
-        metavar="NAME",
+        metavar="NAME_OR_PATH",
         help=f"real crystals to compare with: prototypes, {', '.join(DATA_SETS)}, or the path of any source",
     )
     parser.add_argument("--data-path", metavar="PATH", help="folder or file of the reference's data")
@@ -297,6 +322,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--split",
         choices=SPLITS,
         help="which split of the reference; by default test for --protocol, and train for all else",
+    )
+    parser.add_argument(
+        "--reference-number",
+        metavar="N",
+        type=int,
+        help="computes fingerprints, energies and properties of N real crystals alone, drawn by --seed, by default of "
+        "all; with fewer the precision of coverage is lower. Other distributions and formulas are still those of all",
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses the crystals that are drawn; by default 0")
     parser.add_argument("--protocol", choices=("cdvae",), help='judge as the field does too; needs "crystens[metrics]"')

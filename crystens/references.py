@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
 
 from crystens.crystal import Crystal
 from crystens.data.entries import Record, Reject
@@ -84,12 +87,26 @@ def read_real(
     return crystals, part or "all"
 
 
+def drawn(crystals: Sequence[Crystal], number: int | None, seed: int) -> list[Crystal]:
+    """Return so many of the crystals, drawn without replacement by a seed, in their order; None or enough: all."""
+    if number is None or number >= len(crystals):
+        return list(crystals)
+    return [crystals[place] for place in sorted(random.Random(seed).sample(range(len(crystals)), number))]
+
+
 def _reference_path(name: str, data_path: str | None) -> str:
     """Return where a reference is."""
     if name in DATA_SETS:
         if data_path is None:
             raise CrystensError(f"--reference {name} needs its data: give --data-path PATH")
         return data_path
+    known = f"prototypes, {', '.join(DATA_SETS)}"
+    if name != "prototypes" and not Path(name).exists():
+        more = "" if data_path is None else f", such as {data_path}, without --data-path"
+        raise CrystensError(
+            f"--reference {name} is no data set ({known}), and as a path {name} does not exist; give one of these "
+            f"names, or the path of any source{more}"
+        )
     if data_path is not None:
         raise CrystensError(
             f"--data-path is for the data sets {', '.join(DATA_SETS)}, and --reference {name} is a source by itself: "

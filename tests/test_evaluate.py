@@ -18,7 +18,7 @@ from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.evaluate import main
 from crystens.metrics.statistics import STATISTICS
-from crystens.references import read_real, read_reference
+from crystens.references import drawn, read_real, read_reference
 
 
 @pytest.fixture
@@ -130,6 +130,10 @@ def test_reference_of_a_table_without_splits_is_all_of_it(shared_data: Path) -> 
         (["{cifs}", "--reference", "elsewhere"], "elsewhere does not exist"),
         (["{cifs}", "--data-path", "x"], "give --reference NAME too"),
         (["{cifs}", "--reference", "{cifs}", "--data-path", "x"], "is a source by itself: leave --data-path out"),
+        (["{cifs}", "--reference", "perov5"], "or the path of any source"),
+        (["{cifs}", "--reference", "perov5", "--data-path", "{cifs}"], "such as {cifs}, without --data-path"),
+        (["{cifs}", "--reference", "{cifs}", "--reference-number", "5"], "give --reference NAME, and --protocol cdvae"),
+        (["{cifs}", "--reference-number", "0"], "--reference-number must be at least 1, got 0"),
         (["{cifs}", "--seed", "-1"], "--seed must be at least 0, got -1"),
         (
             ["{cifs}", "--protocol", "cdvae", "--reference", "{cifs}", "--cutoffs", "inf", "4"],
@@ -224,6 +228,44 @@ def test_a_folder_of_other_columns_keeps_its_results(
     assert main([str(sound), "--out", str(out), "--reference", str(sound), *PROTOCOL]) == 1
     assert "has other columns" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_bounded_reference_is_drawn_by_the_seed_and_said(
+    sound: Path, copper_primitive: Crystal, single_atom: Crystal, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    _metrics_installed()
+    (sound / "c.cif").write_text(write_cif(copper_primitive))
+    (sound / "d.cif").write_text(write_cif(single_atom))
+    command = [str(sound), "--reference", str(sound), *PROTOCOL, "--reference-number", "2"]
+    found = {}
+    for seed in "0", "1", "0":
+        out = tmp_path / f"out_{seed}_{len(found)}"
+        assert main([*command, "--out", str(out), "--seed", seed]) == 0
+        metrics = entries(out)
+        about = metrics["provenance"]["value"]
+        assert about["protocol"]["reference"]["count"] == 2
+        assert about["protocol"]["reference"]["name"].endswith(f"(all, 2 of 4 crystals drawn with seed {seed})")
+        assert about["reference"]["count"] == 4  # of distributions and formulas
+        assert metrics["novel_formula_rate"]["value"] == 0
+        assert metrics["cov_recall"]["count"] == 2
+        assert metrics["cov_precision"]["value"] < 1
+        assert "against 2 of 4 real crystals" in metrics["cov_precision"]["statement"]
+        found[out.name] = [metrics[name]["value"] for name in ("cov_precision", "wasserstein_density")]
+    assert "cov_precision: against 2 of 4 real crystals" in capsys.readouterr().out
+    assert found["out_0_0"] == found["out_0_2"]
+    assert main([*command[:-1], "4", "--out", str(tmp_path / "whole")]) == 0
+    metrics = entries(tmp_path / "whole")
+    assert metrics["cov_precision"]["value"] == 1
+    assert "statement" not in metrics["cov_precision"]
+
+
+def test_drawn_crystals_are_some_of_all_in_their_order() -> None:
+    whole = list(range(100))
+    some = drawn(whole, 10, seed=3)
+    assert len(some) == 10
+    assert some == sorted(some)
+    assert some == drawn(whole, 10, seed=3) != drawn(whole, 10, seed=4)
+    assert drawn(whole, None, seed=3) == drawn(whole, 100, seed=3) == drawn(whole, 101, seed=3) == whole
 
 
 def test_entries_that_are_no_part_of_the_reference_are_told(

@@ -25,7 +25,7 @@ LAYERS = [
     },
     {"configs", "config_keys"},
     {"atomic_file", "distances", "formulas"},
-    {"guarded_pool"},
+    {"guarded_pool", "cost_estimate"},
     {"crystal"},
     {"batch", "atom_codes"},
     {"batch_distances"},

@@ -111,6 +111,7 @@ class CdvaeProtocol:
         options: what the protocol leaves open.
         progress: called with the number of real crystals that have been looked at.
         energies: compares energies too, with the same real crystals; None leaves them out.
+        drawn_of: number of crystals that the real ones were drawn from; None says that they are all.
 
     Attributes:
         columns: those that it adds to the rows of samples.
@@ -126,6 +127,7 @@ class CdvaeProtocol:
         options: ProtocolOptions,
         progress: Progress | None = None,
         energies: EnergyDistance | None = None,
+        drawn_of: int | None = None,
     ) -> None:
         if not real:
             raise CrystensError(f"{name} holds no crystal to compare with")
@@ -133,6 +135,7 @@ class CdvaeProtocol:
         self.options = options
         self.columns = PROTOCOL_COLUMNS + (() if energies is None else ENERGY_COLUMNS)
         self._energies = energies
+        self._drawn_of = drawn_of
         self._states = states_name(options.oxidation_states)
         found = fingerprints(real, options.fingerprints, progress)
         self._prints = _Prints(found)
@@ -259,6 +262,11 @@ class CdvaeProtocol:
             "cov_recall_strict": rate(int(to_samples.both.sum()), real, recall + strict),
             "cov_precision_strict": rate(int(to_real.both.sum()), total, precision + strict),
         }
+        if self._drawn_of is not None:
+            for name in ("cov_precision", "cov_precision_strict"):
+                metrics[name]["statement"] = (
+                    f"against {real} of {self._drawn_of} real crystals: lower than against all of them"
+                )
         for letter, kind in (("s", "structure"), ("c", "composition")):
             for side, near, of in (
                 ("recall", to_samples, f"crystals of {self.name} to samples"),
