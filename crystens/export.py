@@ -18,7 +18,6 @@ extended XYZ (positions to 1e-8 angstrom, as ASE writes them).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import json
 import sys
@@ -29,7 +28,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from crystens.atomic_file import whole_file
 from crystens.cif import write_cif
+from crystens.command import run_command
 from crystens.crystal import Crystal
 from crystens.data.entries import Entry, Reject
 from crystens.data.generated import read_generated
@@ -55,16 +56,12 @@ def export(samples: Samples, to: str, out: str | Path) -> None:
         raise CrystensError(f"the format {to!r} is not known; use one of {', '.join(FORMATS)}")
     if not samples:
         raise CrystensError("there is no crystal to write; judge the samples to see why they failed")
-    beside = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        FORMATS[to](beside, samples)
-        beside.replace(out)
+        with whole_file(out) as beside:
+            FORMATS[to](beside, samples)
     except OSError as error:
         raise CrystensError(f"cannot write {out}: {error.strerror}; choose another file, or make room") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def _write_pt(path: Path, samples: Samples) -> None:
@@ -121,29 +118,27 @@ FORMATS: dict[str, Callable[[Path, Samples], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens.export") -> int:
-    """Run the command line and return its exit status."""
+    """Run the command line and return its exit status; `prog` is how the command was called."""
     options = _parser(prog).parse_args(arguments)
-    try:
-        if options.out.resolve() == Path(options.samples).resolve():
-            raise CrystensError(f"--out {options.out} is SAMPLES itself, which would be written over; choose another")
-        items = read_generated(options.samples, split=options.split)
-        samples = {place: item.crystal for place, item in enumerate(items) if isinstance(item, Entry)}
-        if not samples:
-            raise CrystensError(f"no sample of {options.samples} is a crystal: {_reasons(items)}")
-        export(samples, options.to, options.out)
-    except CrystensError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; nothing was written\n")
-        return 130
-    sys.stdout.write(f"{options.out} holds {len(samples)} crystals\n")
-    if len(samples) < len(items):
-        sys.stdout.write(
-            f"{len(items) - len(samples)} of {len(items)} samples are no crystals and are left out: {_reasons(items)}; "
-            f"a rate over the file's crystals times {len(samples) / len(items):.4g} is a rate over all samples\n"
-        )
-    return 0
+    return run_command(lambda: _exported(options), "nothing was written")
+
+
+def _exported(options: argparse.Namespace) -> str:
+    """Write the file, and return how many crystals it holds and how many samples it lacks."""
+    if options.out.resolve() == Path(options.samples).resolve():
+        raise CrystensError(f"--out {options.out} is SAMPLES itself, which would be written over; choose another")
+    items = read_generated(options.samples, split=options.split)
+    samples = {place: item.crystal for place, item in enumerate(items) if isinstance(item, Entry)}
+    if not samples:
+        raise CrystensError(f"no sample of {options.samples} is a crystal: {_reasons(items)}")
+    export(samples, options.to, options.out)
+    text = f"{options.out} holds {len(samples)} crystals\n"
+    if len(samples) == len(items):
+        return text
+    return text + (
+        f"{len(items) - len(samples)} of {len(items)} samples are no crystals and are left out: {_reasons(items)}; "
+        f"a rate over the file's crystals times {len(samples) / len(items):.4g} is a rate over all samples\n"
+    )
 
 
 def _reasons(items: Sequence[Entry | Reject]) -> str:
