@@ -29,7 +29,7 @@ LAYERS = [
     {"crystal"},
     {"batch", "atom_codes"},
     {"batch_distances"},
-    {"symmetry", "encoding", "cif"},
+    {"symmetry", "encoding", "cif", "wyckoff", "orbits", "descriptions", "projection"},
     {"scaling"},
     {"decoding"},
     {"data", "networks", "metrics"},
