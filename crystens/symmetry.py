@@ -135,7 +135,7 @@ def in_cell(
     else:
         cell = found.prim_std_cell if kind == "primitive" else found.std_cell
         basis, numbers, coordinates = cell.basis, np.array(cell.numbers), np.array(cell.positions)
-    lengths, angles = _cell_of(np.array(basis) @ np.array(basis).T)
+    lengths, angles = cell_of_metric(np.array(basis) @ np.array(basis).T)
     return Cell(lengths, angles, numbers, coordinates, int(found.number))
 
 
@@ -204,7 +204,7 @@ def _symmetrised(crystal: Crystal, found: moyopy.MoyoDataset, symprec: float) ->
     metric = matrix @ matrix.T
     metric = np.einsum("mki,kl,mlj->ij", rotations, metric, rotations, optimize=_averaging_path(len(rotations)))
     metric /= len(rotations)
-    lengths, angles = _cell_of(metric)
+    lengths, angles = cell_of_metric(metric)
     coordinates, orbits = _averaged(crystal, rotations, translations, metric, symprec)
     result = Crystal(lengths, angles, int(found.number), crystal.numbers, coordinates)
     again = space_group_number(lengths, angles, result.numbers, result.coordinates, _VERIFY_SYMPREC)
@@ -239,7 +239,7 @@ def _dataset(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, s
         raise SymmetryError(f"the search for a space group broke down: {error}") from error
 
 
-def _cell_of(metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cell_of_metric(metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return lengths (3,), angstrom, and angles (3,), degrees, of a metric tensor (3, 3)."""
     lengths = np.sqrt(np.diag(metric))
     cosines = (metric / np.outer(lengths, lengths))[[1, 0, 0], [2, 2, 1]]
