@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import torch
@@ -75,10 +76,10 @@ class CrystalBatch:
         """Return the number of crystals."""
         return len(self.counts)
 
-    def __getitem__(self, index: Tensor | Sequence[int] | slice) -> CrystalBatch:
+    def __getitem__(self, index: Tensor | Sequence[int] | slice) -> Self:
         """Return the crystals at a slice, a list of positions or a boolean mask, as a batch."""
         where = index if isinstance(index, slice) else torch.as_tensor(index, device=self.counts.device)
-        return CrystalBatch(**{f.name: getattr(self, f.name)[where] for f in fields(self)})
+        return type(self)(**{f.name: getattr(self, f.name)[where] for f in fields(self)})
 
     @property
     def max_sites(self) -> int:
@@ -95,15 +96,13 @@ class CrystalBatch:
         """Size of all tensors in bytes."""
         return sum(getattr(self, f.name).nbytes for f in fields(self))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> CrystalBatch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch on another device."""
-        return CrystalBatch(
-            **{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
-        )
+        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
 
-    def pin_memory(self) -> CrystalBatch:
+    def pin_memory(self) -> Self:
         """Return the batch in page-locked memory, for fast copies to a GPU."""
-        return CrystalBatch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return type(self)(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
     def crystal(self, index: int) -> Crystal:
         """Return one crystal (float32 precision)."""

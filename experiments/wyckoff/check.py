@@ -54,11 +54,11 @@ def _key(rotation: np.ndarray, translation: np.ndarray) -> tuple[int, ...]:
 def _hall_number(group: SpaceGroup) -> int | None:
     """Return spglib's number of the setting with the same operations."""
     for hall in range(1, 531):
-        if spglib.get_spacegroup_type(hall).number == group.number:
-            found = spglib.get_symmetry_from_database(hall)
-            keys = {_key(r, t) for r, t in zip(found["rotations"], found["translations"], strict=True)}
-            if keys == _keys(group):
-                return hall
+        kind, found = spglib.get_spacegroup_type(hall), spglib.get_symmetry_from_database(hall)
+        if kind is None or found is None or kind.number != group.number:
+            continue
+        if {_key(r, t) for r, t in zip(found["rotations"], found["translations"], strict=True)} == _keys(group):
+            return hall
     return None
 
 
@@ -77,7 +77,7 @@ def _against_spglib(group: SpaceGroup, position: WyckoffPosition, hall: int) -> 
     for element, orbit in enumerate((position.orbit(special), *(general.orbit(p) for p in _POINTS)), start=1):
         numbers += [element] * len(orbit)
         places += (orbit % 1).tolist()
-    found = spglib.get_symmetry_dataset((cell, places, numbers), symprec=1e-4, hall_number=hall)
+    found = spglib.get_symmetry_dataset((cell.tolist(), places, numbers), symprec=1e-4, hall_number=hall)
     if found is None or found.number != group.number:
         return {"group": False}
     # spglib may describe the crystal from another origin: its letters belong to the places that it gives.
