@@ -15,20 +15,18 @@ Source for averaging a metric tensor over a group: Grosse-Kunstleve and Adams, A
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from crystens.crystal import cell_vectors, check_cell
+from crystens.distances import shortest_lengths, shortest_translation
 from crystens.errors import CrystensError
 from crystens.orbits import OrbitCrystal
 from crystens.symmetry import cell_of_metric
 from crystens.wyckoff import SpaceGroup, WyckoffPosition, space_group
 
 REPAIRS = ("taken", "collapsed", "merged")
-
-_SHIFTS = np.array(list(itertools.product((0, 1, -1), repeat=3)), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +129,9 @@ class Projection:
         for place, position in enumerate(work.positions):
             work.put(place, position)
         lengths, angles = cell_of_metric(work.metric)
-        if lengths.min() < self.min_distance:
-            raise _Impossible(f"the cell repeats after {lengths.min():.3g} angstrom")
+        work.vectors = cell_vectors(lengths, angles)
+        if (shortest := shortest_translation(work.vectors)) < self.min_distance:
+            raise _Impossible(f"the cell repeats after {shortest:.3g} angstrom")
         return lengths, angles
 
     def _share_positions(self, work: _Work) -> None:
@@ -216,6 +215,7 @@ class _Work:
         self.coordinates = coordinates
         self.positions = positions
         self.metric = np.eye(3)
+        self.vectors = np.eye(3)
         self.representatives = np.zeros_like(coordinates)
         self.orbits: list[np.ndarray] = [np.zeros((0, 3))] * len(positions)
         self.moved = np.full(len(positions), np.nan)
@@ -250,7 +250,4 @@ class _Work:
 
     def _shortest(self, steps: np.ndarray) -> float:
         """Return the shortest length of vectors (P, 3) over lattice translations, angstrom."""
-        if not len(steps):
-            return float("inf")
-        steps = (steps - np.round(steps))[:, None] + _SHIFTS
-        return float(np.sqrt(((steps @ self.metric) * steps).sum(axis=2).min()))
+        return float(shortest_lengths(self.vectors, steps).min(initial=np.inf))
