@@ -4,7 +4,8 @@ A crystal may come in any cell, from any origin, with its axes named in any orde
 cell of its space group (moyopy), reads the orbits off, and chooses among all lists that describe it, so that like
 crystals get like lists:
 
-1. Of a monoclinic cell, a and c are the shortest that the setting allows, and beta is not below 90 degrees.
+1. Of a monoclinic cell, a and c are the shortest that the setting allows, and beta is not below 90 degrees. A triclinic
+   cell is moyopy's, reduced.
 2. Over all other origins and axes of the group's normaliser, the letters come first in the alphabet: first as a sorted
    list without elements, so that crystals of one structure type agree whatever their elements; then with elements.
 3. Then the cell's lengths come first in ascending order, where axes are left to choose, and then the coordinates.
