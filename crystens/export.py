@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from crystens.crystal import Crystal
 from crystens.data.entries import Entry, Reject
 from crystens.data.generated import read_generated
 from crystens.errors import CrystensError
-from crystens.metrics.energy import reason_counts
+from crystens.reasons import category_counts
 
 Samples = dict[int, Crystal]  # by their place among all samples
 
@@ -143,8 +143,8 @@ def _exported(options: argparse.Namespace) -> str:
 
 def _reasons(items: Sequence[Entry | Reject]) -> str:
     """Return why samples are no crystals, with how many each."""
-    counts = Counter(reason_counts(item.reason for item in items if isinstance(item, Reject)))
-    return ", ".join(f"{reason} ({count})" for reason, count in counts.most_common(5))
+    counts = category_counts(item.reason for item in items if isinstance(item, Reject))
+    return ", ".join(f"{reason} ({count})" for reason, count in itertools.islice(counts.items(), 5))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

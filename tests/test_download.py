@@ -20,11 +20,12 @@ from pathlib import Path
 
 import pytest
 
+from crystens.cache_folder import cache_folder
 from crystens.cif import write_cif
 from crystens.data import benchmarks
 from crystens.data.benchmarks import BENCHMARKS
 from crystens.data.cdvae import CdvaeSplits
-from crystens.data.download import Patience, RemoteFile, cache_folder, fetch
+from crystens.data.download import Patience, RemoteFile, fetch
 from crystens.data.limits import Limits
 from crystens.errors import CrystensError
 

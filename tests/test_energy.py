@@ -20,8 +20,9 @@ from ase.calculators.emt import EMT
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import Energy, Relaxation, reason_counts
+from crystens.metrics.energy import Energy, Relaxation
 from crystens.metrics.potentials import CHGNet, Matgl, Potential, compact, objection
+from crystens.reasons import category_counts
 
 TESTS = Path(__file__).parent
 
@@ -142,7 +143,7 @@ def test_one_bad_crystal_costs_itself_and_nothing_else(tmp_path):
     assert found[5].reason.startswith("atoms too near: 0.3 angstrom")
     assert found[6].reason == "the energy is not a finite number: nan"
     assert found[7].reason.split(": ")[0] in ("the potential failed", "the potential broke down")
-    counts = reason_counts(energy.reason for energy in found)
+    counts = category_counts(energy.reason for energy in found)
     assert sum(counts.values()) == 6
 
 

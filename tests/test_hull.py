@@ -19,7 +19,7 @@ from crystens.errors import CrystensError
 from crystens.metrics import hull as hull_module
 from crystens.metrics import hull_reference
 from crystens.metrics.energies import EnergyOptions
-from crystens.metrics.energy import Energy, reason_counts
+from crystens.metrics.energy import Energy
 from crystens.metrics.hull import HullDistance, hull_distances
 from crystens.metrics.hull_reference import (
     HullReference,
@@ -29,6 +29,7 @@ from crystens.metrics.hull_reference import (
     self_consistent,
 )
 from crystens.metrics.potentials import MP2020, Potential
+from crystens.reasons import category_counts
 
 SCALE = "made up"
 
@@ -139,7 +140,7 @@ def test_crystal_without_energy_is_unknown_with_its_reason():
     found = hull_distances([_crystal("NaCl"), _crystal("NaCl")], energies, Stub(), reference)
     assert found[0].reason == "no energy: atoms too near: 0.1 angstrom"
     assert found[1].reason is None
-    counts = reason_counts(item.reason for item in found)
+    counts = category_counts(item.reason for item in found)
     assert counts == {"no energy": 1}
 
 

@@ -24,7 +24,7 @@ LAYERS = [
         "command",
     },
     {"configs", "config_keys"},
-    {"atomic_file", "distances", "formulas"},
+    {"atomic_file", "cache_folder", "reasons", "distances", "formulas"},
     {"guarded_pool", "cost_estimate"},
     {"crystal"},
     {"batch", "atom_codes"},

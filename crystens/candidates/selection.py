@@ -14,7 +14,6 @@ one (`crystens.metrics.energies`), and all else takes seconds.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -33,6 +32,7 @@ from crystens.metrics.energy import Energy, Relaxation
 from crystens.metrics.hull import HullDistance
 from crystens.metrics.hull_reference import HullReference
 from crystens.metrics.potentials import Potential
+from crystens.reasons import category_counts
 
 Progress = Callable[[str, int, int], None]
 
@@ -183,7 +183,7 @@ def select(
 
 def exclusion_counts(excluded: Sequence[Excluded]) -> dict[str, int]:
     """Return how often each category of reasons occurs, the most frequent first."""
-    return dict(Counter(item.reason.split(": ")[0] for item in excluded).most_common())
+    return category_counts(item.reason for item in excluded)
 
 
 def _cleaned(

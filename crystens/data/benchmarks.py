@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crystens.data.download import Patience, RemoteFile, cache_folder, fetch
+from crystens.cache_folder import cache_folder
+from crystens.data.download import Patience, RemoteFile, fetch
 
 ADDRESS = "https://raw.githubusercontent.com/txie-93/cdvae/f857f598d6f6cca5dc1ea0582d228f12dcc2c2ea/data"
 

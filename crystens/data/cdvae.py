@@ -26,7 +26,7 @@ class CdvaeSplits(Source):
     Args:
         path: the folder they are in; None to fetch the benchmark `name` once and read it from the cache.
         name: name of the folder in CDVAE's repository.
-        cache: folder to keep what is fetched; None for `crystens.data.download.cache_folder`.
+        cache: folder to keep what is fetched; None for `crystens.cache_folder.cache_folder`.
         address: where the folder `name` is found, for mirrors; None for CDVAE's public repository.
         patience: how long fetching is tried; None for the defaults.
     """

@@ -21,12 +21,11 @@ from pathlib import Path
 
 import requests
 
+from crystens.cache_folder import CACHE_VARIABLE
 from crystens.errors import CrystensError, first_line
 from crystens.progress_bars import ProgressBars
 
 log = logging.getLogger(__name__)
-
-CACHE_VARIABLE = "CRYSTENS_CACHE"
 
 _BLOCK = 2**13  # bytes; what an interrupted download loses at most
 _LONGEST_WAIT = 60.0  # seconds between two attempts
@@ -64,21 +63,6 @@ class Patience:
     timeout: float = 30.0
     retries: int = 4
     wait: float = 1.0
-
-
-def cache_folder() -> Path:
-    """Return the folder for what is fetched or computed once; it need not exist.
-
-    `CRYSTENS_CACHE`, or `crystens` in `XDG_CACHE_HOME`, or `~/.cache/crystens`.
-
-    Raises:
-        CrystensError: if there is no home folder either.
-    """
-    if own := os.environ.get(CACHE_VARIABLE):
-        return _expanded(own)
-    if (shared := os.environ.get("XDG_CACHE_HOME")) and os.path.isabs(shared):  # others are to be ignored
-        return Path(shared) / "crystens"
-    return _expanded("~/.cache/crystens")
 
 
 def fetch(file: RemoteFile, folder: Path, patience: Patience | None = None, otherwise: str = "") -> Path:
@@ -339,11 +323,3 @@ def _cause(error: BaseException) -> str:
         return "the server does not answer in time"
     reason = getattr(error.args[0], "reason", error) if error.args else error  # requests wraps what urllib3 found
     return first_line(reason).split("): ", maxsplit=1)[-1]
-
-
-def _expanded(path: str) -> Path:
-    """Return a path with `~` replaced."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise CrystensError(f"no home folder for {path}; set {CACHE_VARIABLE}=DIR") from error

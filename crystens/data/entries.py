@@ -1,7 +1,6 @@
 """What goes through a source: records that are not parsed yet, entries that can be used, and rejects that cannot.
 
-A reason begins with what is wrong in words that do not depend on the entry; details follow a colon. The first part is
-the reject's category, by which summaries count: "cell length must be > 0: _cell_length_a is 0".
+Reasons have the form of `crystens.reasons`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crystens.crystal import Crystal
+from crystens.reasons import category
 
 SPLITS = ("train", "val", "test")
 
@@ -70,7 +70,7 @@ class Reject:
     @property
     def category(self) -> str:
         """The part of the reason that does not depend on the entry."""
-        return self.reason.split(": ", maxsplit=1)[0]
+        return category(self.reason)
 
 
 class Unusable(Exception):

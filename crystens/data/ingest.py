@@ -58,7 +58,7 @@ class IngestOptions:
         time_limit: longest time for one input, seconds.
         duplicates: "keep", or "set_aside" all but the first of crystals that are the same by
             `crystens.data.matching.group_matches`.
-        cache: folder of the stores; None for `crystens.data.download.cache_folder()`.
+        cache: folder of the stores; None for `crystens.cache_folder.cache_folder()`.
 
     Raises:
         CrystensError: if an option is out of range.
@@ -341,6 +341,6 @@ def _write_text(path: Path, text: str) -> None:
 
 def _cache_folder(options: IngestOptions) -> Path:
     """Return the folder of stores."""
-    from crystens.data.download import cache_folder
+    from crystens.cache_folder import cache_folder
 
     return Path(options.cache).expanduser() if options.cache is not None else cache_folder()

@@ -29,8 +29,8 @@ import requests
 from pymatgen.core import Element, Structure
 
 from crystens.atomic_file import write_whole
+from crystens.cache_folder import CACHE_VARIABLE, cache_folder
 from crystens.data.dictionary import CrystalDictionary
-from crystens.data.download import CACHE_VARIABLE, cache_folder
 from crystens.data.entries import Entry, Record, Reject, Unusable
 from crystens.data.limits import Limits
 from crystens.data.sources import Source
@@ -67,7 +67,7 @@ class MaterialsProject(Source):
         limit: most materials, the first in the order of their ids as texts; None for all.
         database_version: version to read, such as 2025.09.25; None for the newest in the cache, or the server's if
             there is none; "latest" asks the server which one is the newest.
-        cache: folder to keep what is fetched; None for `crystens.data.download.cache_folder`.
+        cache: folder to keep what is fetched; None for `crystens.cache_folder.cache_folder`.
         address: of the API, for tests.
         timeout: seconds to wait for the first answer of the server.
         path: must be None: a path given beside this source would otherwise be passed over without a word.

@@ -32,7 +32,7 @@ class ComputeOptions:
             batch would. 0 computes in this process, without a limit in time or memory.
         time_limit: longest processor time for one crystal, seconds.
         memory_limit: most memory that one crystal may take, GiB.
-        cache: folder of what was computed; None for one in `crystens.data.download.cache_folder()`.
+        cache: folder of what was computed; None for one in `crystens.cache_folder.cache_folder()`.
 
     Raises:
         CrystensError: if an option is out of range.

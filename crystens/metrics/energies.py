@@ -27,7 +27,7 @@ class EnergyOptions(ComputeOptions):
 
     Attributes:
         relaxation: how crystals are relaxed first; None takes them as they stand.
-        cache: folder of what was computed; None for `energies` in `crystens.data.download.cache_folder()`.
+        cache: folder of what was computed; None for `energies` in `crystens.cache_folder.cache_folder()`.
     """
 
     relaxation: Relaxation | None = None

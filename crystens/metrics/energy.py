@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,11 +116,6 @@ class Energy:
         """Return the energy that `to_plain` wrote."""
         relaxed = plain["relaxed"]
         return cls(**{**plain, "relaxed": None if relaxed is None else Relaxed.from_plain(relaxed)})
-
-
-def reason_counts(reasons: Iterable[str | None]) -> dict[str, int]:
-    """Return how often each category of reasons occurs, the most frequent first; None is no reason."""
-    return dict(Counter(reason.split(": ", maxsplit=1)[0] for reason in reasons if reason is not None).most_common())
 
 
 def judged(crystal: Crystal, potential: Potential, relaxation: Relaxation | None) -> Energy:

@@ -22,10 +22,10 @@ from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.metrics.by_num_sites import wasserstein
 from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import reason_counts
 from crystens.metrics.potentials import Potential
 from crystens.metrics.summary import Metrics, entry
 from crystens.metrics.table import ENERGY_COLUMNS, Row
+from crystens.reasons import category_counts
 
 Progress = Callable[[int], None]
 
@@ -103,8 +103,8 @@ class EnergyDistance:
             told: of the draw, kept in the distance's entry; its `statement`, if any, is gone on with.
         """
         model = self.potential.identity
-        failed = reason_counts(row["energy_reason"] for row in drawn)
-        real_failed = reason_counts(self._reasons)
+        failed = category_counts(row["energy_reason"] for row in drawn)
+        real_failed = category_counts(self._reasons)
         without, real_without = sum(failed.values()), sum(real_failed.values())
         statements = [told["statement"]] if "statement" in told else []
         if without or real_without:

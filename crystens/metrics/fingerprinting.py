@@ -16,7 +16,7 @@ class FingerprintOptions(ComputeOptions):
     """How fingerprints are computed.
 
     Attributes:
-        cache: folder of what was computed; None for `fingerprints` in `crystens.data.download.cache_folder()`.
+        cache: folder of what was computed; None for `fingerprints` in `crystens.cache_folder.cache_folder()`.
     """
 
     time_limit: float = 60.0

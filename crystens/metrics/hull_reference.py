@@ -22,8 +22,9 @@ from pymatgen.core import Composition, Element
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError, first_line
 from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import Relaxation, reason_counts
+from crystens.metrics.energy import Relaxation
 from crystens.metrics.potentials import Potential
+from crystens.reasons import category_counts
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def self_consistent(
         Element.from_Z(int(z)).symbol for crystal in [*crystals, *compared] for z in set(crystal.numbers.tolist())
     }
     elements, missing = ground_states(symbols, potential, options, crystals)
-    left_out = reason_counts(energy.reason for energy in computed)
+    left_out = category_counts(energy.reason for energy in computed)
     if missing:
         log.warning("no ground state of %s by %s", ", ".join(sorted(missing)), potential.identity)
     return HullReference([*entries, *elements], potential.identity, name, left_out)

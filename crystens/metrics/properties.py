@@ -5,7 +5,6 @@ See `crystens.metrics.computed_once` for how they are computed, and `crystens.me
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from crystens.crystal import Crystal
 from crystens.metrics.cgcnn import Properties, load_networks, made_by, predict
 from crystens.metrics.computed_once import ComputeOptions, Work, computed_once
 from crystens.metrics.result_cache import ResultCache, digest_of
+from crystens.reasons import category_counts
 
 # Values are compared to this many decimals: the same crystal in another cell, or read from a table, must not count as a
 # different one.
@@ -29,7 +29,7 @@ class PropertyOptions(ComputeOptions):
     """How properties are computed.
 
     Attributes:
-        cache: folder of what was computed; None for `properties` in `crystens.data.download.cache_folder()`.
+        cache: folder of what was computed; None for `properties` in `crystens.cache_folder.cache_folder()`.
     """
 
     time_limit: float = 60.0
@@ -56,8 +56,7 @@ class Predictions:
 
     def categories(self, name: str) -> dict[str, int]:
         """Return how many crystals have no value, by the first part of the reason, the most frequent first."""
-        reasons = (one.reasons[name].split(": ", maxsplit=1)[0] for one in self.found if name in one.reasons)
-        return dict(Counter(reasons).most_common())
+        return category_counts(one.reasons.get(name) for one in self.found)
 
 
 def properties(

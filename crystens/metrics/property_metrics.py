@@ -17,10 +17,10 @@ import numpy as np
 
 from crystens.crystal import Crystal
 from crystens.metrics.cgcnn import PROPERTIES, Properties, made_by
-from crystens.metrics.energy import reason_counts
 from crystens.metrics.properties import Predictions, PropertyOptions, distances, properties
 from crystens.metrics.summary import Metrics, average, entry
 from crystens.metrics.table import OK, Row
+from crystens.reasons import category_counts
 
 COLUMNS = (*(f"cgcnn_{name}" for name in PROPERTIES), "cgcnn_reason")
 
@@ -90,9 +90,9 @@ class PropertyMetrics:
                 "crystals",
                 f"crystals of {self.name} without a property by CGCNN (a metal lacks no band gap), by reason",
                 len(self.real),
-                reasons=reason_counts(one.reason for one in self.real.found),
+                reasons=category_counts(one.reason for one in self.real.found),
             )
-        failed = reason_counts(one.reason for one in found.found)
+        failed = category_counts(one.reason for one in found.found)
         without = sum(failed.values())
         text = (
             "samples without a property by CGCNN, left out of its mean and distance, by reason (a metal lacks no gap)"

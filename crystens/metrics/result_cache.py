@@ -17,8 +17,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
+from crystens.cache_folder import cache_folder
 from crystens.crystal import Crystal
-from crystens.data.download import cache_folder
 from crystens.errors import CrystensError
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class ResultCache(Generic[R]):
 
     Args:
         kind: class of the results.
-        folder: name of their folder in `crystens.data.download.cache_folder()`, such as "energies".
+        folder: name of their folder in `crystens.cache_folder.cache_folder()`, such as "energies".
         identity: what computes them, with its version; names the file.
         cache: folder to use in place of the one in the cache folder.
 

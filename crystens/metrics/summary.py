@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +27,7 @@ from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts,
 from crystens.metrics.statistics import STATISTICS
 from crystens.metrics.table import OK, Row
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME
+from crystens.reasons import category_counts
 
 Metrics = dict[str, dict[str, Any]]
 
@@ -218,15 +217,8 @@ def _is_valid_as_written(row: Row) -> bool:
 
 def _failures(rows: Sequence[Row]) -> dict[str, Any]:
     """Return how many samples failed, and for which reasons."""
-    reasons = Counter(_category(row["reason"]) for row in rows if row["status"] != OK)
-    return entry(
-        reasons.total(), "samples", "samples that failed, by reason", len(rows), reasons=dict(reasons.most_common())
-    )
-
-
-def _category(reason: str | None) -> str:
-    """Return the part of a reason that does not depend on the sample."""
-    return re.split(r": |,? got |, nearer ", reason or "no reason given", maxsplit=1)[0]
+    reasons = category_counts(row["reason"] or "no reason given" for row in rows if row["status"] != OK)
+    return entry(sum(reasons.values()), "samples", "samples that failed, by reason", len(rows), reasons=reasons)
 
 
 def _provenance(total: int, reference: Reference | None, about: Mapping[str, Any]) -> dict[str, Any]:

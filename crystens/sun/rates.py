@@ -18,9 +18,9 @@ import torch
 from crystens import __version__
 from crystens.candidates.reference import KnownCrystals
 from crystens.errors import CrystensError
-from crystens.metrics.energy import reason_counts
 from crystens.metrics.summary import Metrics
 from crystens.metrics.table import OK
+from crystens.reasons import category_counts
 from crystens.sun.judge import Stability
 from crystens.sun.rows import DEEPEST, PARTS, ROUNDING, STATES, THRESHOLDS, Row, verdict
 from crystens.sun.sameness import MATCHER
@@ -52,7 +52,7 @@ def rates(
     metrics: Metrics = {
         "num_samples": _entry(total, "samples", "all samples, those that are no crystal included", total)
     }
-    reasons = reason_counts(row["reason"] for row in rows)
+    reasons = category_counts(row["reason"] for row in rows)
     metrics["failures"] = _entry(total - len(crystals), "samples", "no crystals, by reason", total, reasons=reasons)
     valid = sum(row["structurally_valid"] for row in crystals)
     description = (
@@ -177,7 +177,7 @@ def _rest(stability: Stability | None) -> str:
 
 def _unknown(crystals: Sequence[Row], column: str, what: str, which: str) -> dict[str, Any]:
     """Return how many crystals lack an answer, by reason."""
-    reasons = reason_counts(row[column] for row in crystals)
+    reasons = category_counts(row[column] for row in crystals)
     description = f"crystals whose {what} is unknown, by reason; {which}"
     return _entry(sum(reasons.values()), "samples", description, len(crystals), reasons=reasons)
 

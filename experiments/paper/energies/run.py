@@ -28,10 +28,11 @@ from crystens.data.limits import Limits
 from crystens.data.sources import read_all
 from crystens.errors import CrystensError
 from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import Energy, Relaxation, reason_counts
+from crystens.metrics.energy import Energy, Relaxation
 from crystens.metrics.hull import HullDistance, hull_distances
 from crystens.metrics.hull_reference import HullReference, read_reference, self_consistent
 from crystens.metrics.potentials import CHGNet
+from crystens.reasons import category_counts
 
 _CHECKED = 20
 _MAX_SITES = 255
@@ -156,8 +157,8 @@ def _summary(found: Sequence[HullDistance], computed: Sequence[Energy]) -> dict[
     """Return the numbers of one series."""
     above, formation = values(found, "above_hull"), values(found, "formation_energy")
     relaxed = [energy.relaxed for energy in computed if energy.relaxed is not None]
-    told: dict[str, Any] = {"crystals": len(found), "unknown": reason_counts(item.reason for item in found)}
-    told["no energy"] = reason_counts(energy.reason for energy in computed)
+    told: dict[str, Any] = {"crystals": len(found), "unknown": category_counts(item.reason for item in found)}
+    told["no energy"] = category_counts(energy.reason for energy in computed)
     told["shares of all"] = {name: round(value, 4) for name, value in shares(found).items()}
     told["reference entries behind a value, median"] = float(np.median([item.num_entries for item in found]))
     for name, known in (("above hull", above), ("formation energy", formation)):

@@ -28,9 +28,9 @@ from crystens.errors import CrystensError
 from crystens.metrics.cgcnn import PROPERTIES, Properties, load_networks
 from crystens.metrics.crystal_graph import NoGraph, crystal_graph
 from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import reason_counts
 from crystens.metrics.potentials import CHGNet
 from crystens.metrics.properties import Predictions, PropertyOptions, distances, properties
+from crystens.reasons import category_counts
 
 HOW = PropertyOptions(workers=0)  # in this process, whose time is measured
 
@@ -151,14 +151,14 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
             apart = energy.total - sum(references[number] for number in crystal.numbers.tolist())
             pairs.append((apart / len(crystal), value))
     if not pairs:
-        raise CrystensError(f"no crystal of {options.source} has both energies: {reason_counts(reasons)}")
+        raise CrystensError(f"no crystal of {options.source} has both energies: {category_counts(reasons)}")
     chgnet, cgcnn = np.array(pairs).T
     difference = cgcnn - chgnet
     (options.out / f"{options.name}.png").write_bytes(agreement_plot(chgnet, cgcnn))
     return {
         "crystals": len(crystals),
         "compared": len(pairs),
-        "without": reason_counts(reasons),
+        "without": category_counts(reasons),
         "median of CHGNet and of CGCNN (eV/atom)": [round(float(np.median(each)), 3) for each in (chgnet, cgcnn)],
         "mean absolute difference (eV/atom)": round(float(np.abs(difference).mean()), 4),
         "median absolute difference (eV/atom)": round(float(np.median(np.abs(difference))), 4),
