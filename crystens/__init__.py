@@ -15,14 +15,14 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from crystens.openmp import let_threads_sleep
-from crystens.torchvision_schemas import declare_before_torchvision
+from crystens.devices.torchvision_schemas import declare_before_torchvision
+from crystens.processes.openmp import let_threads_sleep
 
 if TYPE_CHECKING:
     from crystens.crystal import Crystal
     from crystens.decoding import DecodedCrystal, Decoder
     from crystens.generator import Generator, load
-    from crystens.judging import judge
+    from crystens.samples.judging import judge
     from crystens.scaling import Scaling
 
 # The three effects that importing crystens has.

@@ -18,12 +18,12 @@ _CONFIGURED = {
 }
 _MODULES = {
     "evaluate": ("crystens.evaluate", "judge any generator's crystals"),
-    "export": ("crystens.export", "write crystals as other judges read them"),
+    "export": ("crystens.samples.export", "write crystals as other judges read them"),
     "sun": ("crystens.sun.__main__", "stable, unique and novel samples"),
     "candidates": ("crystens.candidates.__main__", "candidates for density functional theory"),
     "data": ("crystens.data.__main__", "what a data set holds, its leaks, and stores of it"),
     "runs": ("crystens.runs.__main__", "one table and one page of all runs"),
-    "dashboard": ("crystens.dashboard", "the dashboard of a W&B project"),
+    "dashboard": ("crystens.dashboard.__main__", "the dashboard of a W&B project"),
 }
 
 

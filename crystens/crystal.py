@@ -120,8 +120,8 @@ class Crystal:
         return Atoms(numbers=self.numbers, scaled_positions=self.coordinates, cell=vectors, pbc=True)
 
     def to_cif(self) -> str:
-        """Return the crystal as CIF text with all its sites, see `crystens.cif.write_cif`."""
-        from crystens.cif import write_cif
+        """Return the crystal as CIF text with all its sites, see `crystens.cif.write.write_cif`."""
+        from crystens.cif.write import write_cif
 
         return write_cif(self)
 
@@ -175,7 +175,7 @@ class Crystal:
             CrystensError: if the file cannot be read, with the reason that `rejected.csv` would give, or if it holds
                 several crystals.
         """
-        from crystens.data.kinds import read_one
+        from crystens.ingest.kinds import read_one
 
         return read_one(path)
 
@@ -192,7 +192,7 @@ class Crystal:
         crystal = cls(lengths, angles, space_group or 1, numbers, coordinates)
         if space_group is not None:
             return crystal
-        from crystens.symmetry import space_group_number
+        from crystens.symmetry.space_groups import space_group_number
 
         return replace(crystal, space_group=space_group_number(lengths, angles, crystal.numbers, crystal.coordinates))
 

@@ -33,7 +33,7 @@ from crystens.distances import pair_distances
 from crystens.encoding import ATTRIBUTES, CELL_ROWS, COORDINATE_ROWS, HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling
-from crystens.symmetry import SymmetrisedCrystal, imposed
+from crystens.symmetry.space_groups import SymmetrisedCrystal, imposed
 
 # How well the copies of a clean float32 image agree: below these the spread of copies is rounding, not disagreement.
 _NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table are always told apart

@@ -16,7 +16,7 @@ y_i - y_j, z_i - z_j. So each cell value stands 8A times (A sites), each value o
 
 Values here are physical: atomic numbers, fractional coordinates, angstrom, degrees, space group numbers.
 `crystens.scaling` maps them to [0, 1]. Instead of the atomic number, row and column 0 may hold a code of the element,
-see `crystens.atom_codes`.
+see `crystens.element_codes`.
 
 The distance is by default the Euclidean distance of the fractional coordinates without periodic images, as in the
 paper. `distance="cartesian"` gives the shortest distance over periodic images instead, in angstrom.

@@ -1,13 +1,13 @@
 """`python -m crystens.evaluate SOURCE --out DIR`: judges any generator's crystals, ours or a peer's.
 
-Crystals are read as they stand in the files, see `crystens.data.generated`. Of a folder that sample.py wrote the failed
-samples are judged too, as failed.
+Crystals are read as they stand in the files, see `crystens.ingest.generated`. Of a folder that sample.py wrote the
+failed samples are judged too, as failed.
 
 Written are `crystals.csv`, `metrics.json` and `report.html`, as by sample.py. The statistics of CrysTens images do not
 apply to files and are absent. With `--protocol cdvae` the crystals are judged as the field does too
-(`crystens.metrics.cdvae_protocol`): more columns, more metrics, and `by_num_sites.csv`. `--energy-model` adds the
-distance of energy per atom (`crystens.metrics.energy_distance`). `--properties cgcnn` adds eight properties as CGCNN
-predicts them (`crystens.metrics.property_metrics`). Fingerprints, energies and properties are kept as they are
+(`crystens.protocol.cdvae_protocol`): more columns, more metrics, and `by_num_sites.csv`. `--energy-model` adds the
+distance of energy per atom (`crystens.protocol.energy_distance`). `--properties cgcnn` adds eight properties as CGCNN
+predicts them (`crystens.properties.property_metrics`). Fingerprints, energies and properties are kept as they are
 computed, so that the same command after an interruption computes those that are missing.
 """
 
@@ -22,33 +22,33 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from crystens.command import run_command
-from crystens.cores import usable_cores
-from crystens.cost_estimate import CostEstimate, Show
 from crystens.crystal import Crystal
-from crystens.data.cdvae_result import CdvaeResult
-from crystens.data.entries import SPLITS, Reject
-from crystens.data.generated import JudgingLimits, is_sample_folder, open_generated
-from crystens.data.sample_folder import SampleFolder
-from crystens.data.sources import Source
+from crystens.energies.energies import EnergyOptions
+from crystens.energies.potentials import SHIPPED, Potential, shipped
 from crystens.errors import CrystensError
-from crystens.metrics.by_num_sites import write_by_num_sites
-from crystens.metrics.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions, Stages, stage
-from crystens.metrics.cgcnn import load_networks
-from crystens.metrics.composition_validity import OXIDATION_STATES
+from crystens.formats.cdvae_result import CdvaeResult
+from crystens.ingest.generated import JudgingLimits, is_sample_folder, open_generated
+from crystens.ingest.sample_folder import SampleFolder
+from crystens.metrics.crystal_table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_row, failed_row
 from crystens.metrics.distributions import Reference
-from crystens.metrics.energies import EnergyOptions
-from crystens.metrics.energy_distance import EnergyDistance
-from crystens.metrics.fingerprinting import FingerprintOptions
-from crystens.metrics.potentials import SHIPPED, Potential, shipped
-from crystens.metrics.properties import PropertyOptions
-from crystens.metrics.property_metrics import COLUMNS as PROPERTY_COLUMNS
-from crystens.metrics.property_metrics import PropertyMetrics
-from crystens.metrics.summary import Metrics, summarise, write_metrics
-from crystens.metrics.table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_row, failed_row
-from crystens.progress_bars import ProgressBars
-from crystens.references import DATA_SETS, drawn, read_real, read_reference
-from crystens.report import NUM_PICTURES, write_report
+from crystens.metrics.metrics_file import Metrics, summarise, write_metrics
+from crystens.processes.command import run_command
+from crystens.processes.cores import usable_cores
+from crystens.processes.cost_estimate import CostEstimate, Show
+from crystens.processes.progress_bars import ProgressBars
+from crystens.properties.cgcnn import load_networks
+from crystens.properties.properties import PropertyOptions
+from crystens.properties.property_metrics import COLUMNS as PROPERTY_COLUMNS
+from crystens.properties.property_metrics import PropertyMetrics
+from crystens.protocol.by_num_sites import write_by_num_sites
+from crystens.protocol.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions, Stages, stage
+from crystens.protocol.composition_validity import OXIDATION_STATES
+from crystens.protocol.energy_distance import EnergyDistance
+from crystens.protocol.fingerprinting import FingerprintOptions
+from crystens.report.page import NUM_PICTURES, write_report
+from crystens.samples.references import DATA_SETS, drawn, read_real, read_reference
+from crystens.sources.record import SPLITS, Reject
+from crystens.sources.source import Source
 
 _RESULTS = ("metrics.json", "report.html", "by_num_sites.csv")  # beside crystals.csv
 _CHUNK = 100  # rows written at a time

@@ -23,18 +23,18 @@ from omegaconf import OmegaConf
 from pymatgen.core import Structure
 from torch import Tensor
 
-from crystens.accelerator import device_named, prepare_accelerator
 from crystens.batch import CrystalBatch
 from crystens.checkpoint import KEY, load_checkpoint, load_weights, weights_digest
-from crystens.configs import build, overridden
+from crystens.configs.build import build, overridden
 from crystens.crystal import Crystal, as_crystal
-from crystens.data.entries import Unusable
-from crystens.data.limits import Limits
 from crystens.decoding import DecodedCrystal, Decoder
+from crystens.devices.accelerator import device_named, prepare_accelerator
 from crystens.encoding import NUM_CHANNELS, image_side
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
 from crystens.scaling import Scaling
+from crystens.sources.limits import Limits
+from crystens.sources.record import Unusable
 
 CHUNK_SIZE = 64  # images of one seed; another size gives other images
 

@@ -15,8 +15,8 @@ Two ways to get the numbers:
 - `Scaling.paper`: the paper's "avg_std" scheme, which is, worked out, minimum and maximum over Pearson's Crystal Data
   with gap 0 and an empty diagonal of the pair block (Alverson et al., Digital Discovery 2024, 3, 62, Sec. 3.1).
 
-Codes of elements (`atoms`, see `crystens.atom_codes`) take the place of the atomic number; they lie in [0, 1], and so
-does then the range of Z.
+Codes of elements (`atoms`, see `crystens.element_codes`) take the place of the atomic number; they lie in [0, 1], and
+so does then the range of Z.
 
 The numbers are part of a trained model: they travel in its checkpoint (`to_dict`, `from_dict`). Values outside of the
 fitted range scale to values outside of [gap, 1]; nothing is clipped here.
@@ -30,8 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crystens.atom_codes import atom_codes, nearest_elements
 from crystens.batch import CrystalBatch
+from crystens.element_codes import atom_codes, nearest_elements
 from crystens.encoding import HEADER, QUANTITIES, encode, pair_distances, present_cells
 from crystens.errors import CrystensError
 

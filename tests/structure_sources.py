@@ -15,9 +15,9 @@ from ase import Atoms
 from pymatgen.core import Lattice, Structure
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry, Reject
-from crystens.data.limits import Limits
-from crystens.data.sources import Source
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
+from crystens.sources.source import Source
 
 CRYSTALS = ["nacl", "copper_primitive", "triclinic", "sites_52"]
 

@@ -13,7 +13,6 @@ from hydra.utils import instantiate
 from test_train import CONF, config, losses
 from torch import nn
 
-from crystens import tasks
 from crystens.callbacks.acceleration import Acceleration, NetworksOf16Bits, networks, precision_arguments
 from crystens.checkpoint import load_checkpoint
 from crystens.errors import CrystensError
@@ -23,7 +22,8 @@ from crystens.models.eager import run_eagerly
 from crystens.models.gan import GAN
 from crystens.models.wgan import WGANGP
 from crystens.networks.conv import ConvDiscriminator, ConvGenerator
-from crystens.samples import read_samples
+from crystens.samples.folder import read_samples
+from crystens.training import tasks
 
 SIDE = 16
 FUSED = {

@@ -13,9 +13,9 @@ import pytest
 from ase import Atoms
 from structure_sources import as_atoms, assert_same_sites, categories_of, items_of, write_database
 
-from crystens.data import ase_db
-from crystens.data.ase_db import AseDatabase
 from crystens.errors import CrystensError
+from crystens.formats import ase_db
+from crystens.formats.ase_db import AseDatabase
 
 
 @pytest.mark.parametrize("file", ["a.db", "a.json"])

@@ -5,10 +5,10 @@ import pytest
 import torch
 from pymatgen.core import Element
 
-from crystens.atom_codes import COPIES, atom_codes, nearest_elements
 from crystens.batch import CrystalBatch
 from crystens.crystal import MAX_ATOMIC_NUMBER, Crystal
 from crystens.decoding import Decoder, read_images
+from crystens.element_codes import COPIES, atom_codes, nearest_elements
 from crystens.encoding import HEADER
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling

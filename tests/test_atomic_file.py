@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from crystens.atomic_file import whole_file, write_whole
 from crystens.errors import CrystensError
+from crystens.processes.atomic_file import whole_file, write_whole
 
 
 def test_a_file_is_written_with_its_folder_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

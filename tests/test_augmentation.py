@@ -18,14 +18,14 @@ from scipy.stats import chisquare, kstest
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.data.augmentation import Augmentation
-from crystens.data.entries import Entry, Record
-from crystens.data.limits import Limits
-from crystens.data.mp_3dsc import Mp3dsc
+from crystens.datasets.mp_3dsc import Mp3dsc
 from crystens.decoding import Decoder
 from crystens.encoding import pair_distances
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling
-from crystens.symmetry import space_group_number
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Record
+from crystens.symmetry.space_groups import space_group_number
 
 ALONE = [Augmentation(origin_shift=True), Augmentation(permute_like_sites=True), Augmentation(relabel_axes=True)]
 ALL = Augmentation(origin_shift=True, permute_like_sites=True, relabel_axes=True)

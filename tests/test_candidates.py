@@ -20,16 +20,16 @@ from crystens.candidates.cleaning import Cleaned, CleaningOptions, clean, group_
 from crystens.candidates.generated import Sample, read_generated
 from crystens.candidates.neutrality import charge_verdict, repairs
 from crystens.candidates.ranking import rank
-from crystens.candidates.reference import with_elements
 from crystens.candidates.relaxations import relax_successively
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
+from crystens.energies.energies import EnergyOptions
+from crystens.energies.hull_entries import read_reference
+from crystens.energies.known_crystals import with_elements
+from crystens.energies.potentials import CHGNet, Potential
+from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError
-from crystens.metrics.energies import EnergyOptions
-from crystens.metrics.energy import Relaxation
-from crystens.metrics.hull_reference import read_reference
-from crystens.metrics.potentials import CHGNet, Potential
-from crystens.symmetry import symmetrised
+from crystens.symmetry.space_groups import symmetrised
 
 pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
 

@@ -19,7 +19,7 @@ from crystens.candidates.folder import parse_runs
 from crystens.candidates.vasp import write_inputs
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.symmetry import space_group_number
+from crystens.symmetry.space_groups import space_group_number
 
 # Real output of VASP, which ASE ships for its own tests.
 RECORDED = Path(ase.__file__).parent / "test" / "testdata" / "vasp"

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from crystens.crystal import Crystal
-from crystens.data.cdvae_result import CdvaeResult
-from crystens.data.entries import Entry, Reject
-from crystens.data.generated import JudgingLimits
-from crystens.data.kinds import guess_kind, open_source
 from crystens.errors import CrystensError
+from crystens.formats.cdvae_result import CdvaeResult
+from crystens.ingest.generated import JudgingLimits
+from crystens.ingest.kinds import guess_kind, open_source
+from crystens.sources.record import Entry, Reject
 
 
 def result(*crystals: Crystal) -> dict[str, torch.Tensor]:

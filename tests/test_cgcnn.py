@@ -17,15 +17,15 @@ import pytest
 import torch
 from torch import nn
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal, cell_vectors
-from crystens.data.limits import Limits
-from crystens.data.mp_3dsc import Mp3dsc
+from crystens.datasets.mp_3dsc import Mp3dsc
 from crystens.errors import CrystensError
-from crystens.metrics import cgcnn
-from crystens.metrics.cgcnn import PROPERTIES, Network, Properties, load_network, predict, read_network
-from crystens.metrics.crystal_graph import NEIGHBOURS, RADIUS, CrystalGraph, NoGraph, crystal_graph, expand_distances
-from crystens.metrics.properties import Predictions, distances
+from crystens.properties import cgcnn
+from crystens.properties.cgcnn import PROPERTIES, Network, Properties, load_network, predict, read_network
+from crystens.properties.crystal_graph import NEIGHBOURS, RADIUS, CrystalGraph, NoGraph, crystal_graph, expand_distances
+from crystens.properties.properties import Predictions, distances
+from crystens.sources.limits import Limits
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser
 
-from crystens.cif import write_cif
+from crystens.cif.read import read_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data.cif import read_cif
-from crystens.data.entries import Entry, Reject
-from crystens.data.limits import Limits
-from crystens.symmetry import symmetrised
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
+from crystens.symmetry.space_groups import symmetrised
 
 STRICT = StructureMatcher(primitive_cell=False, scale=False, ltol=0.01, stol=0.01, angle_tol=0.1)
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import gemmi
 import pytest
 
-from crystens.cif import write_cif
-from crystens.data.cif import read_cif
-from crystens.data.cif_folder import CifFolder
-from crystens.data.entries import Entry, Reject
-from crystens.data.ingest import IngestOptions, open_store
-from crystens.data.limits import Limits
-from crystens.data.poscar import PoscarFolder
-from crystens.symmetry import symmetrised
+from crystens.cif.read import read_cif
+from crystens.cif.write import write_cif
+from crystens.formats.cif_folder import CifFolder
+from crystens.formats.poscar import PoscarFolder
+from crystens.ingest.ingest import IngestOptions, open_store
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
+from crystens.symmetry.space_groups import symmetrised
 
 CASES = {
     # file: formula, sites and space group of each crystal; or what the reason must say

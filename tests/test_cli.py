@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from crystens.cli import main
-from crystens.command import run_command
 from crystens.errors import CrystensError
+from crystens.processes.command import run_command
 
 REPOSITORY = Path(__file__).parent.parent
 CONSOLE = "import sys; sys.argv[0] = '/bin/crystens'; from crystens.cli import main; sys.exit(main())"

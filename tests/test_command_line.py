@@ -10,9 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from crystens import tasks  # noqa: F401  (registers schemas and resolvers)
-from crystens.command_line import check_overrides
-from crystens.config_keys import check_arguments
+from crystens.configs.keys import check_arguments
 from crystens.errors import CrystensError
+from crystens.training.command_line import check_overrides
 
 REPOSITORY = Path(__file__).parent.parent
 

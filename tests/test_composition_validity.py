@@ -11,8 +11,8 @@ import pytest
 from pymatgen.core import Composition, Element
 
 from crystens.errors import CrystensError
-from crystens.metrics import composition_validity
-from crystens.metrics.composition_validity import OXIDATION_STATES, PASSED, composition_verdict, states_name
+from crystens.protocol import composition_validity
+from crystens.protocol.composition_validity import OXIDATION_STATES, PASSED, composition_verdict, states_name
 
 smact = pytest.importorskip("smact", reason="the extra metrics is not installed")
 

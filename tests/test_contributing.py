@@ -11,8 +11,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from crystens import tasks
 from crystens.crystal import Crystal
+from crystens.training import tasks
 
 REPOSITORY = Path(__file__).parent.parent
 CONF = REPOSITORY / "conf"
@@ -62,8 +62,8 @@ def test_an_added_model_trains_on_an_added_data_set_and_is_judged(tmp_path: Path
 def test_an_added_source_gives_rejects_instead_of_errors(modules: None) -> None:
     from cubic_elements import CubicElements
 
-    from crystens.data.entries import Entry
-    from crystens.data.limits import Limits
+    from crystens.sources.limits import Limits
+    from crystens.sources.record import Entry
 
     items = list(CubicElements(120).read(Limits(max_sites=20)))
     assert sum(isinstance(item, Entry) for item in items) == 118

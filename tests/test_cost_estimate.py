@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crystens.cost_estimate import CostEstimate
+from crystens.processes.cost_estimate import CostEstimate
 
 
 class _Stage:

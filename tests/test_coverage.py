@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from crystens.metrics import coverage
-from crystens.metrics.coverage import nearest
+from crystens.protocol import coverage
+from crystens.protocol.coverage import nearest
 
 
 def points(*values: float) -> np.ndarray:

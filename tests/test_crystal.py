@@ -9,7 +9,7 @@ from pymatgen.core import DummySpecies, Structure
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal, wrap
 from crystens.errors import CrystensError
-from crystens.symmetry import SymmetryError
+from crystens.symmetry.space_groups import SymmetryError
 
 
 def test_coordinates_are_wrapped_into_the_cell_even_where_float32_rounds_up_to_one() -> None:

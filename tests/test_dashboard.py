@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from crystens import dashboard
+from crystens.dashboard import __main__ as dashboard
 from crystens.errors import CrystensError
 from crystens.metrics.statistics import STATISTICS
 

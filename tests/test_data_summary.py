@@ -14,16 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from crystens.crystal import Crystal
-from crystens.data import census as census_module
-from crystens.data import summary_figure
-from crystens.data.census import CRYSTAL_SYSTEMS, Census
-from crystens.data.entries import Entry, Reject
-from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
-from crystens.data.store import CrystalStore
-from crystens.data.summary import summarise
-from crystens.data.summary_figure import draw
 from crystens.errors import CrystensError
+from crystens.ingest.kinds import open_source
+from crystens.ingest.store import CrystalStore
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
+from crystens.survey import columns as census_module
+from crystens.survey import figure as summary_figure
+from crystens.survey.columns import CRYSTAL_SYSTEMS, Census
+from crystens.survey.figure import draw
+from crystens.survey.text import summarise
 
 REJECTS = [
     Reject("a.cif", "A", "empty file", "fetch it again"),

@@ -19,14 +19,14 @@ from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.data.augmentation import Augmentation
 from crystens.data.datamodule import CrysTensDataModule
-from crystens.data.entries import Entry, Record, Reject
-from crystens.data.ingest import IngestOptions
-from crystens.data.limits import Limits
-from crystens.data.prototypes import Prototypes
-from crystens.data.sources import Source
+from crystens.datasets.prototypes import Prototypes
 from crystens.encoding import encode
 from crystens.errors import CrystensError
+from crystens.ingest.ingest import IngestOptions
 from crystens.scaling import Scaling
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Record, Reject
+from crystens.sources.source import Source
 
 CONF = Path(__file__).parent.parent / "conf"
 

@@ -17,7 +17,7 @@ from test_train import REPOSITORY, losses, overrides
 from crystens.batch import CrystalBatch
 from crystens.generator import Generator
 from crystens.metrics.distributions import Reference
-from crystens.samples import read_samples, sample_to_file
+from crystens.samples.folder import read_samples, sample_to_file
 from crystens.scaling import Scaling
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def test_images_of_two_processes_are_those_of_one(tmp_path, nacl, triclinic, cop
 def test_two_processes_make_one_run(tmp_path):
     said = train(*lines(tmp_path), f"hydra.run.dir={tmp_path / 'run'}")
     run = tmp_path / "run"
-    assert said.count("crystens.tasks") > 0
+    assert said.count("crystens.training.tasks") > 0
     assert said.count("trained 4 epochs") == 1
     images = read_samples(run / "samples" / "images.safetensors").images
     assert len(torch.unique(images.flatten(1), dim=0)) == 10

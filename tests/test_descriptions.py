@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from crystens.crystal import Crystal, cell_vectors
-from crystens.descriptions import canonical, describe, read_orbits
-from crystens.orbits import OrbitCrystal
-from crystens.symmetry import cell_of_metric
+from crystens.orbits.descriptions import canonical, describe, read_orbits
+from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.symmetry.space_groups import cell_of_metric
 
 # Orbits of crystals whose groups have much freedom of description: origin shifts, polar axes, exchanged axes, cells.
 CRYSTALS = {

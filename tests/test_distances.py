@@ -12,13 +12,13 @@ from crystens import distances
 from crystens.batch import CrystalBatch
 from crystens.batch_distances import reduced, shortest_pair_distances
 from crystens.crystal import Crystal
-from crystens.data.census import Census
-from crystens.data.entries import Unusable
-from crystens.data.limits import Limits
 from crystens.decoding import merge_sites
 from crystens.distances import nearest_distances, nearest_pair, nearest_steps, pair_distances, shortest_lengths
 from crystens.encoding import pair_distances as encoded_distances
 from crystens.metrics.validity import shortest_distance
+from crystens.sources.limits import Limits
+from crystens.sources.record import Unusable
+from crystens.survey.columns import Census
 
 _CELLS = 2000
 _SITES = 3

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import pytest
 
-from crystens.cache_folder import cache_folder
-from crystens.cif import write_cif
-from crystens.data import benchmarks
-from crystens.data.benchmarks import BENCHMARKS
-from crystens.data.cdvae import CdvaeSplits
-from crystens.data.download import Patience, RemoteFile, fetch
-from crystens.data.limits import Limits
+from crystens.cif.write import write_cif
+from crystens.datasets import benchmarks
+from crystens.datasets.benchmarks import BENCHMARKS
+from crystens.datasets.cdvae import CdvaeSplits
+from crystens.datasets.download import Patience, RemoteFile, fetch
 from crystens.errors import CrystensError
+from crystens.processes.cache_folder import cache_folder
+from crystens.sources.limits import Limits
 
 BLOCK = 2**14
 CONTENT = random.Random(0).randbytes(36 * BLOCK)
@@ -307,7 +307,7 @@ def test_folder_that_cannot_be_made_is_an_error_that_names_another_way(server, t
 # Processes
 
 _PROCESS = (
-    "import sys; from pathlib import Path; from crystens.data.download import RemoteFile, fetch;"
+    "import sys; from pathlib import Path; from crystens.datasets.download import RemoteFile, fetch;"
     "fetch(RemoteFile(sys.argv[1], 'train.csv', int(sys.argv[2]), sys.argv[3]), Path(sys.argv[4]))"
 )
 

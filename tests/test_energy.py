@@ -18,10 +18,10 @@ import torch
 from ase.calculators.emt import EMT
 
 from crystens.crystal import Crystal
+from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.potentials import CHGNet, Matgl, Potential, compact, objection
+from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
-from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import Energy, Relaxation
-from crystens.metrics.potentials import CHGNet, Matgl, Potential, compact, objection
 from crystens.reasons import category_counts
 
 TESTS = Path(__file__).parent
@@ -258,7 +258,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from test_energy import Stub, _sixty
-from crystens.metrics.energies import EnergyOptions, energies
+from crystens.energies.energies import EnergyOptions, energies
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
     options = EnergyOptions(workers=2, cache=folder)
@@ -293,7 +293,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from test_energy import Stub, _cubic
-from crystens.metrics.energies import EnergyOptions, energies
+from crystens.energies.energies import EnergyOptions, energies
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
     energies([_cubic(4.001)], Stub(folder / "log"), EnergyOptions(cache=folder))

@@ -14,15 +14,15 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 from crystens import evaluate as evaluate_module
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
+from crystens.energies.energies import EnergyOptions
+from crystens.energies.potentials import SHIPPED, CHGNet, Potential, shipped
+from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError
 from crystens.evaluate import main
-from crystens.metrics.energies import EnergyOptions
-from crystens.metrics.energy import Relaxation
-from crystens.metrics.energy_distance import EnergyDistance
-from crystens.metrics.potentials import SHIPPED, CHGNet, Potential, shipped
-from crystens.metrics.table import ENERGY_COLUMNS, Row, crystal_row, failed_row
+from crystens.metrics.crystal_table import ENERGY_COLUMNS, Row, crystal_row, failed_row
+from crystens.protocol.energy_distance import EnergyDistance
 
 
 class Stub(Potential):

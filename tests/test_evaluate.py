@@ -13,12 +13,12 @@ import pytest
 import torch
 from ase.io import write as write_extended_xyz
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.evaluate import main
 from crystens.metrics.statistics import STATISTICS
-from crystens.references import drawn, read_real, read_reference
+from crystens.samples.references import drawn, read_real, read_reference
 
 
 @pytest.fixture

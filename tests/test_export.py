@@ -1,4 +1,4 @@
-"""What python -m crystens.export writes is read back as the same crystals, by our readers and by other libraries."""
+"""Exported crystals are read back as the same, by our readers and by other libraries."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 import torch
 from pymatgen.core import Structure
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry
-from crystens.data.generated import read_generated
 from crystens.errors import CrystensError
-from crystens.export import FORMATS, export, main
+from crystens.ingest.generated import read_generated
+from crystens.samples.export import FORMATS, export, main
+from crystens.sources.record import Entry
 
 TOLERANCES = {"pt": 0, "json": 1e-12, "csv": 1e-6, "extxyz": 1e-7}  # of coordinates; lengths in angstrom
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from crystens.cif import write_cif
-from crystens.data import files
-from crystens.data.cif_folder import CifFolder
-from crystens.data.csv_table import CsvTable
-from crystens.data.dictionary import CrystalDictionary
-from crystens.data.entries import Entry, Reject
-from crystens.data.limits import Limits
-from crystens.data.sources import Source
+from crystens.cif.write import write_cif
+from crystens.formats.cif_folder import CifFolder
+from crystens.formats.crystal_dictionary import CrystalDictionary
+from crystens.formats.csv_table import CsvTable
+from crystens.sources import files
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
+from crystens.sources.source import Source
 
 
 def _items(source: Source) -> tuple[list[Entry], list[Reject]]:
@@ -214,7 +214,7 @@ def test_line_of_a_gigabyte_is_a_reject_and_not_held_in_memory(tmp_path, name, s
 
 
 def test_line_after_one_that_is_too_long_is_read(tmp_path, monkeypatch):
-    from crystens.data import dictionary
+    from crystens.formats import crystal_dictionary as dictionary
 
     monkeypatch.setattr(dictionary, "MAX_BYTES", 1000)
     good = '{"lengths": [4, 4, 4], "angles": [90, 90, 90], "elements": ["Po"], "coordinates": [[0, 0, 0]]}'

@@ -14,10 +14,10 @@ from pymatgen.core import Composition
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.metrics import fingerprinting, fingerprints
-from crystens.metrics.fingerprinting import FingerprintOptions
-from crystens.metrics.fingerprints import Fingerprint, composition_fingerprint, fingerprint
-from crystens.metrics.magpie_scaling import scaled
+from crystens.protocol import fingerprinting, fingerprints
+from crystens.protocol.fingerprinting import FingerprintOptions
+from crystens.protocol.fingerprints import Fingerprint, composition_fingerprint, fingerprint
+from crystens.protocol.magpie_scaling import scaled
 
 pytest.importorskip("matminer", reason="the extra metrics is not installed")
 

@@ -13,9 +13,9 @@ from test_train import losses
 
 from crystens.callbacks.acceleration import Acceleration, NetworksOf16Bits
 from crystens.checkpoint import load_checkpoint
+from crystens.devices.sharding import FullySharded
 from crystens.errors import CrystensError
-from crystens.models.sharding import FullySharded
-from crystens.samples import read_samples
+from crystens.samples.folder import read_samples
 
 pytestmark = pytest.mark.slow
 

@@ -27,20 +27,20 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crystens.cif.read import read_cif
 from crystens.crystal import Crystal
-from crystens.data.ase_db import AseDatabase
-from crystens.data.cif import read_cif
-from crystens.data.cif_folder import CifFolder
-from crystens.data.csv_table import CsvTable
-from crystens.data.dictionary import CrystalDictionary
-from crystens.data.entries import Entry, Reject, Unusable
-from crystens.data.kinds import guess_kind
-from crystens.data.limits import Limits
-from crystens.data.poscar import PoscarFolder
-from crystens.data.pymatgen_json import PymatgenJson
-from crystens.data.sources import Source
-from crystens.data.xyz import ExtendedXyz
 from crystens.errors import CrystensError
+from crystens.formats.ase_db import AseDatabase
+from crystens.formats.cif_folder import CifFolder
+from crystens.formats.crystal_dictionary import CrystalDictionary
+from crystens.formats.csv_table import CsvTable
+from crystens.formats.extxyz import ExtendedXyz
+from crystens.formats.poscar import PoscarFolder
+from crystens.formats.pymatgen_json import PymatgenJson
+from crystens.ingest.kinds import guess_kind
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject, Unusable
+from crystens.sources.source import Source
 
 REPOSITORY = Path(__file__).parent.parent
 

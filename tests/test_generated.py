@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry, Reject
-from crystens.data.generated import open_generated, read_generated
 from crystens.errors import CrystensError
-from crystens.metrics.table import IMAGE_COLUMNS, CrystalTable
+from crystens.ingest.generated import open_generated, read_generated
+from crystens.metrics.crystal_table import IMAGE_COLUMNS, CrystalTable
+from crystens.sources.record import Entry, Reject
 
 
 def _cube(length: float) -> Crystal:

@@ -16,11 +16,11 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
 import crystens
-from crystens import tasks
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.generator import Generator
-from crystens.samples import read_samples, sample_to_file
+from crystens.samples.folder import read_samples, sample_to_file
+from crystens.training import tasks
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -123,8 +123,8 @@ def test_judged_samples_keep_failures_in_the_denominator(perov_5: Generator, sam
 def test_judging_in_memory_gives_the_numbers_of_the_files(
     perov_5: Generator, samples: list[Structure], tmp_path: Path
 ) -> None:
-    from crystens.data.cif_folder import CifFolder
     from crystens.evaluate import evaluate
+    from crystens.formats.cif_folder import CifFolder
 
     for place, structure in enumerate(samples):
         structure.to(filename=str(tmp_path / f"{place}.cif"))

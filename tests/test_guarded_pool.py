@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from crystens import guarded_pool
-from crystens.cores import usable_cores
 from crystens.errors import CrystensError
-from crystens.guarded_pool import Broken, GuardedPool
+from crystens.processes import pool as guarded_pool
+from crystens.processes.cores import usable_cores
+from crystens.processes.pool import Broken, GuardedPool
 
 
 def begin() -> None:

@@ -15,20 +15,20 @@ from pymatgen.core import Composition, Element
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystens.crystal import Crystal
-from crystens.errors import CrystensError
-from crystens.metrics import hull as hull_module
-from crystens.metrics import hull_reference
-from crystens.metrics.energies import EnergyOptions
-from crystens.metrics.energy import Energy
-from crystens.metrics.hull import HullDistance, hull_distances
-from crystens.metrics.hull_reference import (
+from crystens.energies import hull as hull_module
+from crystens.energies import hull_entries as hull_reference
+from crystens.energies.energies import EnergyOptions
+from crystens.energies.hull import HullDistance, hull_distances
+from crystens.energies.hull_entries import (
     HullReference,
     ReferenceEntry,
     ground_states,
     read_reference,
     self_consistent,
 )
-from crystens.metrics.potentials import MP2020, Potential
+from crystens.energies.potentials import MP2020, Potential
+from crystens.energies.relaxation import Energy
+from crystens.errors import CrystensError
 from crystens.reasons import category_counts
 
 SCALE = "made up"

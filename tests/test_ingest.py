@@ -16,17 +16,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data import fingerprint, ingest
 from crystens.data.__main__ import main
-from crystens.data.cif_folder import CifFolder
-from crystens.data.entries import Entry, Record, Reject
-from crystens.data.ingest import IngestOptions, ingest_shard, open_store
-from crystens.data.limits import Limits
-from crystens.data.sources import Source
-from crystens.data.store import CRYSTALS, MANIFEST, REJECTED, CrystalStore
 from crystens.errors import CrystensError
+from crystens.formats.cif_folder import CifFolder
+from crystens.ingest import ingest
+from crystens.ingest import recipe as fingerprint
+from crystens.ingest.ingest import IngestOptions, ingest_shard, open_store
+from crystens.ingest.store import CRYSTALS, MANIFEST, REJECTED, CrystalStore
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Record, Reject
+from crystens.sources.source import Source
 
 TESTS = Path(__file__).parent
 
@@ -375,8 +376,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
     from test_ingest import Lines
-    from crystens.data.ingest import IngestOptions, open_store
-    from crystens.data.limits import Limits
+    from crystens.ingest.ingest import IngestOptions, open_store
+    from crystens.sources.limits import Limits
     open_store(Lines(Path(sys.argv[2]), 0.001), Limits(), IngestOptions(workers=2, cache=sys.argv[3]))
 """
 

@@ -43,7 +43,11 @@ LAYERS = [
     {"cli"},
 ]
 # Doors of the class Crystal to what knows crystals: imported when they are called.
-DOORS = {"crystens.cif.write_cif", "crystens.data.kinds.read_one", "crystens.symmetry.space_group_number"}
+DOORS = {
+    "crystens.cif.write.write_cif",
+    "crystens.ingest.kinds.read_one",
+    "crystens.symmetry.space_groups.space_group_number",
+}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 CONFIGURED = {"hydra", "omegaconf"}
 TRAINED = {"pytorch_lightning", "lightning"}

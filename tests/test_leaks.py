@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry
-from crystens.data.kinds import open_source
-from crystens.data.leaks import Leak, describe_leaks, find_leaks, leak_report, write_leaks
-from crystens.data.limits import Limits
 from crystens.errors import CrystensError
+from crystens.ingest.kinds import open_source
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry
+from crystens.survey.leaks import Leak, describe_leaks, find_leaks, leak_report, write_leaks
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from crystens.cif import write_cif
+from crystens.cif.read import read_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data.cif import read_cif
-from crystens.data.entries import Entry, Reject, Unusable
-from crystens.data.limits import Limits
 from crystens.errors import CrystensError
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject, Unusable
 
 
 def _kept(crystal: Crystal, **options: object) -> Crystal:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from crystens.crystal import Crystal
-from crystens.data import matching
-from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
-from crystens.data.matching import find_matches, fingerprint, group_matches, match_pairs
-from crystens.data.sources import read_all
 from crystens.errors import CrystensError
+from crystens.ingest.kinds import open_source
+from crystens.matching import structure_matching as matching
+from crystens.matching.structure_matching import find_matches, fingerprint, group_matches, match_pairs
+from crystens.sources.limits import Limits
+from crystens.sources.source import read_all
 
 # mp_3dsc, all pairs with the same reduced formula, compared by pymatgen alone; see the README of the shared data.
 KNOWN = {

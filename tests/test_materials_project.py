@@ -19,11 +19,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from crystens.data import materials_project
-from crystens.data.entries import Entry
-from crystens.data.limits import Limits
-from crystens.data.materials_project import MaterialsProject
+from crystens.datasets import materials_project
+from crystens.datasets.materials_project import MaterialsProject
 from crystens.errors import CrystensError
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry
 
 KEY = "k3y" + "0" * 29  # 32 characters, as the client wants it
 RECORDED = Path(__file__).parent / "recorded" / "materials_project.json"

@@ -5,9 +5,9 @@ import pytest
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystens.crystal import Crystal
+from crystens.energies.hull_entries import read_reference
+from crystens.energies.materials_project_entries import chemical_systems, fetch_entries
 from crystens.errors import CrystensError
-from crystens.metrics.hull_reference import read_reference
-from crystens.metrics.materials_project_entries import chemical_systems, fetch_entries
 
 
 class Rester:

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.data.__main__ import main
-from crystens.data.entries import Entry, Record
-from crystens.data.ingest import IngestOptions, ingest_shard
-from crystens.data.limits import Limits
-from crystens.data.on_ray import ingest_on_ray
-from crystens.data.sources import Source
-from crystens.data.store import CrystalStore
 from crystens.errors import CrystensError
+from crystens.ingest.ingest import IngestOptions, ingest_shard
+from crystens.ingest.on_ray import ingest_on_ray
+from crystens.ingest.store import CrystalStore
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Record
+from crystens.sources.source import Source
 
 NO_RAY = "Ray is not installed: pip install 'crystens[ray]'"
 

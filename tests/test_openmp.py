@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from crystens import tasks
 from crystens.errors import CrystensError
+from crystens.training import tasks
 
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
@@ -51,7 +51,7 @@ def test_a_choice_of_the_user_stands(libgomp: None, variables: dict[str, str]) -
 
 def test_commands_import_crystens_before_torch(libgomp: None) -> None:
     for command in (
-        "crystens.command_line",
+        "crystens.training.command_line",
         "crystens.evaluate",
         "crystens.sun.__main__",
         "crystens.candidates.__main__",

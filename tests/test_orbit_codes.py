@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from crystens.errors import CrystensError
-from crystens.orbit_codes import (
+from crystens.orbits.codes import (
     NO_POSITION,
     check_group_encoding,
     group_codes,
     nearest_groups,
     wyckoff_codes,
 )
-from crystens.wyckoff import space_group
+from crystens.symmetry.wyckoff import space_group
 
 
 def test_letters_have_different_digits_in_every_group():

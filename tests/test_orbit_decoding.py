@@ -8,15 +8,15 @@ import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from crystens.batch import CrystalBatch
-from crystens.descriptions import describe
 from crystens.errors import CrystensError
-from crystens.orbit_batch import OrbitBatch
-from crystens.orbit_codes import group_codes, wyckoff_codes
-from crystens.orbit_decoding import OrbitDecoder, count_orbits
-from crystens.orbit_scaling import OrbitScaling
-from crystens.orbits import OrbitCrystal
-from crystens.projection import Projection
-from crystens.symmetry import space_group_number
+from crystens.orbits.batch import OrbitBatch
+from crystens.orbits.codes import group_codes, wyckoff_codes
+from crystens.orbits.decoding import OrbitDecoder, count_orbits
+from crystens.orbits.descriptions import describe
+from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.orbits.projection import Projection
+from crystens.orbits.scaling import OrbitScaling
+from crystens.symmetry.space_groups import space_group_number
 
 NAMES = ("nacl", "copper_primitive", "single_atom", "triclinic", "sites_52", "quartz")
 CODES = [

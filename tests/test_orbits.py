@@ -9,10 +9,10 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
 from crystens.crystal import Crystal
-from crystens.descriptions import OrbitError, describe, read_orbits
 from crystens.errors import CrystensError
-from crystens.orbits import OrbitCrystal
-from crystens.symmetry import space_group_number
+from crystens.orbits.descriptions import OrbitError, describe, read_orbits
+from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.symmetry.space_groups import space_group_number
 
 pytestmark = pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")  # spglib
 

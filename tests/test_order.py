@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
-from crystens.data.order import BlockOrder, shuffled
+from crystens.data.epoch_order import BlockOrder, shuffled
 
 
 class Numbers(Dataset):

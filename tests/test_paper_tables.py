@@ -16,22 +16,22 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from crystens.batch import CrystalBatch
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.decoding import Decoder
 from crystens.errors import CrystensError
 from crystens.generator import Generator
+from crystens.metrics.crystal_table import CrystalTable, image_rows
 from crystens.metrics.distributions import QUANTITIES, Reference
+from crystens.metrics.metrics_file import summarise, write_metrics
 from crystens.metrics.statistics import STATISTICS, image_statistics
-from crystens.metrics.summary import summarise, write_metrics
-from crystens.metrics.table import CrystalTable, image_rows
-from crystens.samples import sample_to_file
+from crystens.samples.folder import sample_to_file
 from crystens.scaling import Scaling
 
 PAPER = Path(__file__).parent.parent / "experiments" / "paper"
 SITES = 8
-DATA = {"_target_": "crystens.data.cif_folder.CifFolder", "path": "somewhere"}
-LIMITS = {"_target_": "crystens.data.limits.Limits"}
+DATA = {"_target_": "crystens.formats.cif_folder.CifFolder", "path": "somewhere"}
+LIMITS = {"_target_": "crystens.sources.limits.Limits"}
 
 
 def module(folder: str, name: str, called: str | None = None) -> ModuleType:
@@ -290,7 +290,7 @@ def test_command_lines_write_tables_and_figures(
                 "split": "random",
                 "split_fractions": [0.4, 0.2, 0.4],
                 "limits": LIMITS,
-                "ingest": {"_target_": "crystens.data.ingest.IngestOptions", "workers": 0},
+                "ingest": {"_target_": "crystens.ingest.ingest.IngestOptions", "workers": 0},
                 "source": {**DATA, "path": "${..path}"},
             },
             "max_sites": SITES,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from crystens.crystal import Crystal
-from crystens.pictures import bordered_sites, crystal_image, crystal_picture, element_colour, view_vectors
+from crystens.report.pictures import bordered_sites, crystal_image, crystal_picture, element_colour, view_vectors
 
 RED, BLUE = 8, 7  # oxygen and nitrogen are red and blue
 

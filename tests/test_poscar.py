@@ -12,8 +12,8 @@ from pymatgen.core import Structure
 from pymatgen.io.vasp import Poscar
 from structure_sources import assert_same, assert_same_sites, categories_of, items_of
 
-from crystens.data.entries import Entry, Reject
-from crystens.data.poscar import PoscarFolder
+from crystens.formats.poscar import PoscarFolder
+from crystens.sources.record import Entry, Reject
 
 POSCAR = """salt
 1.0

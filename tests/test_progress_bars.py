@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 from rich.console import Console
 
-from crystens import progress_bars
-from crystens.progress_bars import PlainLines, ProgressBars, spoken
+from crystens.processes import progress_bars
+from crystens.processes.progress_bars import PlainLines, ProgressBars, spoken
 
 
 class Clock:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystens.descriptions import describe
 from crystens.errors import CrystensError
-from crystens.projection import Projection
-from crystens.symmetry import space_group_number
+from crystens.orbits.descriptions import describe
+from crystens.orbits.projection import Projection
+from crystens.symmetry.space_groups import space_group_number
 
 NACL = (225, np.full(3, 5.64), np.full(3, 90.0), np.array([11, 17]))
 RIGHT = np.full(3, 90.0)

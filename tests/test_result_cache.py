@@ -14,7 +14,7 @@ import pytest
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.metrics.result_cache import ResultCache, digest_of
+from crystens.processes.result_cache import ResultCache, digest_of
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from html_page import assert_self_contained, cells, parse, text_of, with_class
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.evaluate import main as evaluate
-from crystens.report import chosen_samples
+from crystens.report.page import chosen_samples
 from crystens.runs.__main__ import compare, main
 from crystens.runs.crystals import drawn_crystals
 from crystens.runs.figures import _of_the_same_samples, cluster_plot, colours, group_plot, loss_plots
@@ -40,7 +40,7 @@ def config(model: str = GAN, seed: int = 0, **changes: Any) -> dict[str, Any]:
             "path": "/data/perov_5",
             "seed": "${seed}",
             "batch_size": 32,
-            "source": {"_target_": "crystens.data.cdvae.CdvaeSplits", "path": "${..path}", "name": "perov_5"},
+            "source": {"_target_": "crystens.datasets.cdvae.CdvaeSplits", "path": "${..path}", "name": "perov_5"},
         },
         "decode": {"_target_": "crystens.decoding.Decoder", "atom_clusters": "auto", "coordinate_clusters": "auto"},
         "trainer": {"_target_": "pytorch_lightning.Trainer", "max_epochs": 20},

@@ -19,7 +19,7 @@ from crystens.errors import CrystensError
 from crystens.generator import Generator
 from crystens.metrics.distributions import Reference
 from crystens.metrics.statistics import STATISTICS
-from crystens.samples import Samples, judge_samples, read_samples, sample_to_file, shortcomings
+from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.scaling import Scaling
 
 ABOUT = {"model": "Noise", "trained": "0 epochs", "training_seed": 0}

@@ -14,26 +14,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.data.__main__ import main
-from crystens.data.ase_db import AseDatabase
-from crystens.data.cdvae import CdvaeSplits
-from crystens.data.cif_folder import CifFolder
-from crystens.data.csv_table import CsvTable
-from crystens.data.dictionary import CrystalDictionary
-from crystens.data.entries import Entry, Reject
-from crystens.data.kinds import guess_kind
-from crystens.data.limits import Limits
-from crystens.data.mp_3dsc import Mp3dsc
-from crystens.data.poscar import PoscarFolder
-from crystens.data.prototypes import Prototypes
-from crystens.data.pymatgen_json import PymatgenJson
-from crystens.data.sources import Source, read_all
-from crystens.data.store import CrystalStore
-from crystens.data.stored import StoredCrystals
-from crystens.data.xyz import ExtendedXyz
+from crystens.datasets.cdvae import CdvaeSplits
+from crystens.datasets.mp_3dsc import Mp3dsc
+from crystens.datasets.prototypes import Prototypes
 from crystens.errors import CrystensError
+from crystens.formats.ase_db import AseDatabase
+from crystens.formats.cif_folder import CifFolder
+from crystens.formats.crystal_dictionary import CrystalDictionary
+from crystens.formats.csv_table import CsvTable
+from crystens.formats.extxyz import ExtendedXyz
+from crystens.formats.poscar import PoscarFolder
+from crystens.formats.pymatgen_json import PymatgenJson
+from crystens.ingest.kinds import guess_kind
+from crystens.ingest.store import CrystalStore
+from crystens.ingest.store_source import StoredCrystals
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
+from crystens.sources.source import Source, read_all
 
 
 def _items(source: Source, **limits: float) -> tuple[list[Entry], list[Reject]]:

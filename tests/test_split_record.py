@@ -11,11 +11,11 @@ from test_datamodule import _module
 
 from crystens.data import split_record
 from crystens.data.datamodule import CrysTensDataModule
-from crystens.data.ingest import IngestOptions
-from crystens.data.limits import Limits
 from crystens.data.split_record import OtherData
-from crystens.data.xyz import ExtendedXyz
+from crystens.formats.extxyz import ExtendedXyz
+from crystens.ingest.ingest import IngestOptions
 from crystens.scaling import Scaling
+from crystens.sources.limits import Limits
 
 SHARES = {"split_fractions": (0.6, 0.2, 0.2)}
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from crystens.crystal import Crystal
 from crystens.data.datamodule import CrysTensDataModule
-from crystens.data.entries import Entry
-from crystens.data.ingest import IngestOptions
 from crystens.data.splits import entry_key, split_indices
-from crystens.data.xyz import ExtendedXyz
 from crystens.errors import CrystensError
+from crystens.formats.extxyz import ExtendedXyz
+from crystens.ingest.ingest import IngestOptions
 from crystens.scaling import Scaling
+from crystens.sources.record import Entry
 
 THIRDS = (0.9, 0.05, 0.05)
 

@@ -2,15 +2,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 
 _READ_IN_JOBLIB = """
 import sys
 from joblib import Parallel, delayed
-from crystens.data.cif_folder import CifFolder
-from crystens.data.ingest import IngestOptions, open_store
-from crystens.data.limits import Limits
+from crystens.formats.cif_folder import CifFolder
+from crystens.ingest.ingest import IngestOptions, open_store
+from crystens.sources.limits import Limits
 
 def read(path, cache):
     return len(open_store(CifFolder(path), Limits(), IngestOptions(workers=1, cache=cache)))

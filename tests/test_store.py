@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from crystens.batch import CrystalBatch
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data import groups
-from crystens.data.cif_folder import CifFolder
-from crystens.data.entries import Entry, Reject
-from crystens.data.groups import crystal_groups
-from crystens.data.ingest import IngestOptions, open_store
-from crystens.data.limits import Limits
-from crystens.data.store import MANIFEST, CrystalStore
+from crystens.data import split_groups as groups
+from crystens.data.split_groups import crystal_groups
 from crystens.errors import CrystensError
+from crystens.formats.cif_folder import CifFolder
+from crystens.ingest.ingest import IngestOptions, open_store
+from crystens.ingest.store import MANIFEST, CrystalStore
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
 
 
 @pytest.fixture

@@ -25,17 +25,17 @@ from structure_sources import (
     xyz_frame,
 )
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data.ase_db import AseDatabase
-from crystens.data.entries import Entry, Reject
-from crystens.data.kinds import KINDS, guess_kind, open_source
-from crystens.data.limits import Limits
-from crystens.data.poscar import PoscarFolder
-from crystens.data.pymatgen_json import PymatgenJson
-from crystens.data.sources import Source
-from crystens.data.xyz import ExtendedXyz
 from crystens.errors import CrystensError
+from crystens.formats.ase_db import AseDatabase
+from crystens.formats.extxyz import ExtendedXyz
+from crystens.formats.poscar import PoscarFolder
+from crystens.formats.pymatgen_json import PymatgenJson
+from crystens.ingest.kinds import KINDS, guess_kind, open_source
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
+from crystens.sources.source import Source
 
 # Round trips
 

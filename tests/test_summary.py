@@ -11,10 +11,10 @@ import pytest
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
+from crystens.metrics.crystal_table import IMAGE_COLUMNS, Row, crystal_row, failed_row
 from crystens.metrics.distributions import QUANTITIES, Reference
+from crystens.metrics.metrics_file import generated_values, summarise, write_metrics
 from crystens.metrics.statistics import STATISTICS
-from crystens.metrics.summary import generated_values, summarise, write_metrics
-from crystens.metrics.table import IMAGE_COLUMNS, Row, crystal_row, failed_row
 
 
 def image_row(index: int, crystal: Crystal | None, group: int | None = 225, reason: str = "", **more: float) -> Row:

@@ -15,17 +15,17 @@ import pytest
 from ase.calculators.lj import LennardJones
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data import matching
-from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
-from crystens.metrics.potentials import CHGNet, Potential
+from crystens.energies.potentials import CHGNet, Potential
+from crystens.ingest.kinds import open_source
+from crystens.matching import structure_matching as matching
+from crystens.matching import unique_pool as sameness
+from crystens.matching.unique_pool import Comparable, Pool, successive_minima
+from crystens.sources.limits import Limits
 from crystens.sun import judge as judge_module
-from crystens.sun import sameness
 from crystens.sun.__main__ import main
 from crystens.sun.rows import COLUMNS, PARTS, Row, all_of, is_stable, read_rows, verdict
-from crystens.sun.sameness import Comparable, Pool, successive_minima
 
 pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
 
@@ -457,7 +457,7 @@ def test_results_do_not_go_among_the_samples(samples, train, capsys):
 
 
 def test_missing_potential_says_what_to_install_or_to_leave_out(tmp_path, samples, train, capsys, monkeypatch):
-    from crystens.metrics import potentials
+    from crystens.energies import potentials
 
     def absent(name: str) -> str:
         raise potentials.PackageNotFoundError(name)
@@ -519,7 +519,7 @@ def test_folder_of_other_samples_that_are_no_crystals_is_left_alone(tmp_path, tr
 
 def test_chgnet_puts_a_known_crystal_on_its_own_hull(tmp_path, train, nacl, monkeypatch):
     pytest.importorskip("chgnet", reason="the extra energy is not installed")
-    from crystens.metrics import hull_reference
+    from crystens.energies import hull_entries as hull_reference
 
     def forms() -> list[tuple[str, str, Crystal]]:
         bcc = Crystal([3.6] * 3, [109.4712] * 3, 1, [11], np.zeros((1, 3)))

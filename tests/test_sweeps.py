@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 from test_train import CONF, REPOSITORY, overrides
 
 from crystens.callbacks.median_stop import VALUES, MedianStop
-from crystens.command_line import FAILED, FailedJobs, _explain, check_overrides
 from crystens.errors import CrystensError
-from crystens.tasks import objective_value
+from crystens.training.command_line import FAILED, FailedJobs, _explain, check_overrides
+from crystens.training.tasks import objective_value
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("[a-z]*.yaml"))
@@ -214,7 +214,7 @@ def test_a_line_torn_by_a_neighbour_that_writes_is_not_read(tmp_path: Path) -> N
 _BROKEN = """
 import sys
 from pathlib import Path
-from crystens.command_line import main
+from crystens.training.command_line import main
 
 def task(cfg):
     print("job of seed", cfg.seed, 1 / (cfg.seed - 1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crystens.crystal import Crystal
-from crystens.symmetry import SymmetryError, space_group_number, symmetrised
+from crystens.symmetry.space_groups import SymmetryError, space_group_number, symmetrised
 
 
 def _disturbed(crystal: Crystal, size: float, seed: int = 0) -> Crystal:

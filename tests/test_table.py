@@ -13,8 +13,7 @@ from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.decoding import Decoder
 from crystens.errors import CrystensError
-from crystens.metrics.statistics import STATISTICS, image_statistics
-from crystens.metrics.table import (
+from crystens.metrics.crystal_table import (
     CRYSTAL_COLUMNS,
     IMAGE_COLUMNS,
     CrystalTable,
@@ -23,6 +22,7 @@ from crystens.metrics.table import (
     failed_row,
     image_rows,
 )
+from crystens.metrics.statistics import STATISTICS, image_statistics
 from crystens.scaling import Scaling
 
 

@@ -8,9 +8,9 @@ import pytest
 from html_page import assert_self_contained, parse, scripts
 from jinja2 import Environment, FileSystemLoader
 
-from crystens import templates
 from crystens.errors import CrystensError
-from crystens.templates import content_policy, render
+from crystens.report import templates
+from crystens.report.templates import content_policy, render
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from test_edm import images, model, quiet_trainer
 from test_train import MODELS, config
 from torch.utils.data import DataLoader
 
-from crystens import tasks
 from crystens.callbacks.time_budget import TimeBudget, budget_seconds
 from crystens.errors import CrystensError
+from crystens.training import tasks
 
 BATCHES = 5  # an epoch
 RATE = 1e-3

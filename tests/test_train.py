@@ -24,10 +24,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import crystens
-from crystens import tasks
 from crystens.checkpoint import KEY, load_checkpoint
 from crystens.errors import CrystensError
-from crystens.samples import read_samples
+from crystens.samples.folder import read_samples
+from crystens.training import tasks
 
 REPOSITORY = Path(__file__).parent.parent
 CONF = REPOSITORY / "conf"

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from crystens.callbacks import training_progress
 from crystens.callbacks.time_budget import UNPLANNED
 from crystens.callbacks.training_progress import TrainingLines, planned_batches
-from crystens.progress_bars import PlainLines
+from crystens.processes.progress_bars import PlainLines
 
 
 class Hour(pl.Callback):

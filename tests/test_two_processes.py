@@ -13,15 +13,15 @@ import pytest
 
 from crystens.crystal import Crystal
 from crystens.data.datamodule import CrysTensDataModule
-from crystens.data.dictionary import CrystalDictionary
-from crystens.data.entries import SPLITS, Entry
-from crystens.data.ingest import IngestOptions, ingest_shard
-from crystens.data.limits import Limits
 from crystens.data.splits import entry_key, split_indices
-from crystens.data.store import CrystalStore
-from crystens.data.stored import StoredCrystals
 from crystens.errors import CrystensError
+from crystens.formats.crystal_dictionary import CrystalDictionary
+from crystens.ingest.ingest import IngestOptions, ingest_shard
+from crystens.ingest.store import CrystalStore
+from crystens.ingest.store_source import StoredCrystals
 from crystens.scaling import Scaling
+from crystens.sources.limits import Limits
+from crystens.sources.record import SPLITS, Entry
 
 SCRIPT = Path(__file__).parent.parent / "experiments" / "shards" / "run.py"
 RANKS, BATCH, EPOCHS = 2, 64, 3  # as in the script

@@ -14,13 +14,13 @@ import pytest
 from html_page import parse
 
 from crystens.crystal import Crystal
-from crystens.metrics.summary import summarise
-from crystens.metrics.table import crystal_row
-from crystens.pictures import bordered_sites, view_vectors
-from crystens.report import write_report
-from crystens.viewer import space_group_name, viewer_data, viewer_scripts
+from crystens.metrics.crystal_table import crystal_row
+from crystens.metrics.metrics_file import summarise
+from crystens.report.page import write_report
+from crystens.report.pictures import bordered_sites, view_vectors
+from crystens.report.viewer import space_group_name, viewer_data, viewer_scripts
 
-ASSETS = Path(__file__).parent.parent / "crystens" / "assets"
+ASSETS = Path(__file__).parent.parent / "crystens" / "report" / "assets"
 SHA256 = "f7cc78921ae72e7623e89cdd111434f58c2efddd2ffda1cd212644b406fb8016"
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")

@@ -19,11 +19,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from test_train import CONF, REPOSITORY, config, overrides
 
-from crystens import tasks
-from crystens.command_line import check_overrides
 from crystens.errors import CrystensError
 from crystens.metrics.statistics import STATISTICS
-from crystens.wandb_run import WandbRun
+from crystens.training import tasks
+from crystens.training.command_line import check_overrides
+from crystens.training.wandb_run import WandbRun
 
 _BLOCK = 32768
 _FILE_HEADER, _CHUNK_HEADER = 7, 7

@@ -13,7 +13,7 @@ import spglib
 from pymatgen.symmetry.groups import SpaceGroup as PymatgenGroup
 
 from crystens.errors import CrystensError
-from crystens.wyckoff import GENERIC, SpaceGroup, affine_map, space_group
+from crystens.symmetry.wyckoff import GENERIC, SpaceGroup, affine_map, space_group
 
 pytestmark = pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")  # spglib
 

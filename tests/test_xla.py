@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from crystens import accelerator, tasks
-from crystens.accelerator import prepare_accelerator
 from crystens.checkpoint import KEY, load_checkpoint
+from crystens.devices.accelerator import prepare_accelerator
+from crystens.devices.xla import seed_device
 from crystens.errors import CrystensError
-from crystens.samples import read_samples
-from crystens.xla import seed_device
+from crystens.samples.folder import read_samples
 
 REPOSITORY = Path(__file__).parent.parent
 BATCHES = 3  # in an epoch

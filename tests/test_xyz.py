@@ -13,9 +13,9 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from structure_sources import assert_same_sites, categories_of, items_of, xyz_frame
 
-from crystens.data import xyz
-from crystens.data.entries import Entry, Record, Reject
-from crystens.data.xyz import ExtendedXyz
+from crystens.formats import extxyz as xyz
+from crystens.formats.extxyz import ExtendedXyz
+from crystens.sources.record import Entry, Record, Reject
 
 SALT = 'Lattice="3.4 0 0 0 3.4 0 0 0 3.4"'
 ATOMS = "Na 0 0 0\nCl 1.7 1.7 1.7\n"

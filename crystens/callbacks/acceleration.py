@@ -25,9 +25,9 @@ import torch
 from pytorch_lightning.plugins.precision import HalfPrecision
 from torch import Tensor, nn
 
+from crystens.devices.sharding import FullySharded
+from crystens.devices.xla import is_xla
 from crystens.errors import CrystensError
-from crystens.models.sharding import FullySharded
-from crystens.xla import is_xla
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")

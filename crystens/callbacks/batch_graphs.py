@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from crystens.xla import close_graph
+from crystens.devices.xla import close_graph
 
 
 class BatchGraphs(pl.Callback):

@@ -7,8 +7,8 @@ generators are all that is missing.
 A new run starts to train with the generators as they are right after seeding, whatever was drawn before (a model's
 first weights): Lightning resets them so where it starts several processes, and one has to draw what several do.
 
-The generator of an XLA device has no state that could be saved (see `crystens.xla.seed_device`). It starts every epoch
-anew from the seed of torch's generator, the epoch and the rank.
+The generator of an XLA device has no state that could be saved (see `crystens.devices.xla.seed_device`). It starts
+every epoch anew from the seed of torch's generator, the epoch and the rank.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from crystens.xla import seed_device
+from crystens.devices.xla import seed_device
 
 
 class RandomStates(pl.Callback):

@@ -24,7 +24,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from crystens.errors import CrystensError
-from crystens.progress_bars import spoken
+from crystens.processes.progress_bars import spoken
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 
 from crystens.callbacks.time_budget import UNPLANNED
-from crystens.progress_bars import PlainLines, shows_bars
+from crystens.processes.progress_bars import PlainLines, shows_bars
 
 
 def training_progress() -> ProgressBar:

@@ -20,19 +20,19 @@ from crystens.candidates.folder import parse_runs, write_selection
 from crystens.candidates.generated import read_generated
 from crystens.candidates.neutrality import OXIDATION_STATES
 from crystens.candidates.ranking import ORDERS
-from crystens.candidates.reference import read_known, reference_of
 from crystens.candidates.relaxations import RUNS
 from crystens.candidates.selection import Selection, SelectionOptions, exclusion_counts, select
-from crystens.command import run_command
-from crystens.data.entries import SPLITS
-from crystens.data.kinds import KINDS
+from crystens.energies.energies import EnergyOptions
+from crystens.energies.hull import HullDistance
+from crystens.energies.known_crystals import read_known, reference_of
+from crystens.energies.materials_project_entries import chemical_systems, fetch_entries
+from crystens.energies.potentials import MP2020, CHGNet, Potential
+from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError
-from crystens.metrics.energies import EnergyOptions
-from crystens.metrics.energy import Relaxation
-from crystens.metrics.hull import HullDistance
-from crystens.metrics.materials_project_entries import chemical_systems, fetch_entries
-from crystens.metrics.potentials import MP2020, CHGNet, Potential
-from crystens.progress_bars import ProgressBars
+from crystens.ingest.kinds import KINDS
+from crystens.processes.command import run_command
+from crystens.processes.progress_bars import ProgressBars
+from crystens.sources.record import SPLITS
 
 Command = Callable[[argparse.Namespace, Potential | None], str]
 

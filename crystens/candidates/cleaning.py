@@ -28,7 +28,7 @@ from crystens.candidates.special_positions import on_special_positions
 from crystens.crystal import Crystal
 from crystens.distances import shortest_lengths
 from crystens.errors import CrystensError
-from crystens.symmetry import TOLERANCES, SymmetrisedCrystal, SymmetryError, imposed, space_group_number
+from crystens.symmetry.space_groups import TOLERANCES, SymmetrisedCrystal, SymmetryError, imposed, space_group_number
 
 _SMALLEST_CHANGE = 1e-3  # angstrom and degree; below it a change is the rounding of a file
 _AS_WRITTEN = 0.01  # angstrom: tolerance at which the group of a crystal as it was generated is told

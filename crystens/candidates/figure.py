@@ -14,7 +14,7 @@ from PIL import Image
 
 from crystens.candidates.selection import Candidate
 from crystens.crystal import Crystal
-from crystens.pictures import GENERATED_COLOUR, REAL_COLOUR, crystal_picture
+from crystens.report.pictures import GENERATED_COLOUR, REAL_COLOUR, crystal_picture
 
 _COLUMNS = 4
 _MOST = 20  # candidates with a picture; a lattice of hundreds shows nothing

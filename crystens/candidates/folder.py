@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crystens.atomic_file import write_whole
 from crystens.candidates.changes import largest
 from crystens.candidates.cleaning import group_within
 from crystens.candidates.dft import FINISHED, SYMPREC, DftRun, read_runs
 from crystens.candidates.selection import Candidate, Selection, exclusion_counts
 from crystens.candidates.vasp import write_inputs
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.symmetry import SymmetryError, symmetrised
+from crystens.processes.atomic_file import write_whole
+from crystens.symmetry.space_groups import SymmetryError, symmetrised
 
 _EXACT = 0.01  # angstrom: within which a relaxed crystal is brought back to its space group for VASP
 

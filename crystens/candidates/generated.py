@@ -1,4 +1,4 @@
-"""Generated crystals as candidates are chosen from: `crystens.data.generated`, and what the model said of each."""
+"""Generated crystals as candidates are chosen from: `crystens.ingest.generated`, and what the model said of each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crystens.crystal import NUM_SPACE_GROUPS, Crystal
-from crystens.data import generated
-from crystens.data.entries import Entry
-from crystens.data.files import read_bytes, unpacked
+from crystens.ingest import generated
+from crystens.sources.files import read_bytes, unpacked
+from crystens.sources.record import Entry
 
 _GENERATED_GROUP = re.compile(rb"^_crystens_generated_space_group_IT_number\s+(\d{1,3})\s*$", re.MULTILINE)
 
@@ -34,7 +34,7 @@ class Sample:
 
 
 def read_generated(path: str, kind: str | None = None, split: str | None = None) -> list[Sample]:
-    """Return all samples at a path, see `crystens.data.generated.read_generated`.
+    """Return all samples at a path, see `crystens.ingest.generated.read_generated`.
 
     The generated space group is read from the item `_crystens_generated_space_group_IT_number` of a CIF file (not of
     one in an archive), and the number of merged sites from the table of a folder that sample.py wrote.

@@ -2,7 +2,7 @@
 
 A crystal is set aside because it was not decoded or read, because two sites are nearer than 0.5 angstrom
 (`crystens.metrics.validity`), because the potential gives it no energy, because it lacks a reference, because it lies
-too far above the hull, or because it is the same as one of lower energy (`crystens.data.matching`).
+too far above the hull, or because it is the same as one of lower energy (`crystens.matching.structure_matching`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from crystens.candidates.generated import Sample
 from crystens.crystal import Crystal
-from crystens.data.matching import group_matches
+from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.hull import HullDistance, hull_distances
+from crystens.energies.hull_entries import HullReference
+from crystens.energies.potentials import Potential
+from crystens.energies.relaxation import Energy
 from crystens.errors import CrystensError
-from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import Energy
-from crystens.metrics.hull import HullDistance, hull_distances
-from crystens.metrics.hull_reference import HullReference
-from crystens.metrics.potentials import Potential
+from crystens.matching.structure_matching import group_matches
 from crystens.metrics.validity import is_structurally_valid, shortest_distance
 
 ORDERS = ("above_hull", "formation_energy", "energy")

@@ -1,7 +1,7 @@
 """Successive relaxations by a potential: each begins where the one before ended, with its own limit of steps.
 
 The paper relaxes a candidate four times in a row, because a relaxation whose cell changes much is only right when it is
-begun anew from the changed cell. Each one is a call of `crystens.metrics.energies`, which writes every result down, so
+begun anew from the changed cell. Each one is a call of `crystens.energies.energies`, which writes every result down, so
 that a run that was killed goes on with the relaxation that it was at.
 
 Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 6.
@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crystens.crystal import Crystal
+from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.potentials import Potential, compact
+from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
-from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import Energy, Relaxation
-from crystens.metrics.potentials import Potential, compact
 
 RUNS = 4
 

@@ -8,7 +8,7 @@
     candidates/01_NaCl  generated.cif, cleaned.cif, relaxed.cif, changes.json, vasp/
 
 A run that was killed goes on where it was when the same command is given: energies and relaxations are stored one by
-one (`crystens.metrics.energies`), and all else takes seconds.
+one (`crystens.energies.energies`), and all else takes seconds.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import numpy as np
 from crystens.candidates.cleaning import Cleaned, CleaningOptions, clean, substitutions_of
 from crystens.candidates.generated import Sample
 from crystens.candidates.ranking import Excluded, Ranked, judged_places, rank
-from crystens.candidates.reference import KnownCrystals, with_elements
 from crystens.candidates.relaxations import RUNS, Relaxations, relax_successively
 from crystens.crystal import Crystal
-from crystens.data.matching import find_matches, group_matches
+from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.hull import HullDistance
+from crystens.energies.hull_entries import HullReference
+from crystens.energies.known_crystals import KnownCrystals, with_elements
+from crystens.energies.potentials import Potential
+from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
-from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import Energy, Relaxation
-from crystens.metrics.hull import HullDistance
-from crystens.metrics.hull_reference import HullReference
-from crystens.metrics.potentials import Potential
+from crystens.matching.structure_matching import find_matches, group_matches
 from crystens.reasons import category_counts
 
 Progress = Callable[[str, int, int], None]

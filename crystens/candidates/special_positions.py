@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crystens.distances import shortest_lengths
-from crystens.symmetry import SymmetrisedCrystal
+from crystens.symmetry.space_groups import SymmetrisedCrystal
 
 _DENOMINATOR = 24
 _ORIGIN_STEPS = 4  # the origin may be any of those that are multiples of 1/4 apart: the nearest one is taken

@@ -13,21 +13,21 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from crystens.command import run_command
-from crystens.data.census import Census
-from crystens.data.ingest import DUPLICATES, IngestOptions, ingest_shard, open_store
-from crystens.data.kinds import KINDS, open_source
-from crystens.data.leaks import leak_report, write_leaks
-from crystens.data.limits import GROUPS, OCCUPANCIES, SITE_ORDERS, Limits
-from crystens.data.rejects import describe
-from crystens.data.sources import Source
 from crystens.data.splits import entry_key, split_indices
-from crystens.data.store import CrystalStore
-from crystens.data.summary import summarise
-from crystens.data.summary_figure import draw
 from crystens.errors import CrystensError
-from crystens.progress_bars import ProgressBars
-from crystens.symmetry import CELLS
+from crystens.ingest.ingest import DUPLICATES, IngestOptions, ingest_shard, open_store
+from crystens.ingest.kinds import KINDS, open_source
+from crystens.ingest.store import CrystalStore
+from crystens.processes.command import run_command
+from crystens.processes.progress_bars import ProgressBars
+from crystens.sources.limits import GROUPS, OCCUPANCIES, SITE_ORDERS, Limits
+from crystens.sources.rejects import describe
+from crystens.sources.source import Source
+from crystens.survey.columns import Census
+from crystens.survey.figure import draw
+from crystens.survey.leaks import leak_report, write_leaks
+from crystens.survey.text import summarise
+from crystens.symmetry.space_groups import CELLS
 
 _NUMBERS = {
     "min_distance": "angstrom",
@@ -119,7 +119,7 @@ def _ingest(source: Source, limits: Limits, ingest: IngestOptions, options: argp
 
 def _ingest_on_ray(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> Path:
     """Make all shards of a store on Ray, and return its folder."""
-    from crystens.data.on_ray import ingest_on_ray
+    from crystens.ingest.on_ray import ingest_on_ray
 
     if options.shard is not None:
         raise CrystensError("--engine ray makes all shards; give --shards N in place of --shard K/N")

@@ -4,9 +4,9 @@ A training batch leaves the loader as a `CrystalBatch` (some 700 bytes a crystal
 there if that is asked for, and becomes images (B, 4, S, S) float32, S = 12 + max_sites, scaled to [0, 1]. Its shape is
 the same for every batch of a run, as XLA wants it: the last, incomplete batch of an epoch is dropped.
 
-The order of training (`crystens.data.order`) is a function of seed and epoch only, so that a run that is resumed at the
-start of an epoch sees the batches that an uninterrupted one would have seen. Each rank of a distributed run gets its
-own part of it.
+The order of training (`crystens.data.epoch_order`) is a function of seed and epoch only, so that a run that is resumed
+at the start of an epoch sees the batches that an uninterrupted one would have seen. Each rank of a distributed run gets
+its own part of it.
 
 What a model needs to be understood again travels in its checkpoint: the numbers of the scaling, `max_sites` and the
 distance of the pair block. Numbers from a checkpoint win over numbers fitted to the data at hand. A record of the
@@ -31,20 +31,20 @@ from torch.utils.data.distributed import DistributedSampler
 
 from crystens.batch import CrystalBatch
 from crystens.data.augmentation import Augmentation
-from crystens.data.entries import SPLITS
-from crystens.data.fingerprint import made_from, read_with
-from crystens.data.groups import crystal_groups
-from crystens.data.ingest import IngestOptions, open_store
-from crystens.data.limits import Limits
-from crystens.data.order import ORDERS, BlockOrder, shuffled
-from crystens.data.sources import Source
+from crystens.data.epoch_order import ORDERS, BlockOrder, shuffled
+from crystens.data.split_groups import crystal_groups
 from crystens.data.split_record import OtherData, SplitRecord, what_changed
 from crystens.data.splits import entry_key, split_indices
-from crystens.data.store import CrystalStore
 from crystens.encoding import check_distance, image_side
 from crystens.errors import CrystensError
+from crystens.ingest.ingest import IngestOptions, open_store
+from crystens.ingest.recipe import made_from, read_with
+from crystens.ingest.store import CrystalStore
 from crystens.metrics.distributions import Reference
 from crystens.scaling import Scaling
+from crystens.sources.limits import Limits
+from crystens.sources.record import SPLITS
+from crystens.sources.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         seed: seed of the order of training.
         num_workers: processes that assemble batches; 0 is fastest for all but the largest data sets, because a batch
             is a slice of arrays.
-        order: "shuffled", or "blocks" for a store that is larger than the memory, see `crystens.data.order`.
+        order: "shuffled", or "blocks" for a store that is larger than the memory, see `crystens.data.epoch_order`.
         augmentation: what is done to the crystals of a training batch, on its device, before they become images; None
             does nothing.
         limits: what is usable and in which form it is kept; its `max_sites` is replaced.

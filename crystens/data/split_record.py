@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from crystens.data.entries import SPLITS
 from crystens.data.splits import entry_key, numbered
-from crystens.data.store import CrystalStore
 from crystens.errors import CrystensError
+from crystens.ingest.store import CrystalStore
+from crystens.sources.record import SPLITS
 
 MOST_MARKED = 1_000_000
 

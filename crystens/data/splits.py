@@ -25,8 +25,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from crystens.data.entries import SPLITS
 from crystens.errors import CrystensError
+from crystens.sources.record import SPLITS
 
 GROUPED_KINDS = ("formula", "structure")
 KINDS = ("auto", "given", "random", *GROUPED_KINDS)
@@ -50,8 +50,8 @@ def split_indices(
         fractions: shares of train, val and test when drawn; they sum to 1. A share above 0 gets one entry at least, as
             long as train keeps one.
         seed: of the draw.
-        groups: label of the group of each entry, (M,), any integers, see `crystens.data.groups`; needed by "formula"
-            and "structure", not used by the others.
+        groups: label of the group of each entry, (M,), any integers, see `crystens.data.split_groups`; needed by
+            "formula" and "structure", not used by the others.
 
     Raises:
         CrystensError: if an option is out of range, a given split or the groups are missing, train would be empty, or

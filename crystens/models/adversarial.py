@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from crystens.devices.sharding import divide_again, shard
+from crystens.devices.xla import close_graph, is_xla
 from crystens.errors import CrystensError
 from crystens.models.clipping import clip_gradients
 from crystens.models.draws import draw_rows
-from crystens.models.sharding import divide_again, shard
-from crystens.xla import close_graph, is_xla
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
 

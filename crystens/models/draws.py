@@ -2,8 +2,8 @@
 
 Every process draws from a generator in the same state, that of the run's seed, for the images of all processes, and
 keeps those that belong to its own: of W processes the r-th trains on images r, r + W, r + 2 W, ... of each batch of all
-(`crystens.data.order`). So W processes with batches of B images draw what one draws for batches of W B, no two images
-share their noise, and a checkpoint's random state is that of all processes.
+(`crystens.data.epoch_order`). So W processes with batches of B images draw what one draws for batches of W B, no two
+images share their noise, and a checkpoint's random state is that of all processes.
 """
 
 from __future__ import annotations

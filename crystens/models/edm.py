@@ -39,15 +39,15 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from crystens.devices.sharding import shard
+from crystens.devices.xla import close_graph, is_xla
 from crystens.encoding import CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
 from crystens.models.averaging import follow
 from crystens.models.chunks import sample_in_chunks
 from crystens.models.clipping import clip_gradients
 from crystens.models.draws import draw_rows
-from crystens.models.sharding import shard
 from crystens.scaling import Scaling
-from crystens.xla import close_graph, is_xla
 
 SAMPLERS = ("heun", "euler")
 PREDICTIONS = {"residual": KarrasDenoiser, "image": SimpleDenoiser}

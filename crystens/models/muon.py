@@ -14,8 +14,8 @@ import torch
 from torch.nn import Parameter
 from torch.optim import AdamW, Muon, Optimizer
 
+from crystens.devices.xla import is_xla
 from crystens.errors import CrystensError
-from crystens.xla import is_xla
 
 _HIDDEN = "blocks."  # in the name of what lies between a network's first and last layer
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from crystens.devices.xla import is_xla
 from crystens.errors import CrystensError
 from crystens.models.adversarial import Adversarial, OptimizerFactory
 from crystens.models.draws import draw_rows
 from crystens.models.eager import run_eagerly
-from crystens.xla import is_xla
 
 
 class WGANGP(Adversarial):

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crystens.devices.xla import close_graph
 from crystens.encoding import HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
-from crystens.xla import close_graph
 
 _TEXT_WIDTH = 768
 

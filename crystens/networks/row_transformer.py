@@ -33,10 +33,10 @@ from azula.nn.dit import DiT
 from azula.nn.layers import SineEncoding
 from torch import Tensor, nn
 
+from crystens.devices.xla import is_xla
 from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
 from crystens.errors import CrystensError
 from crystens.networks.surroundings import NUM_FEATURES, surroundings
-from crystens.xla import is_xla
 
 _ANGLE_ROWS = slice(7, 10)
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite

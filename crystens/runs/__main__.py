@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from crystens.atomic_file import write_whole
-from crystens.command import run_command
+from crystens.processes.atomic_file import write_whole
+from crystens.processes.command import run_command
 from crystens.runs.crystals import NUM_PICTURES
 from crystens.runs.figures import group_plot
 from crystens.runs.page import write_page

@@ -6,16 +6,16 @@ import csv
 from dataclasses import dataclass, field
 from typing import Any
 
+from crystens.cif.read import read_cif
 from crystens.crystal import Crystal
-from crystens.data.cif import read_cif
-from crystens.data.entries import Reject
-from crystens.data.generated import JudgingLimits
-from crystens.metrics.table import OK, Row
-from crystens.pictures import crystal_picture
-from crystens.report import chosen_samples
+from crystens.ingest.generated import JudgingLimits
+from crystens.metrics.crystal_table import OK, Row
+from crystens.report.page import chosen_samples
+from crystens.report.pictures import crystal_picture
 from crystens.runs.run import Run
 from crystens.runs.settings import NOTHING, SEEDS
 from crystens.runs.table import Table
+from crystens.sources.record import Reject
 
 NUM_PICTURES = 8  # of a run
 _MOST_PICTURES = 240  # of all runs; with more runs each has fewer, but none is left out

@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from crystens.pictures import figure_png
+from crystens.report.pictures import figure_png
 from crystens.runs.groups import Group
 from crystens.runs.run import Run
 from crystens.runs.settings import NOTHING

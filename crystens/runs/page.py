@@ -1,7 +1,7 @@
 """`runs.html`: all runs of a folder on one page that needs nothing beside itself.
 
-The page loads nothing (`crystens.templates`); a few lines of script, which may be left out, sort the tables. Links go
-to the report of each run, relative to the page. The markup is `assets/runs.html.j2`; here is what it shows.
+The page loads nothing (`crystens.report.templates`); a few lines of script, which may be left out, sort the tables.
+Links go to the report of each run, relative to the page. The markup is `assets/runs.html.j2`; here is what it shows.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from crystens.atomic_file import write_whole
 from crystens.metrics.distributions import QUANTITIES
 from crystens.metrics.statistics import STATISTICS
+from crystens.processes.atomic_file import write_whole
+from crystens.report.templates import render, script
 from crystens.runs.crystals import crystal_rows, crystals_each
 from crystens.runs.figures import cluster_plot, colours, group_plot, loss_plots, metric_name, unit_name
 from crystens.runs.run import DONE, Run
 from crystens.runs.table import DISTANCES, RATES, Table, large_is_good
 from crystens.runs.text import mean_and_spread, number
-from crystens.templates import render, script
 
 # A run with fewer valid samples has no best value: that all of its samples decode says nothing.
 _VALID_ENOUGH = 0.5

@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from crystens.atomic_file import write_whole
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import QUANTITIES
 from crystens.metrics.statistics import STATISTICS
+from crystens.processes.atomic_file import write_whole
 from crystens.runs.groups import Group, grouped
 from crystens.runs.run import Run
 from crystens.runs.settings import NOTHING, SEEDS, differing, short_names, shown_values

@@ -16,27 +16,27 @@ from typing import Any
 
 import numpy as np
 
-from crystens.atomic_file import write_whole
-from crystens.candidates.reference import WHOLE, KnownCrystals, read_known, reference_of
-from crystens.command import run_command
 from crystens.crystal import Crystal
-from crystens.data.entries import SPLITS, Entry, Reject
-from crystens.data.generated import is_sample_folder, read_generated
-from crystens.data.kinds import KINDS
-from crystens.data.sample_folder import SampleFolder
+from crystens.energies.energies import EnergyOptions
+from crystens.energies.hull_entries import HullReference
+from crystens.energies.known_crystals import WHOLE, KnownCrystals, read_known, reference_of
+from crystens.energies.potentials import MP2020, CHGNet, Potential
+from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError
-from crystens.metrics.energies import EnergyOptions
-from crystens.metrics.energy import Relaxation
-from crystens.metrics.hull_reference import HullReference
-from crystens.metrics.potentials import MP2020, CHGNet, Potential
-from crystens.metrics.result_cache import digest_of
-from crystens.metrics.summary import Metrics, write_metrics
-from crystens.metrics.table import CrystalTable
-from crystens.progress_bars import ProgressBars
+from crystens.ingest.generated import is_sample_folder, read_generated
+from crystens.ingest.kinds import KINDS
+from crystens.ingest.sample_folder import SampleFolder
+from crystens.matching.unique_pool import MATCHER
+from crystens.metrics.crystal_table import CrystalTable
+from crystens.metrics.metrics_file import Metrics, write_metrics
+from crystens.processes.atomic_file import write_whole
+from crystens.processes.command import run_command
+from crystens.processes.progress_bars import ProgressBars
+from crystens.processes.result_cache import digest_of
+from crystens.sources.record import SPLITS, Entry, Reject
 from crystens.sun.judge import Stability, judge
 from crystens.sun.rates import rates
 from crystens.sun.rows import COLUMNS
-from crystens.sun.sameness import MATCHER
 
 _NOTHING = "none"
 _FORMAT = 3  # of the rows; raise it when the same options come to mean something else

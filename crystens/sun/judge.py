@@ -1,7 +1,7 @@
 """Samples judged one after the other, and their rows written as they are ready.
 
 A run that was interrupted goes on after the last row: which samples were unique is read back from the rows, and
-energies, whatever the run was at, from their cache (`crystens.metrics.energies`).
+energies, whatever the run was at, from their cache (`crystens.energies.energies`).
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from crystens.candidates.reference import KnownCrystals
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry, Reject
-from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import Energy, Relaxation
-from crystens.metrics.hull import HullDistance, hull_distances
-from crystens.metrics.hull_reference import HullReference
-from crystens.metrics.potentials import Potential
-from crystens.metrics.table import FAILED, OK, CrystalTable
+from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.hull import HullDistance, hull_distances
+from crystens.energies.hull_entries import HullReference
+from crystens.energies.known_crystals import KnownCrystals
+from crystens.energies.potentials import Potential
+from crystens.energies.relaxation import Energy, Relaxation
+from crystens.matching.unique_pool import Comparable, Found, Pool
+from crystens.metrics.crystal_table import FAILED, OK, CrystalTable
 from crystens.metrics.validity import is_structurally_valid
+from crystens.sources.record import Entry, Reject
 from crystens.sun.rows import COLUMNS, STATES, Row, is_credible, read_rows, verdicts
-from crystens.sun.sameness import Comparable, Found, Pool
 
 # Samples whose energies are asked for at once: each time processes start and load the potential, some 6 seconds.
 _CHUNK = 500

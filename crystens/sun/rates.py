@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from crystens import __version__
-from crystens.candidates.reference import KnownCrystals
+from crystens.energies.known_crystals import KnownCrystals
 from crystens.errors import CrystensError
-from crystens.metrics.summary import Metrics
-from crystens.metrics.table import OK
+from crystens.matching.unique_pool import MATCHER
+from crystens.metrics.crystal_table import OK
+from crystens.metrics.metrics_file import Metrics
 from crystens.reasons import category_counts
 from crystens.sun.judge import Stability
 from crystens.sun.rows import DEEPEST, PARTS, ROUNDING, STATES, THRESHOLDS, Row, verdict
-from crystens.sun.sameness import MATCHER
 
 _LIBRARIES = ("pymatgen", "numpy", "ase")
 

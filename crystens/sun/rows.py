@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from crystens.metrics.table import OK
+from crystens.metrics.crystal_table import OK
 
 Row = dict[str, Any]
 

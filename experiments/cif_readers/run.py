@@ -24,13 +24,13 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifParser, CifWriter
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from crystens.cif import write_cif
+from crystens.cif.read import read_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data.cif import read_cif
-from crystens.data.entries import Entry
-from crystens.data.limits import Limits
-from crystens.data.prototypes import Prototypes
-from crystens.symmetry import SymmetryError, symmetrised
+from crystens.datasets.prototypes import Prototypes
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry
+from crystens.symmetry.space_groups import SymmetryError, symmetrised
 
 Atoms = tuple[float, np.ndarray, np.ndarray]  # volume, atomic numbers (N,), fractional coordinates (N, 3)
 LIMITS = Limits()

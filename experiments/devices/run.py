@@ -169,7 +169,7 @@ def _config(subject: str, options: argparse.Namespace) -> Any:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    import crystens.tasks  # noqa: F401 (gives Hydra the resolvers)
+    import crystens.training.tasks  # noqa: F401 (gives Hydra the resolvers)
 
     name = ("paper_" if options.paper else "") + ("wgan" if subject == "wgan" else "diffusion")
     lines = [f"model={name}", "max_sites=52", "run_folder=none"]

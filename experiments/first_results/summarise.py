@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from crystens.decoding import Decoder
 from crystens.metrics.statistics import STATISTICS
-from crystens.pictures import crystal_picture
-from crystens.report import chosen_samples
-from crystens.samples import read_samples
+from crystens.report.page import chosen_samples
+from crystens.report.pictures import crystal_picture
+from crystens.samples.folder import read_samples
 
 ROWS = (
     "num_samples",

@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-import crystens.tasks  # noqa: F401 (gives Hydra the resolvers)
+import crystens.training.tasks  # noqa: F401 (gives Hydra the resolvers)
 from crystens.callbacks.acceleration import Acceleration
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -30,13 +30,13 @@ import pebble
 from grammar import FORMATS, broken_input
 
 from crystens.batch import CrystalBatch
-from crystens.data.entries import Entry, Reject
-from crystens.data.kinds import KINDS, guess_kind
-from crystens.data.limits import Limits
-from crystens.data.store import to_rows
-from crystens.data.workers import WORKER_MEMORY
 from crystens.errors import CrystensError
-from crystens.guarded_pool import bound_memory
+from crystens.ingest.kinds import KINDS, guess_kind
+from crystens.ingest.store import to_rows
+from crystens.ingest.workers import WORKER_MEMORY
+from crystens.processes.pool import bound_memory
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
 
 LIMITS = (
     Limits(max_sites=52),

@@ -95,9 +95,9 @@ class Watch(threading.Thread):
 
 def ours(source: str, workers: int, cache: str, max_sites: int | None = None) -> dict[str, Any]:
     """Ingest a source in this process, and return what it took, and what opening the store again takes."""
-    from crystens.data.ingest import IngestOptions, open_store
-    from crystens.data.kinds import open_source
-    from crystens.data.limits import Limits
+    from crystens.ingest.ingest import IngestOptions, open_store
+    from crystens.ingest.kinds import open_source
+    from crystens.sources.limits import Limits
 
     watch = Watch()
     kind = "cif_folder" if max_sites else "mp_3dsc"
@@ -152,9 +152,9 @@ def plain(source: str, out: str) -> dict[str, Any]:
 
 def differences(source: str, cache: str, other: str) -> dict[str, Any]:
     """Compare every crystal of a store with what the plain loop read."""
-    from crystens.data.ingest import IngestOptions, open_store
-    from crystens.data.kinds import open_source
-    from crystens.data.limits import Limits
+    from crystens.ingest.ingest import IngestOptions, open_store
+    from crystens.ingest.kinds import open_source
+    from crystens.sources.limits import Limits
 
     store = open_store(open_source(source), Limits(), IngestOptions(workers=2, cache=cache))
     rows = {name: row for row, name in enumerate(store.column("entry"))}
@@ -187,11 +187,11 @@ def differences(source: str, cache: str, other: str) -> dict[str, Any]:
 
 def write_many(source: str, folder: Path, count: int) -> None:
     """Write `count` CIF files: the crystals of a source again and again, moved a little."""
-    from crystens.cif import write_cif
+    from crystens.cif.write import write_cif
     from crystens.crystal import Crystal
-    from crystens.data.kinds import open_source
-    from crystens.data.limits import Limits
-    from crystens.data.sources import read_all
+    from crystens.ingest.kinds import open_source
+    from crystens.sources.limits import Limits
+    from crystens.sources.source import read_all
 
     crystals = [entry.crystal for entry in read_all(open_source(source), Limits(max_sites=52))[0]]
     rng = np.random.default_rng(0)
@@ -214,8 +214,8 @@ def _training_memory(source: str, cache: str) -> dict[str, Any]:
     import torch
 
     from crystens.data.datamodule import CrysTensDataModule
-    from crystens.data.ingest import IngestOptions
-    from crystens.data.kinds import open_source
+    from crystens.ingest.ingest import IngestOptions
+    from crystens.ingest.kinds import open_source
     from crystens.scaling import Scaling
 
     torch.set_num_threads(1)
@@ -248,11 +248,11 @@ def _throughput(source: str, cache: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    import crystens.tasks  # noqa: F401  (its resolvers)
+    import crystens.training.tasks  # noqa: F401  (its resolvers)
     from crystens.data.augmentation import Augmentation
     from crystens.data.datamodule import CrysTensDataModule
-    from crystens.data.ingest import IngestOptions
-    from crystens.data.kinds import open_source
+    from crystens.ingest.ingest import IngestOptions
+    from crystens.ingest.kinds import open_source
     from crystens.scaling import Scaling
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -26,21 +26,21 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry
-from crystens.data.generated import JudgingLimits
-from crystens.data.kinds import open_source
+from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.potentials import CHGNet
 from crystens.errors import CrystensError
-from crystens.metrics.by_num_sites import wasserstein
-from crystens.metrics.cdvae_protocol import CUTOFFS, VALID_SAMPLES
-from crystens.metrics.composition_validity import OXIDATION_STATES, PASSED, composition_verdict
-from crystens.metrics.coverage import nearest
-from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.fingerprinting import FingerprintOptions, fingerprints
-from crystens.metrics.fingerprints import featurizers
-from crystens.metrics.potentials import CHGNet
-from crystens.metrics.table import CRYSTAL_COLUMNS, PROTOCOL_COLUMNS, CrystalTable, crystal_row
+from crystens.ingest.generated import JudgingLimits
+from crystens.ingest.kinds import open_source
+from crystens.metrics.crystal_table import CRYSTAL_COLUMNS, PROTOCOL_COLUMNS, CrystalTable, crystal_row
 from crystens.metrics.validity import is_structurally_valid
-from crystens.references import read_real
+from crystens.protocol.by_num_sites import wasserstein
+from crystens.protocol.cdvae_protocol import CUTOFFS, VALID_SAMPLES
+from crystens.protocol.composition_validity import OXIDATION_STATES, PASSED, composition_verdict
+from crystens.protocol.coverage import nearest
+from crystens.protocol.fingerprinting import FingerprintOptions, fingerprints
+from crystens.protocol.fingerprints import featurizers
+from crystens.samples.references import read_real
+from crystens.sources.record import Entry
 
 _SETS = (
     ("perov_5", "train"),

@@ -16,12 +16,12 @@ import numpy as np
 from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry
-from crystens.data.kinds import open_source
-from crystens.data.leaks import Leak, leak_report, write_leaks
-from crystens.data.limits import Limits
-from crystens.data.matching import CANDIDATES, group_matches
-from crystens.data.sources import read_all
+from crystens.ingest.kinds import open_source
+from crystens.matching.structure_matching import CANDIDATES, group_matches
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry
+from crystens.sources.source import read_all
+from crystens.survey.leaks import Leak, leak_report, write_leaks
 
 _STRICT: dict[str, Any] = {"ltol": 0.05, "stol": 0.05, "angle_tol": 1, "scale": False}
 

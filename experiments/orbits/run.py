@@ -25,16 +25,16 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from scipy.spatial import cKDTree
 
 from crystens.crystal import Crystal, canonical_order, cell_vectors
-from crystens.data.entries import Entry
-from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
-from crystens.data.sources import read_all
-from crystens.descriptions import OrbitError, describe, read_orbits
-from crystens.orbit_batch import OrbitBatch
-from crystens.orbit_decoding import OrbitDecoder
-from crystens.orbit_scaling import OrbitScaling
-from crystens.orbits import OrbitCrystal
-from crystens.symmetry import SymmetryError, cell_of_metric, in_cell, space_group_number
+from crystens.ingest.kinds import open_source
+from crystens.orbits.batch import OrbitBatch
+from crystens.orbits.decoding import OrbitDecoder
+from crystens.orbits.descriptions import OrbitError, describe, read_orbits
+from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.orbits.scaling import OrbitScaling
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry
+from crystens.sources.source import read_all
+from crystens.symmetry.space_groups import SymmetryError, cell_of_metric, in_cell, space_group_number
 
 _NEIGHBOURS = 10
 _SAME_DISTANCE = 0.02  # angstrom; standardisation at symprec 0.01 moves atoms
@@ -234,7 +234,7 @@ def _rules(entries: list[Entry], symprec: float) -> None:
     """Say for each rule how alike the lists of train are, and how near lists of test are to one of train."""
     rules: dict[str, Callable[[Crystal, float], OrbitCrystal]] = {
         "moyopy's origin, first site in lexical order": _lexical,
-        "the list of crystens.descriptions": describe,
+        "the list of crystens.orbits.descriptions": describe,
     }
     for name, rule in rules.items():
         lists: dict[str, list[OrbitCrystal]] = defaultdict(list)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crystens.atomic_file import write_whole
+from crystens.processes.atomic_file import write_whole
 
 log = logging.getLogger(__name__)
 

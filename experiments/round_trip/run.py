@@ -19,12 +19,12 @@ from rich.progress import track
 
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry
-from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
-from crystens.data.sources import read_all
 from crystens.decoding import DecodedCrystal, Decoder
+from crystens.ingest.kinds import open_source
 from crystens.scaling import Scaling
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry
+from crystens.sources.source import read_all
 
 DECODERS = {
     "auto": Decoder(),

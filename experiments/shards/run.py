@@ -48,7 +48,7 @@ def _call(*arguments: object) -> str:
 
 def array(source: str) -> dict[str, Any]:
     """Ingest a source at once, and in shards by processes of which two run at a time; compare the two stores."""
-    from crystens.data.store import CrystalStore
+    from crystens.ingest.store import CrystalStore
 
     with tempfile.TemporaryDirectory() as folder:
         ingest = ["-m", "crystens.data", "ingest", source, "--max-sites", MAX_SITES, "--workers", 1]
@@ -97,7 +97,7 @@ def ranks(source: str, out: Path) -> None:
     import torch
 
     from crystens.data.datamodule import CrysTensDataModule
-    from crystens.data.kinds import open_source
+    from crystens.ingest.kinds import open_source
     from crystens.scaling import Scaling
 
     class Watched(CrysTensDataModule):
@@ -196,11 +196,11 @@ def build(source: str, out: Path, count: int) -> None:
     """Write a store of `count` crystals in 8 shards: the rows of a source again and again, under names of their own."""
     import pyarrow as pa
 
-    from crystens.data.ingest import IngestOptions, open_store
-    from crystens.data.kinds import open_source
-    from crystens.data.limits import Limits
-    from crystens.data.rejects import write_rejected
-    from crystens.data.store import CRYSTALS, REJECTED, SCHEMA, CrystalStore, write_manifest
+    from crystens.ingest.ingest import IngestOptions, open_store
+    from crystens.ingest.kinds import open_source
+    from crystens.ingest.store import CRYSTALS, REJECTED, SCHEMA, CrystalStore, write_manifest
+    from crystens.sources.limits import Limits
+    from crystens.sources.rejects import write_rejected
 
     with tempfile.TemporaryDirectory() as cache:
         folder = open_store(open_source(source), Limits(MAX_SITES), IngestOptions(cache=cache)).folder
@@ -234,7 +234,7 @@ def stream(store: str, limit_mib: int, order: str, split: str, most: int) -> dic
     import torch
 
     from crystens.data.datamodule import CrysTensDataModule
-    from crystens.data.stored import StoredCrystals
+    from crystens.ingest.store_source import StoredCrystals
     from crystens.scaling import Scaling
 
     torch.set_num_threads(1)
@@ -311,7 +311,7 @@ def fit(store: str, most: int) -> float:
     """Return crystals a second of fitting a scaling, on one thread."""
     import torch
 
-    from crystens.data.store import CrystalStore
+    from crystens.ingest.store import CrystalStore
     from crystens.scaling import Scaling
 
     torch.set_num_threads(1)

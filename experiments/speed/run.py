@@ -14,13 +14,13 @@ from collections.abc import Callable
 import torch
 
 from crystens.batch import CrystalBatch
-from crystens.cif import write_cif
-from crystens.data.entries import Entry
-from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
-from crystens.data.sources import read_all
+from crystens.cif.write import write_cif
 from crystens.decoding import Decoder
+from crystens.ingest.kinds import open_source
 from crystens.scaling import Scaling
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry
+from crystens.sources.source import read_all
 
 PAPER = Decoder(3, 6, periodic=False, merge_distance=0.01, merge_unlike=False, symmetrise=False)
 

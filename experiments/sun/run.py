@@ -1,4 +1,4 @@
-"""Whether the search of `crystens.sun.sameness` gives StructureMatcher's own answers, and at what price; see README.md.
+"""Compares the answers and the price of `crystens.matching.unique_pool` with StructureMatcher's own; see README.md.
 
 python experiments/sun/run.py DATA [--mixed 1000] [--carbon 200] [--novel 50] [--out FILE]
 """
@@ -20,8 +20,8 @@ from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
+from crystens.matching.unique_pool import Comparable, Pool
 from crystens.sun.__main__ import read_known
-from crystens.sun.sameness import Comparable, Pool
 
 _COPIES = 0.1  # share of the mixed crystals that are others in disguise
 _CELLS = ([[1, 1, 0], [0, 1, 0], [0, 0, 2]], [[1, 0, 0], [1, 1, 0], [0, 0, 1]], [[0, 1, 0], [1, 0, 0], [0, 0, -1]])

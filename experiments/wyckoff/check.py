@@ -13,7 +13,7 @@ import numpy as np
 import spglib
 from pymatgen.symmetry.groups import SpaceGroup as PymatgenGroup
 
-from crystens.wyckoff import SpaceGroup, WyckoffPosition, space_group
+from crystens.symmetry.wyckoff import SpaceGroup, WyckoffPosition, space_group
 
 # Cells without symmetry beyond that of their family, rows are vectors; and points in general position.
 _TRICLINIC = np.array([[10, 0, 0], [1.3, 11, 0], [1.7, 2.1, 13]])

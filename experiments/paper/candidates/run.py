@@ -20,13 +20,13 @@ from crystens.candidates.changes import largest
 from crystens.candidates.cleaning import Cleaned, CleaningOptions, clean, substitutions_of
 from crystens.candidates.generated import Sample
 from crystens.candidates.neutrality import charge_verdict, repairs
-from crystens.cif import write_cif
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry
-from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
-from crystens.data.sources import read_all
 from crystens.errors import CrystensError
+from crystens.ingest.kinds import open_source
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry
+from crystens.sources.source import read_all
 
 _MOVED = 0.01  # angstrom: less is the rounding of a relaxation, more is another structure
 _SITES = 52  # the paper's most

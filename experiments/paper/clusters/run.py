@@ -33,14 +33,14 @@ from crystens.batch import CrystalBatch
 from crystens.clustering import Clusters
 from crystens.crystal import Crystal
 from crystens.data.datamodule import CrysTensDataModule
-from crystens.data.kinds import open_source
 from crystens.decoding import DecodedCrystal, Decoder, ImageReading, element_probabilities, read_images
 from crystens.encoding import image_side
 from crystens.generator import Generator
+from crystens.ingest.kinds import open_source
+from crystens.metrics.crystal_table import OK, CrystalTable
 from crystens.metrics.statistics import STATISTICS, image_statistics
-from crystens.metrics.table import OK, CrystalTable
 from crystens.metrics.validity import is_structurally_valid
-from crystens.samples import IMAGES, Samples, read_samples, sample_to_file
+from crystens.samples.folder import IMAGES, Samples, read_samples, sample_to_file
 from crystens.scaling import Scaling
 
 SIGMAS = (0.001, 0.003, 0.01)  # standard deviation of the noise, of the scaled range

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
 from crystens.metrics.distributions import QUANTITIES, Reference
-from crystens.pictures import GENERATED_COLOUR, REAL_COLOUR
+from crystens.report.pictures import GENERATED_COLOUR, REAL_COLOUR
 
 STATED = "generated_space_group"  # what the image states, which its atoms need not have
 NAMES = (*QUANTITIES[:-1], STATED, "Z")

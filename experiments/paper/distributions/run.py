@@ -27,9 +27,9 @@ from training import read_recipe
 
 from crystens.batch import CrystalBatch
 from crystens.errors import CrystensError
+from crystens.metrics.crystal_table import OK
 from crystens.metrics.distributions import QUANTITIES, Reference, ks_statistics
-from crystens.metrics.summary import generated_values
-from crystens.metrics.table import OK
+from crystens.metrics.metrics_file import generated_values
 
 log = logging.getLogger(__name__)
 

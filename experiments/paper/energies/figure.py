@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from crystens.metrics.hull import HullDistance
-from crystens.pictures import GENERATED_COLOUR, REAL_COLOUR
+from crystens.energies.hull import HullDistance
+from crystens.report.pictures import GENERATED_COLOUR, REAL_COLOUR
 
 NEAR_HULL = 0.1  # eV/atom, the paper's bound for what may be made
 ON_HULL = 1e-6  # eV/atom, below which a distance is rounding

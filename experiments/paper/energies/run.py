@@ -21,18 +21,18 @@ import numpy as np
 from figure import energy_figure, shares, values
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry, Reject
-from crystens.data.generated import read_generated
-from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
-from crystens.data.sources import read_all
+from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.hull import HullDistance, hull_distances
+from crystens.energies.hull_entries import HullReference, read_reference, self_consistent
+from crystens.energies.potentials import CHGNet
+from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
-from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.energy import Energy, Relaxation
-from crystens.metrics.hull import HullDistance, hull_distances
-from crystens.metrics.hull_reference import HullReference, read_reference, self_consistent
-from crystens.metrics.potentials import CHGNet
+from crystens.ingest.generated import read_generated
+from crystens.ingest.kinds import open_source
 from crystens.reasons import category_counts
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
+from crystens.sources.source import read_all
 
 _CHECKED = 20
 _MAX_SITES = 255

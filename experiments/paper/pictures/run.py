@@ -23,15 +23,15 @@ from omegaconf import OmegaConf
 from pymatgen.core import Composition
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry
-from crystens.data.ingest import open_store
-from crystens.data.kinds import open_source
-from crystens.data.limits import Limits
 from crystens.errors import CrystensError
 from crystens.evaluate import JudgingLimits
-from crystens.metrics.table import OK, CrystalTable, Row, crystal_row
-from crystens.pictures import draw_crystal, figure_png
-from crystens.viewer import space_group_name
+from crystens.ingest.ingest import open_store
+from crystens.ingest.kinds import open_source
+from crystens.metrics.crystal_table import OK, CrystalTable, Row, crystal_row
+from crystens.report.pictures import draw_crystal, figure_png
+from crystens.report.viewer import space_group_name
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry
 
 RECIPES = Path(__file__).parents[1] / "recipes.yaml"
 

@@ -22,15 +22,15 @@ from pymatgen.core import Structure
 from violins import agreement_plot, property_violins
 
 from crystens.crystal import Crystal
-from crystens.data.entries import Entry, Reject
-from crystens.data.generated import read_generated
+from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.potentials import CHGNet
 from crystens.errors import CrystensError
-from crystens.metrics.cgcnn import PROPERTIES, Properties, load_networks
-from crystens.metrics.crystal_graph import NoGraph, crystal_graph
-from crystens.metrics.energies import EnergyOptions, energies
-from crystens.metrics.potentials import CHGNet
-from crystens.metrics.properties import Predictions, PropertyOptions, distances, properties
+from crystens.ingest.generated import read_generated
+from crystens.properties.cgcnn import PROPERTIES, Properties, load_networks
+from crystens.properties.crystal_graph import NoGraph, crystal_graph
+from crystens.properties.properties import Predictions, PropertyOptions, distances, properties
 from crystens.reasons import category_counts
+from crystens.sources.record import Entry, Reject
 
 HOW = PropertyOptions(workers=0)  # in this process, whose time is measured
 

@@ -2,7 +2,7 @@
 
 Each violin is as wide as its place at its own peak, whatever the number of crystals. Inside are the median and the
 quartiles; above stands the Kolmogorov-Smirnov statistic against the real ones, below the share of crystals that have a
-value. Figures are drawn without pyplot, as in `crystens.pictures`.
+value. Figures are drawn without pyplot, as in `crystens.report.pictures`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from scipy.stats import gaussian_kde
 
-from crystens.metrics.properties import Predictions, distances
-from crystens.pictures import GENERATED_COLOUR, REAL_COLOUR
+from crystens.properties.properties import Predictions, distances
+from crystens.report.pictures import GENERATED_COLOUR, REAL_COLOUR
 
 _LABELS = {
     "formation_energy": ("formation energy", "eV/atom"),
@@ -43,7 +43,7 @@ def property_violins(sets: Mapping[str, Predictions], title: str = "") -> bytes:
     """Return one panel for each property and one for the share of metals, as PNG.
 
     Args:
-        sets: predictions of the properties in `crystens.metrics.cgcnn.PROPERTIES` by name of the set, such as
+        sets: predictions of the properties in `crystens.properties.cgcnn.PROPERTIES` by name of the set, such as
             "test split" or "WGAN"; the first are the real crystals that the others are compared with.
         title: stands above.
     """

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from crystens.errors import CrystensError
-from crystens.metrics.table import OK, CrystalTable, Row
-from crystens.samples import IMAGES, Samples, read_samples
+from crystens.metrics.crystal_table import OK, CrystalTable, Row
+from crystens.samples.folder import IMAGES, Samples, read_samples
 
 # The paper's models in its order; other models come after them.
 MODELS = {"gan": "GAN", "wgan": "WGAN-GP", "diffusion": "diffusion"}

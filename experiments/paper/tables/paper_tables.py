@@ -15,9 +15,9 @@ from real_crystals import RealCrystals, strangers
 from reference_values import REDEFINED, reference_statistics
 
 from crystens.decoding import count_sites
+from crystens.metrics.crystal_table import OK, Row
+from crystens.metrics.metrics_file import Metrics
 from crystens.metrics.statistics import image_statistics
-from crystens.metrics.summary import Metrics
-from crystens.metrics.table import OK, Row
 from crystens.scaling import Scaling
 
 TABLE_1 = ("cell_length_variance", "cell_angle_variance", "space_group_variance", "coordinate_variance")

@@ -24,8 +24,8 @@ from crystens.data.datamodule import CrysTensDataModule
 from crystens.decoding import Decoder
 from crystens.encoding import HEADER
 from crystens.errors import CrystensError
-from crystens.metrics.summary import Metrics, summarise
-from crystens.metrics.table import Row, image_rows
+from crystens.metrics.crystal_table import Row, image_rows
+from crystens.metrics.metrics_file import Metrics, summarise
 from crystens.scaling import Scaling
 
 _CHUNK = 64

@@ -1,0 +1,217 @@
+"""CIF text to crystals (this module reads; `crystens.cif.write` writes).
+
+The atoms listed are the asymmetric unit: symmetry operations make the others (`crystens.cif.symmetry` finds them).
+Images of one site that coincide within `Limits.merge_distance` are one site, at their mean, so that a third rounded to
+0.3333 makes one atom and not two. Coordinates are otherwise kept as written and wrapped into [0, 1). An image holds
+ordered crystals only: what becomes of a partial occupancy, and of hydrogens without a place, are options of `Limits`.
+
+The crystal must be the one that the file describes: its composition is compared with `_chemical_formula_sum`, and what
+is ambiguous or contradicts itself is refused with a reason, and never read as one of several crystals without a word.
+
+Each data block is one entry. Blocks without a cell and without atoms (the text of a publication) hold no crystal and
+are passed over if another block does.
+
+Source: core CIF dictionary, International Tables for Crystallography G (2005), ch. 4.1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from gemmi import cif
+
+from crystens.cif.formula_sum import FormulaSum, check_composition, formula_sum, formula_units
+from crystens.cif.items import Items, is_null, plain
+from crystens.cif.operations import Operations
+from crystens.cif.sites import HEAVY_ATOM, Sites, sites_of
+from crystens.cif.symmetry import Symmetry, symmetry
+from crystens.cif.syntax import data_blocks
+from crystens.crystal import Crystal, cell_vectors
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject, Unusable, quoted, shown
+from crystens.sources.texts import decoded, plain_lines
+
+_CELL_TAGS = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+_CELL_NAMES = tuple(f"_cell_{tag}" for tag in _CELL_TAGS)
+_MAX_WORK = 10**8  # pairs of operations, times atoms: 192 operations on 100 atoms need 4 % of it
+_NO_CIF = "export the structure as CIF again"
+
+
+def read_cif(content: bytes | str, file: str, limits: Limits) -> list[Entry | Reject]:
+    """Return one entry or reject for each data block of a CIF, or one reject for a text that is no CIF.
+
+    Args:
+        content: the text, or its bytes: UTF-8, UTF-16 or Latin-1, with or without a byte order mark, gzipped or not.
+        file: name to report.
+        limits: bounds on what is usable.
+    """
+    try:
+        blocks = data_blocks(plain_lines(content if isinstance(content, str) else decoded(content)))
+        holding = [block for block in blocks if isinstance(block.items, Unusable) or _holds_a_crystal(block.items)]
+        if not holding:
+            raise Unusable("no crystal in the file: no data block with a cell and atoms", _NO_CIF)
+    except Unusable as error:
+        return [Reject(file, "", error.reason, error.advice)]
+    results: list[Entry | Reject] = []
+    for block in holding:
+        try:
+            if isinstance(block.items, Unusable):
+                raise block.items
+            crystal, hydrogens = _crystal(block.items, limits)
+            results.append(Entry(file, block.name, crystal, hydrogens_left_out=hydrogens))
+        except Unusable as error:
+            results.append(Reject(file, block.name, error.reason, error.advice))
+    return results
+
+
+def _holds_a_crystal(items: Items) -> bool:
+    """Return whether a block has a cell or atoms."""
+    return any(any(items.column(name)[:1]) for name in (*_CELL_NAMES, "_atom_site_fract_x"))
+
+
+def _crystal(items: Items, limits: Limits) -> tuple[Crystal, int]:
+    """Return the crystal of one data block, and how many hydrogens without a place are left out of its cell."""
+    lengths, angles = _cell(items)
+    limits.check_cell(lengths, angles)
+    formula = formula_sum(items)
+    sites = sites_of(items, formula, limits)
+    if not len(sites):
+        raise Unusable("no atoms in the cell: every row is a dummy site, empty or without a place", _NO_CIF)
+    matrix = cell_vectors(lengths, angles)
+    rows, numbers = limits.occupied(sites.numbers, sites.coordinates, sites.occupancies, matrix)
+    operations = _decided(symmetry(items, matrix), sites, formula, formula_units(items), matrix, limits)
+    coordinates, counts = sites.coordinates[rows], np.ones(len(rows), dtype=np.int64)
+    if len(operations) > 1:
+        coordinates, counts = _expanded(coordinates, operations, matrix, limits)
+        numbers = np.repeat(numbers, counts)
+    multiplicities = counts if len(rows) == len(sites) else _multiplicities(sites, operations, matrix, limits)
+    hydrogens = _hydrogens_left_out(sites, multiplicities, formula, limits)
+    if limits.occupancy == "reject" or not sites.is_disordered:
+        check_composition(formula, _amounts(sites, multiplicities), hydrogens > 0)
+    return limits.crystal(lengths, angles, numbers, coordinates), hydrogens
+
+
+def _amounts(sites: Sites, multiplicities: np.ndarray) -> dict[int, float]:
+    """Return how many atoms of each atomic number the file puts into the cell."""
+    amounts = np.bincount(sites.numbers, weights=multiplicities * sites.occupancies)
+    return {number: float(amounts[number]) for number in np.flatnonzero(amounts).tolist()}
+
+
+def _decided(
+    found: Symmetry, sites: Sites, formula: FormulaSum | None, units: int | None, matrix: np.ndarray, limits: Limits
+) -> Operations:
+    """Return the operations of the reading of the symmetry that the number of atoms speaks for.
+
+    Raises:
+        Unusable: if it speaks against the only reading, or does not decide between several.
+    """
+    first = found.readings[0].operations
+    if not found.doubt:
+        return first
+    by_formula = formula is not None and units is not None
+    if found.default and not by_formula:
+        return first
+    verdicts = []
+    for reading in found.readings:
+        try:
+            multiplicities = _multiplicities(sites, reading.operations, matrix, limits)
+        except Unusable:
+            verdicts.append(False)
+            continue
+        if by_formula:
+            verdicts.append(formula.counts(_amounts(sites, multiplicities), units))  # type: ignore[union-attr, arg-type]
+        else:
+            verdicts.append(sites.multiplicities is not None and np.array_equal(sites.multiplicities, multiplicities))
+    if found.default:
+        # Z is often wrong: it speaks against a reading only where another one has the right number of atoms, or where
+        # nothing is said of symmetry and atoms are missing.
+        silent = len(found.readings) == 1
+        lacking = silent and sum(_amounts(sites, np.ones(len(sites))).values()) < formula.total * units - 0.5  # type: ignore[union-attr, operator]
+        if verdicts[0] or not (any(verdicts) or lacking):
+            return first
+    elif verdicts.count(True) == 1:
+        return found.readings[verdicts.index(True)].operations
+    raise Unusable(found.doubt, found.advice)
+
+
+def _multiplicities(sites: Sites, operations: Operations, matrix: np.ndarray, limits: Limits) -> np.ndarray:
+    """Return how many images each row of atoms has in the cell, (n,)."""
+    if len(operations) == 1:
+        return np.ones(len(sites), dtype=np.int64)
+    return _expanded(sites.coordinates, operations, matrix, limits)[1]
+
+
+def _hydrogens_left_out(sites: Sites, multiplicities: np.ndarray, formula: FormulaSum | None, limits: Limits) -> int:
+    """Return the number of hydrogens without a place in the cell.
+
+    Those that a file counts at an atom are no loss where its formula says that all atoms are listed.
+
+    Raises:
+        Unusable: if there are such, and `Limits.groups` is "reject".
+    """
+    counted = sites.groups
+    if sites.attached.any():
+        listed = formula is not None and "H" in formula.elements and formula.agrees(_amounts(sites, multiplicities))
+        if not listed and limits.groups == "reject":
+            row = int(sites.attached.argmax())
+            found = f"{shown(sites.names[row], 20)} has {sites.attached[row]:g}"
+            raise Unusable(f"hydrogens without a place: {found} by _atom_site_attached_hydrogens", HEAVY_ATOM)
+        counted = counted if listed else counted + sites.attached
+    if not counted.any():
+        return sites.lost
+    return max(1, round(float((counted * multiplicities * sites.occupancies).sum()))) + sites.lost
+
+
+def _cell(items: Items) -> tuple[np.ndarray, np.ndarray]:
+    """Return lengths (3,), angstrom, and angles (3,), degrees."""
+    values = []
+    for tag in _CELL_TAGS:
+        texts = items.column(f"_cell_{tag}")
+        if not texts or is_null(texts[0]):
+            raise Unusable(f"_cell_{tag} missing", "complete the cell in the file")
+        text = plain(texts[0])
+        value = cif.as_number(text)
+        if not math.isfinite(value):
+            raise Unusable(f"cell is not a number: _cell_{tag} is {quoted(text)}", "correct the cell")
+        if tag.startswith("length") and value <= 0:
+            raise Unusable(f"cell length must be > 0: _cell_{tag} is {value:g}", "correct the cell in the file")
+        if tag.startswith("angle") and not 0 < value < 180:
+            raise Unusable(
+                f"cell angle must lie strictly between 0 and 180 degrees: _cell_{tag} is {value:g}",
+                "correct the cell in the file",
+            )
+        values.append(value)
+    return np.array(values[:3]), np.array(values[3:])
+
+
+def _expanded(
+    coordinates: np.ndarray, operations: Operations, matrix: np.ndarray, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates (N, 3) of all images of sites (n, 3), one site after the other, and their numbers (n,)."""
+    if len(operations) ** 2 * len(coordinates) > _MAX_WORK:
+        raise Unusable(
+            f"too many symmetry operations: {len(operations)} for {len(coordinates)} atoms",
+            "list all atoms under x,y,z instead",
+        )
+    sites: list[np.ndarray] = []
+    counts: list[int] = []
+    for site in coordinates:
+        images = operations.rotations @ site + operations.translations
+        steps = images - images[:, None]
+        steps -= np.round(steps)
+        vectors = steps @ matrix
+        near = np.einsum("ijk,ijk->ij", vectors, vectors) < limits.merge_distance**2
+        firsts = np.flatnonzero(near.argmax(axis=1) == np.arange(len(images)))
+        if len(images) % len(firsts):
+            place = ", ".join(f"{x:.5g}" for x in site)
+            raise Unusable(
+                f"two atoms closer than any bond: of {len(images)} images of the site at {place} some coincide within "
+                f"{limits.merge_distance:g} angstrom and others do not",
+                "give the coordinates of special positions more exactly",
+            )
+        weights = near[firsts] / near[firsts].sum(axis=1, keepdims=True)
+        sites.append(images[firsts] + np.einsum("ij,ijk->ik", weights, steps[firsts]))
+        counts.append(len(firsts))
+        limits.check_read_count(sum(counts))
+    return np.concatenate(sites), np.array(counts)

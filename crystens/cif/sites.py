@@ -1,0 +1,271 @@
+"""The atoms that a data block lists, row by row.
+
+Rows that are no atoms are left out: dummy sites (`_atom_site_calc_flag` dum), and sites with an occupancy of 0.
+Alternatives that are never there together (`_atom_site_disorder_group`) are disorder, whether occupancies say so or
+not. Hydrogens that the file counts without giving them a place are counted here.
+
+Source: core CIF dictionary, `_atom_site`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from gemmi import cif
+from pymatgen.core import Element
+
+from crystens.cif.formula_sum import FormulaSum
+from crystens.cif.items import Items, is_null, plain
+from crystens.cif.type_symbols import Kind, kinds
+from crystens.sources.limits import Limits
+from crystens.sources.record import Unusable, quoted, shown
+
+_NO_CIF = "export the structure as CIF again"
+_FULL = frozenset(["1", "1.", "1.0", "1.00", "1.000", "1.0000"])  # occupancies that need no look
+HEAVY_ATOM = "give their places, or keep the heavy atoms alone with data.limits.groups=heavy_atom"
+_ORDERED = "give an ordered model of the structure"
+
+
+@dataclass(eq=False)
+class Sites:
+    """Rows of atoms.
+
+    Attributes:
+        names: labels or type symbols, (n,), for messages.
+        numbers: atomic numbers, (n,).
+        coordinates: fractional, (n, 3).
+        occupancies: at least 0, (n,).
+        groups: hydrogens without a place by the type symbol, as OH has, (n,).
+        attached: hydrogens without a place by `_atom_site_attached_hydrogens`, (n,).
+        lost: hydrogens that stand in rows without coordinates.
+        multiplicities: number of images in the cell by the file, (n,); none if it does not say.
+        is_disordered: whether a row of the file is not fully occupied, or is one of several alternatives.
+    """
+
+    names: list[str]
+    numbers: np.ndarray
+    coordinates: np.ndarray
+    occupancies: np.ndarray
+    groups: np.ndarray
+    attached: np.ndarray
+    lost: int
+    multiplicities: np.ndarray | None
+    is_disordered: bool
+
+    def __len__(self) -> int:
+        """Return the number of rows, n."""
+        return len(self.numbers)
+
+
+def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
+    """Return the atoms of a data block.
+
+    Args:
+        items: of the block.
+        formula: what the block says of its composition.
+        limits: what to do about alternatives.
+
+    Raises:
+        Unusable: if an atom is incomplete or no element.
+    """
+    loop = items.loop_of("_atom_site_fract_x")
+    columns = [items.column(f"_atom_site_fract_{axis}") for axis in "xyz"]
+    count = len(columns[0])
+    symbols, labels = _column(items, "type_symbol", loop, False), _column(items, "label", loop, False)
+    if count == 0 or any(len(column) != count for column in columns) or not (symbols or labels):
+        raise Unusable(
+            "atoms incomplete: each needs _atom_site_fract_x, _y, _z and _atom_site_type_symbol or _atom_site_label",
+            _NO_CIF,
+        )
+    occupied = _column(items, "occupancy", loop, True)
+    names = [plain(text) for text in (labels or symbols)]
+    kept = _real_rows(items, loop, count)
+    if kept is not None:
+        columns = [[column[row] for row in kept] for column in columns]
+        symbols, labels, occupied, names = (
+            [column[row] for row in kept] if column else [] for column in (symbols, labels, occupied, names)
+        )
+        count = len(kept)
+    occupancies, disordered = np.ones(count), False
+    if not _FULL.issuperset(occupied):
+        occupancies = np.array([_occupancy(name, text) for name, text in zip(names, occupied, strict=True)])
+        disordered = bool((np.abs(occupancies - 1) > 1e-3).any())
+    found = kinds(symbols, labels, formula)
+    numbers = np.array([kind.number for kind in found], dtype=np.int64)
+    groups = np.array([kind.hydrogens for kind in found])
+    coordinates = np.array([_numbers(column) for column in columns]).T.reshape(count, 3)
+    if limits.groups == "reject" and groups.any():
+        raise _group(int(groups.argmax()), symbols, found)
+    attached = _counts(items, "attached_hydrogens", loop, kept, names)
+    multiplicities = _multiplicities(items, loop, kept)
+    rows = np.flatnonzero(occupancies > 0)
+    placeless = _placeless_hydrogens(numbers, columns) if not np.isfinite(coordinates).all() else np.zeros(count, bool)
+    lost = int(placeless[rows].sum())
+    rows = rows[~placeless[rows]]
+    if limits.groups == "reject" and lost:
+        name = shown(names[int(placeless.argmax())], 20)
+        raise Unusable(f"hydrogens without a place: {lost} rows such as {name} have no coordinates", HEAVY_ATOM)
+    broken = rows[~np.isfinite(coordinates[rows]).all(axis=1)]
+    if len(broken):
+        values = ", ".join(shown(plain(column[broken[0]]), 20) for column in columns)
+        name = shown(names[broken[0]], 20)
+        raise Unusable(f"coordinate is not a finite number: {name} at {values}", "correct the coordinates")
+    sites = Sites(names, numbers, coordinates, occupancies, groups, attached, lost, multiplicities, disordered)
+    if len(rows) < count:
+        sites = _taken(sites, rows)
+    return _one_alternative(sites, items, loop, kept, rows, limits)
+
+
+def _group(row: int, symbols: list[str], found: list[Kind]) -> Unusable:
+    """Return the refusal of a type symbol that stands for a heavy atom and hydrogens."""
+    count, heavy = found[row].hydrogens, Element.from_Z(found[row].number).symbol
+    text = shown(plain(symbols[row]).strip(), 20)
+    plural = "hydrogen that has" if count == 1 else "hydrogens that have"
+    article = "an" if heavy[0] in "AEFHILMNORSX" and (len(heavy) == 1 or heavy[0] in "AEIO") else "a"
+    return Unusable(
+        f"hydrogens without a place: {text} is a group: {article} {heavy} with {count} {plural} no place", HEAVY_ATOM
+    )
+
+
+def _taken(sites: Sites, rows: np.ndarray) -> Sites:
+    """Return some of the rows."""
+    return Sites(
+        [sites.names[row] for row in rows],
+        sites.numbers[rows],
+        sites.coordinates[rows],
+        sites.occupancies[rows],
+        sites.groups[rows],
+        sites.attached[rows],
+        sites.lost,
+        None if sites.multiplicities is None else sites.multiplicities[rows],
+        sites.is_disordered,
+    )
+
+
+def _column(items: Items, name: str, loop: int | None, must_belong: bool) -> list[str]:
+    """Return a column of the loop that the coordinates stand in; empty if it is not there.
+
+    Raises:
+        Unusable: if it stands in another loop and `must_belong`, because it would say nothing of these rows.
+    """
+    tag = f"_atom_site_{name}"
+    if (own := items.loop_of(tag)) is None:
+        return []
+    if own == loop:
+        return items.column(tag)
+    if must_belong and not all(map(is_null, items.column(tag))):
+        raise Unusable(f"atoms incomplete: {tag} stands in another loop than the coordinates", _NO_CIF)
+    return []
+
+
+def _real_rows(items: Items, loop: int | None, count: int) -> list[int] | None:
+    """Return the rows that are no dummy sites; None if all are."""
+    flags = _column(items, "calc_flag", loop, False)
+    if not any(plain(flag).lower() in ("dum", "dummy") for flag in set(flags)):
+        return None
+    return [row for row in range(count) if plain(flags[row]).lower() not in ("dum", "dummy")]
+
+
+def _placeless_hydrogens(numbers: np.ndarray, columns: list[list[str]]) -> np.ndarray:
+    """Return which rows are hydrogens without any coordinate, (n,)."""
+    absent = [all(is_null(column[row]) for column in columns) for row in range(len(numbers))]
+    return np.array(absent, dtype=bool) & (numbers == 1)
+
+
+def _counts(items: Items, name: str, loop: int | None, kept: list[int] | None, names: list[str]) -> np.ndarray:
+    """Return a column of counts, 0 where none is given."""
+    texts = _column(items, name, loop, False)
+    if not texts or set(texts) <= {"0", ".", "?"}:
+        return np.zeros(len(names))
+    texts = texts if kept is None else [texts[row] for row in kept]
+    values = np.array([0.0 if is_null(text) else _number(text) for text in texts])
+    wrong = np.flatnonzero(~((values >= 0) & (values < np.inf)))
+    if len(wrong):
+        found = f"{shown(names[wrong[0]], 20)} has {quoted(plain(texts[wrong[0]]))}"
+        raise Unusable(f"_atom_site_{name} is not a number >= 0: {found}", "correct it")
+    return values
+
+
+def _multiplicities(items: Items, loop: int | None, kept: list[int] | None) -> np.ndarray | None:
+    """Return the number of images of each row by the file, (n,); None if it does not say."""
+    for name in ("symmetry_multiplicity", "site_symmetry_multiplicity"):
+        if texts := _column(items, name, loop, False):
+            values = np.array(_numbers(texts if kept is None else [texts[row] for row in kept]))
+            return values if np.isfinite(values).all() else None
+    return None
+
+
+def _occupancy(name: str, text: str) -> float:
+    """Return an occupancy of at least 0; 1 where none is given."""
+    if is_null(text):
+        return 1.0
+    value = _number(text)
+    if not 0 <= value < np.inf:
+        found = f"{shown(name, 20)} has {quoted(plain(text))}"
+        raise Unusable(f"occupancy is not a number >= 0: {found}", "correct the occupancy")
+    return value
+
+
+def _number(text: str) -> float:
+    """Return a CIF number without its standard uncertainty; NaN if it is none."""
+    return cif.as_number(plain(text))
+
+
+def _numbers(column: list[str]) -> list[float]:
+    """Return CIF numbers without their standard uncertainties; NaN or infinity for each that is none."""
+    letters = "".join(column)
+    if letters.isascii() and "_" not in letters:
+        try:
+            return list(map(float, column))  # most columns are plain numbers, which this reads in a tenth of the time
+        except ValueError:
+            pass
+    return [_number(text) for text in column]
+
+
+def _one_alternative(
+    sites: Sites, items: Items, loop: int | None, kept: list[int] | None, rows: np.ndarray, limits: Limits
+) -> Sites:
+    """Return the rows of one alternative of each assembly of disordered atoms.
+
+    Sites of one group are there together, those of different groups of one assembly are not; a minus marks sites that
+    are disordered about a special position, so that their own images exclude each other.
+
+    Raises:
+        Unusable: if there are alternatives and `Limits.occupancy` is "reject", or images exclude each other.
+    """
+    texts = _column(items, "disorder_group", loop, False)
+    if not texts or set(texts) <= {".", "?", "0"}:
+        return sites
+    assemblies = _column(items, "disorder_assembly", loop, False) or ["."] * len(texts)
+    real = rows if kept is None else [kept[row] for row in rows]
+    places: dict[str, dict[str, list[int]]] = {}
+    for index, row in enumerate(real):
+        group = "" if is_null(texts[row]) else plain(texts[row]).strip()
+        if group in ("", "0"):
+            continue
+        if (group.startswith("-") and limits.occupancy == "reject") or (
+            group.startswith("-") and sites.occupancies[index] == 1
+        ):
+            found = (
+                f"{shown(sites.names[index], 20)} is in group {shown(group, 20)}, disordered about a special position"
+            )
+            raise Unusable(f"partial occupancy (disordered structure): {found}", _ORDERED)
+        places.setdefault(plain(assemblies[row]), {}).setdefault(group, []).append(index)
+    dropped: list[int] = []
+    for assembly, groups in places.items():
+        if len(groups) < 2:
+            continue
+        if limits.occupancy == "reject":
+            first = [shown(sites.names[members[0]], 20) for members in groups.values()]
+            raise Unusable(
+                f"partial occupancy (disordered structure): {' and '.join(first[:4])} are in groups "
+                f"{shown(', '.join(groups), 40)} of one assembly ({shown(assembly, 20)}), never there together",
+                f"{_ORDERED}, or ask for data.limits.occupancy=majority",
+            )
+        shares = {group: float(sites.occupancies[members].mean()) for group, members in groups.items()}
+        winner = max(shares, key=lambda group: shares[group])
+        sites.occupancies[groups[winner]] = min(1.0, sum(shares.values()))
+        sites.is_disordered = True
+        dropped += [row for group, members in groups.items() if group != winner for row in members]
+    return _taken(sites, np.setdiff1d(np.arange(len(sites.numbers)), dropped)) if dropped else sites

@@ -1,0 +1,1 @@
+"""Configs: objects built from them, and keys that nothing reads."""

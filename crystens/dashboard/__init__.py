@@ -1,0 +1,1 @@
+"""The W&B dashboard of a project: `python -m crystens.dashboard`."""

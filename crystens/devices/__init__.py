@@ -1,0 +1,1 @@
+"""Accelerators, XLA and weights that are divided among devices."""

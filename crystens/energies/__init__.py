@@ -1,0 +1,1 @@
+"""Energies of crystals by potentials, and their distance to a hull."""

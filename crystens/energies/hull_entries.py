@@ -1,0 +1,309 @@
+"""What a hull is made of: entries with energies of one scale, read from a file or computed by the potential itself.
+
+Energies in eV of a whole cell unless a name says per atom. Energies of different scales are never compared
+(`crystens.energies.potentials`).
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Composition, Element
+
+from crystens.crystal import Crystal
+from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.potentials import Potential
+from crystens.energies.relaxation import Relaxation
+from crystens.errors import CrystensError, first_line
+from crystens.reasons import category_counts
+
+log = logging.getLogger(__name__)
+
+# How elements are relaxed, whatever is done with the crystals: their cells come from experiments and not from the
+# potential, and an element that is too high makes every compound of it look stable.
+_ELEMENT_RELAXATION = Relaxation(steps=300, force=0.05)
+_ELEMENT_SITES = 32  # as alpha sulphur has; larger forms (clathrates, beta boron) take minutes and are hardly lower
+# Elements for which neither ASE nor pymatgen has a ground state: an element of the same structure type, another crystal
+# of two-atom molecules or another noble gas, and what its cell is multiplied by to begin with.
+_RELATED = {
+    "H": ("N", 1.0),
+    "He": ("Ne", 0.9),
+    "F": ("O", 1.0),
+    "Cl": ("I", 0.86),
+    "Br": ("I", 0.92),
+    "Te": ("Se", 1.1),
+    "Pm": ("La", 0.97),
+}
+
+
+@dataclass(frozen=True)
+class ReferenceEntry:
+    """One phase that crystals are compared with.
+
+    Attributes:
+        composition: of its cell, or of any amount that the energy is of.
+        energy: total energy of that amount, eV.
+        label: what it is, for people.
+    """
+
+    composition: Composition
+    energy: float
+    label: str = ""
+
+    @property
+    def per_atom(self) -> float:
+        """Energy by atom, eV."""
+        return self.energy / self.composition.num_atoms
+
+
+class HullReference:
+    """Phases that crystals are compared with, all of one scale.
+
+    Attributes:
+        name: what the reference is, for titles.
+        scale: the scale of its energies.
+        entries: all phases.
+        elements: symbol to the lowest entry of that element alone.
+        left_out: how many phases have no energy, by reason.
+
+    Raises:
+        CrystensError: if there is no entry.
+    """
+
+    def __init__(
+        self, entries: Sequence[ReferenceEntry], scale: str, name: str, left_out: dict[str, int] | None = None
+    ) -> None:
+        """Sort the entries by the elements in them."""
+        if not entries:
+            raise CrystensError(f"the reference {name} holds no entry with an energy; give one with entries")
+        self.name = name
+        self.scale = scale
+        self.entries = tuple(entries)
+        self.left_out = left_out or {}
+        self.elements: dict[str, ReferenceEntry] = {}
+        self._systems: dict[frozenset[str], list[ReferenceEntry]] = defaultdict(list)
+        for entry in entries:
+            system = frozenset(element.symbol for element in entry.composition)
+            self._systems[system].append(entry)
+            if len(system) == 1:
+                (symbol,) = system
+                if symbol not in self.elements or entry.per_atom < self.elements[symbol].per_atom:
+                    self.elements[symbol] = entry
+
+    def of_system(self, system: frozenset[str]) -> list[ReferenceEntry]:
+        """Return all entries of a chemical system and of the systems within it."""
+        if 2 ** len(system) < len(self._systems):
+            symbols = sorted(system)
+            within = (
+                frozenset(s for place, s in enumerate(symbols) if number >> place & 1)
+                for number in range(1, 2 ** len(symbols))
+            )
+            return [entry for part in within for entry in self._systems.get(part, ())]
+        return [entry for part, entries in self._systems.items() if part <= system for entry in entries]
+
+
+def self_consistent(
+    crystals: Sequence[Crystal],
+    potential: Potential,
+    options: EnergyOptions | None = None,
+    name: str = "the crystals' own hull",
+    compared: Sequence[Crystal] = (),
+    progress: Callable[[int], None] | None = None,
+) -> HullReference:
+    """Return a reference of crystals, such as those of training, and of elements, all by one potential.
+
+    The crystals are computed as the options say, which should be what is done with those that are compared. Elements
+    are always relaxed (`ground_states`). Crystals without an energy are left out and counted.
+
+    Args:
+        crystals: real crystals.
+        potential: what gives the energies.
+        options: how they are computed.
+        name: what the reference is called.
+        compared: crystals that will be compared with it: their elements, but not they, are in the reference too.
+        progress: called with the number of crystals that are done.
+
+    Raises:
+        CrystensError: if no crystal has an energy.
+    """
+    computed = energies(crystals, potential, options, progress)
+    entries = [
+        ReferenceEntry(composition_of(crystal), energy.total, f"{crystal.formula} of the crystals")
+        for crystal, energy in zip(crystals, computed, strict=True)
+        if energy.total is not None
+    ]
+    symbols = {
+        Element.from_Z(int(z)).symbol for crystal in [*crystals, *compared] for z in set(crystal.numbers.tolist())
+    }
+    elements, missing = ground_states(symbols, potential, options, crystals)
+    left_out = category_counts(energy.reason for energy in computed)
+    if missing:
+        log.warning("no ground state of %s by %s", ", ".join(sorted(missing)), potential.identity)
+    return HullReference([*entries, *elements], potential.identity, name, left_out)
+
+
+def ground_states(
+    symbols: set[str], potential: Potential, options: EnergyOptions | None = None, crystals: Sequence[Crystal] = ()
+) -> tuple[list[ReferenceEntry], dict[str, str]]:
+    """Return entries of elements, each form relaxed by the potential, and why elements have none, by symbol.
+
+    Forms of an element are those among the crystals, pymatgen's AFLOW prototypes that are that element, ASE's
+    reference state where ASE can build it, and for H, He, F, Cl, Br, Te and Pm the forms of an element of the same
+    kind. Forms of more than 32 sites count only where there is no smaller one. All are kept: the lowest is the
+    reference. Nothing is fetched.
+
+    Args:
+        symbols: of the elements.
+        potential: what gives the energies.
+        options: of which all but the relaxation counts.
+        crystals: where elements may be found too; the rest of them is passed over.
+    """
+    forms: dict[str, list[tuple[str, Crystal]]] = {symbol: [] for symbol in sorted(symbols)}
+    for crystal in crystals:
+        kinds = set(crystal.numbers.tolist())
+        if len(kinds) == 1 and (symbol := Element.from_Z(int(kinds.pop())).symbol) in forms:
+            forms[symbol].append(("the crystals", crystal))
+    for symbol, label, crystal in _known_forms():
+        if symbol in forms:
+            forms[symbol].append((label, crystal))
+        for other, (related, scale) in _RELATED.items():
+            if symbol == related and other in forms:
+                numbers = np.full(len(crystal), Element(other).Z)
+                swapped = replace(crystal, numbers=numbers, lengths=scale * crystal.lengths)
+                forms[other].append((f"as {label}", swapped))
+    listed = []
+    for symbol, found in forms.items():
+        small = [(label, crystal) for label, crystal in found if len(crystal) <= _ELEMENT_SITES]
+        listed += [(symbol, label, crystal) for label, crystal in small or found]
+    options = replace(options or EnergyOptions(), relaxation=_ELEMENT_RELAXATION)
+    computed = energies([crystal for *_, crystal in listed], potential, options)
+    entries = []
+    missing = dict.fromkeys(forms, "no form of it is known here")
+    for (symbol, label, crystal), energy in zip(listed, computed, strict=True):
+        if energy.total is None:
+            missing[symbol] = energy.reason or ""
+        else:
+            entries.append(ReferenceEntry(Composition({symbol: len(crystal)}), energy.total, f"{symbol}, {label}"))
+    for entry in entries:
+        missing.pop(entry.composition.chemical_system, None)
+    return entries, missing
+
+
+def _known_forms() -> Iterator[tuple[str, str, Crystal]]:
+    """Yield symbol, name and crystal of forms of elements that ASE and pymatgen ship."""
+    # Takes seconds to import.
+    from ase.build import bulk
+    from ase.data import chemical_symbols, reference_states
+    from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+
+    for prototype in AFLOW_PROTOTYPE_LIBRARY:
+        structure = prototype["snl"].structure
+        if len(structure.composition) == 1 and structure.is_ordered:
+            symbol = next(iter(structure.composition)).symbol
+            yield symbol, prototype["tags"]["aflow"], Crystal.from_structure(structure, 1)
+    for symbol, state in zip(chemical_symbols, reference_states, strict=False):
+        try:
+            atoms = bulk(symbol)
+        except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError):
+            continue  # a molecule, or a lattice that ASE does not build
+        shape = atoms.cell.cellpar()
+        label = f"{(state or {}).get('symmetry')} of ASE"
+        yield symbol, label, Crystal(shape[:3], shape[3:], 1, atoms.numbers, atoms.get_scaled_positions())
+
+
+def read_reference(path: str | Path, scale: str, name: str | None = None) -> HullReference:
+    """Return the reference of a file of entries.
+
+    Args:
+        path: `.json` or `.json.gz`, a list of pymatgen's ComputedEntry or ComputedStructureEntry as dictionaries (such
+            as mp-api's MPRester gives and monty's dumpfn writes), of which the corrected energy counts; or `.csv` or
+            `.csv.gz` with the columns formula and energy_per_atom, eV/atom.
+        scale: what the energies may be compared with: `MP2020` for those of the Materials Project with its corrections
+            of 2020, or the identity of the potential that they are by. The file cannot tell.
+        name: what the reference is called; None for the file's name.
+
+    Raises:
+        CrystensError: if the file cannot be read as that.
+    """
+    path = Path(path).expanduser()
+    expected = "pymatgen entries (.json) or a table with formula and energy_per_atom (.csv)"
+    plain = path.name.removesuffix(".gz")
+    if not plain.endswith((".json", ".csv")):
+        raise CrystensError(f"{path} is no file of entries; give {expected}")
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.name.endswith(".gz") else content).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise CrystensError(f"cannot read {path}: {first_line(error)}; give {expected}") from error
+    entries = list(_json_entries(text, path) if plain.endswith(".json") else _csv_entries(text, path))
+    return HullReference(entries, scale, name or path.name)
+
+
+def _json_entries(text: str, path: Path) -> Iterator[ReferenceEntry]:
+    """Yield the entries of a JSON file."""
+    try:
+        items = json.loads(text)
+    except ValueError as error:
+        raise CrystensError(f"{path} is not JSON: {error}; write it with monty's dumpfn") from error
+    if not isinstance(items, list):
+        raise CrystensError(f"{path} holds a {type(items).__name__}; give a list of entries")
+    for number, item in enumerate(items):
+        try:
+            # The energy there is without the correction.
+            energy = float(item["energy"]) + float(item.get("correction") or 0.0)
+            composition = item["composition"] if "composition" in item else _sites(item["structure"])
+            entry = _entry(composition, energy, str(item.get("entry_id") or ""))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise CrystensError(
+                f"{path}, entry {number}: {error!r}; an entry needs composition and energy, as ComputedEntry has them"
+            ) from error
+        yield entry
+
+
+def _csv_entries(text: str, path: Path) -> Iterator[ReferenceEntry]:
+    """Yield the entries of a table."""
+    table = csv.DictReader(text.splitlines())
+    lacking = {"formula", "energy_per_atom"} - set(table.fieldnames or ())
+    if lacking:
+        raise CrystensError(f"{path} has no column {' and no '.join(sorted(lacking))}; name them on its first line")
+    for row in table:
+        try:
+            composition = Composition(row["formula"])
+            entry = _entry(composition, float(row["energy_per_atom"]) * composition.num_atoms, row["formula"])
+        except (TypeError, ValueError) as error:
+            raise CrystensError(f"{path}, line {table.line_num}: {first_line(error)}; mend or delete it") from error
+        yield entry
+
+
+def _entry(composition: Any, energy: float, label: str) -> ReferenceEntry:
+    """Return an entry whose values are checked."""
+    plain = Composition(composition).element_composition
+    if not plain.num_atoms > 0 or not np.isfinite(energy):
+        raise ValueError(f"composition {plain.formula!r} with energy {energy}")
+    if any(not Element.is_valid_symbol(element.symbol) for element in plain):
+        raise ValueError(f"composition {plain.formula!r} holds what is no element")
+    return ReferenceEntry(plain, energy, label)
+
+
+def _sites(structure: dict[str, Any]) -> dict[str, float]:
+    """Return the composition of a structure's dictionary."""
+    amounts: dict[str, float] = defaultdict(float)
+    for site in structure["sites"]:
+        for species in site["species"]:
+            amounts[species["element"]] += species["occu"]
+    return amounts
+
+
+def composition_of(crystal: Crystal) -> Composition:
+    """Return the composition of the cell of a crystal."""
+    numbers, amounts = np.unique(crystal.numbers, return_counts=True)
+    return Composition({Element.from_Z(int(z)): int(n) for z, n in zip(numbers, amounts, strict=True)})

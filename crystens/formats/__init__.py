@@ -1,0 +1,1 @@
+"""Sources by file format: CIF folders, tables, POSCAR, extended XYZ, databases, JSON."""

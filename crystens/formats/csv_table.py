@@ -1,0 +1,133 @@
+"""Tables in CDVAE's form: a CSV file, plain or gzipped, with a CIF text in each row.
+
+Columns: `cif`, and `material_id`, which is text even where it looks like a number; other columns are passed over.
+
+Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197),
+and the folder `data` of its public repository.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from crystens.cif.read import read_cif
+from crystens.errors import CrystensError
+from crystens.sources.files import MAX_BYTES
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Record, Reject, shown
+from crystens.sources.source import Source, existing
+
+CSV_SUFFIXES = (".csv", ".csv.gz")
+_LONGEST_NAME = 200
+_EXPECTED = "a .csv or .csv.gz file with the columns material_id and cif"
+
+
+class CsvTable(Source):
+    """Source: one table.
+
+    Args:
+        path: the file; None if the user gave none, which reading reports.
+        split: the split that its rows belong to, if that is known.
+    """
+
+    def __init__(self, path: str | Path | None, split: str | None = None) -> None:
+        """Keep the path; nothing is opened yet."""
+        self.path = path
+        self.split = split
+
+    def __str__(self) -> str:
+        """Return what is read, for messages."""
+        return f"table {self.path}"
+
+    def contents(self) -> dict[str, str | Path]:
+        """Return the file, see `Source.contents`."""
+        path = self._file()
+        return {path.name: path}
+
+    def variant(self) -> str:
+        """Return the split, see `Source.variant`."""
+        return self.split or ""
+
+    def records(self) -> Iterator[Record | Reject]:
+        """Yield each row; a row without an id is called by its number, counted from 1.
+
+        Raises:
+            CrystensError: if there is no such file or it has no column `cif`.
+        """
+        path = self._file()
+        csv.field_size_limit(MAX_BYTES)
+        number = 0
+        try:
+            with _opened(path) as text:
+                # Not by DictReader: an object of all columns for each row is too much for a table of 100,000 columns.
+                lines = _Lines(text)
+                rows = (row for row in csv.reader(lines) if row)
+                columns = next(rows, [])
+                if "cif" not in columns:
+                    found = shown(", ".join(columns), 200) or "none"
+                    raise CrystensError(f"{path} has no column cif (its columns: {found}); give {_EXPECTED}")
+                places = {name: place for place, name in enumerate(columns)}
+                waiting = None  # one row behind, because a file that was cut off is seen only at its end
+                for number, row in enumerate(rows, start=1):
+                    if waiting is not None:
+                        yield waiting
+                    name, cif = (_value(row, places.get(column)) for column in ("material_id", "cif"))
+                    name = shown(name, _LONGEST_NAME) or f"row {number}"
+                    waiting = Record(path.name, name, cif, self.split)
+                if waiting is not None and lines.quotes % 2:
+                    reason = "table is truncated: it ends inside of a quoted field"
+                    yield Reject(path.name, waiting.entry, reason, "fetch the file again")
+                elif waiting is not None:
+                    yield waiting
+        except (OSError, EOFError, zlib.error, csv.Error) as error:
+            yield Reject(path.name, "", f"cannot read the table: {error} after row {number}", "fetch the file again")
+
+    def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield what the CIF text of one row holds."""
+        items = read_cif(record.content, record.file, limits)
+        for item in items:
+            item = replace(item, entry=record.entry if len(items) == 1 else f"{record.entry}/{item.entry}")
+            yield replace(item, split=record.split) if isinstance(item, Entry) else item
+
+    def _file(self) -> Path:
+        """Return the path, checked."""
+        path = existing(self.path, _EXPECTED)
+        if not path.is_file():
+            raise CrystensError(f"{path} is not a file; give {_EXPECTED}")
+        return path
+
+
+def _value(row: list[str], place: int | None) -> str:
+    """Return a value of a row; empty where there is none."""
+    return "" if place is None or place >= len(row) else row[place]
+
+
+class _Lines:
+    """The lines of a table, none longer than the largest field, so that no file fills the memory with one.
+
+    Attributes:
+        quotes: number of quotation marks so far: even outside of a quoted field, in which a mark is doubled.
+    """
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self.quotes = 0
+        self._text = text
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(MAX_BYTES):
+            if len(line) == MAX_BYTES and not line.endswith("\n"):
+                raise csv.Error(f"line too long: above {MAX_BYTES // 2**20} MiB")
+            self.quotes += line.count('"')
+            yield line
+
+
+def _opened(path: Path) -> io.TextIOWrapper:
+    """Return the text of a table; a byte order mark is dropped, bytes that are no UTF-8 become marks."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    return io.TextIOWrapper(opener(path, "rb"), encoding="utf-8-sig", errors="replace", newline="")

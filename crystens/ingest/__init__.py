@@ -1,0 +1,1 @@
+"""From a source to a store: parsing in worker processes, chunk files, rows."""

@@ -1,0 +1,134 @@
+"""Crystals that a model made: read as they stand, bad ones too, and those that it failed to make counted.
+
+Nothing that a training set would refuse is refused here: atoms on top of each other make an invalid crystal, not an
+unreadable one. What cannot be read as an ordered crystal is a failed sample and stays in every denominator.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+from crystens.formats.cdvae_result import RESULT_SUFFIXES
+from crystens.ingest.kinds import IN_FOLDERS, guess_kind, kind_by_name, open_source
+from crystens.sources.files import find_files, is_archive
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject, Unusable
+from crystens.sources.source import Source
+
+log = logging.getLogger(__name__)
+
+TABLE = "crystals.csv"
+
+
+@dataclass(frozen=True)
+class JudgingLimits(Limits):
+    """Lets through every ordered crystal that can be written down, however bad.
+
+    The space group is not looked for and stands as 1: whoever needs it looks for it, where it may be missing.
+    """
+
+    def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
+        """Raise `Unusable` only where there is no cell at all."""
+        Limits(max_length=float("inf"), min_distance=0.0).check_cell(lengths, angles)
+
+    def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
+        """Return the crystal of raw numbers, see `Limits.crystal`."""
+        self.check_cell(lengths, angles)
+        self.check_count(len(numbers))
+        try:
+            return Crystal(lengths, angles, 1, numbers, coordinates)
+        except CrystensError as error:
+            raise Unusable(f"not a crystal: {error}", "correct the file") from error
+
+
+def open_generated(path: str | Path, kind: str | None = None) -> Source:
+    """Return the source of samples at a path that sample.py did not write.
+
+    Args:
+        path: any source of crystals.
+        kind: what it is, see `open_source`; None guesses.
+
+    Raises:
+        CrystensError: if there is nothing, or in a folder only results of CDVAE, or samples both in files and in
+            archives: packed, the same ones again or the steps that led to them, as in a folder of MatterGen.
+    """
+    guessed = guess_kind(str(path)) if kind is None else kind
+    if kind is None and guessed in IN_FOLDERS and Path(path).is_dir():
+        found = find_files(Path(path), lambda name: kind_by_name(name) is not None)[0]
+        if not found and (results := sorted(file.name for file in Path(path).glob(f"*{RESULT_SUFFIXES[0]}"))):
+            raise CrystensError(
+                f"no files of crystals in {path}, but {', '.join(results[:5])}: give the one that CDVAE wrote"
+            )
+        archives = sorted(name for name in found if is_archive(name))
+        if archives and len(archives) < len(found):
+            file = next(name for name in sorted(found) if not is_archive(name))
+            raise CrystensError(
+                f"{path} holds samples in files ({file}) and in archives ({', '.join(archives[:3])}), of which one may "
+                "be a copy of the other, or the steps to it: give one of them"
+            )
+        counts = Counter(kind_by_name(name) for name in found if not is_archive(name))
+        others = [f"{counts[name]} of kind {name}" for name in ("extxyz", "poscar") if counts[name] and name != guessed]
+        if others:
+            log.warning("%s: only files of kind %s are judged, and not %s", path, guessed, " and ".join(others))
+    return open_source(str(path), guessed)
+
+
+def read_generated(path: str | Path, kind: str | None = None, split: str | None = None) -> list[Entry | Reject]:
+    """Return all samples at a path, in their order.
+
+    Args:
+        path: a folder that sample.py wrote, whose failed samples are rejects with the reason that its table gives (and
+            the sample's index as `entry`), or any source of crystals.
+        kind: what a source is, see `open_source`; None guesses.
+        split: "train", "val" or "test": only that part of a source that has splits. Rejects have none and stay.
+
+    Raises:
+        CrystensError: if there is nothing, the folder's table names a CIF that is missing, or samples of sample.py,
+            which have no splits, are asked for one.
+    """
+    folder = Path(path)
+    if kind is not None or not is_sample_folder(folder):
+        found = list(open_generated(path, kind).read(JudgingLimits()))
+        if split is not None:
+            found = [item for item in found if isinstance(item, Reject) or item.split == split]
+        if not found:
+            part = f" of the split {split}" if split else ""
+            raise CrystensError(f"no crystal{part} in {path}; give a folder that sample.py wrote, or a source")
+        return found
+    if split is not None:
+        raise CrystensError(f"{path} holds samples, which have no splits; leave split={split} out")
+    rows = read_table(folder)
+    by_name = {}
+    if any(row["status"] == "ok" for row in rows):
+        by_name = {Path(item.file).name: item for item in open_source(str(folder / "cifs")).read(JudgingLimits())}
+    samples: list[Entry | Reject] = []
+    for row in rows:
+        name = Path(row["file"]).name
+        if row["status"] != "ok":
+            samples.append(Reject("", row["index"], f"not decoded: {row['reason']}", "look at the model"))
+        elif name in by_name:
+            samples.append(by_name[name])
+        else:
+            raise CrystensError(f"{folder / TABLE} names {row['file']}, which is not there; judge the samples again")
+    if not samples:
+        raise CrystensError(f"no sample in {folder}")
+    return samples
+
+
+def is_sample_folder(folder: Path) -> bool:
+    """Return whether sample.py wrote a folder."""
+    return (folder / TABLE).is_file() and (folder / "cifs").is_dir()
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of the table of a folder that sample.py wrote, as text."""
+    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,346 @@
+"""From a source to a store: parsed in parallel, each input under a limit in time, resumed after any kind of end.
+
+The source is read in chunks. Worker processes parse them; each parsed chunk is written to a file of its own, by rename,
+so that a chunk is there whole or not at all. At the end the chunks are joined into one store
+(`crystens.ingest.store`), which is the same, byte for byte, whatever the number of workers and of interruptions.
+Memory holds the chunks that are on their way, and never the data set.
+
+An input that takes longer than the time limit, or that kills the process it is parsed in, is set aside
+(`crystens.ingest.workers`). A store is found again by what it was made from (`crystens.ingest.recipe`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from crystens.errors import CrystensError
+from crystens.ingest.chunk_files import is_whole, join, write_part
+from crystens.ingest.duplicates import without_repeats
+from crystens.ingest.recipe import bytes_of, digest, made_from, stamps
+from crystens.ingest.store import CrystalStore, DamagedStore
+from crystens.ingest.store_source import StoredCrystals
+from crystens.ingest.workers import Workers, parse
+from crystens.processes.atomic_file import whole_file
+from crystens.processes.cores import usable_cores
+from crystens.processes.progress_bars import ProgressBars
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Record, Reject
+from crystens.sources.rejects import describe, write_rejected
+from crystens.sources.source import Source
+
+log = logging.getLogger(__name__)
+
+DUPLICATES = ("keep", "set_aside")
+
+_CHUNK_RECORDS = 256
+_CHUNK_BYTES = 16 * 2**20  # of the contents of a chunk's records
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How a source is read; nothing here changes what the store holds, but for `time_limit` and `duplicates`.
+
+    Attributes:
+        workers: processes that parse: a number, "auto" (the cores this process may use), or 0: parse in this process,
+            without a limit in time or memory.
+        time_limit: longest time for one input, seconds.
+        duplicates: "keep", or "set_aside" all but the first of crystals that are the same by
+            `crystens.matching.structure_matching.group_matches`.
+        cache: folder of the stores; None for `crystens.processes.cache_folder.cache_folder()`.
+
+    Raises:
+        CrystensError: if an option is out of range.
+    """
+
+    workers: int | str = "auto"
+    time_limit: float = 30.0
+    duplicates: str = "keep"
+    cache: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.workers != "auto" and (not isinstance(self.workers, int) or self.workers < 0):
+            raise CrystensError(f"data.ingest.workers must be a number of at least 0, or auto; got {self.workers!r}")
+        if not isinstance(self.time_limit, int | float) or not self.time_limit > 0:
+            raise CrystensError(f"data.ingest.time_limit must be above 0 seconds, got {self.time_limit!r}")
+        if self.duplicates not in DUPLICATES:
+            allowed = " or ".join(DUPLICATES)
+            raise CrystensError(f"data.ingest.duplicates={self.duplicates} is not known; use {allowed}")
+
+    @property
+    def num_workers(self) -> int:
+        """The number of worker processes."""
+        return self.workers if isinstance(self.workers, int) else usable_cores()
+
+
+def open_store(
+    source: Source, limits: Limits, options: IngestOptions | None = None, rejected_path: str | Path | None = None
+) -> CrystalStore:
+    """Return the store of a source: an earlier one if nothing has changed, otherwise a new one.
+
+    A source that cannot tell its contents (`Source.contents`) is read into memory each time. Several processes that ask
+    for one store at once make it once.
+
+    Args:
+        source: what to read; of `StoredCrystals` nothing is read, and limits and options do not matter.
+        limits: what is usable, and in which form it is kept.
+        options: how to read.
+        rejected_path: where to write `rejected.csv`; None writes none beside that of the store.
+
+    Raises:
+        CrystensError: if the source cannot be read, there is nothing usable in it, or a file cannot be written.
+    """
+    options = options or IngestOptions()
+    if isinstance(source, StoredCrystals):
+        store = source.store()
+    elif (contents := source.contents()) is None:
+        store = _in_memory(source, limits, options)
+    else:
+        store = _cached(source, limits, options, contents)
+    where = "" if rejected_path is None else f"; see {write_rejected(store.rejects(), rejected_path)}"
+    told = describe(len(store), store.reject_counts)
+    if not len(store):
+        first = next(store.rejects(), None)
+        why = "" if first is None else f"; the first: {first.file}: {first.reason}; {first.advice}"
+        raise CrystensError(f"nothing usable in {source}: {told}{why}{where}")
+    log.info("%s: %s%s", source, told, where if store.num_rejects else "")
+    return store
+
+
+def _in_memory(source: Source, limits: Limits, options: IngestOptions) -> CrystalStore:
+    """Return a store of a source that cannot tell its contents."""
+    items: list[Entry | Reject] = []
+    with _reading(source) as tell:
+        for _, parsed in _parsed_chunks(source, limits, options, set(), (0, 1)):
+            items += parsed
+            tell(parsed)
+    if options.duplicates == "set_aside":
+        items = without_repeats(items, options.num_workers)
+    return CrystalStore.from_items(items, str(source))
+
+
+def _cached(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, str | Path]) -> CrystalStore:
+    """Return the store of a source from the cache, made unless it is there, made again if it is damaged."""
+    try:
+        return CrystalStore.open(_store_folder(source, limits, options, contents))
+    except DamagedStore as error:
+        log.warning("%s is damaged and made again: %s", error.folder, error)
+        shutil.rmtree(error.folder, ignore_errors=True)
+        return CrystalStore.open(_store_folder(source, limits, options, contents))
+
+
+def _store_folder(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, str | Path]) -> Path:
+    """Return the folder of a source's store, made unless it is there."""
+    root = _cache_folder(options)
+    recipe = _recipe(source, limits, options)
+    stamp = _stamp(root, recipe, contents)
+    folder = _known(root, stamp)
+    if folder is None:
+        read = {**recipe, "contents": digest(*bytes_of(contents))}
+        folder = root / "stores" / digest(json.dumps(read, sort_keys=True))
+        _make(source, limits, options, folder, read, (0, 1))
+        if _stamp(root, recipe, source.contents() or {}) == stamp:
+            _write_text(stamp, folder.name)
+        else:
+            log.warning("%s changed while it was read; it will be looked at again the next time", source)
+    log.debug("%s is stored in %s", source, folder)
+    return folder
+
+
+def ingest_shard(
+    source: Source, limits: Limits, options: IngestOptions, out: str | Path, shard: int, shards: int
+) -> Path:
+    """Read one of `shards` parts of a source into a shard of a store, and return the shard's folder.
+
+    The jobs of an array run this with 0 <= shard < shards, on as many machines as there are; together their shards are
+    the store at `out`. A job that is run again goes on where it stopped, or finds that there is nothing to do.
+    Duplicates are looked for inside of a shard only.
+
+    Raises:
+        CrystensError: if the source cannot be read, the shard not be written, or `out` holds another store.
+    """
+    if not 0 <= shard < shards:
+        raise CrystensError(f"shard must be 0 to {shards - 1} of {shards} shards, got {shard}")
+    contents = source.contents()
+    if contents is None:
+        raise CrystensError(f"{source} cannot tell what its contents depend on, and cannot be split into shards")
+    made_from = {**_recipe(source, limits, options), "contents": digest(*bytes_of(contents))}
+    folder = Path(out) / f"{shard:05d}-of-{shards:05d}"
+    _make(source, limits, options, folder, made_from, (shard, shards))
+    return folder
+
+
+def _make(
+    source: Source,
+    limits: Limits,
+    options: IngestOptions,
+    folder: Path,
+    made_from: dict[str, Any],
+    shard: tuple[int, int],
+) -> None:
+    """Make the store of a folder, unless it is there."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not _is_made(folder, made_from):
+                _ingest(source, limits, options, folder, made_from, shard)
+    except OSError as error:
+        raise CrystensError(
+            f"cannot write the store {folder}: {error.strerror or error}; free space there, or choose another folder "
+            "(--out, data.ingest.cache, CRYSTENS_CACHE)"
+        ) from error
+
+
+def _is_made(folder: Path, made_from: dict[str, Any]) -> bool:
+    """Return whether a store stands in a folder.
+
+    Raises:
+        CrystensError: if it was made from something else.
+    """
+    if not folder.exists():
+        return False
+    store = CrystalStore.open(folder)
+    if store.manifests[0]["made_from"] != made_from:
+        raise CrystensError(f"{folder} holds a store of other data or options; choose another folder, or delete it")
+    return True
+
+
+def _ingest(
+    source: Source,
+    limits: Limits,
+    options: IngestOptions,
+    folder: Path,
+    made_from: dict[str, Any],
+    shard: tuple[int, int],
+) -> None:
+    """Read a source into a folder that is not there yet."""
+    partial = folder.with_name(folder.name + ".partial")
+    # What is left of other data or options under this name is no use: a shard's name does not tell them apart.
+    parts = partial / digest(json.dumps(made_from, sort_keys=True))
+    if partial.exists() and not parts.exists():
+        shutil.rmtree(partial)
+    parts.mkdir(parents=True, exist_ok=True)
+    done = {int(path.stem) for path in parts.glob("*.arrow") if is_whole(path)}
+    if done:
+        log.info("going on with %s: %d chunks of %d inputs are done", source, len(done), _CHUNK_RECORDS)
+    with _reading(source) as tell:
+        for number, items in _parsed_chunks(source, limits, options, done, shard):
+            if items is not None:
+                write_part(parts / f"{number:08d}.arrow", items)
+                tell(items)
+    join(
+        parts,
+        partial,
+        str(source),
+        made_from,
+        shard,
+        options.num_workers if options.duplicates == "set_aside" else None,
+    )
+    shutil.rmtree(parts)
+    os.replace(partial, folder)
+
+
+@contextmanager
+def _reading(source: Source) -> Iterator[Callable[[Sequence[Entry | Reject]], None]]:
+    """Show the progress of reading a source; gives a function that takes what was read of each chunk."""
+    log.info("reading %s", source)
+    read = rejected = 0
+    expected = source.expected()
+    with ProgressBars() as bars:
+
+        def tell(items: Sequence[Entry | Reject]) -> None:
+            nonlocal read, rejected
+            read, rejected = read + len(items), rejected + sum(isinstance(item, Reject) for item in items)
+            bars("reading", read, expected, lambda: f"{rejected:,} set aside")
+
+        yield tell
+        if read:
+            bars("reading", read, read, lambda: f"{rejected:,} set aside")
+
+
+def _parsed_chunks(
+    source: Source, limits: Limits, options: IngestOptions, done: set[int], shard: tuple[int, int]
+) -> Iterator[tuple[int, list[Entry | Reject]]]:
+    """Yield the number of each chunk that is not done yet, and what it holds, in order."""
+    chunks = (
+        (number, chunk)
+        for number, chunk in enumerate(_chunks(source.records()))
+        if number % shard[1] == shard[0] and number not in done
+    )
+    if options.num_workers == 0:
+        for number, chunk in chunks:
+            yield number, parse(source, limits, chunk)
+        return
+    with Workers(source, limits, options.num_workers, options.time_limit) as workers:
+        waiting: deque[tuple[int, list[Record | Reject], Future]] = deque()
+        for number, chunk in chunks:
+            waiting.append((number, chunk, workers.start(chunk)))
+            # Enough for no worker to wait, few enough to be held in memory.
+            if len(waiting) > 2 * options.num_workers:
+                number, chunk, future = waiting.popleft()
+                yield number, workers.finish(chunk, future)
+        for number, chunk, future in waiting:
+            yield number, workers.finish(chunk, future)
+
+
+def _chunks(records: Iterable[Record | Reject]) -> Iterator[list[Record | Reject]]:
+    """Yield records in chunks, whose bounds depend on the records alone."""
+    chunk: list[Record | Reject] = []
+    size = 0
+    for record in records:
+        chunk.append(record)
+        if isinstance(record, Record) and isinstance(record.content, bytes | str):
+            size += len(record.content)
+        if len(chunk) == _CHUNK_RECORDS or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _recipe(source: Source, limits: Limits, options: IngestOptions) -> dict[str, Any]:
+    """Return all that decides a store beside the bytes of the source's files."""
+    return made_from(source, limits, options.time_limit if options.num_workers else None, options.duplicates)
+
+
+def _stamp(root: Path, recipe: dict[str, Any], contents: dict[str, str | Path]) -> Path:
+    """Return the file that names the store of files that look like this."""
+    return root / "stamps" / digest(json.dumps(recipe, sort_keys=True), *stamps(contents))
+
+
+def _known(root: Path, stamp: Path) -> Path | None:
+    """Return the store that a stamp names, if both are there."""
+    try:
+        folder = root / "stores" / stamp.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return folder if folder.is_dir() else None
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as beside:
+            beside.write_text(text, encoding="ascii")
+    except OSError as error:
+        log.warning("cannot write %s: %s; the source's files are read again the next time", path, error.strerror)
+
+
+def _cache_folder(options: IngestOptions) -> Path:
+    """Return the folder of stores."""
+    from crystens.processes.cache_folder import cache_folder
+
+    return Path(options.cache).expanduser() if options.cache is not None else cache_folder()

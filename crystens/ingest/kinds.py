@@ -1,0 +1,216 @@
+"""Every kind of source by name, and the kind of a path.
+
+A file's kind is told by its name, and for JSON by its first value. Folders and archives are told by what stands in
+them: CIFs win over everything else, then the one kind of structure files that there is.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+from crystens.crystal import Crystal
+from crystens.datasets.cdvae import CdvaeSplits
+from crystens.datasets.materials_project import MaterialsProject
+from crystens.datasets.mp_3dsc import Mp3dsc
+from crystens.datasets.prototypes import Prototypes
+from crystens.errors import CrystensError
+from crystens.formats.ase_db import AseDatabase, is_row
+from crystens.formats.cdvae_result import RESULT_SUFFIXES, CdvaeResult
+from crystens.formats.cif_folder import CIF_SUFFIXES, CifFolder
+from crystens.formats.crystal_dictionary import DICTIONARY_SUFFIXES, CrystalDictionary
+from crystens.formats.csv_table import CSV_SUFFIXES, CsvTable
+from crystens.formats.extxyz import ExtendedXyz, is_xyz
+from crystens.formats.poscar import PoscarFolder, is_poscar
+from crystens.formats.pymatgen_json import JSON_SUFFIXES, PymatgenJson, is_document, splits
+from crystens.ingest.store_source import StoredCrystals, is_store
+from crystens.sources.files import ARCHIVE_DAMAGE, find_files, is_archive
+from crystens.sources.json_stream import DAMAGE, json_items, lines, opened
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject, Unusable
+from crystens.sources.source import Source, existing
+
+KINDS: dict[str, Callable[[str], Source]] = {
+    "prototypes": lambda path: Prototypes(),
+    "cif_folder": CifFolder,
+    "csv": CsvTable,
+    "crystal_dictionary": CrystalDictionary,
+    "cdvae": lambda path: CdvaeSplits(path, Path(path).resolve().name),
+    "cdvae_result": CdvaeResult,
+    "mp_3dsc": Mp3dsc,
+    "extxyz": ExtendedXyz,
+    "ase_db": AseDatabase,
+    "poscar": PoscarFolder,
+    "pymatgen_json": PymatgenJson,
+    "store": StoredCrystals,
+    "materials_project": lambda chemsys: MaterialsProject(chemsys=chemsys),
+}
+
+IN_FOLDERS = ("cif_folder", "extxyz", "poscar", "pymatgen_json")  # kinds that read a folder or an archive
+
+_FILES = (
+    "cif_folder (.cif), csv (.csv), crystal_dictionary (.jsonl), extxyz (.xyz, .extxyz), ase_db (.db, .json), poscar "
+    "(POSCAR, CONTCAR, .poscar, .vasp), pymatgen_json (.json, .jsonl), each but .db also with .gz, archives (.zip, "
+    ".tar.gz), and cdvae_result (.pt)"
+)
+_MEMBERS = 1000  # how many members of an archive are looked at
+_MEMBER_BYTES = 2**28  # and how far into it
+
+
+def open_source(path: str, kind: str | None = None) -> Source:
+    """Return the source at a path, of the kind that its name or content says unless one is given.
+
+    Raises:
+        CrystensError: if there is nothing at that path, or no such kind.
+    """
+    kind = guess_kind(path) if kind is None else kind
+    if kind not in KINDS:
+        raise CrystensError(f"{kind=} is no kind of source; use one of {', '.join(KINDS)}")
+    return KINDS[kind](path)
+
+
+def read_one(path: str | Path) -> Crystal:
+    """Return the crystal of a file that holds one, as it stands in the file.
+
+    Raises:
+        CrystensError: if the file cannot be read, with the reason and advice of its reject, or holds several crystals.
+    """
+    if not Path(path).is_file():
+        raise CrystensError(f"no file at {path}; give a file of one crystal")
+    limits = Limits(site_order="given")
+    items = list(islice(open_source(str(path)).read(limits), 2))
+    if not items:
+        raise CrystensError(f"no crystal in {path}")
+    for item in items:
+        if isinstance(item, Reject):
+            where = " ".join(filter(None, [item.file, item.entry]))
+            raise CrystensError(f"{where}: {item.reason}; {item.advice}")
+    crystals = [item.crystal for item in items if isinstance(item, Entry)]
+    if len(crystals) > 1:
+        raise CrystensError(f"{path} holds several crystals; give a file of one, or read it as a data set")
+    return crystals[0]
+
+
+def guess_kind(source: str) -> str:
+    """Return the kind of a source by its name, and for a folder or an archive by what stands in it.
+
+    Raises:
+        CrystensError: if there is nothing at that path, or it cannot be told what it is.
+    """
+    if source == "prototypes":
+        return "prototypes"
+    path = existing(source, "a folder, an archive, a file of crystals, or the word prototypes")
+    if path.is_dir():
+        if is_store(path):
+            return "store"
+        if (path / "splits.json").exists():
+            return "mp_3dsc"
+        if any((path / f"train{suffix}").exists() for suffix in CSV_SUFFIXES):
+            return "cdvae"
+        return _folder_kind(path)
+    if is_archive(path.name):
+        return _archive_kind(path)
+    if path.name.lower().endswith(RESULT_SUFFIXES):
+        return "cdvae_result"  # only as a file: beside structure files in a folder, .pt files are weights
+    kind = kind_by_name(path.name)
+    if kind is None:
+        raise CrystensError(f"{path} has a name that tells no kind of source; known are {_FILES}; or give its kind")
+    return _kind_by_content(path) or kind
+
+
+def kind_by_name(name: str) -> str | None:
+    """Return the kind of a file by its name; None if it is not known. JSON may turn out to be another kind."""
+    lower = name.lower()
+    suffixes = {
+        "cif_folder": CIF_SUFFIXES,
+        "csv": CSV_SUFFIXES,
+        "crystal_dictionary": DICTIONARY_SUFFIXES,
+        "ase_db": (".db",),
+        "pymatgen_json": JSON_SUFFIXES,
+    }
+    for kind, endings in suffixes.items():
+        if lower.endswith(endings):
+            return kind
+    if is_xyz(name):
+        return "extxyz"
+    return "poscar" if is_poscar(name) else None
+
+
+def _kind_by_content(path: Path) -> str | None:
+    """Return the kind of a JSON file by its first value; None if it is another file or does not say."""
+    name = path.name.lower()
+    try:
+        text: str | bytes
+        if name.endswith(JSON_SUFFIXES):
+            with opened(path) as file:
+                text = next(json_items(file, lambda key, value: splits(key, value) or is_row(value)))[1]
+        elif name.endswith(DICTIONARY_SUFFIXES):
+            with opened(path) as file:
+                text = next(line for line in lines(file) if isinstance(line, bytes) and line.strip())
+        else:
+            return None
+        value = json.loads(text)
+    except (Unusable, StopIteration, ValueError, RecursionError, *DAMAGE):
+        return None  # reading the source will tell what is wrong
+    if is_row(value):
+        return "ase_db" if name.endswith(JSON_SUFFIXES) else None
+    return "pymatgen_json" if is_document(value) else None
+
+
+def _folder_kind(path: Path) -> str:
+    """Return the kind of the files in a folder."""
+    found = find_files(path, lambda name: kind_by_name(name) is not None)[0]
+    kinds: dict[str, list[Path]] = {}
+    for file in map(Path, found.values()):
+        if not is_archive(file.name):
+            kinds.setdefault(kind_by_name(file.name) or "", []).append(file)
+    if "cif_folder" in kinds or not kinds:
+        return "cif_folder"
+    if "pymatgen_json" in kinds and len(kinds) > 1 and _kind_by_content(kinds["pymatgen_json"][0]) is None:
+        del kinds["pymatgen_json"]  # notes beside the structures
+    kind, files = next(iter(kinds.items()))
+    if len(kinds) == 1:
+        kind = _kind_by_content(files[0]) or kind
+        if kind in IN_FOLDERS:
+            return kind
+    raise _several_kinds(path, {kind: len(files) for kind, files in kinds.items()})
+
+
+def _archive_kind(path: Path) -> str:
+    """Return the kind of the files in an archive, as far as it is looked at."""
+    counts = Counter(kind for kind in map(kind_by_name, _members(path)) if kind in IN_FOLDERS)
+    if "cif_folder" in counts or not counts:
+        return "cif_folder"
+    if len(counts) > 1:
+        raise _several_kinds(path, counts)
+    return next(iter(counts))
+
+
+def _several_kinds(path: Path, counts: Mapping[str, int]) -> CrystensError:
+    """Return the error of a folder or an archive without CIFs that holds several kinds, or one that it cannot hold."""
+    held = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(counts.items()))
+    return CrystensError(
+        f"no CIF file in {path}, but {held}; give one of the files, or say which kind is meant: of a folder or an "
+        f"archive {', '.join(IN_FOLDERS)} can be read"
+    )
+
+
+def _members(path: Path) -> Iterator[str]:
+    """Yield the names of the first members of an archive, as far as it can be read."""
+    try:
+        if path.name.lower().endswith(".zip"):
+            with zipfile.ZipFile(path) as zipped:
+                yield from zipped.namelist()[:_MEMBERS]
+        else:
+            with tarfile.open(path) as packed:
+                for member in islice(packed, _MEMBERS):
+                    yield member.name
+                    if member.offset_data + member.size > _MEMBER_BYTES:
+                        return
+    except ARCHIVE_DAMAGE:
+        return  # reading the source will tell what is wrong

@@ -1,0 +1,45 @@
+"""A folder that sample.py wrote, as a source: its crystals in their order, and its failed samples as rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from crystens.ingest.generated import read_generated, read_table
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Record, Reject
+from crystens.sources.source import Source
+
+
+class SampleFolder(Source):
+    """Source: samples as `crystens.ingest.generated.read_generated` reads them.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Keep the path; nothing is opened yet."""
+        self.path = path
+
+    def __str__(self) -> str:
+        """Return what is read, for messages."""
+        return f"samples in {self.path}"
+
+    def merged(self) -> frozenset[int]:
+        """Return the places of the samples in which decoding merged sites that were too near, as the CIF hides."""
+        rows = read_table(Path(self.path))
+        return frozenset(place for place, row in enumerate(rows) if int(row.get("merged_sites") or 0) > 0)
+
+    def records(self) -> Iterator[Record | Reject]:
+        """Yield each sample.
+
+        Raises:
+            CrystensError: if the folder holds no sample, or its table names a CIF that is missing.
+        """
+        for item in read_generated(self.path):
+            yield item if isinstance(item, Reject) else Record(item.file, item.entry, item.crystal)
+
+    def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
+        """Yield the crystal, which is read already."""
+        yield Entry(record.file, record.entry, record.content)

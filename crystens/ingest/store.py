@@ -1,0 +1,399 @@
+"""Crystals at rest: columns in Arrow files that are mapped into memory, some 270 bytes a crystal of 15 sites.
+
+A store is a folder:
+
+    crystals.arrow    one row a crystal, in the order of reading (columns: `SCHEMA`)
+    rejected.csv      what was set aside, in the order of reading
+    manifest.json     what was read, with which options, how many, and why how many were set aside; written last
+
+A folder of shards holds such folders, `00003-of-00016`, made by as many jobs (`crystens.ingest.ingest`); opened
+together they are one store. Row k of a store is the same crystal on every machine.
+
+Arrow's file format and not Parquet, because its columns can be used where they lie in the file: opening costs no time,
+any row can be read without its neighbours, and processes on one machine share the pages. Parquet would be half the size
+and would have to be unpacked into every process. Not the package `datasets`, which wraps the same files but keeps its
+own cache and rules of invalidation beside ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from crystens.batch import CrystalBatch
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+from crystens.sources.record import SPLITS, Entry, Reject
+from crystens.sources.rejects import read_rejected
+
+SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("entry", pa.string(), nullable=False),
+        pa.field("split", pa.string()),
+        pa.field("lengths", pa.list_(pa.float32(), 3), nullable=False),  # angstrom
+        pa.field("angles", pa.list_(pa.float32(), 3), nullable=False),  # degrees
+        pa.field("space_group", pa.uint8(), nullable=False),
+        pa.field("numbers", pa.list_(pa.uint8()), nullable=False),  # N atomic numbers
+        pa.field("coordinates", pa.list_(pa.float32()), nullable=False),  # 3N fractional, x y z of each site
+    ]
+)
+CRYSTALS, REJECTED, MANIFEST = "crystals.arrow", "rejected.csv", "manifest.json"
+_FORMAT = 1
+_MOST_NAMED = 5  # missing shards that an error names
+_ROWS_AT_ONCE = 8192  # of which Python values are held
+
+
+class DamagedStore(CrystensError):
+    """A folder holds what was a store and cannot be read; deleting the folder and reading the source again mends it."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """Keep the folder; `path` is the file that cannot be read."""
+        super().__init__(f"{path} {problem}; delete the folder and ingest the source again")
+        self.folder = path.parent
+
+
+class CrystalStore(Sequence[Crystal]):
+    """The crystals of a source, read once; a sequence of `Crystal`, in float32.
+
+    Args:
+        blocks: rows of `SCHEMA`.
+        reject_counts: how many inputs were set aside for each category of reasons.
+        rejected: the rejects, or the files that hold them.
+        name: what was read, for messages.
+        manifests: of the files that the blocks come from.
+        folder: that the store was opened from.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[pa.RecordBatch],
+        reject_counts: Counter[str],
+        rejected: Sequence[Reject] | Sequence[Path],
+        name: str,
+        manifests: Sequence[dict[str, Any]] = (),
+        folder: Path | None = None,
+    ) -> None:
+        """Look at the columns where they lie; nothing is copied."""
+        self.folder = folder
+        self.name = name
+        self.manifests = tuple(manifests)
+        left_out = [manifest.get("hydrogens_left_out", (0, 0)) for manifest in self.manifests]
+        # crystals that were read without hydrogens that have no place in the file, and how many hydrogens
+        self.hydrogens_left_out = (sum(pair[0] for pair in left_out), sum(pair[1] for pair in left_out))
+        self.reject_counts = reject_counts
+        self._rejected = rejected
+        self._blocks = [_Block(block) for block in blocks if len(block)]
+        self._starts = np.cumsum([0, *(len(block) for block in self._blocks)])
+
+    @classmethod
+    def open(cls, folder: str | Path) -> CrystalStore:
+        """Return the store of a folder, or of all the shards in it.
+
+        Raises:
+            CrystensError: if it is none, a shard is missing, or shards do not belong together.
+        """
+        folder = Path(folder)
+        if (folder / MANIFEST).is_file():
+            folders = [folder]
+        else:
+            folders = sorted(path.parent for path in folder.glob(f"*-of-*/{MANIFEST}"))
+            _check_shards(folder, folders)
+        manifests = [_read_manifest(path / MANIFEST) for path in folders]
+        if len({json.dumps(manifest["made_from"], sort_keys=True) for manifest in manifests}) > 1:
+            raise CrystensError(
+                f"the shards in {folder} were read from different data, with different options, or by different "
+                "versions of crystens or its libraries; make them again with one version"
+            )
+        blocks = [block for path in folders for block in _mapped(path / CRYSTALS)]
+        counts: Counter[str] = Counter()
+        for manifest in manifests:
+            counts.update(manifest["rejects"])
+        return cls(blocks, counts, [path / REJECTED for path in folders], manifests[0]["name"], manifests, folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process by name, which maps the files again."""
+        if self.folder is not None:
+            return CrystalStore.open, (self.folder,)
+        rows = [block.rows for block in self._blocks]
+        return CrystalStore, (rows, self.reject_counts, self._rejected, self.name, self.manifests)
+
+    @classmethod
+    def from_items(cls, items: Iterable[Entry | Reject], name: str) -> CrystalStore:
+        """Return a store in memory."""
+        entries: list[Entry] = []
+        rejects: list[Reject] = []
+        for item in items:
+            if isinstance(item, Entry):
+                entries.append(item)
+            else:
+                rejects.append(item)
+        counts = Counter(reject.category for reject in rejects)
+        store = cls([to_rows(entries)], counts, rejects, name)
+        left_out = [entry.hydrogens_left_out for entry in entries if entry.hydrogens_left_out]
+        store.hydrogens_left_out = (len(left_out), sum(left_out))
+        return store
+
+    def __len__(self) -> int:
+        """Return the number of crystals."""
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Crystal: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Crystal]: ...
+    def __getitem__(self, index: int | slice) -> Crystal | list[Crystal]:
+        """Return one crystal, or those of a slice."""
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{index=} of {len(self)} crystals")
+        index = index % len(self)
+        block = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._blocks[block].crystal(index - int(self._starts[block]))
+
+    @property
+    def num_rejects(self) -> int:
+        """How many inputs were set aside."""
+        return sum(self.reject_counts.values())
+
+    @property
+    def block_sizes(self) -> list[int]:
+        """How many rows lie together in a file, for each such block; rows of a block are near each other on a disk."""
+        return [len(block) for block in self._blocks]
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Number of sites of each crystal, (M,) int64; found when it is asked for, then kept."""
+        return np.concatenate([np.zeros(0, np.int64), *(block.counts() for block in self._blocks)])
+
+    @property
+    def most_sites(self) -> int:
+        """Number of sites of the largest crystal; 0 if there is none. Nothing is kept for each crystal."""
+        return max((int(block.counts().max()) for block in self._blocks), default=0)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all columns in bytes, whether they are in memory or in a file."""
+        return sum(block.rows.nbytes for block in self._blocks)
+
+    def rejects(self) -> Iterator[Reject]:
+        """Yield what was set aside, in the order of reading."""
+        for item in self._rejected:
+            if isinstance(item, Reject):
+                yield item
+            else:
+                yield from read_rejected(item)
+
+    def column(self, name: str) -> list[Any]:
+        """Return a column as Python values: "file", "entry" or "split" are of use so."""
+        return [value for block in self._blocks for value in block.rows.column(name).to_pylist()]
+
+    def texts(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of columns row by row, as `column` gives them, and hold no more than some of the rows."""
+        for block in self._blocks:
+            for start in range(0, len(block), _ROWS_AT_ONCE):
+                rows = block.rows.slice(start, _ROWS_AT_ONCE)
+                yield from zip(*(rows.column(name).to_pylist() for name in names), strict=True)
+
+    def given_splits(self) -> np.ndarray:
+        """Return for each crystal the place of its split in `SPLITS`, -1 where the source gives none; (M,) int8."""
+        names = pa.array(SPLITS, pa.string())
+        # Block by block, because the places come as 4 bytes each.
+        places = (pc.index_in(block.rows.column("split"), value_set=names).fill_null(-1) for block in self._blocks)
+        return np.concatenate([np.zeros(0, np.int8), *(place.to_numpy().astype(np.int8) for place in places)])
+
+    def array(self, name: str) -> np.ndarray:
+        """Return a column of numbers of M crystals with T sites in all.
+
+        (M, 3) float32 "lengths" or "angles", (M,) uint8 "space_group", (T,) uint8 "numbers", (T, 3) float32
+        "coordinates".
+        """
+        arrays = [getattr(block, name) for block in self._blocks]
+        return np.concatenate(arrays) if arrays else np.zeros(0 if name in ("space_group", "numbers") else (0, 3))
+
+    def batch(self, indices: Sequence[int] | np.ndarray, max_sites: int) -> CrystalBatch:
+        """Return crystals as padded arrays, in the order of `indices`.
+
+        Args:
+            indices: rows, shape (B,).
+            max_sites: number of site slots N.
+
+        Raises:
+            CrystensError: if one of the crystals has more sites.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        size = len(wanted)
+        places = np.searchsorted(self._starts, wanted, side="right") - 1
+        parts = [(self._blocks[k], int(self._starts[k]), np.flatnonzero(places == k)) for k in np.unique(places)]
+        counts = np.zeros(size, np.int64)
+        for block, start, rows in parts:
+            counts[rows] = block.counts(wanted[rows] - start)
+        if size and counts.max() > max_sites:
+            worst = int(wanted[counts.argmax()])
+            raise CrystensError(
+                f"crystal {worst} of {self.name} ({self[worst].formula}) has {counts.max()} sites, more than "
+                f"{max_sites=}"
+            )
+        columns = {
+            "lengths": np.zeros((size, 3), np.float32),
+            "angles": np.zeros((size, 3), np.float32),
+            "space_groups": np.zeros(size, np.uint8),
+            "counts": counts.astype(np.uint8),
+            "numbers": np.zeros((size, max_sites), np.uint8),
+            "coordinates": np.zeros((size, max_sites, 3), np.float32),
+        }
+        for block, start, rows in parts:
+            block.fill(columns, rows, wanted[rows] - start)
+        return CrystalBatch(**{name: torch.from_numpy(array) for name, array in columns.items()})
+
+
+class _Block:
+    """Rows that lie together, their numbers as views of where they lie."""
+
+    def __init__(self, rows: pa.RecordBatch) -> None:
+        self.rows = rows
+        self.lengths = _flat(rows.column("lengths")).reshape(-1, 3)
+        self.angles = _flat(rows.column("angles")).reshape(-1, 3)
+        self.space_group = rows.column("space_group").to_numpy()
+        self._offsets = rows.column("numbers").offsets.to_numpy()
+        self.numbers = _flat(rows.column("numbers"))
+        self.coordinates = _flat(rows.column("coordinates")).reshape(-1, 3)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def counts(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the number of sites of rows, or of all, int64."""
+        counts = np.diff(self._offsets) if rows is None else self._offsets[rows + 1] - self._offsets[rows]
+        return counts.astype(np.int64)
+
+    def crystal(self, row: int) -> Crystal:
+        """Return one crystal."""
+        sites = slice(self._offsets[row], self._offsets[row + 1])
+        return Crystal(
+            self.lengths[row],
+            self.angles[row],
+            int(self.space_group[row]),
+            self.numbers[sites],
+            self.coordinates[sites],
+        )
+
+    def fill(self, columns: dict[str, np.ndarray], where: np.ndarray, rows: np.ndarray) -> None:
+        """Copy rows of the block to the places `where` of padded columns."""
+        columns["lengths"][where] = self.lengths[rows]
+        columns["angles"][where] = self.angles[rows]
+        columns["space_groups"][where] = self.space_group[rows]
+        counts = self.counts(rows)
+        # Site s of the batch, counted through: row `owner[s]` of the batch, slot `slot[s]`.
+        owner = np.repeat(np.arange(len(rows)), counts)
+        slot = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        site = self._offsets[rows][owner] + slot
+        columns["numbers"][where[owner], slot] = self.numbers[site]
+        columns["coordinates"][where[owner], slot] = self.coordinates[site]
+
+
+def to_rows(entries: Sequence[Entry]) -> pa.RecordBatch:
+    """Return entries as rows of `SCHEMA`."""
+    crystals = [entry.crystal for entry in entries]
+    counts = np.array([len(crystal) for crystal in crystals], dtype=np.int32)
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)])
+    numbers = np.concatenate([np.zeros(0, np.int64), *(crystal.numbers for crystal in crystals)]).astype(np.uint8)
+    sites = np.concatenate([np.zeros((0, 3)), *(crystal.coordinates for crystal in crystals)]).astype(np.float32)
+    lengths = np.array([crystal.lengths for crystal in crystals], dtype=np.float32).reshape(-1)
+    angles = np.array([crystal.angles for crystal in crystals], dtype=np.float32).reshape(-1)
+    columns = [
+        pa.array([_text(entry.file) for entry in entries], pa.string()),
+        pa.array([_text(entry.entry) for entry in entries], pa.string()),
+        pa.array([entry.split for entry in entries], pa.string()),
+        pa.FixedSizeListArray.from_arrays(pa.array(lengths), 3),
+        pa.FixedSizeListArray.from_arrays(pa.array(angles), 3),
+        pa.array([crystal.space_group for crystal in crystals], pa.uint8()),
+        pa.ListArray.from_arrays(pa.array(offsets), pa.array(numbers)),
+        pa.ListArray.from_arrays(pa.array(3 * offsets), pa.array(sites.reshape(-1))),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def write_manifest(
+    folder: Path,
+    name: str,
+    made_from: dict[str, Any],
+    rows: int,
+    rejects: Counter[str],
+    shard: tuple[int, int],
+    hydrogens_left_out: tuple[int, int] = (0, 0),
+) -> None:
+    """Write the manifest of a store or shard, the last of its files.
+
+    It holds no time and no path, so that the same data read twice gives the same bytes.
+    """
+    manifest = {
+        "format": _FORMAT,
+        "name": name,
+        "made_from": made_from,
+        "shard": list(shard),
+        "crystals": rows,
+        "rejects": dict(sorted(rejects.items())),
+        "hydrogens_left_out": list(hydrogens_left_out),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return a manifest, checked for its format."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] == _FORMAT:
+            return dict(manifest)
+        found = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedStore(path, f"is no manifest of a store: {error!r}") from error
+    raise DamagedStore(path, f"has format {found}, this version reads {_FORMAT}")
+
+
+def _check_shards(folder: Path, folders: Sequence[Path]) -> None:
+    """Raise a CrystensError unless folders are all the shards of a store."""
+    if not folders:
+        raise CrystensError(f"{folder} is no store: it has no {MANIFEST}, and no finished shards")
+    totals = {path.name.partition("-of-")[2] for path in folders}
+    if len(totals) > 1:
+        raise CrystensError(f"{folder} holds shards of several stores: of {', '.join(sorted(totals))}")
+    total = int(totals.pop())
+    missing = sorted(set(range(total)) - {int(path.name.partition("-of-")[0]) for path in folders})
+    if missing:
+        named = ", ".join(map(str, missing[:_MOST_NAMED])) + (" ..." if len(missing) > _MOST_NAMED else "")
+        raise CrystensError(
+            f"{folder} lacks {len(missing)} of {total} shards: {named}; run their jobs (again), they go on where they "
+            "stopped"
+        )
+
+
+def _mapped(path: Path) -> list[pa.RecordBatch]:
+    """Return the blocks of an Arrow file, mapped into memory."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        if reader.schema.equals(SCHEMA):
+            return [reader.get_batch(k) for k in range(reader.num_record_batches)]
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DamagedStore(path, f"cannot be read: {error}") from error
+    raise DamagedStore(path, "has other columns than this version writes")
+
+
+def _flat(column: pa.Array) -> np.ndarray:
+    """Return the values of a list column as one array, where they lie."""
+    return column.values.to_numpy(zero_copy_only=True)
+
+
+def _text(value: str) -> str:
+    """Return a text that can be written as UTF-8: file names on Linux may hold any bytes."""
+    return value.encode("utf-8", errors="backslashreplace").decode("utf-8")

@@ -1,0 +1,56 @@
+"""A store that was made before (`python -m crystens.data ingest`) as a source: nothing is parsed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from crystens.ingest.store import MANIFEST, CrystalStore
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Record, Reject
+from crystens.sources.source import Source, existing
+
+_EXPECTED = f"the folder of a store: with {MANIFEST}, or with its shards"
+
+
+class StoredCrystals(Source):
+    """Source: the crystals of a store, in the form in which they were stored.
+
+    Args:
+        path: the folder; None if the user gave none, which reading reports.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        """Keep the path; nothing is opened yet."""
+        self.path = path
+
+    def __str__(self) -> str:
+        """Return what is read, for messages."""
+        return f"store {self.path}"
+
+    def store(self) -> CrystalStore:
+        """Return the store itself.
+
+        Raises:
+            CrystensError: if there is none, or a shard of it is missing.
+        """
+        return CrystalStore.open(existing(self.path, _EXPECTED))
+
+    def records(self) -> Iterator[Record | Reject]:
+        """Yield each crystal, and what was set aside when the store was made."""
+        store = self.store()
+        columns = (store.column(name) for name in ("file", "entry", "split"))
+        for crystal, file, entry, split in zip(store, *columns, strict=True):
+            yield Record(file, entry, crystal, split)
+        yield from store.rejects()
+
+    def parse(self, record: Record, limits: Limits) -> list[Entry]:
+        """Return the crystal, checked again."""
+        crystal = record.content
+        checked = limits.crystal(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates)
+        return [Entry(record.file, record.entry, checked, record.split)]
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a folder holds a store or shards of one."""
+    return (path / MANIFEST).is_file() or any(path.glob(f"*-of-*/{MANIFEST}"))

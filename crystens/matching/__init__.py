@@ -1,0 +1,1 @@
+"""Crystals that are the same."""

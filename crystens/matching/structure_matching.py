@@ -1,0 +1,403 @@
+"""Which crystals are the same, by the field's rule, without comparing every pair.
+
+Two crystals are the same if pymatgen's StructureMatcher says so with its default tolerances (ltol 0.2, stol 0.3,
+angle_tol 5 degrees, primitive cells, volumes scaled to each other). What is done here is only about its price:
+
+- a crystal whose reduced formula no other one has is not looked at further;
+- every other one is brought to its primitive Niggli cell once, not once for each pair;
+- only crystals whose primitive cells hold the same numbers of the same elements are compared; StructureMatcher answers
+  no for all others, so this loses nothing;
+- among these the most similar come first, by a fingerprint: for each element the mean distances of its atoms to their
+  `_NEIGHBOURS` nearest atoms, at unit volume for each atom. It does not change with rotation, origin or choice of cell.
+
+With `candidates=8` only the 8 most similar are compared, so that **the matches found are a lower bound**; with
+`candidates=None` all are compared, and the matches are all there are. `experiments/leaks` says how near the bound is.
+
+StructureMatcher's answer can depend on which crystal comes first. Here a pair is put to it in one order, decided by
+the fingerprints. "Same" is not transitive either, because of the tolerances: a group holds all that are joined by
+chains of matches.
+
+Sources: Ong et al., Python Materials Genomics (pymatgen), Comput. Mater. Sci. 68, 314 (2013), and the documentation of
+its StructureMatcher; mean distances to neighbours as what does not depend on the cell: Widdowson et al., Average
+minimum distances of periodic point sets, MATCH Commun. Math. Comput. Chem. 87, 529 (2022).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import signal
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+from pymatgen.core import Lattice, Structure
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+from crystens.crystal import Crystal, wrap
+from crystens.errors import CrystensError
+from crystens.formulas import reduced_composition
+from crystens.processes.start_method import process_context
+
+CANDIDATES = 8
+
+_NEIGHBOURS = 32  # distances in a fingerprint: to about two atoms' widths; more or fewer change little
+_SECONDS = 30.0  # for one comparison; the median is below a millisecond
+_CHUNK = 64  # tasks that go to a process at once
+_ROWS_AT_ONCE = 512  # rows of a distance matrix of fingerprints
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int], None]
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
+
+
+def group_matches(
+    crystals: Sequence[Crystal],
+    candidates: int | None = CANDIDATES,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return for each crystal the position of the first member of its group, (M,) int64.
+
+    Two crystals are in one group if a chain of matches leads from one to the other. The result does not depend on
+    `workers`, and pairs that are in one group already are not compared.
+
+    Args:
+        crystals: M crystals.
+        candidates: most similar crystals that each one is compared with; None compares all pairs that could match.
+            With a number, groups may be left apart that belong together, never the reverse.
+        workers: processes; 1 stays in this one. A script that asks for more must guard its start by
+            `if __name__ == "__main__"`.
+        progress: called now and then with the number of comparisons made so far.
+
+    Raises:
+        CrystensError: if an option is out of range, or a process dies.
+    """
+    _check(candidates, workers)
+    parents = np.arange(len(crystals))
+    with _Comparer(workers, progress) as comparer:
+        formulas = [reduced_composition(crystal.numbers) for crystal in crystals]
+        counts = Counter(formulas)
+        cells = comparer.reduce(crystals, [counts[formula] > 1 for formula in formulas])
+        near = _most_similar(cells, cells, None if candidates is None else candidates + 1)
+        near = [row[row != i][:candidates] for i, row in enumerate(near)]
+        for pairs in _pairs_by_rank(near):
+            apart = [(i, j) for i, j in pairs if _root(parents, i) != _root(parents, j)]
+            answers = comparer.compare([(cells[i], cells[j]) for i, j in apart])
+            for (i, j), same in zip(apart, answers, strict=True):
+                if same:
+                    first, second = sorted((_root(parents, i), _root(parents, j)))
+                    parents[second] = first
+        comparer.log_result()
+    return np.array([_root(parents, i) for i in range(len(crystals))], dtype=np.int64)
+
+
+def find_matches(
+    probes: Sequence[Crystal],
+    references: Sequence[Crystal],
+    candidates: int | None = CANDIDATES,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return for each probe the position of a reference that is the same crystal, or -1, (P,) int64.
+
+    The most similar references are compared first, and the first match ends the search. The result does not depend on
+    `workers`.
+
+    Args:
+        probes: P crystals.
+        references: the crystals in which each of them is looked for.
+        candidates: most similar references that a probe is compared with; None compares all that could match. With a
+            number the matches found are a lower bound.
+        workers: as in `group_matches`.
+        progress: as in `group_matches`.
+
+    Raises:
+        CrystensError: if an option is out of range, or a process dies.
+    """
+    _check(candidates, workers)
+    found = np.full(len(probes), -1, dtype=np.int64)
+    with _Comparer(workers, progress) as comparer:
+        probed = [reduced_composition(crystal.numbers) for crystal in probes]
+        referred = [reduced_composition(crystal.numbers) for crystal in references]
+        shared = set(probed) & set(referred)
+        cells = comparer.reduce(probes, [formula in shared for formula in probed])
+        others = comparer.reduce(references, [formula in shared for formula in referred])
+        near = _most_similar(cells, others, candidates)
+        for rank in range(max(map(len, near), default=0)):
+            pairs = [(i, int(row[rank])) for i, row in enumerate(near) if found[i] < 0 and rank < len(row)]
+            answers = comparer.compare([(cells[i], others[j]) for i, j in pairs])
+            for (i, j), same in zip(pairs, answers, strict=True):
+                if same:
+                    found[i] = j
+        comparer.log_result()
+    return found
+
+
+def match_pairs(
+    pairs: Sequence[tuple[Crystal, Crystal]], workers: int = 1, progress: Progress | None = None
+) -> np.ndarray:
+    """Return for each pair whether its crystals are the same, (P,) bool.
+
+    Args:
+        pairs: P pairs of crystals; the order within a pair makes no difference.
+        workers: as in `group_matches`.
+        progress: as in `group_matches`.
+
+    Raises:
+        CrystensError: if an option is out of range, or a process dies.
+    """
+    _check(None, workers)
+    same = np.zeros(len(pairs), dtype=bool)
+    with _Comparer(workers, progress) as comparer:
+        equal = [reduced_composition(first.numbers) == reduced_composition(second.numbers) for first, second in pairs]
+        firsts = comparer.reduce([first for first, _ in pairs], equal)
+        seconds = comparer.reduce([second for _, second in pairs], equal)
+        could = [k for k, (a, b) in enumerate(zip(firsts, seconds, strict=True)) if a and b and a.content == b.content]
+        same[could] = comparer.compare([(firsts[k], seconds[k]) for k in could])
+        comparer.log_result()
+    return same
+
+
+def fingerprint(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Return the mean distances to the nearest atoms, element by element, (E * 32,), at unit volume for each atom.
+
+    The same for each cell and supercell of a crystal, up to rounding, and for its mirror image. Different crystals can
+    have the same one: it orders candidates, and decides nothing.
+
+    Args:
+        matrix: cell vectors as rows, (3, 3), angstrom.
+        numbers: atomic numbers, (N,), of E elements; these come in the order of their numbers.
+        coordinates: fractional, (N, 3), in [0, 1).
+    """
+    matrix = matrix * (len(numbers) / abs(np.linalg.det(matrix))) ** (1 / 3)
+    spacings = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+    reach = 2.5  # a sphere of this radius holds 65 atoms in the mean
+    while True:
+        ranges = [range(-n, n + 1) for n in np.ceil(reach / spacings).astype(int)]
+        images = np.array(list(itertools.product(*ranges)))
+        points = ((coordinates + images[:, None]) @ matrix).reshape(-1, 3)
+        distances, _ = cKDTree(points).query(coordinates @ matrix, k=_NEIGHBOURS + 1)
+        furthest = distances.max()
+        if furthest <= reach:
+            break
+        reach = min(furthest, 2 * reach)  # images further than the reach are not complete: look again
+    return np.concatenate([distances[numbers == z, 1:].mean(axis=0) for z in np.unique(numbers)])
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedCell:
+    """A crystal in its primitive Niggli cell, small enough to be sent with each comparison."""
+
+    matrix: np.ndarray
+    numbers: np.ndarray
+    coordinates: np.ndarray
+    fingerprint: np.ndarray
+
+    @property
+    def content(self) -> bytes:
+        """What two cells must have in common to match: their sorted atomic numbers."""
+        return np.sort(self.numbers).tobytes()
+
+    def to_structure(self) -> Structure:
+        """Return the cell as a pymatgen Structure."""
+        return Structure(Lattice(self.matrix), self.numbers.tolist(), self.coordinates)
+
+
+class _Comparer:
+    """Reduces and compares crystals, here or spread over processes, and counts what it did.
+
+    A crystal that cannot be reduced and a pair that cannot be compared match nothing; they are counted and logged.
+    """
+
+    def __init__(self, workers: int, progress: Progress | None) -> None:
+        self._progress = progress
+        self._executor: ProcessPoolExecutor | None = None
+        self._workers = workers
+        self._comparisons = 0
+        self._failures: list[str] = []
+
+    def __enter__(self) -> _Comparer:
+        if self._workers > 1:
+            self._executor = ProcessPoolExecutor(self._workers, process_context())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def reduce(self, crystals: Sequence[Crystal], needed: Sequence[bool]) -> list[ReducedCell | None]:
+        """Return the reduced cell of each crystal, None where it is not needed or that fails."""
+        cells: list[ReducedCell | None] = [None] * len(crystals)
+        places = np.flatnonzero(needed).tolist()
+        made = itertools.chain.from_iterable(self._spread(_reduce_all, [crystals[k] for k in places]))
+        for k, cell in zip(places, made, strict=True):
+            if isinstance(cell, str):
+                self._failures.append(cell)
+            else:
+                cells[k] = cell
+        return cells
+
+    def compare(self, pairs: Sequence[tuple[ReducedCell | None, ReducedCell | None]]) -> list[bool]:
+        """Return whether each pair is the same crystal."""
+        answers: list[bool] = []
+        for made in self._spread(_compare_all, pairs):
+            answers += [answer is True for answer in made]
+            self._failures += [answer for answer in made if isinstance(answer, str)]
+            self._comparisons += len(made)
+            if self._progress is not None:
+                self._progress(self._comparisons)
+        return answers
+
+    def log_result(self) -> None:
+        """Log what was done, and what failed."""
+        log.info("%d pairs of crystals compared", self._comparisons)
+        if self._failures:
+            log.warning(
+                "%d crystals or pairs could not be compared and count as no match; the first: %s",
+                len(self._failures),
+                self._failures[0],
+            )
+
+    def _spread(self, function: Callable[[list[Any]], list[Any]], tasks: Sequence[Any]) -> Iterator[list[Any]]:
+        """Yield the results of a function of chunks of tasks, in order."""
+        size = max(1, min(_CHUNK, len(tasks) // (4 * self._workers)))
+        chunks = [list(tasks[start : start + size]) for start in range(0, len(tasks), size)]
+        if self._executor is None:
+            yield from map(function, chunks)
+            return
+        try:
+            yield from self._executor.map(function, chunks)
+        except BrokenProcessPool as error:
+            raise CrystensError(
+                f"one of {self._workers} processes that compare crystals died, most likely for want of memory; "
+                "use fewer workers"
+            ) from error
+
+
+def _reduce_all(crystals: list[Crystal]) -> list[ReducedCell | str]:
+    """Return the reduced cell of each crystal, or what went wrong."""
+    return [attempted(reduced_cell, crystal) for crystal in crystals]
+
+
+def _compare_all(pairs: list[tuple[ReducedCell, ReducedCell]]) -> list[bool | str]:
+    """Return whether each pair is the same crystal, or what went wrong."""
+    return [attempted(_same, pair) for pair in pairs]
+
+
+def reduced_cell(crystal: Crystal) -> ReducedCell:
+    """Return a crystal in the cell that StructureMatcher would compare."""
+    structure = crystal.to_structure().get_reduced_structure("niggli").get_primitive_structure()
+    matrix, numbers = structure.lattice.matrix, np.array(structure.atomic_numbers)
+    coordinates = wrap(structure.frac_coords)
+    return ReducedCell(matrix, numbers, coordinates, fingerprint(matrix, numbers, coordinates))
+
+
+def _same(pair: tuple[ReducedCell, ReducedCell]) -> bool:
+    """Return StructureMatcher's answer for two cells, the one with the smaller fingerprint first."""
+    from pymatgen.core.structure_matcher import StructureMatcher
+
+    first, second = sorted(pair, key=lambda cell: cell.fingerprint.tolist())
+    return bool(StructureMatcher().fit(first.to_structure(), second.to_structure(), skip_structure_reduction=True))
+
+
+def attempted(function: Callable[[_Given], _Made], given: _Given) -> _Made | str:
+    """Return what a function makes of its argument, or the error that it raises, or that it took too long."""
+    try:
+        with _time_limit(_SECONDS):
+            return function(given)
+    except Exception as error:  # whatever a library trips over in one pair of thousands: it is counted and told
+        log.debug("not compared", exc_info=True)
+        return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise a TimeoutError in what runs longer, where signals can do that: in a main thread, on Unix."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError(f"given up after {seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # and again, should a library swallow the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def _most_similar(
+    cells: Sequence[ReducedCell | None], others: Sequence[ReducedCell | None], count: int | None
+) -> list[np.ndarray]:
+    """Return for each cell the positions of the others that could match it, the most similar first, `count` at most.
+
+    Equal distances keep the order of the others.
+    """
+    near = [np.zeros(0, dtype=np.int64)] * len(cells)
+    columns = _by_content(others)
+    for content, rows in _by_content(cells).items():
+        if content not in columns:
+            continue
+        positions = np.array(columns[content])
+        references = np.array([others[j].fingerprint for j in columns[content]])  # type: ignore[union-attr]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            block = rows[start : start + _ROWS_AT_ONCE]
+            distances = cdist([cells[i].fingerprint for i in block], references)  # type: ignore[union-attr]
+            order = np.argsort(distances, axis=1, kind="stable")[:, :count]
+            for i, row in zip(block, positions[order], strict=True):
+                near[i] = row
+    return near
+
+
+def _by_content(cells: Iterable[ReducedCell | None]) -> dict[bytes, list[int]]:
+    """Return the positions of the cells of each content."""
+    positions: dict[bytes, list[int]] = defaultdict(list)
+    for position, cell in enumerate(cells):
+        if cell is not None:
+            positions[cell.content].append(position)
+    return positions
+
+
+def _pairs_by_rank(near: Sequence[np.ndarray]) -> Iterator[list[tuple[int, int]]]:
+    """Yield the pairs (i, j), i < j, of each rank; a pair that is near both ways comes once, at its better rank."""
+    if not near or not sum(map(len, near)):
+        return
+    rows = np.repeat(np.arange(len(near)), [len(row) for row in near])
+    columns = np.concatenate(near)
+    ranks = np.concatenate([np.arange(len(row)) for row in near])
+    codes = np.minimum(rows, columns) * len(near) + np.maximum(rows, columns)
+    by_rank = np.argsort(ranks, kind="stable")
+    unique, first = np.unique(codes[by_rank], return_index=True)
+    best = ranks[by_rank][first]
+    for rank in range(int(best.max()) + 1):
+        yield [divmod(int(code), len(near)) for code in unique[best == rank]]
+
+
+def _root(parents: np.ndarray, member: int) -> int:
+    """Return the first member of a group, and shorten the way to it."""
+    while parents[member] != member:
+        parents[member] = parents[parents[member]]
+        member = int(parents[member])
+    return member
+
+
+def _check(candidates: int | None, workers: int) -> None:
+    """Raise a CrystensError for options out of range."""
+    if candidates is not None and candidates < 1:
+        raise CrystensError(f"{candidates=} must be at least 1, or None for all")
+    if workers < 1:
+        raise CrystensError(f"{workers=} must be at least 1")

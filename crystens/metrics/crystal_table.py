@@ -1,0 +1,256 @@
+"""`crystals.csv`: one row a sample, failed ones too.
+
+A row is a dictionary by column. None stands for a value that does not exist (the formula of a sample that could not be
+decoded, the shortest distance in a crystal of one site) and is an empty cell of the file. Units: angstrom, degree,
+cubic angstrom, g/cm^3; those of the statistics are in `crystens.metrics.statistics`.
+
+Samples that came as images have the `IMAGE_COLUMNS`. Crystals that came as files have the `CRYSTAL_COLUMNS`: there is
+no image to measure, so that its columns are absent, not empty. Behind these stand the `PROTOCOL_COLUMNS` where crystals
+are judged by the field's shared protocol (`crystens.protocol.cdvae_protocol`, which fills them), and the
+`ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.protocol.energy_distance`). Last stand those of CGCNN's
+properties where they are asked for (`crystens.properties.property_metrics`; units in `crystens.properties.cgcnn`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crystens.crystal import Crystal
+from crystens.decoding import DecodedCrystal, read_images
+from crystens.errors import CrystensError
+from crystens.metrics.statistics import STATISTICS, image_statistics
+from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME, shortest_distance
+from crystens.processes.atomic_file import write_whole
+from crystens.scaling import Scaling
+from crystens.symmetry.space_groups import SymmetryError, space_group_number
+
+Row = dict[str, Any]
+
+OK = "ok"
+FAILED = "failed"
+
+CELL_COLUMNS = ("a", "b", "c", "alpha", "beta", "gamma")
+IMAGE_COLUMNS = (
+    "index",
+    "file",
+    "status",
+    "reason",
+    "formula",
+    "num_sites",
+    "generated_space_group",
+    "space_group",
+    *CELL_COLUMNS,
+    "volume",
+    "density",
+    "shortest_distance",
+    "structurally_valid",
+    "merged_sites",
+    *STATISTICS,
+)
+CRYSTAL_COLUMNS = (
+    "index",
+    "file",
+    "entry",
+    *(name for name in IMAGE_COLUMNS[2:] if name not in ("generated_space_group", "merged_sites", *STATISTICS)),
+)
+PROTOCOL_COLUMNS = (
+    "num_elements",
+    "composition_verdict",
+    "composition_valid",
+    "fingerprint_reason",
+    "valid",
+    "structure_distance",
+    "composition_distance",
+    "covered",
+    "covered_strict",
+)
+ENERGY_COLUMNS = ("energy_per_atom", "energy_reason")
+
+_TEXTS = {
+    *("file", "entry", "status", "formula", "composition_verdict"),
+    *("reason", "fingerprint_reason", "energy_reason", "cgcnn_reason"),
+}
+_INTEGERS = {"index", "num_sites", "generated_space_group", "space_group", "merged_sites", "num_elements"}
+_TRUTHS = {"structurally_valid", "composition_valid", "valid", "covered", "covered_strict"}
+
+# Tolerance with which the space group of a crystal is found, angstrom: the field's usual strict value.
+SYMPREC = 0.01
+
+
+def image_rows(
+    images: Tensor,
+    decoded: Sequence[DecodedCrystal],
+    scaling: Scaling,
+    distance: str = "fractional",
+    start: int = 0,
+) -> list[Row]:
+    """Return the rows of samples that came as images.
+
+    Args:
+        images: scaled images (B, 4, S, S) as the network gave them.
+        decoded: what they were decoded to, one each.
+        scaling: the scaling they were made with.
+        distance: what the distance block holds, "fractional" or "cartesian".
+        start: index of the first sample.
+
+    The statistics take the number of sites that decoding took. A failed sample has them too, and its cell as the image
+    states it, where the image holds a site.
+    """
+    counts = torch.tensor([sample.num_sites for sample in decoded], dtype=torch.int64, device=images.device)
+    statistics = image_statistics(images, scaling, counts, distance)
+    columns = {name: values.tolist() for name, values in statistics.items()}
+    failed = [place for place, sample in enumerate(decoded) if sample.crystal is None and sample.num_sites > 0]
+    stated: dict[int, list[float]] = {}
+    if failed:
+        reading = read_images(images[failed], scaling, periodic=False, counts=counts[failed])
+        stated = dict(zip(failed, reading.cells[:, :6].tolist(), strict=True))
+    rows = []
+    for place, sample in enumerate(decoded):
+        index = start + place
+        row: Row = dict.fromkeys(IMAGE_COLUMNS)
+        row.update(index=index, num_sites=sample.num_sites, generated_space_group=sample.generated_space_group)
+        if sample.crystal is None:
+            row.update(status=FAILED, reason=_one_line(sample.reason))
+            row.update(zip(CELL_COLUMNS, stated.get(place, ()), strict=False))
+        else:
+            row.update(status=OK, file=f"cifs/{index:06d}.cif", merged_sites=sample.merged_sites)
+            row.update(_measured(sample.crystal))
+            row["structurally_valid"] = row["structurally_valid"] and sample.merged_sites == 0
+        row.update({name: values[place] for name, values in columns.items()})
+        rows.append({name: _finite_or_none(value) for name, value in row.items()})
+    return rows
+
+
+def crystal_row(index: int, crystal: Crystal, file: str = "", entry: str = "") -> Row:
+    """Return the row of a crystal that came from a file."""
+    row: Row = dict.fromkeys(CRYSTAL_COLUMNS)
+    row.update(index=index, file=_one_line(file), entry=_one_line(entry), status=OK, **_measured(crystal))
+    return {name: _finite_or_none(value) for name, value in row.items()}
+
+
+def failed_row(index: int, reason: str, file: str = "", entry: str = "") -> Row:
+    """Return the row of a file that could not be read as a crystal."""
+    row: Row = dict.fromkeys(CRYSTAL_COLUMNS)
+    row.update(index=index, file=_one_line(file), entry=_one_line(entry), status=FAILED, reason=_one_line(reason))
+    return row
+
+
+def _measured(crystal: Crystal) -> Row:
+    """Return the columns that follow from a crystal alone."""
+    nearest = shortest_distance(crystal)
+    volume = crystal.lattice.volume
+    return {
+        "formula": crystal.formula,
+        "num_sites": len(crystal),
+        "space_group": _found_space_group(crystal),
+        **dict(zip(CELL_COLUMNS, [*crystal.lengths.tolist(), *crystal.angles.tolist()], strict=True)),
+        "volume": volume,
+        "density": float(crystal.to_structure().density),
+        "shortest_distance": nearest,
+        "structurally_valid": bool(volume >= MIN_VOLUME and nearest >= MIN_DISTANCE),
+    }
+
+
+def _found_space_group(crystal: Crystal) -> int | None:
+    """Return the space group number of the atoms; None if none is found, as for atoms on top of each other."""
+    try:
+        return space_group_number(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, SYMPREC)
+    except SymmetryError:
+        return None
+
+
+def _finite_or_none(value: Any) -> Any:
+    """Return a value, or None for a float that is not finite: it stands for nothing that was measured."""
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+def _one_line(text: str) -> str | None:
+    """Return a text without line breaks, for a sample is one line of the file; None for an empty one."""
+    return " ".join(text.split()) or None
+
+
+class CrystalTable:
+    """The file `crystals.csv`, written chunk by chunk; opening one that is there goes on after its last complete row.
+
+    Args:
+        path: the file; made with its header if it is not there. A last line torn by a kill is dropped.
+        columns: `IMAGE_COLUMNS` or `CRYSTAL_COLUMNS`, and what stands behind them.
+
+    Raises:
+        CrystensError: if the file has other columns or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, columns: Sequence[str] = IMAGE_COLUMNS) -> None:
+        """Open or make the file."""
+        self.path = Path(path)
+        self.columns = tuple(columns)
+        header = _text([self.columns]).encode()
+        try:
+            lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+            if lines and not lines[-1].endswith(b"\n"):
+                lines.pop()
+            if not lines:
+                lines = [header]
+            if lines[0] != header:
+                found = lines[0].decode(errors="replace").strip()
+                raise CrystensError(f"{self.path} has other columns ({found[:80]}...); choose another folder")
+            write_whole(self.path, b"".join(lines))
+        except OSError as error:
+            raise CrystensError(f"cannot write {self.path}: {error.strerror}; choose another folder") from error
+        self._count = len(lines) - 1
+
+    def __len__(self) -> int:
+        """Return the number of complete rows in the file."""
+        return self._count
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write rows behind the last."""
+        rows = list(rows)
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.write(_text([_cell(row[name]) for name in self.columns] for row in rows))
+        self._count += len(rows)
+
+    def keep(self, count: int) -> None:
+        """Drop all rows behind the first `count`."""
+        lines = self.path.read_bytes().splitlines(keepends=True)[: count + 1]
+        write_whole(self.path, b"".join(lines))
+        self._count = len(lines) - 1
+
+    def rows(self) -> list[Row]:
+        """Return all rows, typed as they were written; floats have ten digits."""
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _text(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows as CSV text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """Return the text of one value."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _value(name: str, text: str) -> Any:
+    """Return the value of one text."""
+    if text == "":
+        return None
+    if name in _TEXTS:
+        return text
+    if name in _TRUTHS:
+        return text == "true"
+    return int(text) if name in _INTEGERS else float(text)

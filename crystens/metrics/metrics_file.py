@@ -1,0 +1,235 @@
+"""`metrics.json`: the rows of `crystals.csv` made into numbers, each with its meaning, unit and count.
+
+Every entry is an object with `value`, `unit`, `description` and `count`: how many samples (or sites, where the
+description says so) the value is made of. A value that has nothing to be made of is null with count 0. Rates are taken
+over all samples: a sample that failed is not valid, not unique and not novel.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pymatgen.core import Composition
+from torch import Tensor
+
+from crystens import __version__
+from crystens.errors import CrystensError
+from crystens.metrics.crystal_table import OK, Row
+from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts, ks_statistics
+from crystens.metrics.statistics import STATISTICS
+from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME
+from crystens.processes.atomic_file import write_whole
+from crystens.reasons import category_counts
+
+Metrics = dict[str, dict[str, Any]]
+
+_STATISTIC_TEXTS = {
+    "cell_length_variance": ("angstrom^2", "population variance of the copies of a, b and c, mean of the three"),
+    "cell_angle_variance": (
+        "degree^2",
+        "population variance of the copies of alpha, beta and gamma, mean of the three",
+    ),
+    "space_group_variance": ("1", "population variance of the copies of the space group number"),
+    "coordinate_variance": (
+        "fractional^2",
+        "population variance of the 8 copies of a coordinate, mean over sites, x, y, z",
+    ),
+    "coordinate_agreement": ("fractional", "|own coordinate - mean of the votes|, mean over sites and x, y, z"),
+    "pairwise_agreement": (
+        "fractional",
+        "sum over ordered pairs of |distance block - distance of the decoded coordinates|, divided by the number of "
+        "sites",
+    ),
+}
+_QUANTITY_TEXTS = {
+    "a": "cell length a",
+    "b": "cell length b",
+    "c": "cell length c",
+    "alpha": "cell angle alpha",
+    "beta": "cell angle beta",
+    "gamma": "cell angle gamma",
+    "space_group": "space group number found in the atoms",
+    "Z": "atomic number, one value a site (count: sites)",
+}
+
+
+def summarise(
+    rows: Sequence[Row],
+    reference: Reference | None = None,
+    about: Mapping[str, Any] | None = None,
+    distance: str = "fractional",
+    projected: Sequence[Mapping[str, Tensor]] = (),
+) -> Metrics:
+    """Return the metrics of samples.
+
+    Args:
+        rows: of all samples, failed ones too.
+        reference: what they are compared with; without one there are no Kolmogorov-Smirnov statistics and no novelty.
+        about: where the samples come from (model, seed, checkpoint, decoding), in plain values; kept in `provenance`.
+        distance: what the distance block of the images holds; it gives the pairwise agreement its unit.
+        projected: `image_statistics` of the images, batch by batch, once mirror images are averaged, of a model that
+            does so while it samples; they stand beside those of the images as the network gave them.
+
+    Raises:
+        CrystensError: if there is no row.
+    """
+    if not rows:
+        raise CrystensError("there is no sample to judge; draw at least one")
+    total = len(rows)
+    decoded = [row for row in rows if row["status"] == OK]
+    from_images = STATISTICS[0] in rows[0]
+    metrics: Metrics = {"num_samples": entry(total, "samples", "all samples, those that failed included", total)}
+    if from_images:
+        for name in STATISTICS:
+            metrics[name] = _statistic(name, [row[name] for row in rows], "on the image as the network gave it")
+        for name in STATISTICS if projected else ():
+            values = torch.cat([batch[name] for batch in projected]).tolist()
+            metrics[f"{name}_projected"] = _statistic(name, values, "once its mirror images are averaged")
+        if distance == "cartesian":
+            for name in ("pairwise_agreement", "pairwise_agreement_projected"):
+                metrics.get(name, {})["unit"] = "angstrom"
+    how = "decoded to a crystal" if from_images else "could be read as an ordered crystal"
+    metrics["decoded_rate"] = rate(len(decoded), total, f"share of all samples that {how}")
+    metrics["structural_validity"] = rate(
+        sum(bool(row["structurally_valid"]) for row in decoded),
+        total,
+        f"share of all samples with no two atoms nearer than {MIN_DISTANCE} angstrom over periodic images and a volume "
+        f"of at least {MIN_VOLUME} angstrom^3; failed samples are not valid"
+        + ("; measured before decoding merged such sites, so a sample with a merged site is not valid" * from_images),
+    )
+    if from_images:
+        metrics["structural_validity_after_merging"] = rate(
+            sum(_is_valid_as_written(row) for row in decoded),
+            total,
+            "the same of the crystals as they are written, after decoding merged sites that were too near",
+        )
+    formulas = {row["formula"] for row in decoded}
+    metrics["unique_formula_rate"] = rate(
+        len(formulas), total, "number of different reduced formulas divided by the number of all samples"
+    )
+    if reference is not None:
+        known = set(reference.formulas)
+        metrics["novel_formula_rate"] = rate(
+            sum(row["formula"] not in known for row in decoded),
+            total,
+            f"share of all samples whose reduced formula is not in {reference.name} ({reference.split}, "
+            f"{len(known)} formulas); failed samples are not novel",
+        )
+        metrics |= _distances(decoded, reference, from_images)
+    if from_images:
+        merged = [float(row["merged_sites"]) for row in decoded]
+        metrics["mean_merged_sites"] = average(
+            merged, "sites", "sites merged into others in decoding, mean over decoded samples"
+        )
+    metrics["failures"] = _failures(rows)
+    metrics["provenance"] = _provenance(total, reference, about or {})
+    return metrics
+
+
+def write_metrics(path: str | Path, metrics: Metrics) -> None:
+    """Write metrics as JSON, at once: a kill leaves the old file or the new one."""
+    write_whole(path, json.dumps(metrics, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def generated_values(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """Return the values of the quantities of distributions in the samples that decoded, one a crystal, Z one a site.
+
+    The space group is the one found in the atoms, for samples from images as for those from files.
+    """
+    decoded = [row for row in rows if row["status"] == OK]
+    values = {name: _column(decoded, name) for name in QUANTITIES if name != "Z"}
+    values["Z"] = np.concatenate([np.zeros(0), *(_atomic_numbers(row["formula"], row["num_sites"]) for row in decoded)])
+    return values
+
+
+def _column(rows: Sequence[Row], name: str) -> np.ndarray:
+    """Return a column as floats, NaN where there is no value."""
+    return np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
+
+
+def _atomic_numbers(formula: str, num_sites: int) -> np.ndarray:
+    """Return the atomic number of each site of a cell with a reduced formula: (num_sites,)."""
+    composition = Composition(formula)
+    units = num_sites / composition.num_atoms
+    return np.concatenate([np.full(round(amount * units), element.Z) for element, amount in composition.items()])
+
+
+def entry(value: Any, unit: str, description: str, count: int, **more: Any) -> dict[str, Any]:
+    """Return one metric."""
+    return {"value": value, "unit": unit, "description": description, "count": count, **more}
+
+
+def rate(part: int, total: int, description: str) -> dict[str, Any]:
+    """Return a share of all samples."""
+    return entry(part / total, "1", description, total)
+
+
+def average(values: Sequence[float], unit: str, description: str) -> dict[str, Any]:
+    """Return a mean with its spread, null if there is nothing to average."""
+    count = len(values)
+    spread = float(np.std(values, ddof=1)) if count > 1 else None
+    return entry(float(np.mean(values)) if count else None, unit, description, count, standard_deviation=spread)
+
+
+def _statistic(name: str, values: Sequence[float | None], where: str) -> dict[str, Any]:
+    """Return the mean of an image statistic, measured somewhere, over the samples whose image holds a site."""
+    unit, meaning = _STATISTIC_TEXTS[name]
+    description = f"{meaning}; measured {where}, mean over all samples that hold a site"
+    return average([value for value in values if value is not None and math.isfinite(value)], unit, description)
+
+
+def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) -> Metrics:
+    """Return the Kolmogorov-Smirnov statistics."""
+    values = generated_values(decoded)
+    distances, counts = ks_statistics(values, reference), finite_counts(values)
+    entries = {}
+    for quantity in QUANTITIES:
+        name = f"ks_{quantity}"
+        meaning = _QUANTITY_TEXTS[quantity]
+        description = (
+            f"Kolmogorov-Smirnov statistic (0 same, 1 disjoint) of the {meaning}: decoded samples against "
+            f"{reference.name} ({reference.split})"
+        )
+        value = distances[name] if counts[name] else None
+        entries[name] = entry(value, "1", description, counts[name], reference_count=len(reference.values[quantity]))
+    if from_images:
+        stated = {**values, "space_group": _column(decoded, "generated_space_group")}
+        value = ks_statistics(stated, reference)["ks_space_group"] if decoded else None
+        description = entries["ks_space_group"]["description"].replace("found in the atoms", "that the image states")
+        entries["ks_generated_space_group"] = {**entries["ks_space_group"], "value": value, "description": description}
+        entries["ks_generated_space_group"]["count"] = finite_counts(stated)["ks_space_group"]
+    return entries
+
+
+def _is_valid_as_written(row: Row) -> bool:
+    """Return whether the crystal of a row has a volume and no atoms too near."""
+    nearest = row["shortest_distance"]
+    return row["volume"] >= MIN_VOLUME and (nearest is None or nearest >= MIN_DISTANCE)
+
+
+def _failures(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return how many samples failed, and for which reasons."""
+    reasons = category_counts(row["reason"] or "no reason given" for row in rows if row["status"] != OK)
+    return entry(sum(reasons.values()), "samples", "samples that failed, by reason", len(rows), reasons=reasons)
+
+
+def _provenance(total: int, reference: Reference | None, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the numbers were made with."""
+    made_with: dict[str, Any] = {
+        "crystens": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pymatgen": version("pymatgen"),
+        "numpy": np.__version__,
+    }
+    if reference is not None:
+        made_with["reference"] = {"name": reference.name, "split": reference.split, "count": reference.count}
+    return entry({**made_with, **about}, "", "what the numbers were made with", total)

@@ -1,0 +1,181 @@
+"""Images of orbits back to crystals that have the space group they state.
+
+1. The number of orbits is counted and the copies of each value are averaged, as for images of all sites
+   (`crystens.decoding`): votes of orbits on each other's coordinates included.
+2. The space group is the nearest code to the mean over all orbits' cells, or the rounded mean.
+3. The Wyckoff position of each orbit is the nearest code among those of the group; of positions with one code, the one
+   that is nearest to the coordinates.
+4. `crystens.orbits.projection` moves cell and coordinates to the nearest crystal of the group, mends or refuses what is
+   none, and all sites are written out, in the conventional or a primitive cell, with the group's operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crystens.clustering import Clusters, cluster
+from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, cell_vectors, check_cell
+from crystens.decoding import DecodedCrystal, count_sites, read_images
+from crystens.encoding import HEADER
+from crystens.errors import CrystensError
+from crystens.orbits.codes import nearest_groups
+from crystens.orbits.orbit_crystal import CELLS, OrbitCrystal
+from crystens.orbits.projection import Projection
+from crystens.orbits.scaling import GROUP_ROW, POSITION_ROW, OrbitScaling
+from crystens.symmetry.wyckoff import space_group
+
+_NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table are always told apart
+_SAME_CODE = 1e-6
+_ALL_ELEMENTS = np.full(MAX_ATOMIC_NUMBER, 1 / MAX_ATOMIC_NUMBER)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedOrbits(DecodedCrystal):
+    """One decoded image of orbits: `DecodedCrystal`, whose `num_sites` is the number of orbits that the image holds.
+
+    Attributes:
+        orbits: the crystal as orbits; None if decoding failed.
+        moved: (K,) how far each orbit was from its position, angstrom; empty if decoding failed before.
+        repairs: how often each of `crystens.orbits.projection.REPAIRS` was made.
+    """
+
+    orbits: OrbitCrystal | None = None
+    moved: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    repairs: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OrbitDecoder:
+    """Turns scaled images of orbits into crystals.
+
+    Args:
+        cell: "conventional" or "primitive", the cell of the crystals.
+        atom_clusters: K of the atomic numbers, or "auto"; only where the image holds numbers and not codes.
+        projection: limits and repairs.
+
+    Raises:
+        CrystensError: if the cell is not known.
+    """
+
+    cell: str = "primitive"
+    atom_clusters: Clusters = "auto"
+    projection: Projection = field(default_factory=Projection)
+
+    def __post_init__(self) -> None:
+        """Check the cell."""
+        if self.cell not in CELLS:
+            raise CrystensError(f"decode.cell={self.cell!r} is not known; use one of {', '.join(CELLS)}")
+
+    def decode(
+        self,
+        images: Tensor,
+        scaling: OrbitScaling,
+        counts: Tensor | None = None,
+        elements: np.ndarray | None = None,
+    ) -> list[DecodedOrbits]:
+        """Return the crystals of scaled images (B, 4, S, S), one each, failures with their reason.
+
+        Args:
+            images: scaled images, of any device; not changed.
+            scaling: the scaling they were made with.
+            counts: (B,) numbers of orbits, where they are known; counted otherwise.
+            elements: (118,) probabilities of the elements, see `crystens.decoding.element_probabilities`.
+        """
+        counts = count_orbits(images, scaling) if counts is None else counts
+        reading = read_images(images, scaling, periodic=True, counts=counts)
+        values = scaling.unscale(images.double())
+        codes = scaling.code_cells(values, POSITION_ROW)
+        mask = torch.arange(codes.shape[1], device=codes.device) < reading.counts[:, None]
+        if scaling.space_groups == "bits":
+            cells = (scaling.code_cells(values, GROUP_ROW) * mask[..., None]).sum(dim=1)
+            groups = nearest_groups(torch.nan_to_num(cells / reading.counts.clamp(min=1)[:, None]))
+        else:
+            groups = torch.nan_to_num(reading.cells[:, -1]).round().clamp(1, NUM_SPACE_GROUPS).long()
+        apart = torch.cdist(codes, scaling.position_codes[groups].to(codes))  # (B, N, 27)
+        rows = zip(
+            reading.counts.tolist(),
+            groups.tolist(),
+            reading.cells.numpy(force=True),
+            reading.numbers.numpy(force=True),
+            reading.coordinates.numpy(force=True),
+            reading.number_spread.tolist(),
+            apart.numpy(force=True),
+            [_ALL_ELEMENTS if elements is None else elements] * len(groups),
+            strict=True,
+        )
+        return [self._decode_one(*row) for row in rows]
+
+    def _decode_one(
+        self,
+        count: int,
+        group: int,
+        cell: np.ndarray,
+        numbers: np.ndarray,
+        coordinates: np.ndarray,
+        number_spread: float,
+        apart: np.ndarray,
+        elements: np.ndarray,
+    ) -> DecodedOrbits:
+        """Project the reading of one image; apart (N, 27) says how far each orbit's cells are from each position's."""
+        if count == 0:
+            return DecodedOrbits(None, "the image holds no site", 0, None)
+        numbers, coordinates, apart = numbers[:count], coordinates[:count], apart[:count]
+        if not all(np.isfinite(array).all() for array in (cell, numbers, coordinates, apart)):
+            return DecodedOrbits(None, "the image has values that are not finite", count, None)
+        spread = max(number_spread, _NUMBER_RESOLUTION)
+        atoms = np.rint(cluster(numbers, self.atom_clusters, spread, elements)).astype(np.int64)
+        if atoms.min() < 1 or atoms.max() > MAX_ATOMIC_NUMBER:
+            bad = atoms[(atoms < 1) | (atoms > MAX_ATOMIC_NUMBER)][0]
+            return DecodedOrbits(None, f"atomic number must be 1-{MAX_ATOMIC_NUMBER}, got {bad}", count, group)
+        lengths, angles = cell[:3], cell[3:6]
+        try:
+            check_cell(lengths, angles)
+        except CrystensError as error:
+            return DecodedOrbits(None, str(error), count, group)
+        letters = _letters(group, lengths, angles, coordinates, apart)
+        made = self.projection(group, lengths, angles, atoms, letters, coordinates)
+        if made.crystal is None:
+            return DecodedOrbits(None, made.reason, count, group, moved=made.moved, repairs=made.repairs)
+        symmetry = made.crystal.symmetrised(self.cell)
+        return DecodedOrbits(
+            symmetry.crystal,
+            "",
+            count,
+            group,
+            made.repairs["merged"],
+            symmetry,
+            made.crystal,
+            made.moved,
+            made.repairs,
+        )
+
+
+def count_orbits(images: Tensor, scaling: OrbitScaling) -> Tensor:
+    """Return the number of orbits of scaled images: (B, 4, S, S) to (B,) int64; see `crystens.decoding.count_sites`.
+
+    That looks for cell rows whose eight cells agree; the digits of a group do not, and their mean stands for them.
+    """
+    if scaling.space_groups == "bits":
+        images = images.clone()
+        mean = scaling.code_cells(images, GROUP_ROW).mean(dim=2)
+        images[:, :, GROUP_ROW, HEADER:] = mean[:, None]
+        images[:, :, HEADER:, GROUP_ROW] = mean[:, None]
+    return count_sites(images, scaling)
+
+
+def _letters(number: int, lengths: np.ndarray, angles: np.ndarray, coordinates: np.ndarray, apart: np.ndarray) -> str:
+    """Return the letter of each orbit: of the nearest code, and of several positions with that code of the nearest."""
+    group = space_group(number)
+    vectors = cell_vectors(lengths, angles)
+    metric = group.averaged_metric(vectors @ vectors.T)
+    letters = []
+    for point, row in zip(coordinates, apart[:, : len(group.positions)], strict=True):
+        near = [group.positions[place] for place in np.flatnonzero(row <= row.min() + _SAME_CODE)]
+        if len(near) > 1:
+            near.sort(key=lambda position: float(position.nearest(point[None], metric).distances[0]))
+        letters.append(near[0].letter)
+    return "".join(letters)

@@ -1,0 +1,136 @@
+"""Images of crystals as lists of orbits, scaled to [0, 1].
+
+The image is that of `crystens.encoding` with a slot for each orbit instead of each site: element and coordinates of the
+orbit's representative, the conventional cell, and the pair block of the representatives. Row and column 11, empty in
+the paper's image, hold the Wyckoff position, and row and column 10 the space group, as `crystens.orbits.codes` says.
+Digits are scaled as every value is: 0 is `gap`, 1 is 1, an empty cell is 0.
+
+Differs from the paper: it lists all sites, of whatever cell, and does not say which of them belong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crystens.batch import CrystalBatch
+from crystens.encoding import ATTRIBUTES, HEADER, NUM_CHANNELS
+from crystens.errors import CrystensError
+from crystens.orbits.batch import OrbitBatch
+from crystens.orbits.codes import check_group_encoding, group_codes, wyckoff_codes
+from crystens.scaling import Scaling
+
+GROUP_ROW = ATTRIBUTES.index("space_group")
+POSITION_ROW = HEADER - 1
+
+
+class OrbitScaling(Scaling):
+    """`Scaling` for images of orbits.
+
+    Args:
+        ranges: as for `Scaling`, and so are `max_sites` (the number of orbit slots), `gap`, `diagonal` and `atoms`.
+        max_sites: number of orbit slots N.
+        gap: what 0 and the minimum scale to, in [0, 1).
+        diagonal: whether the pair block's diagonal holds values.
+        atoms: "number", "bits" or "period_group".
+        space_groups: how the group stands in the image: "number" or "bits".
+        wyckoff: how the position stands in the image: by "letter" or "multiplicity".
+
+    Raises:
+        CrystensError: as `Scaling`, or if an encoding is not known.
+    """
+
+    def __init__(
+        self,
+        ranges: dict[str, tuple[float, float]],
+        max_sites: int,
+        gap: float,
+        diagonal: bool,
+        atoms: str = "bits",
+        space_groups: str = "bits",
+        wyckoff: str = "letter",
+    ) -> None:
+        """Keep the codes beside the ranges."""
+        super().__init__(ranges, max_sites, gap, diagonal, atoms)
+        check_group_encoding(space_groups)
+        self.space_groups = space_groups
+        self.wyckoff = wyckoff
+        self.register_buffer("position_codes", wyckoff_codes(wyckoff), persistent=False)
+        self.register_buffer("group_codes", group_codes(), persistent=False)
+
+    position_codes: Tensor
+    group_codes: Tensor
+
+    @classmethod
+    def fit(
+        cls,
+        crystals: CrystalBatch | Iterable[CrystalBatch],
+        distance: str = "fractional",
+        gap: float = 0.1,
+        atoms: str = "bits",
+        space_groups: str = "bits",
+        wyckoff: str = "letter",
+    ) -> OrbitScaling:
+        """Return the scaling whose ranges are the smallest and largest values of crystals, see `Scaling.fit`."""
+        fitted = Scaling.fit(crystals, distance, gap, atoms)
+        return cls(fitted.ranges, fitted.max_sites, gap, fitted.diagonal, atoms, space_groups, wyckoff)
+
+    @classmethod
+    def paper(cls, *_: Any, **__: Any) -> OrbitScaling:
+        """Raise: the paper has no images of orbits."""
+        raise CrystensError("the paper's scaling knows images of all sites only; use scaling=fitted with orbits")
+
+    def encode(self, crystals: CrystalBatch, distance: str = "fractional") -> Tensor:
+        """Return the scaled images of an `OrbitBatch`: (B, 4, S, S) float32, empty cells 0.
+
+        Raises:
+            CrystensError: if the batch holds sites and not orbits.
+        """
+        if not isinstance(crystals, OrbitBatch):
+            raise CrystensError(f"images of orbits are made of an OrbitBatch, got a {type(crystals).__name__}")
+        images = super().encode(crystals, distance)
+        mask = crystals.site_mask[..., None]
+        groups = crystals.space_groups.long()
+        positions = self.position_codes[groups[:, None], crystals.positions.long()]  # (B, N, 8)
+        self._write(images, POSITION_ROW, positions, mask)
+        if self.space_groups == "bits":
+            digits = self.group_codes[groups][:, None].expand_as(positions)
+            self._write(images, GROUP_ROW, digits, mask)
+        return images
+
+    def _write(self, images: Tensor, row: int, codes: Tensor, mask: Tensor) -> None:
+        """Write codes (B, N, 8) into a row and its column, where the mask (B, N, 1) is true."""
+        cells = (codes * (1 - self.gap) + self.gap) * mask
+        images[:, :, row, HEADER:] = cells[..., :NUM_CHANNELS].transpose(1, 2)
+        images[:, :, HEADER:, row] = cells[..., NUM_CHANNELS:].transpose(1, 2)
+
+    def unscale(self, images: Tensor) -> Tensor:
+        """Return scaled images (B, 4, S, S) in physical values, digits between 0 and 1; see `Scaling.unscale`."""
+        values = super().unscale(images)
+        rows = [POSITION_ROW, GROUP_ROW] if self.space_groups == "bits" else [POSITION_ROW]
+        digits = (images - self.gap) / (1 - self.gap)
+        values[:, :, rows, HEADER:] = digits[:, :, rows, HEADER:]
+        values[:, :, HEADER:, rows] = digits[:, :, HEADER:, rows]
+        return values
+
+    def code_cells(self, values: Tensor, row: int) -> Tensor:
+        """Return the eight cells of each orbit in a row and its column of physical images: (B, N, 8)."""
+        return torch.cat(
+            [values[:, :, row, HEADER:].transpose(1, 2), values[:, :, HEADER:, row].transpose(1, 2)], dim=2
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as plain values, for a checkpoint or a file."""
+        return super().to_dict() | {"space_groups": self.space_groups, "wyckoff": self.wyckoff}
+
+    @classmethod
+    def from_dict(cls, numbers: dict[str, Any]) -> OrbitScaling:
+        """Return the scaling that `to_dict` wrote."""
+        plain = Scaling.from_dict(numbers)
+        names = ("space_groups", "wyckoff")
+        return cls(
+            plain.ranges, plain.max_sites, plain.gap, plain.diagonal, plain.atoms, *(numbers[name] for name in names)
+        )

@@ -1,0 +1,1 @@
+"""Worker processes, threads, results that are kept, progress, and the frame of a command."""

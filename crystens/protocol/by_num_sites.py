@@ -1,0 +1,86 @@
+"""The protocol's metrics by the number of sites in the cell: what is right for small cells may be wrong for large ones.
+
+Precision and validity are those of the samples of a size, against real crystals of any size; recall is that of the real
+crystals of a size, by samples of any. The Wasserstein distances compare all valid samples of a size with all real
+crystals of that size, without a draw.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import wasserstein_distance
+
+from crystens.metrics.crystal_table import OK, Row
+from crystens.processes.atomic_file import write_whole
+from crystens.protocol.coverage import Nearest
+
+
+def by_num_sites(
+    rows: Sequence[Row], sizes: np.ndarray, real: Mapping[str, np.ndarray], to_samples: Nearest
+) -> list[dict[str, Any]]:
+    """Return one row for each number of sites that a sample or a real crystal has, and one (None) for failed samples.
+
+    Args:
+        rows: of all samples, with the columns of the protocol.
+        sizes: number of sites of the real crystals, (m,).
+        real: by column of the samples, the values of the real crystals whose distribution is compared, (m,) each.
+        to_samples: how far the real crystals are from the samples.
+    """
+    groups: dict[int | None, list[Row]] = {size: [] for size in sizes.tolist()}
+    for row in rows:
+        groups.setdefault(row["num_sites"] if row["status"] == OK else None, []).append(row)
+    found = []
+    for size, own in sorted(groups.items(), key=lambda item: (item[0] is None, item[0] or 0)):
+        same = sizes == size
+        valid = [row for row in own if row["valid"]]
+        found.append(
+            {
+                "num_sites": size,
+                "samples": len(own),
+                "structural_validity": _share(own, "structurally_valid"),
+                "compositional_validity": _share(own, "composition_valid"),
+                "validity": _share(own, "valid"),
+                "cov_precision": _share(own, "covered"),
+                "cov_precision_strict": _share(own, "covered_strict"),
+                "reference_crystals": int(same.sum()),
+                "cov_recall": mean(to_samples.covered[same]),
+                "cov_recall_strict": mean(to_samples.both[same]),
+                "valid_samples": len(valid),
+                **{
+                    f"wasserstein_{column}": wasserstein(valid, column, values[same]) for column, values in real.items()
+                },
+            }
+        )
+    return found
+
+
+def write_by_num_sites(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table as CSV; what there is not is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in row.items()})
+    write_whole(path, text.getvalue())
+
+
+def wasserstein(rows: Sequence[Row], column: str, real: np.ndarray) -> float | None:
+    """Return the Wasserstein distance between a column and real values, None where either is empty."""
+    values = [row[column] for row in rows if row[column] is not None]
+    return float(wasserstein_distance(values, real)) if values and len(real) else None
+
+
+def mean(values: np.ndarray) -> float | None:
+    """Return the mean of values, None of none."""
+    return float(values.mean()) if len(values) else None
+
+
+def _share(rows: Sequence[Row], name: str) -> float | None:
+    """Return the share of rows in which a column is true, None of no rows."""
+    return sum(bool(row[name]) for row in rows) / len(rows) if rows else None

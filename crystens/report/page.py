@@ -1,0 +1,172 @@
+"""`report.html`: what samples are worth, on one page that needs nothing beside itself.
+
+The page loads nothing (`crystens.report.templates`). The scripts that show its crystals in 3D
+(`crystens.report.viewer`) make it half a megabyte larger; a page without crystals has none. All but the 3D view can be
+read without JavaScript. The page begins with where the samples come from and what they can show, so that no number
+stands there without it.
+
+The markup is `assets/report.html.j2`; here is what it shows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from crystens.crystal import Crystal
+from crystens.metrics.crystal_table import OK, Row
+from crystens.metrics.distributions import QUANTITIES, Reference
+from crystens.metrics.metrics_file import Metrics, generated_values
+from crystens.processes.atomic_file import write_whole
+from crystens.properties.cgcnn import PROPERTIES
+from crystens.properties.property_metrics import PropertyMetrics, known
+from crystens.report.pictures import (
+    Histogram,
+    crystal_picture,
+    distribution_plot,
+    even_edges,
+    histograms,
+    image_picture,
+    ks_title,
+)
+from crystens.report.templates import render
+from crystens.report.viewer import space_group_name, viewer_data, viewer_scripts
+
+NUM_PICTURES = 10
+
+# Entries of metrics.json that have a section of their own on the page.
+_SECTIONS = ("failures", "provenance")
+
+
+def write_report(
+    path: str | Path,
+    metrics: Metrics,
+    rows: Sequence[Row],
+    *,
+    title: str,
+    statement: Iterable[str] = (),
+    reference: Reference | None = None,
+    crystals: Mapping[int, Crystal] | None = None,
+    images: Mapping[int, Tensor] | None = None,
+    properties: PropertyMetrics | None = None,
+) -> None:
+    """Write the page.
+
+    Args:
+        path: file to write; replaced at once.
+        metrics: of all samples.
+        rows: of all samples.
+        title: of the page.
+        statement: sentences on where the samples come from and what that is worth, at the top of the page.
+        reference: what the samples are compared with; without one there are no histograms.
+        crystals: by index, those that `chosen_samples` chose.
+        images: by index, some scaled images (4, S, S).
+        properties: what CGCNN predicts, for rows that have its columns.
+
+    Raises:
+        CrystensError: if the file cannot be written.
+    """
+    crystals = crystals or {}
+    figures = [] if reference is None else [_distributions(metrics, rows, reference)]
+    if properties is not None:
+        figures.append(_properties(metrics, rows, properties))
+    labels = _labels(rows, crystals)
+    page = render(
+        "report.html.j2",
+        viewer_scripts() if crystals else (),
+        title=title,
+        statement=list(statement),
+        total=metrics["num_samples"]["value"],
+        failed=metrics["failures"]["value"],
+        metrics={name: entry for name, entry in metrics.items() if name not in _SECTIONS},
+        number=_number,
+        histograms=figures,
+        reasons=metrics["failures"]["reasons"],
+        crystals=[
+            {"index": index, "lines": label.split("\n"), "picture": crystal_picture(crystals[index])}
+            for index, label in labels.items()
+        ],
+        data=viewer_data(crystals, labels),
+        images=_images(rows, images or {}),
+        provenance=list(_flat(metrics["provenance"]["value"])),
+    )
+    write_whole(path, page)
+
+
+def chosen_samples(rows: Sequence[Row], seed: int, number: int = NUM_PICTURES) -> list[int]:
+    """Return the indices of samples to draw: decoded ones, chosen by seed and not by hand, in order."""
+    decoded = [row["index"] for row in rows if row["status"] == OK]
+    return sorted(random.Random(seed).sample(decoded, min(number, len(decoded))))
+
+
+def _distributions(metrics: Metrics, rows: Sequence[Row], reference: Reference) -> dict[str, Any]:
+    """Return the histograms of the eight quantities, with their head and a note."""
+    distances = {f"ks_{name}": metrics[f"ks_{name}"]["value"] for name in QUANTITIES}
+    return {
+        "head": "Distributions, real and generated",
+        "picture": distribution_plot(generated_values(rows), reference, distances),
+        "note": f"Real: {reference.name}, {reference.split}, {reference.count} crystals. Generated: the samples that "
+        "became crystals. K-S: Kolmogorov-Smirnov statistic, 0 for the same distribution and 1 for disjoint ones.",
+    }
+
+
+def _properties(metrics: Metrics, rows: Sequence[Row], properties: PropertyMetrics) -> dict[str, Any]:
+    """Return the histograms of CGCNN's properties, beside those of real crystals where there are some."""
+    panels = []
+    for name, about in PROPERTIES.items():
+        generated = known(rows, name)
+        real = None if properties.real is None else properties.real.known(name)
+        title = "" if real is None else ks_title(metrics[f"ks_cgcnn_{name}"]["value"])
+        edges = even_edges(generated if real is None or not len(real) else real)
+        label = name.replace("_", " ") + (f" ({about.unit})" if about.unit != "1" else "")
+        panels.append(Histogram(label, edges, generated, real, title))
+    compared = "" if properties.real is None else f"Real: {properties.name}, {len(properties.real)} crystals. "
+    return {
+        "head": "Properties predicted by CGCNN",
+        "picture": histograms(panels),
+        "note": f"{compared}{metrics['cgcnn_failures']['statement']} Band gaps are those of non-metals.",
+    }
+
+
+def _labels(rows: Sequence[Row], crystals: Mapping[int, Crystal]) -> dict[int, str]:
+    """Return what is said of each crystal, in lines: formula, space group found, number of sites and sample."""
+    by_index = {row["index"]: row for row in rows}
+    labels = {}
+    for index, crystal in sorted(crystals.items()):
+        found = by_index[index]["space_group"]
+        group = "no space group found" if found is None else f"space group {space_group_name(found)}"
+        invalid = "" if by_index[index]["structurally_valid"] else ", structurally invalid"
+        sites = "1 site" if len(crystal) == 1 else f"{len(crystal)} sites"
+        labels[index] = f"{crystal.formula}\n{group}\n{sites}, sample {index}{invalid}"
+    return labels
+
+
+def _images(rows: Sequence[Row], images: Mapping[int, Tensor]) -> list[dict[str, Any]]:
+    """Return pictures of CrysTens images, and what became of each."""
+    by_index = {row["index"]: row for row in rows}
+    shown = []
+    for index, image in sorted(images.items()):
+        row = by_index[index]
+        text = row["formula"] if row["status"] == OK else f"failed: {row['reason']}"
+        shown.append({"index": index, "picture": image_picture(image), "text": text})
+    return shown
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Yield nested values under dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)
+
+
+def _number(value: float | int | None) -> str:
+    """Return a number with four digits, or a dash where there is none."""
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"

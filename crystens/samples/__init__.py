@@ -1,0 +1,1 @@
+"""Folders of samples: written, judged, exported."""

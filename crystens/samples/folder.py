@@ -1,0 +1,359 @@
+"""A folder of samples: images that a model gave, written chunk by chunk.
+
+    images.safetensors     "images" (n, 4, S, S) float32 as the network gave them, and with them all that judging needs:
+                           the scaling, the decoder and the facts of sampling (metadata), and the distributions of the
+                           training data ("reference.*")
+    images.part            the same file while it grows; an interrupted sampling goes on from its last whole chunk
+    cifs/000000.cif ...    the samples that could be decoded
+    crystals.csv           one row a sample, failed ones too
+    metrics.json, report.html
+
+The file is written by hand because the safetensors library writes a file at once, from memory: a header with the place
+of every tensor (known beforehand), then the bytes of one tensor after the other. The library reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from crystens import __version__
+from crystens.cif.write import write_cif
+from crystens.decoding import DecodedCrystal, Decoder
+from crystens.encoding import NUM_CHANNELS, average_mirror_images
+from crystens.errors import CrystensError
+from crystens.generator import Generator, check_sampling
+from crystens.metrics.crystal_table import CrystalTable, image_rows
+from crystens.metrics.distributions import Reference
+from crystens.metrics.metrics_file import Metrics, summarise, write_metrics
+from crystens.metrics.statistics import image_statistics
+from crystens.processes.progress_bars import ProgressBars
+from crystens.report.page import chosen_samples, write_report
+from crystens.scaling import Scaling
+
+log = logging.getLogger(__name__)
+
+IMAGES = "images.safetensors"
+_PART = "images.part"
+_FLOAT = 4  # bytes
+_JUDGED_AT_ONCE = 64
+_IMAGES_SHOWN = 4
+
+# Variances whose root is called a shortcoming above a bound: metric, bound, what it is of, unit.
+_CONSISTENT = (
+    ("cell_length_variance", 0.3, "cell length", "angstrom"),
+    ("cell_angle_variance", 3.0, "cell angle", "degrees"),
+    ("coordinate_variance", 0.03, "coordinate", "of the cell"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Scaled images and what they have to be judged with.
+
+    Attributes:
+        images: (n, 4, S, S) float32; a view of the file where they were read from one.
+        scaling: the scaling of the model's training data.
+        distance: what their distance block holds.
+        reference: distributions of the training data.
+        about: seed, model and more, for reports; plain types.
+        decode: config of the decoder that the checkpoint brings; None in files of crystens 0.1, which do not say.
+    """
+
+    images: Tensor
+    scaling: Scaling
+    distance: str
+    reference: Reference
+    about: dict[str, Any]
+    decode: dict[str, Any] | None = None
+
+
+def sample_to_file(
+    generator: Generator, folder: Path, num_samples: int, chunk_size: int, seed: int, replace: bool = False
+) -> Samples | None:
+    """Sample a generator into folder/images.safetensors, chunk by chunk, and return the samples.
+
+    The images are those of `generator.sample_images(num_samples, seed, chunk_size)`. Goes on with a part that an
+    interrupted call left, if it was made by the same call. With `replace`, samples of another call in the folder are
+    deleted; otherwise they are an error.
+
+    Where several processes train together (torch.distributed), all of them call this, and chunks are dealt to them in
+    turn; the images are those of one process. The first writes; the others return None.
+
+    Raises:
+        CrystensError: if a number is out of range, or the folder holds other samples.
+    """
+    check_sampling(num_samples, seed, chunk_size)
+    side = generator.model.image_side
+    about = {
+        **generator.about,
+        "num_samples": num_samples,
+        "chunk_size": chunk_size,
+        "seed": seed,
+        "crystens": __version__,
+    }
+    tensors = {f"reference.{name}": tensor for name, tensor in generator.reference.to_tensors().items()}
+    head = _header((num_samples, NUM_CHANNELS, side, side), generator, about, tensors)
+    rank, ranks = _place()
+    if rank == 0:
+        _make_way(folder, head, replace)
+    final, part = folder / IMAGES, folder / _PART
+    image_bytes = _FLOAT * NUM_CHANNELS * side * side
+    done = 0
+    if rank == 0 and final.exists():
+        log.info("%s is complete; not sampled again", final)
+        done = num_samples
+    elif rank == 0 and part.exists():
+        done = min((part.stat().st_size - len(head)) // image_bytes, num_samples) // chunk_size * chunk_size
+        log.info("going on after %d of %d samples", done, num_samples)
+    done = _told_by_first(done)
+    if rank > 0:
+        for start in range(done, num_samples, ranks * chunk_size):
+            _sample_chunks(generator, start, num_samples, chunk_size, seed)
+        return None
+    if final.exists():
+        return read_samples(final)
+    with part.open("r+b" if part.exists() else "w+b") as file, ProgressBars() as bars:
+        file.write(head)
+        file.truncate(len(head) + done * image_bytes)
+        file.seek(0, os.SEEK_END)
+        bars("sampling", done, num_samples)
+        for start in range(done, num_samples, ranks * chunk_size):
+
+            def on_step(step: int, steps: int, start: int = start) -> None:
+                bars("sampling", min(start + ranks * chunk_size * step // steps, num_samples), num_samples)
+
+            for images in _sample_chunks(generator, start, num_samples, chunk_size, seed, on_step):
+                file.write(images.astype("<f4").tobytes())
+            bars("sampling", min(start + ranks * chunk_size, num_samples), num_samples)
+            file.flush()
+        for tensor in tensors.values():
+            file.write(tensor.numpy(force=True).tobytes())
+    os.replace(part, final)
+    return read_samples(final)
+
+
+def _make_way(folder: Path, head: bytes, replace: bool) -> None:
+    """Make the folder, and delete samples of another call in it, or refuse to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder / IMAGES, folder / _PART):
+        if not path.exists() or _starts_with(path, head):
+            continue
+        if not replace:
+            raise CrystensError(
+                f"{path} holds samples of another model, number, seed or chunk size; give another out=DIR, or delete it"
+            )
+        path.unlink()
+
+
+def _sample_chunks(
+    generator: Generator,
+    start: int,
+    end: int,
+    chunk_size: int,
+    seed: int,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[np.ndarray]:
+    """Sample one chunk in each process, from image `start` on; return those of all in the first process.
+
+    `on_step` is called as in `Generator.sample_chunk`.
+
+    Returns:
+        (b, 4, S, S) float32 a chunk, in order; of at most `chunk_size` images, and none at `end` and behind.
+    """
+    rank, ranks = _place()
+    first = start + rank * chunk_size
+    size = min(chunk_size, end - first)
+    images = None
+    if size > 0:
+        images = generator.sample_chunk(first, size, seed, on_step).numpy()
+    if ranks == 1:
+        return [] if images is None else [images]
+    gathered: list[np.ndarray | None] | None = [None] * ranks if rank == 0 else None
+    dist.gather_object(images, gathered)
+    return [chunk for chunk in gathered or () if chunk is not None]
+
+
+def _place() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes that train together."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def _told_by_first(number: int) -> int:
+    """Return the number that the first process has."""
+    if _place()[1] == 1:
+        return number
+    told = [number]
+    dist.broadcast_object_list(told)
+    return told[0]
+
+
+def read_samples(path: Path) -> Samples:
+    """Return the samples of a file that `sample_to_file` wrote; the images stay in the file until they are used.
+
+    Raises:
+        CrystensError: if the file is missing, torn, or was not written by crystens.
+    """
+    if not path.is_file():
+        raise CrystensError(f"no images at {path}; sample.py writes {IMAGES} into its folder out=DIR")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "crystens" not in metadata:
+                raise CrystensError(f"{path} was not written by crystens: it does not say how its images are scaled")
+            images = file.get_tensor("images")
+            names = [name for name in file.keys() if name.startswith("reference.")]  # noqa: SIM118 (no mapping)
+            reference = Reference.from_tensors(
+                {name.removeprefix("reference."): file.get_tensor(name) for name in names}
+            )
+    except SafetensorError as error:
+        raise CrystensError(f"{path} cannot be read as safetensors: {error}") from error
+    told = json.loads(metadata["crystens"])
+    scaling = Scaling.from_dict(told["scaling"])
+    return Samples(images, scaling, told["distance"], reference, told["about"], told.get("decode"))
+
+
+def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path | None = None) -> Metrics:
+    """Decode samples, write their CIFs, and judge them, chunk by chunk; return the metrics.
+
+    What an earlier judgement left in the folder is replaced.
+
+    Args:
+        samples: what to judge.
+        decoder: turns images into crystals.
+        folder: where the CIFs, crystals.csv, metrics.json and report.html go.
+        source: the checkpoint or file of images that the samples came from, for the record.
+    """
+    cifs = folder / "cifs"
+    cifs.mkdir(parents=True, exist_ok=True)
+    for old in cifs.glob("[0-9]*.cif"):
+        old.unlink()
+    table = CrystalTable(folder / "crystals.csv")
+    table.keep(0)
+    projected: list[dict[str, Tensor]] = []
+    with ProgressBars() as bars:
+        for start in range(0, len(samples.images), _JUDGED_AT_ONCE):
+            bars("decoding and judging", start, len(samples.images))
+            images = samples.images[start : start + _JUDGED_AT_ONCE]
+            decoded = decoder.decode(images, samples.scaling)
+            for index, item in enumerate(decoded, start):
+                if item.crystal is not None:
+                    (cifs / f"{index:06d}.cif").write_text(_cif(item))
+            table.append(image_rows(images, decoded, samples.scaling, samples.distance, start))
+            if samples.about.get("symmetric"):
+                counts = torch.tensor([item.num_sites for item in decoded])
+                averaged = average_mirror_images(images)
+                projected.append(image_statistics(averaged, samples.scaling, counts, samples.distance))
+        bars("decoding and judging", len(samples.images), len(samples.images))
+    rows = table.rows()
+    about = {**samples.about, "source": None if source is None else str(source), "decode": asdict(decoder)}
+    metrics = summarise(rows, samples.reference, about, samples.distance, projected)
+    write_metrics(folder / "metrics.json", metrics)
+    chosen = chosen_samples(rows, seed=samples.about["seed"])
+    crystals = {}
+    for index in chosen:
+        (item,) = decoder.decode(samples.images[index : index + 1], samples.scaling)
+        if item.crystal is not None:
+            crystals[index] = item.crystal
+    write_report(
+        folder / "report.html",
+        metrics,
+        rows,
+        title=f"{len(rows)} crystals from {samples.about['model']}",
+        statement=_statement(samples, metrics),
+        reference=samples.reference,
+        crystals=crystals,
+        images={index: samples.images[index] for index in chosen[:_IMAGES_SHOWN]},
+    )
+    return metrics
+
+
+def shortcomings(metrics: Metrics, reference: Reference) -> list[str]:
+    """Return, in words, what keeps samples from being usable crystals; empty if nothing of this does.
+
+    The bounds are far above what a real crystal's image shows (0 throughout) and say no more than that beyond them the
+    decoded crystal depends on which copy of a value one believes. Samples may repeat formulas as the reference does:
+    of Carbon-24 all are C.
+    """
+    found = []
+    for name, bound, what, unit in _CONSISTENT:
+        value = metrics[name]["value"]
+        if value is not None and math.sqrt(value) > bound:
+            found.append(f"copies of one {what} in an image differ by {math.sqrt(value):.2g} {unit} (real crystals: 0)")
+    merged = metrics["mean_merged_sites"]["value"]
+    if merged is not None and merged > 0.5:
+        found.append(f"{merged:.2g} sites a crystal stood within another and were merged")
+    formulas, decoded = metrics["unique_formula_rate"]["value"], metrics["decoded_rate"]["value"]
+    if decoded and formulas < 0.2 * decoded * len(reference.formulas) / reference.count:
+        found.append(f"only {formulas / decoded:.0%} of the decoded samples have a formula of their own")
+    far = [name for name, entry in metrics.items() if name.startswith("ks_") and (entry["value"] or 0) > 0.5]
+    if far:
+        found.append(
+            f"not distributed like the training data (Kolmogorov-Smirnov statistic over 0.5): {', '.join(far)}"
+        )
+    failed = metrics["failures"]["value"]
+    if failed > 0.05 * metrics["num_samples"]["value"]:
+        found.append(f"{failed} of {metrics['num_samples']['value']} samples could not be decoded")
+    return found
+
+
+def _statement(samples: Samples, metrics: Metrics) -> list[str]:
+    """Return the sentences at the top of the report: where the samples come from, and what they are worth."""
+    about, reference = samples.about, samples.reference
+    origin = (
+        f"{len(samples.images)} samples of {about['model']}, trained for {about['trained']} on {reference.name} "
+        f"({reference.count} crystals; training seed {about['training_seed']}, sampling seed {about['seed']})."
+    )
+    found = shortcomings(metrics, reference)
+    if not found:
+        return [origin]
+    return [origin, f"By these numbers they are not usable crystals: {'; '.join(found)}."]
+
+
+def _cif(decoded: DecodedCrystal) -> str:
+    """Return the CIF of a decoded image, with the space group that the image states in an item of its own."""
+    assert decoded.crystal is not None
+    stated = {"_crystens_generated_space_group_IT_number": decoded.generated_space_group or 0}
+    return write_cif(decoded.symmetry or decoded.crystal, extra=stated)
+
+
+def _header(shape: tuple[int, ...], generator: Generator, about: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
+    """Return the beginning of a safetensors file: the length of the header, and the header."""
+    told = {
+        "scaling": generator.scaling.to_dict(),
+        "distance": generator.distance,
+        "decode": generator.decode_config,
+        "about": about,
+    }
+    header: dict[str, Any] = {"__metadata__": {"crystens": json.dumps(told, sort_keys=True)}}
+    end = _FLOAT * int(np.prod(shape))
+    header["images"] = {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}
+    kinds = {torch.float32: "F32", torch.uint8: "U8", torch.int64: "I64"}
+    for name, tensor in tensors.items():
+        entry = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
+        header[name] = entry
+        end += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _starts_with(path: Path, head: bytes) -> bool:
+    """Return whether a file begins with these bytes."""
+    with path.open("rb") as file:
+        return file.read(len(head)) == head

@@ -1,0 +1,67 @@
+"""Judges crystals that are in memory: the metrics of `crystens.evaluate`, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ase import Atoms
+from pymatgen.core import Structure
+
+from crystens.crystal import Crystal, as_crystal
+from crystens.decoding import DecodedCrystal
+from crystens.errors import CrystensError
+from crystens.generator import Generator
+from crystens.metrics.crystal_table import Row, crystal_row, failed_row
+from crystens.metrics.distributions import Reference
+from crystens.metrics.metrics_file import Metrics, summarise
+from crystens.samples.references import read_reference
+
+
+def judge(
+    crystals: Sequence[Structure | Atoms | Crystal | DecodedCrystal | None],
+    reference: Generator | Reference | str | None = None,
+    data_path: str | None = None,
+    split: str | None = None,
+) -> Metrics:
+    """Return the metrics of crystals: an object with `value`, `unit`, `description` and `count` for each name.
+
+    Args:
+        crystals: samples; None is one that failed, and stays in the denominator of every rate. So does a Structure
+            that no crystal can be made of. A `DecodedCrystal` in which decoding merged sites is not structurally
+            valid, which a Structure made of it no longer shows.
+        reference: real crystals to compare with: a generator, which brings those of its training; the name of a data
+            set with its `data_path`; "prototypes"; the path of any source; or a `Reference`. None compares with none.
+        data_path: folder or file of the data set.
+        split: split of the data set, by default train.
+
+    Raises:
+        CrystensError: if there is no sample, an entry is no crystal at all, or the reference cannot be read.
+    """
+    if isinstance(reference, str):
+        reference = read_reference(reference, data_path, split)
+    elif data_path is not None or split is not None:
+        raise CrystensError("data_path and split belong to a reference that is the name of a data set")
+    if isinstance(reference, Generator):
+        reference = reference.reference
+    rows = [_row(index, item) for index, item in enumerate(crystals)]
+    return summarise(rows, reference)
+
+
+def _row(index: int, item: Structure | Atoms | Crystal | DecodedCrystal | None) -> Row:
+    """Return the row of one sample."""
+    if item is None:
+        return failed_row(index, "no crystal")
+    if isinstance(item, DecodedCrystal):
+        if item.crystal is None:
+            return failed_row(index, item.reason)
+        row = crystal_row(index, item.crystal)
+        row["structurally_valid"] = row["structurally_valid"] and item.merged_sites == 0
+        return row
+    if not isinstance(item, Structure | Atoms | Crystal):
+        raise CrystensError(
+            f"sample {index} is a {type(item).__name__}; give Structures, Atoms, Crystals, DecodedCrystals or None"
+        )
+    try:
+        return crystal_row(index, as_crystal(item, space_group=1))  # its own group is looked for by the row
+    except CrystensError as error:
+        return failed_row(index, str(error))

@@ -1,0 +1,1 @@
+"""The parts of every source: records, entries, rejects, limits, files."""

@@ -1,0 +1,192 @@
+"""Reading files of any size piece by piece: lines, and the values of a JSON list or object.
+
+Memory is bounded by the largest piece, `MAX_BYTES`, and not by the file. Gzipped files are known by their first bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from crystens.sources.files import MAX_BYTES, open_regular, unpacked
+from crystens.sources.record import Unusable, shown
+
+DAMAGE = (OSError, EOFError, zlib.error)  # what reading a stream raises where the file is damaged
+
+_CHUNK = 2**20
+_BLANKS = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+_FETCH = "fetch the file again, or correct it"
+_AS_LINES = "write one structure a line, as JSON lines with the suffix .jsonl"
+
+
+def opened(content: str | Path | bytes) -> BinaryIO:
+    """Return what a record of `file_records` holds as a stream, unpacked if it is gzipped.
+
+    Raises:
+        Unusable: if it is not a regular file, or has vanished.
+        OSError: if it cannot be opened.
+    """
+    if isinstance(content, bytes):
+        return io.BytesIO(unpacked(content))
+    file = open_regular(content)
+    packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+
+
+def lines(file: BinaryIO) -> Iterator[bytes | Unusable]:
+    """Yield each line with its end; one above `MAX_BYTES` is passed over, and why is yielded in its place."""
+    while line := file.readline(MAX_BYTES):
+        if len(line) == MAX_BYTES and not line.endswith(b"\n"):
+            while (rest := file.readline(MAX_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield Unusable(f"line too long: above {MAX_BYTES // 2**20} MiB", "write one JSON object a line")
+        else:
+            yield line
+
+
+def json_items(file: BinaryIO, splits: Callable[[str, Any], bool]) -> Iterator[tuple[str, str]]:
+    """Yield the names and texts of the values in a JSON file, not more than one in memory at a time.
+
+    A list is taken apart: its values are called `item 1`, `item 2` and so on. So is an object whose values are items,
+    which are called by their keys. Everything else is one value without a name.
+
+    Args:
+        file: the text, UTF-8.
+        splits: whether an object is taken apart, told by its first key and value.
+
+    Raises:
+        Unusable: where the text is not JSON, or a value is too large. What was yielded before is sound.
+    """
+    text = _Window(file)
+    opening = text.peek()
+    if opening == "":
+        raise Unusable("empty file", "fetch or export the file again")
+    if opening == "[":
+        yield from ((f"item {number}", value) for number, (_, value) in enumerate(_values(text, "]"), start=1))
+    elif opening == "{" and _first_pair_splits(text, splits):
+        yield from _values(text, "}")
+    else:
+        yield "", text.value()[1]
+    if text.peek():
+        raise Unusable("not JSON: there is more text after its end", f"give one JSON value a file, or {_AS_LINES}")
+
+
+def _values(text: _Window, closing: str) -> Iterator[tuple[str, str]]:
+    """Yield key and text of each value of a list or object, whose opening bracket is next."""
+    text.take()
+    if text.peek() == closing:
+        text.take()
+        return
+    while True:
+        key = text.key() if closing == "}" else ""
+        yield key, text.value()[1]
+        separator = text.take()
+        if separator == closing:
+            return
+        if separator != ",":
+            raise _no_json(f"expected , or {closing} and found {shown(separator) or 'the end of the file'}")
+
+
+def _first_pair_splits(text: _Window, splits: Callable[[str, Any], bool]) -> bool:
+    """Return whether the object that comes next is to be taken apart, and stay before it."""
+    text.hold()
+    text.take()
+    try:
+        return text.peek() == '"' and splits(text.key(), text.value()[0])
+    finally:
+        text.release()
+
+
+class _Window:
+    """A part of a JSON text that moves forward; what is read is forgotten unless it is held."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+        self._text = ""
+        self._place = 0
+        self._held: int | None = None
+
+    def hold(self) -> None:
+        """Keep the text from here on."""
+        self._held = self._place
+
+    def release(self) -> None:
+        """Go back to where `hold` was called."""
+        self._place, self._held = self._held or 0, None
+
+    def peek(self) -> str:
+        """Return the next character that is not blank, and stay before it; empty at the end."""
+        while True:
+            match = _BLANKS.match(self._text, self._place)
+            self._place = match.end() if match else self._place
+            if self._place < len(self._text):
+                return self._text[self._place]
+            if not self._grow():
+                return ""
+
+    def take(self) -> str:
+        """Return the next character that is not blank, and go behind it; empty at the end."""
+        character = self.peek()
+        self._place += len(character)
+        return character
+
+    def key(self) -> str:
+        """Return the key of a pair, and go behind its colon."""
+        if self.peek() != '"':
+            raise _no_json("a key is missing")
+        key = self.value()[0]
+        if self.take() != ":":
+            raise _no_json("a colon is missing")
+        return str(key)
+
+    def value(self) -> tuple[Any, str]:
+        """Return the next value and its text, and go behind it."""
+        self.peek()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._place)
+            except RecursionError:
+                raise _no_json("nested too deep") from None
+            except ValueError as error:
+                reason = getattr(error, "msg", str(error))
+                if len(self._text) - self._place > MAX_BYTES:
+                    raise _too_large(reason) from error
+                if not self._grow():
+                    raise _no_json(reason) from error
+                continue
+            # A number may go on in text that is not read yet.
+            if end == len(self._text) and self._grow():
+                continue
+            if end - self._place > MAX_BYTES:
+                raise _too_large("too much text")
+            text = self._text[self._place : end]
+            self._place = end
+            return value, text
+
+    def _grow(self) -> bool:
+        """Read as much again as is kept, so that a long value is not decoded too often; False at the end."""
+        start = self._place if self._held is None else self._held
+        kept = self._text[start:]
+        more = self._file.read(max(_CHUNK, len(kept)))
+        self._text = kept + more
+        self._place -= start
+        self._held = None if self._held is None else 0
+        return bool(more)
+
+
+def _no_json(reason: str) -> Unusable:
+    """Return the refusal of a text that is not JSON."""
+    return Unusable(f"not JSON: {reason}", _FETCH)
+
+
+def _too_large(reason: str) -> Unusable:
+    """Return the refusal of a value whose end is not found within `MAX_BYTES`."""
+    return Unusable(f"entry too large: no end within {MAX_BYTES // 2**20} MiB, {reason}", _AS_LINES)

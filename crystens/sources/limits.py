@@ -1,0 +1,257 @@
+"""What counts as a usable crystal, whatever file it comes from, and in which form it is kept.
+
+`Limits.crystal` is the one place where raw numbers become a `Crystal`: it checks cell, sites, and distances, finds the
+space group again, because the number that a file states is often that of another setting or simply wrong, and turns
+the crystal into the cell that is asked for. `Limits.occupied` is the one place that decides about partial occupancy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pymatgen.core import Element
+
+from crystens.crystal import Crystal, canonical_order, cell_vectors, check_cell, wrap
+from crystens.distances import nearest_pair, shortest_lengths, shortest_translation
+from crystens.errors import CrystensError
+from crystens.sources.record import Unusable
+from crystens.symmetry.space_groups import CELLS, SymmetryError, in_cell
+
+OCCUPANCIES = ("reject", "majority")
+GROUPS = ("reject", "heavy_atom")
+SITE_ORDERS = ("canonical", "given")
+
+_OCCUPANCY_TOLERANCE = 1e-3
+_MOST_READ = 5000  # sites of a cell as it stands in a file: distances and symmetry of so many take ten seconds
+_FARTHEST = 1e6  # cells from the origin: a coordinate has 10 decimals left there, and none from 1e16 on
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on crystals, and their form; the names are those of the options under `data.limits`.
+
+    Attributes:
+        max_sites: most sites in the cell that is kept; None for no bound.
+        min_distance: two sites nearer than this, over periodic images, are an error of the file; angstrom. The
+            shortest bond there is, H-H, measures 0.74.
+        max_length: longest cell length, angstrom.
+        max_volume_per_site: largest cell volume for each site, cubic angstrom; gas-like cells reach about 1,500.
+        merge_distance: symmetry images of one site that are nearer than this are one site on a symmetry element whose
+            coordinates were rounded in the file; angstrom.
+        symprec: tolerance with which the space group is found again, angstrom.
+        cell: the cell that is kept, one of `crystens.symmetry.space_groups.CELLS`: "given", "primitive", "niggli",
+            "conventional".
+        occupancy: what to do with sites that are not fully occupied by one element: "reject" the crystal, or keep the
+            element that has the "majority" of each site, and leave out sites that are mostly empty.
+        groups: what to do with a heavy atom whose hydrogens have no place in the file, such as OH as a type symbol:
+            "reject" the crystal, or keep the "heavy_atom" alone and count the hydrogens that are left out.
+        site_order: "canonical" (`CrystalBatch.in_canonical_order`) or as "given" in the file.
+        shift: added to every fractional coordinate of the crystal that is kept, in [0, 1): the same crystal from
+            another origin. Sites on the faces of a cell, whose coordinates are now 0 and now nearly 1, come to lie
+            inside with it, where near places are near numbers; 0 changes nothing.
+
+    Raises:
+        CrystensError: if an option is not known.
+    """
+
+    max_sites: int | None = None
+    min_distance: float = 0.5
+    max_length: float = 1000.0
+    max_volume_per_site: float = 2000.0
+    merge_distance: float = 0.05
+    symprec: float = 0.01
+    cell: str = "given"
+    occupancy: str = "reject"
+    groups: str = "reject"
+    site_order: str = "canonical"
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        least = {"max_sites": 1, "symprec": 0.0, "max_length": 0.0, "max_volume_per_site": 0.0}
+        for name, low in (least | {"min_distance": 0.0, "merge_distance": 0.0}).items():
+            value = getattr(self, name)
+            if value is None and name == "max_sites":
+                continue
+            # A bound of 0 on a size leaves nothing; 0 for a distance asks for no check.
+            good = isinstance(value, int | float) and (value > 0 if name in least else value >= 0)
+            if not good:
+                wanted = f"at least {low}" if name not in least or name == "max_sites" else "above 0"
+                raise CrystensError(f"data.limits.{name} must be a number {wanted}, got {value}")
+        if not isinstance(self.shift, int | float) or not 0 <= self.shift < 1:
+            raise CrystensError(f"data.limits.shift must be a number of at least 0 and below 1, got {self.shift}")
+        choices = {"cell": CELLS, "occupancy": OCCUPANCIES, "groups": GROUPS, "site_order": SITE_ORDERS}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise CrystensError(f"data.limits.{name}={value} is not known; use one of {', '.join(allowed)}")
+
+    def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
+        """Raise `Unusable` unless lengths (3,), angstrom, and angles (3,), degrees, form a cell within bounds."""
+        try:
+            check_cell(lengths, angles)
+        except CrystensError as error:
+            raise Unusable(f"impossible cell: {error}", "correct the cell in the file") from error
+        if lengths.min() < self.min_distance:
+            raise Unusable(
+                f"two atoms closer than any bond: an atom and its own image are {lengths.min():g} angstrom apart",
+                "check the cell lengths; they are in angstrom",
+            )
+        if lengths.max() > self.max_length:
+            raise Unusable(
+                f"cell length out of range: {lengths.max():g} angstrom is above {self.max_length:g}",
+                "check the unit (angstrom); raise data.limits.max_length if the cell is right",
+            )
+
+    def check_read_count(self, count: int) -> None:
+        """Raise `Unusable` if a cell as it stands in a file has more sites than can become a usable crystal."""
+        if count == 0 or self.cell in ("given", "niggli"):
+            self.check_count(count)
+        elif count > _MOST_READ:
+            raise self._too_many(count)
+
+    def _too_many(self, count: int) -> Unusable:
+        """Return the refusal of a cell in which to look for distances and symmetry would take too long."""
+        return Unusable(f"more than {_MOST_READ} atoms in the cell of the file: {count}", "give a smaller cell")
+
+    def check_count(self, count: int) -> None:
+        """Raise `Unusable` if a cell has no sites or more than `max_sites`."""
+        if count == 0:
+            raise Unusable("no atoms in the cell", "give at least one atom")
+        if self.max_sites is not None and count > self.max_sites:
+            raise Unusable(
+                f"more than {self.max_sites} atoms in the cell: {count}",
+                "raise max_sites (the image grows with it), or ask for data.limits.cell=primitive",
+            )
+
+    def ordered(
+        self, numbers: np.ndarray, coordinates: np.ndarray, occupancies: np.ndarray, matrix: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return atomic numbers (N,) and coordinates (N, 3) of sites that are occupied; see `occupied`."""
+        rows, numbers = self.occupied(numbers, coordinates, occupancies, matrix)
+        return numbers, coordinates[rows]
+
+    def occupied(
+        self, numbers: np.ndarray, coordinates: np.ndarray, occupancies: np.ndarray, matrix: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows (N,) and atomic numbers (N,) of sites that are fully occupied by one element each.
+
+        Rows of one place, up to `merge_distance`, share a site: Fe2+ with 0.6 and Fe3+ with 0.4 are one full site of
+        iron. Rows with an occupancy of 0 are no sites. A tie between elements goes to the lighter one, a tie with the
+        vacancy to the element.
+
+        Args:
+            numbers: atomic number of each pair of a site and an element, shape (n,).
+            coordinates: fractional, shape (n, 3).
+            occupancies: at least 0, shape (n,).
+            matrix: cell vectors as rows, shape (3, 3), angstrom.
+
+        Raises:
+            Unusable: if a site is occupied more than once, or not by one element alone and `occupancy` is "reject".
+        """
+        partial = np.abs(occupancies - 1) > _OCCUPANCY_TOLERANCE
+        if not partial.any():
+            return np.arange(len(numbers)), numbers
+        worst = int(occupancies.argmax())
+        if occupancies[worst] > 1 + _OCCUPANCY_TOLERANCE:
+            symbol = Element.from_Z(int(numbers[worst])).symbol
+            raise Unusable(f"occupancy above 1: {symbol} has {occupancies[worst]:g}", "correct the occupancy")
+        if len(numbers) > _MOST_READ:
+            raise Unusable(f"more than {_MOST_READ} sites with occupancies: {len(numbers)}", "give an ordered model")
+        there = np.flatnonzero(occupancies > 0)
+        sites = np.empty(len(there), dtype=np.int64)
+        for place, row in enumerate(there):
+            steps = coordinates[there[: place + 1]] - coordinates[row]
+            sites[place] = there[(shortest_lengths(matrix, steps, self.merge_distance) < self.merge_distance).argmax()]
+        kept: list[tuple[int, int]] = []
+        for site in np.unique(sites):
+            rows = there[sites == site]
+            shares: dict[int, float] = {}
+            for row in rows:
+                shares[int(numbers[row])] = shares.get(int(numbers[row]), 0.0) + float(occupancies[row])
+            total, tolerance = sum(shares.values()), _OCCUPANCY_TOLERANCE * len(rows) + 1e-9
+            if total > 1 + tolerance:
+                symbol = Element.from_Z(int(numbers[site])).symbol
+                raise Unusable(f"occupancy above 1: the site of {symbol} has {total:g}", "correct the occupancy")
+            number = max(sorted(shares), key=lambda z: shares[z])
+            if self.occupancy == "reject" and (len(shares) > 1 or total < 1 - tolerance):
+                told = " and ".join(f"{Element.from_Z(z).symbol} has {share:g}" for z, share in shares.items())
+                raise Unusable(
+                    f"partial occupancy (disordered structure): {told}",
+                    "give an ordered model of the structure, or ask for data.limits.occupancy=majority",
+                )
+            if shares[number] >= 1 - total - tolerance:
+                kept.append((number, int(site)))
+        if not kept:
+            raise Unusable("no atoms in the cell: every site is mostly empty", "give an ordered model")
+        return np.array([site for _, site in kept]), np.array([number for number, _ in kept])
+
+    def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
+        """Return the crystal of raw numbers, in the cell that is asked for, with its space group found again.
+
+        Args:
+            lengths: a, b, c, shape (3,), angstrom.
+            angles: alpha, beta, gamma, shape (3,), degrees.
+            numbers: atomic numbers, shape (N,).
+            coordinates: fractional, shape (N, 3); any cell.
+
+        Raises:
+            Unusable: with the reason why this is no crystal that can be used.
+        """
+        self.check_cell(lengths, angles)
+        self.check_read_count(len(numbers))
+        if len(numbers) > _MOST_READ:
+            raise self._too_many(len(numbers))
+        if not np.isfinite(coordinates).all():
+            raise Unusable("coordinate is not a finite number", "correct the coordinates in the file")
+        if np.abs(coordinates).max() > _FARTHEST:
+            far = f"{np.abs(coordinates).max():g} cells from the origin"
+            raise Unusable(f"coordinate out of range: {far}", "correct the coordinates in the file")
+        coordinates = wrap(coordinates)
+        matrix = cell_vectors(lengths, angles)
+        volume = matrix[0, 0] * matrix[1, 1] * matrix[2, 2] / len(numbers)  # a along x, b in the xy plane
+        if volume > self.max_volume_per_site:
+            raise Unusable(
+                f"volume per atom out of range: {volume:.0f} cubic angstrom is above {self.max_volume_per_site:g}",
+                "check that no atoms are missing; raise data.limits.max_volume_per_site if the cell is right",
+            )
+        self._check_distances(matrix, numbers, coordinates)
+        try:
+            found = in_cell(self.cell, lengths, angles, numbers, coordinates, self.symprec)
+        except SymmetryError as error:
+            raise Unusable(
+                f"no space group found: {error}", "look at the structure, or change data.limits.symprec"
+            ) from error
+        self.check_count(len(found.numbers))
+        numbers, coordinates = found.numbers, found.coordinates + self.shift
+        if self.site_order == "canonical":
+            coordinates = wrap(coordinates)
+            order = canonical_order(numbers, coordinates)
+            numbers, coordinates = numbers[order], coordinates[order]
+        try:
+            return Crystal(found.lengths, found.angles, found.space_group, numbers, coordinates)
+        except CrystensError as error:
+            raise Unusable(f"not a crystal: {error}", "correct the file") from error
+
+    def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
+        """Raise `Unusable` if two sites, or a site and its own image, are nearer than `min_distance`."""
+        own = shortest_translation(matrix)
+        if own < self.min_distance:
+            raise Unusable(
+                f"two atoms closer than any bond: an atom and its own image are {own:.3f} angstrom apart",
+                "check the cell lengths and angles",
+            )
+        distance, first, second = nearest_pair(matrix, coordinates, self.min_distance)
+        if distance < self.min_distance:
+            raise self._too_near(first, second, numbers, distance)
+
+    def _too_near(self, first: int, second: int, numbers: np.ndarray, distance: float) -> Unusable:
+        """Return the refusal of two sites that are too near."""
+        names = [f"{Element.from_Z(int(numbers[i])).symbol} (site {i})" for i in sorted((first, second))]
+        which = "two atoms at the same position" if distance < 1e-3 else "two atoms closer than any bond"
+        return Unusable(
+            f"{which}: {' and '.join(names)} are {distance:.3f} angstrom apart, nearer than {self.min_distance:g}",
+            "remove the double atom (a file must not list what its symmetry operations make), or lower "
+            "data.limits.min_distance",
+        )

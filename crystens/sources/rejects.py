@@ -1,0 +1,60 @@
+"""`rejected.csv`: every input that was set aside, with its reason and what to do about it."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from crystens.errors import CrystensError
+from crystens.sources.record import Reject
+
+_SHOWN = 5  # reasons named in the one line of a summary
+
+
+def write_rejected(rejects: Iterable[Reject], path: str | Path) -> Path:
+    """Write rejects to a CSV file with the columns file, entry, reason, advice; return its path.
+
+    The header is written even if nothing was set aside.
+
+    Raises:
+        CrystensError: if the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([field.name for field in fields(Reject)])
+            writer.writerows(astuple(reject) for reject in rejects)
+    except OSError as error:
+        raise CrystensError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+    return path
+
+
+def read_rejected(path: str | Path) -> Iterator[Reject]:
+    """Yield the rejects that `write_rejected` wrote."""
+    csv.field_size_limit(2**26)  # the default is less than a name of a file may have
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        next(rows, None)
+        for row in rows:
+            yield Reject(*row)
+
+
+def count_categories(rejects: Iterable[Reject]) -> list[tuple[str, int]]:
+    """Return how many were set aside for each category of reasons, the most frequent first."""
+    return Counter(reject.category for reject in rejects).most_common()
+
+
+def describe(used: int, rejects: Mapping[str, int]) -> str:
+    """Return one line: how many entries were read, used, and set aside for which categories of reasons."""
+    set_aside = sum(rejects.values())
+    line = f"{used + set_aside} entries read, {used} used, {set_aside} set aside"
+    categories = Counter(rejects).most_common()
+    reasons = [f"{count} x {category}" for category, count in categories[:_SHOWN]]
+    if len(categories) > _SHOWN:
+        reasons.append(f"{len(categories) - _SHOWN} other reasons")
+    return f"{line} ({', '.join(reasons)})" if reasons else line

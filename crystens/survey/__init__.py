@@ -1,0 +1,1 @@
+"""What a data set holds: columns, text, figure, leaks."""

@@ -1,0 +1,1 @@
+"""Space groups and Wyckoff positions."""

@@ -1,0 +1,1 @@
+"""The tasks train and sample, with all that sees a config."""

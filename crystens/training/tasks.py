@@ -1,0 +1,464 @@
+"""The two tasks, train and sample: with `crystens.training.resume` the only code that sees a config.
+
+`train` writes into its run folder: config.yaml, rejected.csv, checkpoints/last.ckpt and best.ckpt, the logger's files,
+and samples/. `sample` writes the contents of samples/ (see `crystens.samples.folder`) into a folder of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from crystens.callbacks.acceleration import precision_arguments
+from crystens.callbacks.batch_graphs import BatchGraphs
+from crystens.callbacks.checkpoint_card import CheckpointCard
+from crystens.callbacks.image_format import ImageFormat
+from crystens.callbacks.sample_statistics import LOGGED
+from crystens.callbacks.time_budget import TimeBudget, budget_seconds
+from crystens.checkpoint import KEY, card, checkpoint_path, load_checkpoint
+from crystens.configs.build import build
+from crystens.data.datamodule import CrysTensDataModule
+from crystens.decoding import Decoder
+from crystens.devices.accelerator import prepare_accelerator
+from crystens.devices.sharding import gathered
+from crystens.encoding import image_side
+from crystens.errors import CrystensError, first_line
+from crystens.generator import CHUNK_SIZE, Generator, decoder_of, model_name
+from crystens.processes.cores import usable_cores
+from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file, shortcomings
+from crystens.training.resume import resumed
+from crystens.training.wandb_run import WandbRun
+
+log = logging.getLogger(__name__)
+
+_LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # by Lightning's launcher
+
+
+@dataclass
+class EncodingConfig:
+    """How crystals are drawn: what other groups refer to."""
+
+    distance: str = MISSING
+    atoms: str = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """Every top-level key of train.py; a key that is not here is an error wherever it is written."""
+
+    data: Any = MISSING
+    encoding: EncodingConfig = MISSING
+    scaling: Any = MISSING
+    decode: Any = MISSING
+    trainer: Any = MISSING
+    acceleration: Any = MISSING
+    callbacks: Any = MISSING
+    logger: Any = MISSING
+    model: Any = MISSING
+    seed: int = 0
+    max_sites: int = 52
+    threads: Any = "auto"
+    num_samples: int = 0
+    objective: str | None = None
+    minutes: float | None = None
+    resume: str | None = None
+    resume_on_other_data: bool = False
+    image_side: int = MISSING
+    run_folder: str = MISSING
+
+
+@dataclass
+class SampleConfig:
+    """Every top-level key of sample.py."""
+
+    decode: Any = MISSING
+    acceleration: Any = MISSING
+    logger: Any = None
+    checkpoint: str | None = None
+    images: str | None = None
+    num_samples: int = 100
+    chunk_size: int = CHUNK_SIZE
+    seed: int = 0
+    device: str = "auto"
+    threads: Any = "auto"
+    model: dict[str, Any] = field(default_factory=dict)
+    out: str | None = None
+    run_folder: str = MISSING
+
+
+def register() -> None:
+    """Give Hydra the schemas and the two resolvers that conf/ uses."""
+    store = ConfigStore.instance()
+    store.store("train_schema", TrainConfig)
+    store.store("sample_schema", SampleConfig)
+    OmegaConf.register_new_resolver("image_side", image_side, replace=True)
+    OmegaConf.register_new_resolver("folder_or", lambda folder, other: folder or other, replace=True)
+
+
+def train(cfg: DictConfig) -> Path:
+    """Train a model, or go on training it, and sample it; return the run folder.
+
+    Raises:
+        CrystensError: if something that the config names cannot be used, or training stopped on a loss that is not
+            finite.
+    """
+    if cfg.resume_on_other_data and not cfg.resume:
+        raise CrystensError("resume_on_other_data=true is for a run that goes on: give resume=RUN too")
+    cfg = resumed(cfg) if cfg.resume else cfg
+    folder = Path(cfg.run_folder)
+    cfg.run_folder = str(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _set_threads(cfg.threads)
+    _check_numbers(cfg)
+    _quiet_libraries()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+
+    if _first_rank() and not cfg.resume and (folder / "config.yaml").exists():
+        raise CrystensError(
+            f"{folder} already holds a run; give resume={folder} to go on with it, or another run folder"
+        )
+    if cfg.objective is not None and cfg.num_samples == 0:
+        raise CrystensError(f"objective={cfg.objective} is measured on samples; give num_samples=128 or so")
+    config = _plain(cfg)
+    prepare_accelerator(cfg.trainer.get("accelerator"))
+    data = _build(
+        cfg.data,
+        "data",
+        scaling=_build(cfg.scaling, "scaling"),
+        rejected_path=str(folder / "rejected.csv"),
+        resume_on_other_data=cfg.resume_on_other_data,
+    )
+    model = _build(cfg.model, "model")
+    acceleration = _build(cfg.acceleration, "acceleration")
+    _build(cfg.decode, "decode")  # a mistake in it ends the run here and not after training
+    callbacks = [_build(part, f"callbacks.{name}") for name, part in _callbacks(cfg).items()]
+    seconds = budget_seconds(config["minutes"], config["trainer"].get("max_time"))
+    budget = [] if seconds is None else [TimeBudget(seconds, replaces_epochs=cfg.minutes is not None)]
+    logger = _build(cfg.logger, "logger") if cfg.logger is not None else False
+    trainer = _build(
+        cfg.trainer,
+        "trainer",
+        callbacks=[BatchGraphs(), ImageFormat(), *budget, *callbacks, acceleration, CheckpointCard(config)],
+        max_time=None,  # in the place of Lightning's timer, which ends training without a plan
+        logger=logger,
+        default_root_dir=str(folder),
+        **precision_arguments(cfg.trainer.get("precision"), cfg.trainer.get("accelerator")),
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    before: dict[Path, bytes] = {}
+    if cfg.resume:
+        load_checkpoint(last)
+        files = (folder / "config.yaml", folder / "rejected.csv")
+        before = {path: path.read_bytes() for path in files if path.is_file()}
+    if _first_rank():
+        # Other data are taken for this time only.
+        OmegaConf.save(OmegaConf.merge(cfg, {"resume": None, "resume_on_other_data": False}), folder / "config.yaml")
+    log.info("run folder: %s", folder)
+    log.info("%s trains %s", model_name(config), _sizes(model))
+    runs = [logger for logger in trainer.loggers if isinstance(logger, WandbRun)]
+    with _processes_join_this_job(), _ended(runs):
+        for run in runs:
+            run.begin(config, model_name(config), _sweep())
+        try:
+            _fit(trainer, model, data, last, resumes=bool(cfg.resume))
+        except CrystensError as error:
+            # What was given does not start; with it in its folder, the run would not go on by itself either.
+            if _first_rank() and (isinstance(error, _DoesNotFit) or trainer.global_step == 0):
+                for path, content in before.items():
+                    path.write_bytes(content)
+            raise
+        trained = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
+        log.info("trained %s", trained)
+        if trainer.global_step == 0:
+            log.warning(
+                "no step was taken and no checkpoint written: an epoch has %d batches; train for more epochs, or lower "
+                "data.batch_size",
+                trainer.num_training_batches,
+            )
+        if cfg.num_samples > 0:
+            generator = _trained(config, trainer, model, data)
+            acceleration.apply(cast(torch.nn.Module, generator.model))
+            samples = sample_to_file(
+                generator.to(trainer.strategy.root_device),
+                folder / "samples",
+                cfg.num_samples,
+                CHUNK_SIZE,
+                cfg.seed,
+                replace=True,
+            )
+            if samples is not None:
+                _judge(samples, generator.decoder, folder / "samples", source=last)
+                for run in runs:
+                    run.log_samples(folder / "samples", trainer.current_epoch)
+    return folder
+
+
+def _trained(
+    config: dict[str, Any], trainer: pl.Trainer, model: pl.LightningModule, data: CrysTensDataModule
+) -> Generator:
+    """Return the generator of a model that was trained just now, as its last checkpoint gives it.
+
+    The model is built anew, in float32 and whole, however it was trained. Every process has to call this.
+    """
+    checkpoint = {
+        "epoch": trainer.current_epoch - 1,
+        "global_step": trainer.global_step,
+        "state_dict": gathered(model),
+        KEY: card(config, data.representation, data.reference.state_dict()),
+    }
+    return Generator.from_checkpoint(checkpoint)
+
+
+def _callbacks(cfg: DictConfig) -> dict[str, Any]:
+    """Return the callbacks of a config that are not null, without those that monitor what nothing logs."""
+    parts = {str(name): part for name, part in cfg.callbacks.items() if part is not None}
+    if "sample_statistics" in parts:
+        return parts
+    idle = [name for name, part in parts.items() if part.get("monitor") in LOGGED]
+    for name in idle:
+        log.info("callbacks.%s is left out: nothing logs %s without sample_statistics", name, parts[name].monitor)
+    return {name: part for name, part in parts.items() if name not in idle}
+
+
+class _DoesNotFit(CrystensError):
+    """A checkpoint is not one of the model that the config describes."""
+
+
+def _fit(
+    trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, last: Path, resumes: bool
+) -> None:
+    """Train, from the start or from the checkpoint `last`; what a person can mend becomes a CrystensError."""
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=last if resumes else None, weights_only=True)
+    except SystemExit as error:  # Lightning's answer to Ctrl-C
+        hint = (
+            f"`python train.py resume={last.parents[1]}` goes on after the last checkpoint"
+            if last.exists()
+            else "start again"
+        )
+        raise CrystensError(f"training was interrupted; {hint}") from error
+    except MisconfigurationException as error:
+        raise CrystensError(f"cannot train: {first_line(error)}") from error
+    except (RuntimeError, ValueError) as error:
+        if "loading state_dict" not in str(error) and "loaded state dict" not in str(error):
+            raise
+        raise _DoesNotFit(
+            f"{last} does not fit the config: model, its optimizer and max_sites stay as they were on resume"
+        ) from error
+
+
+@contextmanager
+def _ended(runs: list[WandbRun]) -> Iterator[None]:
+    """End runs of W&B with what is done in between, or the next job of a sweep would go on with them."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for run in runs:
+            run.end(failed)
+
+
+def _sweep() -> str | None:
+    """Return the name of the sweep whose job this is, None outside of one."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
+
+
+def objective_value(cfg: DictConfig, folder: Path) -> float | None:
+    """Return what a sweeper compares runs by: the metric `objective` of the samples; None if none is named.
+
+    Raises:
+        CrystensError: if there is no such metric, or the samples have no value of it.
+    """
+    name = cfg.get("objective")
+    if name is None or not _first_rank():
+        return None
+    metrics = json.loads((folder / "samples" / "metrics.json").read_text())
+    numbers = sorted(key for key, entry in metrics.items() if not isinstance(entry["value"], dict))
+    if name not in numbers:
+        raise CrystensError(f"there is no metric objective={name}; metrics.json has {', '.join(numbers)}")
+    if metrics[name]["value"] is None:
+        raise CrystensError(f"objective={name} has no value: no sample of {folder} could be measured")
+    return float(metrics[name]["value"])
+
+
+def sample(cfg: DictConfig) -> Path:
+    """Sample a checkpoint, or take images sampled before; decode and judge them; return the folder of the results.
+
+    Raises:
+        CrystensError: if neither or both of `checkpoint` and `images` are given, or cannot be used.
+    """
+    if (cfg.checkpoint is None) == (cfg.images is None):
+        raise CrystensError(
+            "give either checkpoint=FILE, to sample it, or images=FILE, to decode images sampled before"
+        )
+    _set_threads(cfg.threads)
+    _check_numbers(cfg)
+    _quiet_libraries()
+    out = Path(cfg.run_folder)
+    overrides = _plain(cfg.decode)
+    if cfg.images is not None:
+        samples = read_samples(Path(cfg.images))
+        if samples.decode is None:
+            log.warning("%s does not say how its images are decoded: decode=auto is taken", cfg.images)
+        _judge(samples, decoder_of(samples.decode, overrides), out, source=Path(cfg.images))
+        _log_sampled(cfg, out)
+        return out
+    prepare_accelerator(cfg.device)
+    source = checkpoint_path(cfg.checkpoint)
+    generator = Generator.from_checkpoint(load_checkpoint(source), cfg.checkpoint, _plain(cfg.model), decode=overrides)
+    _build(cfg.acceleration, "acceleration").apply(cast(torch.nn.Module, generator.model))
+    sampled = sample_to_file(generator.to(cfg.device), out, cfg.num_samples, cfg.chunk_size, cfg.seed)
+    assert sampled is not None
+    _judge(sampled, generator.decoder, out, source=Path(cfg.checkpoint))
+    _log_sampled(cfg, out)
+    return out
+
+
+def _log_sampled(cfg: DictConfig, out: Path) -> None:
+    """Log judged samples to W&B, if the config has its logger, as a run of their own with what they were made with."""
+    if cfg.logger is None:
+        return
+    run = _build(cfg.logger, "logger", job_type="sample")
+    if not isinstance(run, WandbRun):
+        raise CrystensError("sample.py logs to W&B only (logger=wandb); all it finds stands in its folder")
+    provenance = json.loads((out / "metrics.json").read_text())["provenance"]["value"]
+    with _ended([run]):
+        run.begin(provenance, provenance["model"], _sweep())
+        run.log_samples(out, int(provenance["trained"].split()[0]))
+
+
+def _first_rank() -> bool:
+    """Return whether this is the only process of a run, or the first of several, which alone writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@contextmanager
+def _processes_join_this_job() -> Iterator[None]:
+    """Have the processes that Lightning starts for further devices run this job, in its folder, and end with it.
+
+    They are started with sys.argv and Hydra's `run.dir`, which is not the folder of a job of a sweep. What Lightning
+    leaves behind, a process group and variables of the environment, would have the sweep's next job wait for processes
+    that are gone.
+    """
+    if not HydraConfig.initialized():
+        yield
+        return
+    hydra = cast(DictConfig, HydraConfig.get())
+    before = {name: os.environ.get(name) for name in _LEFT_BEHIND}
+    folder = hydra.run.dir
+    with read_write(hydra), open_dict(hydra):
+        hydra.run.dir = hydra.runtime.output_dir
+    try:
+        yield
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+        with read_write(hydra), open_dict(hydra):
+            hydra.run.dir = folder
+
+
+def _build(config: Any, name: str, **arguments: Any) -> Any:
+    """Build one part of the config; a mistake in the model's names the experiment that may have set it."""
+    return build(config, name, _experiment_hint() if name == "model" else "", **arguments)
+
+
+def _experiment_hint() -> str:
+    """Return which experiment may be to blame for what cannot be built, if one was chosen."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    if choices.get("experiment") is None:
+        return ""
+    return (
+        f" (experiment={choices['experiment']} sets options of its own model; model={choices.get('model')} was chosen)"
+    )
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the config in plain types with every interpolation resolved."""
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise CrystensError(f"the config is not complete: {first_line(error)}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _sizes(model: torch.nn.Module) -> str:
+    """Return how many parameters the parts of a model train."""
+    sizes = {
+        name: sum(weight.numel() for weight in part.parameters() if weight.requires_grad)
+        for name, part in model.named_children()
+    }
+    return ", ".join(f"{size:,} parameters of {name}" for name, size in sizes.items() if size)
+
+
+def _judge(samples: Samples, decoder: Decoder, folder: Path, source: Path) -> None:
+    """Judge samples and log the line that matters, and where the report lies."""
+    metrics = judge_samples(samples, decoder, folder, source)
+    shown = ("decoded_rate", "structural_validity", "unique_formula_rate", "coordinate_variance", "ks_a", "ks_Z")
+    log.info(
+        "%s", ", ".join(f"{name} {metrics[name]['value']:.3g}" for name in shown if metrics[name]["value"] is not None)
+    )
+    for shortcoming in shortcomings(metrics, samples.reference):
+        log.info("not usable crystals yet: %s", shortcoming)
+    log.info("report: %s", folder / "report.html")
+
+
+def _set_threads(threads: Any) -> None:
+    """Set the number of torch threads; auto is OMP_NUM_THREADS where it is set, else the cores this process may use."""
+    if threads != "auto" and (not isinstance(threads, int) or threads < 1):
+        raise CrystensError(f"threads must be a positive whole number or auto, got {threads!r}")
+    if threads == "auto":
+        asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        threads = int(asked) if asked.isdigit() and int(asked) > 0 else usable_cores()
+    torch.set_num_threads(threads)
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    """Check what both tasks have in common."""
+    if not 0 <= cfg.seed < 2**32:
+        raise CrystensError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
+    if cfg.num_samples < 0:
+        raise CrystensError(f"num_samples must be 0 or more, got {cfg.num_samples}")
+
+
+def _quiet_libraries() -> None:
+    """Keep what libraries say of their own inside, which no user can act on, out of the output, and say all once."""
+    if not _first_rank():
+        logging.getLogger("crystens").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",  # a batch is a slice of arrays
+        ".*is smaller than the logging interval.*",  # losses are averaged over the epoch anyway
+        ".*It is recommended to use .*sync_dist=True.*",  # what is not a loss is the same in every process
+        ".*treespec, LeafSpec.*is deprecated.*",
+        ".*Checkpoint directory .* exists and is not empty.*",  # on resume it has to be
+    ):
+        warnings.filterwarnings("ignore", message=text)
+
+
+register()
