@@ -45,7 +45,7 @@ _MODULES = {
     "Decoder": "decoding",
     "Generator": "generator",
     "Scaling": "scaling",
-    "judge": "judging",
+    "judge": "samples.judging",
     "load": "generator",
 }
 

@@ -52,7 +52,7 @@ def configured(name: str, program: Sequence[str], arguments: Sequence[str]) -> N
         program: how the command is called without its arguments, such as ["train.py"] or ["/bin/crystens", "train"].
         arguments: of the command line.
     """
-    from crystens import command_line, tasks
+    from crystens.training import command_line, tasks
 
     command_line.main({"train": tasks.train, "sample": tasks.sample}[name], name, program, arguments)
 

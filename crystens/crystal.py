@@ -18,7 +18,9 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,9 +123,7 @@ class Crystal:
 
     def to_cif(self) -> str:
         """Return the crystal as CIF text with all its sites, see `crystens.cif.write.write_cif`."""
-        from crystens.cif.write import write_cif
-
-        return write_cif(self)
+        return str(_door("cif.write").write_cif(self))
 
     @classmethod
     def from_structure(cls, structure: Structure, space_group: int | None = None) -> Crystal:
@@ -175,9 +175,8 @@ class Crystal:
             CrystensError: if the file cannot be read, with the reason that `rejected.csv` would give, or if it holds
                 several crystals.
         """
-        from crystens.ingest.kinds import read_one
-
-        return read_one(path)
+        crystal: Crystal = _door("ingest.kinds").read_one(path)
+        return crystal
 
     @classmethod
     def _of_arrays(
@@ -192,9 +191,13 @@ class Crystal:
         crystal = cls(lengths, angles, space_group or 1, numbers, coordinates)
         if space_group is not None:
             return crystal
-        from crystens.symmetry.space_groups import space_group_number
+        find = _door("symmetry.space_groups").space_group_number
+        return replace(crystal, space_group=find(lengths, angles, crystal.numbers, crystal.coordinates))
 
-        return replace(crystal, space_group=space_group_number(lengths, angles, crystal.numbers, crystal.coordinates))
+
+def _door(name: str) -> ModuleType:
+    """Import a module that knows crystals and stands above, when a door of `Crystal` to it is called."""
+    return import_module(f"crystens.{name}")
 
 
 def as_crystal(crystal: Structure | Atoms | Crystal, space_group: int | None = None) -> Crystal:

@@ -26,6 +26,7 @@ from torch import Tensor
 from crystens.batch import CrystalBatch
 from crystens.checkpoint import KEY, load_checkpoint, load_weights, weights_digest
 from crystens.configs.build import build, overridden
+from crystens.configs.moved import with_current_targets
 from crystens.crystal import Crystal, as_crystal
 from crystens.decoding import DecodedCrystal, Decoder
 from crystens.devices.accelerator import device_named, prepare_accelerator
@@ -108,7 +109,7 @@ class Generator:
             CrystensError: if weights, config and overrides do not fit each other.
         """
         card = checkpoint[KEY]
-        config = card["config"]
+        config = with_current_targets(card["config"])
         built = build(OmegaConf.unsafe_merge(OmegaConf.create(config["model"]), dict(model or {})), "model")
         load_weights(built, checkpoint["state_dict"], source)
         built.eval()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from crystens import tasks  # noqa: F401  (registers schemas and resolvers)
 from crystens.configs.keys import check_arguments
 from crystens.errors import CrystensError
+from crystens.training import tasks  # noqa: F401  (registers schemas and resolvers)
 from crystens.training.command_line import check_overrides
 
 REPOSITORY = Path(__file__).parent.parent

@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 
 import crystens
 from crystens.checkpoint import KEY, load_checkpoint
+from crystens.configs.moved import _MOVED
 from crystens.errors import CrystensError
 from crystens.samples.folder import read_samples
 from crystens.training import tasks
@@ -276,6 +277,25 @@ def test_another_split_is_refused_and_not_kept_unless_it_is_asked_for_this_time(
     assert files[1].read_text() != before[1]
     with resuming(tmp_path, "trainer.max_epochs=3", "data.batch_size=8") as cfg:
         tasks.train(cfg)
+
+
+def test_a_run_whose_config_names_classes_by_their_modules_of_before_goes_on_and_is_sampled(tmp_path: Path) -> None:
+    tasks.train(config(tmp_path, "gan", "trainer.max_epochs=1"))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = load_checkpoint(path)
+    card = json.dumps(checkpoint[KEY]["config"])
+    saved = (tmp_path / "config.yaml").read_text()
+    for old, new in _MOVED.items():
+        card, saved = card.replace(f'"{new}"', f'"{old}"'), saved.replace(f"_target_: {new}\n", f"_target_: {old}\n")
+    assert "crystens.data.limits.Limits" in card
+    assert "crystens.data.limits.Limits" in saved
+    torch.save({**checkpoint, KEY: {**checkpoint[KEY], "config": json.loads(card)}}, path)
+    (tmp_path / "config.yaml").write_text(saved)
+    before = crystens.load(tmp_path, "cpu").sample_images(3)
+    with resuming(tmp_path, "trainer.max_epochs=2") as cfg:
+        tasks.train(cfg)
+    assert len(losses(tmp_path, "gan")["train/generator_loss"]) == 2
+    assert not torch.equal(before, crystens.load(tmp_path, "cpu").sample_images(3))
 
 
 def test_other_data_are_for_a_run_that_goes_on(tmp_path: Path) -> None:

@@ -26,12 +26,13 @@ from pytorch_lightning.accelerators import AcceleratorRegistry, XLAAccelerator
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from crystens import accelerator, tasks
 from crystens.checkpoint import KEY, load_checkpoint
+from crystens.devices import accelerator
 from crystens.devices.accelerator import prepare_accelerator
 from crystens.devices.xla import seed_device
 from crystens.errors import CrystensError
 from crystens.samples.folder import read_samples
+from crystens.training import tasks
 
 REPOSITORY = Path(__file__).parent.parent
 BATCHES = 3  # in an epoch

@@ -243,7 +243,7 @@ def space_group(number: int) -> SpaceGroup:
 @functools.cache
 def _table() -> dict[str, Any]:
     """Return the shipped table."""
-    return json.loads(resources.files("crystens").joinpath("wyckoff.json").read_text())
+    return json.loads(resources.files("crystens.symmetry").joinpath("wyckoff.json").read_text())
 
 
 def _position(

@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from crystens.configs.moved import with_current_targets
 from crystens.errors import CrystensError, first_line
 
 _GROUPS = (
@@ -40,7 +41,8 @@ def resumed(cfg: DictConfig) -> DictConfig:
         raise CrystensError(f"{folder} has no checkpoints/last.ckpt yet; start the run again instead of resuming it")
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise CrystensError("resume=RUN continues one run; leave out -m")
-    saved = OmegaConf.load(folder / "config.yaml")
+    written = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    saved = OmegaConf.create(with_current_targets(written))
     assert isinstance(saved, DictConfig)
     saved.resume_on_other_data = False
     for key in ("acceleration", "minutes"):
