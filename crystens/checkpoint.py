@@ -55,6 +55,8 @@ def checkpoint_path(checkpoint: str | Path) -> Path:
         CrystensError: if there is none.
     """
     names = released_names()
+    if not isinstance(checkpoint, str | Path):
+        raise CrystensError(f"{checkpoint=} must be a path, or the name of a released model ({', '.join(names)})")
     if str(checkpoint) in names:
         return _WEIGHTS / f"{checkpoint}.ckpt"
     path = Path(checkpoint)

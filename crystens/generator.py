@@ -12,6 +12,7 @@ images of one seed do not depend on interruptions or on the number of processes;
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -220,7 +221,8 @@ class Generator:
         Raises:
             CrystensError: if a crystal cannot be an image of this model, with its place, the reason and advice.
         """
-        found = [crystals] if isinstance(crystals, Structure | Atoms | Crystal) else list(crystals)
+        single = isinstance(crystals, Structure | Atoms | Crystal) or not isinstance(crystals, Iterable)
+        found: list[Any] = [crystals] if single else list(crystals)
         formed = []
         for place, item in enumerate(found):
             try:
@@ -239,9 +241,12 @@ class Generator:
         """Return the crystals of images (n, 4, S, S), or of one image (4, S, S), each with the reason where it failed.
 
         Raises:
-            CrystensError: if the images are of another shape.
+            CrystensError: if the images are no array, or of another shape.
         """
-        tensor = torch.as_tensor(images)
+        try:
+            tensor = torch.as_tensor(images)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CrystensError(f"images must be one tensor or one array, got {type(images).__name__}") from error
         tensor = tensor[None] if tensor.ndim == 3 else tensor
         shape = (NUM_CHANNELS, self.model.image_side, self.model.image_side)
         if tensor.shape[1:] != shape:
@@ -270,6 +275,8 @@ def decoder_of(config: Mapping[str, Any] | None, overrides: Mapping[str, Any] | 
     Raises:
         CrystensError: if a value is out of range or a key is not known.
     """
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise CrystensError(f'decode={overrides!r} must map keys of the decoder to values, as {{"atom_clusters": 3}}')
     default = {"_target_": f"{Decoder.__module__}.{Decoder.__qualname__}"}
     return build(overridden(default if config is None else config, overrides), "decode")
 
@@ -280,7 +287,10 @@ def model_name(config: Mapping[str, Any]) -> str:
 
 
 def check_sampling(num_samples: int, seed: int, chunk_size: int) -> None:
-    """Raise a CrystensError if a number that sampling takes is out of range."""
+    """Raise a CrystensError if a number that sampling takes is not whole or out of range."""
+    for name, value in (("num_samples", num_samples), ("seed", seed), ("chunk_size", chunk_size)):
+        if not isinstance(value, numbers.Integral):
+            raise CrystensError(f"{name}={value!r} must be a whole number")
     if num_samples < 1 or chunk_size < 1:
         raise CrystensError(f"{num_samples=} and {chunk_size=} must be at least 1")
     if seed < 0:

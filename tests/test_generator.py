@@ -96,12 +96,36 @@ def test_what_cannot_be_an_image_is_refused_by_its_place(perov_5: Generator, nac
     [
         ({"n": 0}, "num_samples=0"),
         ({"n": 1, "seed": -1}, "seed=-1 must be at least 0"),
+        ({"n": 2.5}, "num_samples=2.5 must be a whole number"),
+        ({"n": 1, "seed": None}, "seed=None must be a whole number"),
         ({"n": 1, "as_": "cif"}, "as_='cif' is not known; use one of pymatgen, ase, decoded"),
     ],
 )
 def test_arguments_out_of_range_are_refused(perov_5: Generator, arguments: dict, message: str) -> None:
     with pytest.raises(CrystensError, match=message):
         perov_5.sample(**arguments)
+
+
+def test_a_numpy_integer_is_a_number_and_a_seed(perov_5: Generator) -> None:
+    assert torch.equal(perov_5.sample_images(np.int64(2), seed=np.uint8(3)), perov_5.sample_images(2, seed=3))
+
+
+def test_wrong_types_are_refused_with_what_is_taken(perov_5: Generator, nacl: Crystal) -> None:
+    with pytest.raises(CrystensError, match="checkpoint=None must be a path, or the name of a released model"):
+        crystens.load(None)  # type: ignore[arg-type]
+    with pytest.raises(CrystensError, match="decode='auto' must map keys of the decoder to values"):
+        crystens.load("perov_5", decode="auto")  # type: ignore[arg-type]
+    with pytest.raises(CrystensError, match=r"crystal 0: .* got DecodedCrystal"):
+        perov_5.encode(perov_5.decode(torch.zeros(4, 17, 17))[0])  # type: ignore[arg-type]
+    with pytest.raises(CrystensError, match="images must be one tensor or one array, got list"):
+        perov_5.decode([torch.zeros(4, 17, 17), torch.zeros(4, 17, 17)])  # type: ignore[arg-type]
+    with pytest.raises(CrystensError, match="reference=3 must be a generator, the name of a data set"):
+        crystens.judge([nacl], reference=3)  # type: ignore[arg-type]
+
+
+def test_a_path_is_a_reference(nacl: Crystal, tmp_path: Path) -> None:
+    (tmp_path / "nacl.cif").write_text(nacl.to_cif())
+    assert crystens.judge([nacl], reference=tmp_path)["novel_formula_rate"]["value"] == 0.0
 
 
 def test_an_empty_image_is_none_and_its_reason_is_kept(perov_5: Generator) -> None:
@@ -153,12 +177,12 @@ def test_overrides_of_the_decoder_apply_on_top_of_the_checkpoint(tmp_path: Path)
 def _sample(folder: Path, *lines: str) -> dict:
     """Run the task of sample.py and return its decoder as metrics.json states it."""
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        tasks.sample(compose("sample", overrides=[f"run_folder={folder}", "threads=1", "device=cpu", *lines]))
+        tasks.sample(compose("sample", overrides=[f"run_folder={folder}", "threads=1", *lines]))
     return json.loads((folder / "metrics.json").read_text())["provenance"]["value"]["decode"]
 
 
 def test_images_carry_the_decoder_of_their_checkpoint_whatever_they_were_decoded_with(tmp_path: Path) -> None:
-    first = _sample(tmp_path / "one", "checkpoint=perov_5", "num_samples=3", "decode.atom_clusters=3")
+    first = _sample(tmp_path / "one", "checkpoint=perov_5", "device=cpu", "num_samples=3", "decode.atom_clusters=3")
     assert (first["atom_clusters"], first["symmetrise"]) == (3, True)
     images = tmp_path / "one" / "images.safetensors"
     assert read_samples(images).decode["atom_clusters"] == "auto"
@@ -166,6 +190,10 @@ def test_images_carry_the_decoder_of_their_checkpoint_whatever_they_were_decoded
     assert _sample(tmp_path / "three", f"images={images}", "decode.coordinate_clusters=4")["coordinate_clusters"] == 4
     paper = _sample(tmp_path / "four", f"images={images}", "decode=paper")
     assert (paper["atom_clusters"], paper["coordinate_clusters"], paper["symmetrise"]) == (3, 6, False)
+    for line in ("num_samples=10", "chunk_size=32", "seed=1", "device=cuda", "+model.sampling_steps=9"):
+        name = line.lstrip("+").split("=")[0].split(".")[0]
+        with pytest.raises(CrystensError, match=f"^{name}=.* is for sampling, and images=.* is decoded without it"):
+            _sample(tmp_path / "five", f"images={images}", line)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ase import Atoms
 from pymatgen.core import Structure
@@ -19,7 +20,7 @@ from crystens.samples.references import read_reference
 
 def judge(
     crystals: Sequence[Structure | Atoms | Crystal | DecodedCrystal | None],
-    reference: Generator | Reference | str | None = None,
+    reference: Generator | Reference | str | Path | None = None,
     data_path: str | None = None,
     split: str | None = None,
 ) -> Metrics:
@@ -37,12 +38,16 @@ def judge(
     Raises:
         CrystensError: if there is no sample, an entry is no crystal at all, or the reference cannot be read.
     """
-    if isinstance(reference, str):
-        reference = read_reference(reference, data_path, split)
+    if isinstance(reference, str | Path):
+        reference = read_reference(str(reference), data_path, split)
     elif data_path is not None or split is not None:
         raise CrystensError("data_path and split belong to a reference that is the name of a data set")
     if isinstance(reference, Generator):
         reference = reference.reference
+    if reference is not None and not isinstance(reference, Reference):
+        raise CrystensError(
+            f"{reference=} must be a generator, the name of a data set, the path of a source, or a Reference"
+        )
     rows = [_row(index, item) for index, item in enumerate(crystals)]
     return summarise(rows, reference)
 

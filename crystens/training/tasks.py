@@ -318,6 +318,7 @@ def sample(cfg: DictConfig) -> Path:
     out = Path(cfg.run_folder)
     overrides = _plain(cfg.decode)
     if cfg.images is not None:
+        _check_no_sampling(cfg)
         samples = read_samples(Path(cfg.images))
         if samples.decode is None:
             log.warning("%s does not say how its images are decoded: decode=auto is taken", cfg.images)
@@ -443,6 +444,17 @@ def _check_numbers(cfg: DictConfig) -> None:
         raise CrystensError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
     if cfg.num_samples < 0:
         raise CrystensError(f"num_samples must be 0 or more, got {cfg.num_samples}")
+
+
+def _check_no_sampling(cfg: DictConfig) -> None:
+    """Refuse keys that only sampling reads, where images of a file are decoded."""
+    defaults = SampleConfig()
+    for name in ("num_samples", "chunk_size", "seed", "device", "model"):
+        if cfg[name] != getattr(defaults, name):
+            raise CrystensError(
+                f"{name}={cfg[name]} is for sampling, and images={cfg.images} is decoded without it; leave {name} out, "
+                "or give checkpoint=FILE in the place of images"
+            )
 
 
 def _quiet_libraries() -> None:
