@@ -10,6 +10,7 @@ _MOVED = {
     "crystens.data.cdvae.CdvaeSplits": "crystens.datasets.cdvae.CdvaeSplits",
     "crystens.data.cdvae.CsvTable": "crystens.formats.csv_table.CsvTable",
     "crystens.data.cif_folder.CifFolder": "crystens.formats.cif_folder.CifFolder",
+    "crystens.data.csv_table.CsvTable": "crystens.formats.csv_table.CsvTable",
     "crystens.data.dictionary.CrystalDictionary": "crystens.formats.crystal_dictionary.CrystalDictionary",
     "crystens.data.ingest.IngestOptions": "crystens.ingest.ingest.IngestOptions",
     "crystens.data.limits.Limits": "crystens.sources.limits.Limits",
