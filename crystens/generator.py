@@ -221,8 +221,9 @@ class Generator:
         Raises:
             CrystensError: if a crystal cannot be an image of this model, with its place, the reason and advice.
         """
-        single = isinstance(crystals, Structure | Atoms | Crystal) or not isinstance(crystals, Iterable)
-        found: list[Any] = [crystals] if single else list(crystals)
+        if isinstance(crystals, Structure | Atoms | Crystal) or not isinstance(crystals, Iterable):
+            crystals = [crystals]
+        found: list[Any] = list(crystals)
         formed = []
         for place, item in enumerate(found):
             try:
