@@ -157,23 +157,34 @@ def test_pair_that_fails_is_no_match_and_is_told(crystals, monkeypatch, caplog):
     assert "1 crystals or pairs could not be compared and count as no match; the first: ValueError" in caplog.text
 
 
+def _compute_for_20_s(pair: object) -> None:
+    """Compute for longer than a comparison may, in time of the processor."""
+    start = time.process_time()
+    while time.process_time() - start < 20:
+        pass
+
+
 def test_pair_that_hangs_is_given_up(crystals, monkeypatch, caplog):
     monkeypatch.setattr(matching, "_SECONDS", 0.1)
-    monkeypatch.setattr(matching, "_same", lambda pair: time.sleep(20))
+    monkeypatch.setattr(matching, "_same", _compute_for_20_s)
     start = time.monotonic()
     assert find_matches(crystals[5:6], crystals[:1]).tolist() == [-1]
     assert time.monotonic() - start < 10
     assert "TimeoutError: given up after 0.1 s" in caplog.text
 
 
-def _die(chunk: list[int]) -> list[int]:
-    """End the process, as one that runs out of memory ends."""
-    os._exit(1)
+def _die_of_three(chunk: list[int]) -> list[int]:
+    """End the process of a 3, as one that runs out of memory ends."""
+    if 3 in chunk:
+        os._exit(1)
+    return chunk
 
 
-def test_process_that_dies_is_an_error_that_says_so():
-    with matching._Comparer(2, None) as comparer, pytest.raises(CrystensError, match=r"one of 2 processes .* died"):
-        list(comparer._spread(_die, [1, 2]))
+def test_process_that_dies_costs_its_pair_alone():
+    with matching._Comparer(2, None) as comparer:
+        found = [answer for made in comparer._spread(_die_of_three, list(range(40))) for answer in made]
+    assert found[3] == "broke down: its process ended with status 1"
+    assert found[:3] + found[4:] == [*range(3), *range(4, 40)]
 
 
 @pytest.mark.parametrize(("options", "message"), [((0, 1), "candidates=0 must be"), ((8, 0), "workers=0 must be")])

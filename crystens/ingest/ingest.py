@@ -15,9 +15,7 @@ import json
 import logging
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +29,7 @@ from crystens.ingest.duplicates import without_repeats
 from crystens.ingest.recipe import bytes_of, digest, made_from, stamps
 from crystens.ingest.store import CrystalStore, DamagedStore
 from crystens.ingest.store_source import StoredCrystals
-from crystens.ingest.workers import Workers, parse
+from crystens.ingest.workers import parse, parsed_in_processes
 from crystens.processes.atomic_file import whole_file
 from crystens.processes.cores import usable_cores
 from crystens.processes.progress_bars import ProgressBars
@@ -55,7 +53,7 @@ class IngestOptions:
     Attributes:
         workers: processes that parse: a number, "auto" (the cores this process may use), or 0: parse in this process,
             without a limit in time or memory.
-        time_limit: longest time for one input, seconds.
+        time_limit: longest processor time for one input, seconds; ten times that by the clock.
         duplicates: "keep", or "set_aside" all but the first of crystals that are the same by
             `crystens.matching.structure_matching.group_matches`.
         cache: folder of the stores; None for `crystens.processes.cache_folder.cache_folder()`.
@@ -273,7 +271,7 @@ def _reading(source: Source) -> Iterator[Callable[[Sequence[Entry | Reject]], No
 def _parsed_chunks(
     source: Source, limits: Limits, options: IngestOptions, done: set[int], shard: tuple[int, int]
 ) -> Iterator[tuple[int, list[Entry | Reject]]]:
-    """Yield the number of each chunk that is not done yet, and what it holds, in order."""
+    """Yield the number of each chunk that is not done yet, and what it holds, as it is ready."""
     chunks = (
         (number, chunk)
         for number, chunk in enumerate(_chunks(source.records()))
@@ -283,16 +281,7 @@ def _parsed_chunks(
         for number, chunk in chunks:
             yield number, parse(source, limits, chunk)
         return
-    with Workers(source, limits, options.num_workers, options.time_limit) as workers:
-        waiting: deque[tuple[int, list[Record | Reject], Future]] = deque()
-        for number, chunk in chunks:
-            waiting.append((number, chunk, workers.start(chunk)))
-            # Enough for no worker to wait, few enough to be held in memory.
-            if len(waiting) > 2 * options.num_workers:
-                number, chunk, future = waiting.popleft()
-                yield number, workers.finish(chunk, future)
-        for number, chunk, future in waiting:
-            yield number, workers.finish(chunk, future)
+    yield from parsed_in_processes(source, limits, chunks, options.num_workers, options.time_limit)
 
 
 def _chunks(records: Iterable[Record | Reject]) -> Iterator[list[Record | Reject]]:

@@ -1,19 +1,14 @@
-"""Processes that parse records, each under a limit in time and memory.
+"""Records parsed in processes, each under a limit in time and memory.
 
-Inputs go to the processes in chunks. A chunk that takes longer than one input may, or in which a process dies, is
-parsed again with each of its inputs in a task of its own, so that the one at fault is set aside by itself. What is
-imported here is what such a process needs; it starts the sooner for it.
+What is imported here is what such a process needs; it starts the sooner for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, TimeoutError
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 
-import pebble
-
-from crystens.processes.pool import bound_memory, end
-from crystens.processes.start_method import process_context
+from crystens.processes.pool import Broken, GuardedPool
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Record, Reject
 from crystens.sources.source import Source
@@ -29,51 +24,33 @@ def parse(source: Source, limits: Limits, chunk: Sequence[Record | Reject]) -> l
     return items
 
 
-class Workers:
-    """Processes that parse chunks, each killed and replaced when it takes too long.
+def parsed_in_processes(
+    source: Source,
+    limits: Limits,
+    chunks: Iterable[tuple[int, Sequence[Record | Reject]]],
+    workers: int,
+    time_limit: float,
+) -> Iterator[tuple[int, list[Entry | Reject]]]:
+    """Yield the number of each chunk and what it holds, as it is ready.
 
     Args:
         source: whose records are parsed.
         limits: what is usable.
-        count: number of processes.
-        time_limit: longest time for one input, seconds.
+        chunks: number of each chunk, and its records.
+        workers: number of processes.
+        time_limit: longest processor time for one record, seconds.
     """
+    modules = (__name__, type(source).__module__)
+    with GuardedPool(workers, time_limit, WORKER_MEMORY, modules) as pool:
+        for number, parts in pool.chunked(chunks, functools.partial(parse, source, limits)):
+            items: list[Entry | Reject] = []
+            for records, found in parts:
+                items += [_reject(records[0], found)] if isinstance(found, Broken) else found
+            yield number, items
 
-    def __init__(self, source: Source, limits: Limits, count: int, time_limit: float) -> None:
-        self._source = source
-        self._limits = limits
-        self._time_limit = time_limit
-        context = process_context(__name__, type(source).__module__)
-        self._pool = pebble.ProcessPool(count, context=context, initializer=bound_memory, initargs=(WORKER_MEMORY,))
 
-    def __enter__(self) -> Workers:
-        """Return itself; the processes start with the first chunk."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for the processes to end, or end them if something went wrong."""
-        end(self._pool, failed=kind is not None)
-
-    def start(self, chunk: list[Record | Reject]) -> Future:
-        """Begin to parse a chunk."""
-        # A chunk of sound inputs takes far less than the limit of one; one that takes longer is looked at in `finish`.
-        return self._pool.schedule(parse, (self._source, self._limits, chunk), timeout=self._time_limit)
-
-    def finish(self, chunk: list[Record | Reject], future: Future) -> list[Entry | Reject]:
-        """Return what a chunk holds, however its process ended."""
-        try:
-            return future.result()
-        except (TimeoutError, pebble.ProcessExpired):
-            alone = [(record, self.start([record])) for record in chunk]
-            return [item for record, parsing in alone for item in self._finish_alone(record, parsing)]
-
-    def _finish_alone(self, record: Record | Reject, future: Future) -> list[Entry | Reject]:
-        """Return what one record holds, or the reject of one that took too long or killed its process."""
-        try:
-            return future.result()
-        except TimeoutError:
-            reason = f"reading takes too long: more than {self._time_limit:g} s"
-            return [Reject(record.file, record.entry, reason, "look at the file, or raise data.ingest.time_limit")]
-        except pebble.ProcessExpired as error:
-            reason = f"reading broke down: its process ended with status {error.exitcode}"
-            return [Reject(record.file, record.entry, reason, "look at the file; report it if it is sound")]
+def _reject(record: Record | Reject, broken: Broken) -> Reject:
+    """Return the reject of a record that took too long or ended its process."""
+    broke_down = broken.reason.startswith("broke down")
+    advice = "report the file if it is sound" if broke_down else "look at the file, or raise data.ingest.time_limit"
+    return Reject(record.file, record.entry, f"reading {broken.reason}", advice)

@@ -26,13 +26,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-import signal
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -45,12 +40,13 @@ from scipy.spatial.distance import cdist
 from crystens.crystal import Crystal, wrap
 from crystens.errors import CrystensError
 from crystens.formulas import reduced_composition
-from crystens.processes.start_method import process_context
+from crystens.processes.pool import Broken, GuardedPool, time_limit
 
 CANDIDATES = 8
 
 _NEIGHBOURS = 32  # distances in a fingerprint: to about two atoms' widths; more or fewer change little
-_SECONDS = 30.0  # for one comparison; the median is below a millisecond
+_SECONDS = 30.0  # of the processor for one comparison; the median is below a millisecond
+_MEMORY = 4.0  # GiB that a comparison may take beyond what a fresh process has
 _CHUNK = 64  # tasks that go to a process at once
 _ROWS_AT_ONCE = 512  # rows of a distance matrix of fingerprints
 
@@ -81,7 +77,7 @@ def group_matches(
         progress: called now and then with the number of comparisons made so far.
 
     Raises:
-        CrystensError: if an option is out of range, or a process dies.
+        CrystensError: if an option is out of range.
     """
     _check(candidates, workers)
     parents = np.arange(len(crystals))
@@ -123,7 +119,7 @@ def find_matches(
         progress: as in `group_matches`.
 
     Raises:
-        CrystensError: if an option is out of range, or a process dies.
+        CrystensError: if an option is out of range.
     """
     _check(candidates, workers)
     found = np.full(len(probes), -1, dtype=np.int64)
@@ -155,7 +151,7 @@ def match_pairs(
         progress: as in `group_matches`.
 
     Raises:
-        CrystensError: if an option is out of range, or a process dies.
+        CrystensError: if an option is out of range.
     """
     _check(None, workers)
     same = np.zeros(len(pairs), dtype=bool)
@@ -222,19 +218,19 @@ class _Comparer:
 
     def __init__(self, workers: int, progress: Progress | None) -> None:
         self._progress = progress
-        self._executor: ProcessPoolExecutor | None = None
+        self._pool = GuardedPool(workers, _SECONDS, _MEMORY, [__name__]) if workers > 1 else None
         self._workers = workers
         self._comparisons = 0
         self._failures: list[str] = []
 
     def __enter__(self) -> _Comparer:
-        if self._workers > 1:
-            self._executor = ProcessPoolExecutor(self._workers, process_context())
+        if self._pool is not None:
+            self._pool.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._pool.__exit__(kind, error, at)
 
     def reduce(self, crystals: Sequence[Crystal], needed: Sequence[bool]) -> list[ReducedCell | None]:
         """Return the reduced cell of each crystal, None where it is not needed or that fails."""
@@ -270,19 +266,21 @@ class _Comparer:
             )
 
     def _spread(self, function: Callable[[list[Any]], list[Any]], tasks: Sequence[Any]) -> Iterator[list[Any]]:
-        """Yield the results of a function of chunks of tasks, in order."""
+        """Yield the results of a function of chunks of tasks, in order; a task that broke its process has a reason."""
         size = max(1, min(_CHUNK, len(tasks) // (4 * self._workers)))
         chunks = [list(tasks[start : start + size]) for start in range(0, len(tasks), size)]
-        if self._executor is None:
+        if self._pool is None:
             yield from map(function, chunks)
             return
-        try:
-            yield from self._executor.map(function, chunks)
-        except BrokenProcessPool as error:
-            raise CrystensError(
-                f"one of {self._workers} processes that compare crystals died, most likely for want of memory; "
-                "use fewer workers"
-            ) from error
+        waiting: dict[int, list[Any]] = {}
+        following = 0
+        for number, parts in self._pool.chunked(enumerate(chunks), function):
+            waiting[number] = [
+                answer for _, made in parts for answer in ([made.reason] if isinstance(made, Broken) else made)
+            ]
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
 
 
 def _reduce_all(crystals: list[Crystal]) -> list[ReducedCell | str]:
@@ -314,30 +312,11 @@ def _same(pair: tuple[ReducedCell, ReducedCell]) -> bool:
 def attempted(function: Callable[[_Given], _Made], given: _Given) -> _Made | str:
     """Return what a function makes of its argument, or the error that it raises, or that it took too long."""
     try:
-        with _time_limit(_SECONDS):
+        with time_limit(_SECONDS):
             return function(given)
     except Exception as error:  # whatever a library trips over in one pair of thousands: it is counted and told
         log.debug("not compared", exc_info=True)
         return f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise a TimeoutError in what runs longer, where signals can do that: in a main thread, on Unix."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def give_up(number: int, frame: object) -> None:
-        raise TimeoutError(f"given up after {seconds:g} s")
-
-    handler = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # and again, should a library swallow the first
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
 
 
 def _most_similar(

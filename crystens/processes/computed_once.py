@@ -129,10 +129,10 @@ def _computed(waiting: dict[str, Crystal], options: ComputeOptions, work: Work[R
             for key, crystal in waiting.items():
                 yield key, work.here(crystal), True
         return
-    tasks = {key: (crystal, *work.more) for key, crystal in waiting.items()}
-    processes = min(options.workers, len(tasks))
+    tasks = ((key, (crystal, *work.more)) for key, crystal in waiting.items())
+    processes = min(options.workers, len(waiting))
     limits = options.time_limit, options.memory_limit
-    with GuardedPool(processes, *limits, work.module, work.begin, work.arguments) as pool:
+    with GuardedPool(processes, *limits, [work.module], work.begin, work.arguments) as pool:
         for key, found in pool.results(tasks, work.compute):
             if isinstance(found, Broken):
                 yield key, work.failed(found.reason, found.seconds), found.lasting

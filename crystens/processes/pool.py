@@ -1,8 +1,15 @@
 """Processes that do one task at a time, each killed and replaced when its task takes too long or too much memory.
 
-Time is that of the processor, so that a busy machine changes no result. A process may also be ended by something that
-its task is not to blame for, such as the system when memory is short. So a task whose process ended is given out once
-more, and broke down if that one ends too.
+All processes of a command are these: reading, matching, energies, fingerprints and properties share one policy.
+
+- Time is that of the processor, so that a busy machine changes no result. A task that takes ten times its limit by the
+  clock is ended too.
+- Memory is bounded, so that a task that asks for more fails before the machine does.
+- A process may also be ended by something that its task is not to blame for, such as the system when memory is short.
+  So a task whose process ended is given out once more, and broke down if that one ends too.
+- Small tasks go out in chunks (`GuardedPool.chunked`). A chunk that broke is done again item by item, so that the item
+  at fault stands alone.
+- Processes are started by a server that forks, where there is one, otherwise anew.
 """
 
 from __future__ import annotations
@@ -15,21 +22,25 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from multiprocessing.context import BaseContext
+from typing import Any, Generic, TypeVar
 
 import pebble
+from threadpoolctl import threadpool_limits
 
 from crystens.errors import CrystensError
 from crystens.processes.cores import usable_cores
-from crystens.processes.start_method import process_context
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Key = TypeVar("Key")
+Item = TypeVar("Item")
 
 _HAS_TIMER = hasattr(signal, "setitimer")  # not on Windows, where a time limit is one of the clock
 _PATIENCE = 10 if _HAS_TIMER else 1  # time limits by the clock after which a task stands still
@@ -59,7 +70,7 @@ class GuardedPool:
         time_limit: longest processor time for one task, seconds; one that takes ten times that by the clock is ended
             too.
         memory_limit: most memory that a task may take beyond what the process holds at its start, GiB.
-        module: name of the module that the processes import first.
+        modules: names of the modules that the processes import first.
         begin: called in each process first, with `arguments`. What it raises would start it again for ever.
         arguments: for `begin`.
     """
@@ -69,15 +80,15 @@ class GuardedPool:
         workers: int,
         time_limit: float,
         memory_limit: float,
-        module: str,
-        begin: Callable[..., Any],
+        modules: Sequence[str],
+        begin: Callable[..., Any] | None = None,
         arguments: tuple[Any, ...] = (),
     ) -> None:
         self._workers = min(workers, usable_cores())
         self._time_limit = time_limit
         self._pool = pebble.ProcessPool(
             self._workers,
-            context=process_context(module),
+            context=_context(modules),
             initializer=_begin,
             initargs=(memory_limit, begin, arguments),
         )
@@ -88,28 +99,33 @@ class GuardedPool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for the processes to end, or end them if something went wrong."""
-        end(self._pool, failed=kind is not None)
+        if kind is None:
+            self._pool.close()
+        else:
+            self._pool.stop()
+        self._pool.join()
 
     def results(
-        self, tasks: Mapping[str, tuple[Any, ...]], function: Callable[..., Result]
-    ) -> Iterator[tuple[str, Result | Broken]]:
+        self, tasks: Iterable[tuple[Key, tuple[Any, ...]]], function: Callable[..., Result], once: bool = False
+    ) -> Iterator[tuple[Key, Result | Broken]]:
         """Yield the result of each task, with its key, as it is ready.
 
         Args:
-            tasks: arguments of `function`, by key.
+            tasks: key of each task and arguments of `function`; few are taken ahead of the results.
             function: of the top level of a module; what it raises is raised here.
+            once: do not give out a task again whose process ended, as for a chunk, which is done again by its items.
 
         Raises:
             CrystensError: if something else ended all processes.
         """
-        running: dict[Future, _Given] = {}
+        running: dict[Future, _Given[Key]] = {}
 
-        def give(key: str, arguments: tuple[Any, ...], again: bool) -> None:
+        def give(key: Key, arguments: tuple[Any, ...], again: bool) -> None:
             limited = self._time_limit, function, arguments
             future = self._pool.schedule(_limited, limited, timeout=_PATIENCE * self._time_limit)
             running[future] = _Given(key, arguments, again, time.perf_counter())
 
-        def ready() -> Iterator[tuple[str, Any]]:
+        def ready() -> Iterator[tuple[Key, Any]]:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 try:
@@ -128,19 +144,75 @@ class GuardedPool:
                     else:
                         give(task.key, task.arguments, again=True)
 
-        for key, arguments in tasks.items():
-            give(key, arguments, again=False)
+        for key, arguments in tasks:
+            give(key, arguments, again=once)
             while len(running) > _AHEAD * self._workers:
                 yield from ready()
         while running:
             yield from ready()
 
+    def chunked(
+        self, chunks: Iterable[tuple[Key, Sequence[Item]]], function: Callable[[Sequence[Item]], Result]
+    ) -> Iterator[tuple[Key, list[tuple[Sequence[Item], Result | Broken]]]]:
+        """Yield what becomes of each chunk of items, with its key, as it is ready.
+
+        The time limit is that of one item. Sound items take far less, so that a chunk of them ends within it as well.
+
+        Args:
+            chunks: key of each chunk, and its items.
+            function: as in `results`, called with the items of a chunk.
+
+        Returns:
+            For each chunk the items and their result: one pair for the whole chunk, or one an item if the chunk broke.
+        """
+        given: dict[Key, Sequence[Item]] = {}
+
+        def tasks() -> Iterator[tuple[Key, tuple[Sequence[Item]]]]:
+            for key, items in chunks:
+                given[key] = items
+                yield key, (items,)
+
+        for key, found in self.results(tasks(), function, once=True):
+            items = given.pop(key)
+            if isinstance(found, Broken):
+                alone = dict(self.results(((place, ([item],)) for place, item in enumerate(items)), function))
+                yield key, [([item], alone[place]) for place, item in enumerate(items)]
+            else:
+                yield key, [(items, found)]
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise a TimeoutError in what computes longer in this process, where signals can do that.
+
+    This is for what is done without processes: in the main thread, on Unix. The time is that of the processor, as in
+    the processes, where it does nothing: their limit holds. A library that swallows the first error meets a second one.
+    """
+    if (
+        not _HAS_TIMER
+        or threading.current_thread() is not threading.main_thread()
+        or signal.getitimer(signal.ITIMER_PROF)[0] > 0
+    ):
+        yield
+        return
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError(f"given up after {seconds:g} s")
+
+    handler = signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)
+
 
 @dataclass(frozen=True)
-class _Given:
-    """A task that was given to the processes, for the second time or not, at a time in seconds."""
+class _Given(Generic[Key]):
+    """A task that was given to the processes, the last time or not, at a time in seconds."""
 
-    key: str
+    key: Key
     arguments: tuple[Any, ...]
     again: bool
     started: float
@@ -161,15 +233,6 @@ def _limited(seconds: float, function: Callable[..., Result], arguments: tuple[A
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def end(pool: pebble.ProcessPool, failed: bool) -> None:
-    """Wait for the processes of a pool to end, or end them if something failed."""
-    if failed:
-        pool.stop()
-    else:
-        pool.close()
-    pool.join()
-
-
 def bound_memory(memory: float) -> None:
     """Let a task of this process that asks for more memory, GiB, fail by itself, before the machine does."""
     try:
@@ -182,14 +245,32 @@ def bound_memory(memory: float) -> None:
         log.debug("no bound on memory here", exc_info=True)
 
 
-def _begin(memory: float, begin: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Make a worker process ready."""
-    from threadpoolctl import threadpool_limits
+def _context(preload: Sequence[str]) -> BaseContext:
+    """Return the context that starts processes. Not by fork: a fork copies the locks of threads (torch's) closed.
 
+    Python tells each new process its own default start method. In a worker of joblib, such as a job of a sweep, this is
+    "loky", which only a process that has imported joblib knows; it is exchanged there for one that all know.
+
+    Args:
+        preload: modules that the server of forks imports once.
+    """
+    known = multiprocessing.get_all_start_methods()
+    method = "forkserver" if "forkserver" in known else "spawn"
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *known):
+        multiprocessing.set_start_method(method, force=True)
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(list(preload))
+    return context
+
+
+def _begin(memory: float, begin: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
+    """Make a worker process ready."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)
     warnings.simplefilter("ignore")
-    begin(*arguments)
+    if begin is not None:
+        begin(*arguments)
     bound_memory(memory)
 
 
