@@ -39,7 +39,6 @@ ATTRIBUTES = ("Z", "x", "y", "z", "a", "b", "c", "alpha", "beta", "gamma", "spac
 QUANTITIES = (*ATTRIBUTES, "difference", "distance")
 NUM_CHANNELS = 4
 HEADER = 12  # rows and columns before the pair block: eleven attributes and one of padding
-SITE_ROWS = slice(0, 4)  # Z, x, y, z: one value a site
 COORDINATE_ROWS = slice(1, 4)  # x, y, z
 CELL_ROWS = slice(4, 11)  # a, b, c, alpha, beta, gamma, space group: one value a crystal
 DISTANCES = ("fractional", "cartesian")

@@ -24,7 +24,7 @@ from crystens.candidates.relaxations import relax_successively
 from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions
-from crystens.energies.hull_entries import read_reference
+from crystens.energies.hull_entries import read_hull_reference
 from crystens.energies.known_crystals import with_elements
 from crystens.energies.potentials import CHGNet, Potential
 from crystens.energies.relaxation import Relaxation
@@ -243,7 +243,7 @@ def _many(nacl: Crystal, copper: Crystal, quartz: Crystal) -> list[Sample]:
 
 def test_every_sample_is_ranked_or_excluded_with_its_reason(tmp_path, entries, nacl, copper_primitive, quartz):
     samples = _many(nacl, copper_primitive, quartz)
-    reference = read_reference(entries, "soft 1")
+    reference = read_hull_reference(entries, "soft 1")
     ranked, excluded = rank(samples, Soft(), _options(tmp_path), reference, "above_hull")
     assert len(ranked) + len(excluded) == len(samples)
     assert {item.sample.name for item in ranked} == {"0.cif", "2.cif", "3.cif"}
@@ -256,7 +256,7 @@ def test_every_sample_is_ranked_or_excluded_with_its_reason(tmp_path, entries, n
 
 
 def test_of_duplicates_the_lowest_stays_whatever_the_order(tmp_path, entries, nacl):
-    reference = read_reference(entries, "soft 1")
+    reference = read_hull_reference(entries, "soft 1")
     high, low = Sample("high", _swollen(nacl, 1.1)), Sample("low", nacl)
     for samples in ([high, low], [low, high]):
         ranked, _ = rank(samples, Soft(), _options(tmp_path), reference, "formation_energy")
@@ -264,7 +264,7 @@ def test_of_duplicates_the_lowest_stays_whatever_the_order(tmp_path, entries, na
 
 
 def test_bound_on_the_hull_and_missing_elements_exclude(tmp_path, entries, nacl, copper_primitive, single_atom):
-    reference = read_reference(entries, "soft 1")
+    reference = read_hull_reference(entries, "soft 1")
     samples = [Sample("nacl", nacl), Sample("wide", _swollen(copper_primitive, 1.6)), Sample("po", single_atom)]
     ranked, excluded = rank(samples, Soft(), _options(tmp_path), reference, "above_hull", max_hull=-0.2)
     assert [item.sample.name for item in ranked] == ["nacl"]

@@ -258,6 +258,27 @@ def test_distance_limit_sees_images_in_a_skewed_cell():
     assert _only(read_cif(text, "f", limits)).category == "two atoms closer than any bond"
 
 
+def test_images_of_a_site_near_a_centre_of_inversion_are_one_site_in_a_skewed_cell():
+    # A cubic lattice of 4 angstrom, its b by 22 a further. The images of a site at (0, 0.018, 0) angstrom are 0.036
+    # angstrom apart by a lattice vector that rounding fractional differences does not find.
+    cell = Lattice([[4.0, 0, 0], [4 * 60.0, 4, 0], [0, 0, 4]])
+    lengths, angles = cell.lengths, cell.angles
+    site = cell.get_fractional_coords([0.0, 0.018, 0.0]) % 1
+    names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+    lines = [f"_cell_{name} {value:.9f}" for name, value in zip(names, [*lengths, *angles], strict=True)]
+    text = "\n".join(
+        [
+            "data_Po",
+            *lines,
+            "loop_\n_space_group_symop_operation_xyz\n'x, y, z'\n'-x, -y, -z'",
+            "loop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z",
+            "Po " + " ".join(f"{x:.9f}" for x in site),
+            "",
+        ]
+    )
+    assert len(_only(read_cif(text, "f", Limits())).crystal) == 1
+
+
 # Writing
 
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.emt import EMT
+from pymatgen.core import Lattice
 
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions, energies
 from crystens.energies.potentials import CHGNet, Matgl, Potential, compact, objection
-from crystens.energies.relaxation import Energy, Relaxation
+from crystens.energies.relaxation import Energy, Relaxation, displacements
 from crystens.errors import CrystensError
 from crystens.reasons import category_counts
 
@@ -184,6 +185,15 @@ def test_relaxed_copper_has_the_lattice_constant_of_the_potential(tmp_path, copp
     assert done.pressure_before > 10 > abs(done.pressure_after) * 100
     assert done.volume_change == pytest.approx((done.crystal.lengths[0] / pressed.lengths[0]) ** 3 - 1, rel=1e-4)
     assert done.displacement < 1e-6  # the cell swelled, no site moved in it
+
+
+def test_displacement_is_the_shortest_way_in_a_skewed_cell() -> None:
+    # A cubic lattice of 4 angstrom, its b by 7 a further: rounding fractional differences finds ways of 3.8 angstrom.
+    lattice = Lattice([[4.0, 0, 0], [4 * 7.0, 4, 0], [0, 0, 4]])
+    numbers, places = np.array([84, 84]), np.array([[0.1, 0.1, 0.1], [0.1, 0.1, 0.6]])
+    moved = places + lattice.get_fractional_coords([[0.0, 0.6, 0.0], [0.0, -0.6, 0.0]])
+    before, after = (Crystal(lattice.lengths, lattice.angles, 1, numbers, place % 1) for place in (places, moved))
+    np.testing.assert_allclose(displacements(before, after), [0.6, 0.6], atol=1e-5)
 
 
 def test_displacement_is_the_way_of_the_site_that_moved(tmp_path):

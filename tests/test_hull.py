@@ -23,7 +23,7 @@ from crystens.energies.hull_entries import (
     HullReference,
     ReferenceEntry,
     ground_states,
-    read_reference,
+    read_hull_reference,
     self_consistent,
 )
 from crystens.energies.potentials import MP2020, Potential
@@ -205,7 +205,7 @@ def test_table_and_json_are_read_alike(tmp_path):
     (tmp_path / "b.json").write_text(text)
     (tmp_path / "c.json.gz").write_bytes(gzip.compress(text.encode()))
     for name in ("a.csv", "b.json", "c.json.gz"):
-        reference = read_reference(tmp_path / name, SCALE)
+        reference = read_hull_reference(tmp_path / name, SCALE)
         assert reference.name == name
         assert _distance("NaCl", -3.3, reference).above_hull == pytest.approx(0.1)
         assert _distance("NaCl", -3.3, reference).formation_energy == pytest.approx(-1.7)
@@ -230,12 +230,12 @@ def test_table_and_json_are_read_alike(tmp_path):
 def test_file_that_is_no_reference_says_what_is_wrong(tmp_path: Path, name: str, text: str, message: str):
     (tmp_path / name).write_text(text)
     with pytest.raises(CrystensError, match=message):
-        read_reference(tmp_path / name, MP2020)
+        read_hull_reference(tmp_path / name, MP2020)
 
 
 def test_missing_file_says_so(tmp_path):
     with pytest.raises(CrystensError, match="cannot read"):
-        read_reference(tmp_path / "none.csv", MP2020)
+        read_hull_reference(tmp_path / "none.csv", MP2020)
 
 
 def test_self_consistent_hull_holds_the_crystals_and_their_elements(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystens.crystal import Crystal
-from crystens.energies.hull_entries import read_reference
+from crystens.energies.hull_entries import read_hull_reference
 from crystens.energies.materials_project_entries import chemical_systems, fetch_entries
 from crystens.errors import CrystensError
 
@@ -44,7 +44,7 @@ def test_entries_are_written_once_each_with_their_corrections_and_read_as_a_refe
     rester = Rester()
     assert fetch_entries([("Cl", "Na"), ("Na", "O")], tmp_path / "entries.json", rester=rester) == 5
     assert rester.criteria == [{"thermo_types": ["GGA_GGA+U"]}] * 2
-    reference = read_reference(tmp_path / "entries.json", "MP2020")
+    reference = read_hull_reference(tmp_path / "entries.json", "MP2020")
     energies = {entry.label: entry.energy for entry in reference.entries}
     assert energies["mp-Cl-Na"] == pytest.approx(-5.5)
     assert len(energies) == 5

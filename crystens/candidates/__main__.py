@@ -30,6 +30,7 @@ from crystens.energies.potentials import MP2020, CHGNet, Potential
 from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError
 from crystens.ingest.kinds import KINDS
+from crystens.processes.atomic_file import write_whole
 from crystens.processes.command import run_command
 from crystens.processes.progress_bars import ProgressBars
 from crystens.sources.record import SPLITS
@@ -106,7 +107,7 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
         compared = "energies by themselves" if selection.reference is None else selection.reference.name
         title = f"{by.replace('_', ' ')}: {len(selection.candidates)} of {len(samples)} samples; {compared}"
         title = f"{options.title}\n{title}" if options.title else title
-        (options.out / "candidates.png").write_bytes(candidates_figure(selection.candidates, title))
+        write_whole(options.out / "candidates.png", candidates_figure(selection.candidates, title))
         bars("writing", len(selection.candidates), len(selection.candidates))
     return _told(selection, options.out)
 

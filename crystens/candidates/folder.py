@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from crystens.candidates.vasp import write_inputs
 from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.processes.atomic_file import write_whole
+from crystens.processes.atomic_file import write_csv, write_whole
 from crystens.symmetry.space_groups import SymmetryError, symmetrised
 
 _EXACT = 0.01  # angstrom: within which a relaxed crystal is brought back to its space group for VASP
@@ -56,7 +55,7 @@ def write_selection(selection: Selection, out: Path, starts: str, about: Mapping
             **_summary(selection),
             "without_potcar": sum(item is not None for item in missing),
         }
-        (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        write_whole(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     except OSError as error:
         raise CrystensError(f"cannot write to {out}: {error.strerror}; choose another folder") from error
 
@@ -109,11 +108,11 @@ def _write_candidate(candidate: Candidate, folder: Path, starts: str) -> str | N
     """Write the folder of one candidate; return what VASP lacks."""
     folder.mkdir(parents=True, exist_ok=True)
     cleaned = candidate.cleaned
-    (folder / "generated.cif").write_text(write_cif(candidate.ranked.crystal), encoding="utf-8")
-    (folder / "cleaned.cif").write_text(write_cif(cleaned.symmetry or cleaned.crystal), encoding="utf-8")
+    write_whole(folder / "generated.cif", write_cif(candidate.ranked.crystal))
+    write_whole(folder / "cleaned.cif", write_cif(cleaned.symmetry or cleaned.crystal))
     relaxed = candidate.relaxations.crystal
     if relaxed is not None:
-        (folder / "relaxed.cif").write_text(write_cif(_exact(relaxed)), encoding="utf-8")
+        write_whole(folder / "relaxed.cif", write_cif(_exact(relaxed)))
     told = {
         "sample": candidate.ranked.sample.name,
         "formula_generated": candidate.ranked.crystal.formula,
@@ -121,7 +120,7 @@ def _write_candidate(candidate: Candidate, folder: Path, starts: str) -> str | N
         "charge": cleaned.charge,
         "changes": [change.to_dict() for change in cleaned.changes],
     }
-    (folder / "changes.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "changes.json", json.dumps(told, indent=1) + "\n")
     start, what = cleaned.crystal, "the cleaned crystal, as cleaned.cif"
     if starts == "relaxed" and relaxed is not None:
         start, what = _exact(relaxed), "the crystal relaxed by the potential, as relaxed.cif"
@@ -223,11 +222,7 @@ def _summary(selection: Selection) -> Row:
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Write rows at once, so that a kill leaves the old file or the new one."""
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    write_whole(path, text.getvalue())
+    write_csv(path, [columns, *([_cell(row.get(name)) for name in columns] for row in rows)])
 
 
 def _cell(value: Any) -> Any:

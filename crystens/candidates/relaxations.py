@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions, energies
 from crystens.energies.potentials import Potential, compact
-from crystens.energies.relaxation import Energy, Relaxation
+from crystens.energies.relaxation import Energy, Relaxation, displacements
 from crystens.errors import CrystensError
 
 RUNS = 4
@@ -79,9 +77,7 @@ class Relaxations:
         )
         if after is None or turned:
             return None
-        steps = after.coordinates - self.start.coordinates
-        steps -= np.round(steps)
-        return float(np.linalg.norm((steps - steps.mean(axis=0)) @ self.start.lattice.matrix, axis=1).max())
+        return float(displacements(self.start, after).max())
 
 
 def relax_successively(

@@ -28,6 +28,7 @@ from crystens.cif.sites import HEAVY_ATOM, Sites, sites_of
 from crystens.cif.symmetry import Symmetry, symmetry
 from crystens.cif.syntax import data_blocks
 from crystens.crystal import Crystal, cell_vectors
+from crystens.distances import nearest_steps
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Reject, Unusable, quoted, shown
 from crystens.sources.texts import decoded, plain_lines
@@ -198,8 +199,7 @@ def _expanded(
     counts: list[int] = []
     for site in coordinates:
         images = operations.rotations @ site + operations.translations
-        steps = images - images[:, None]
-        steps -= np.round(steps)
+        steps = nearest_steps(matrix, images - images[:, None], limits.merge_distance)
         vectors = steps @ matrix
         near = np.einsum("ijk,ijk->ij", vectors, vectors) < limits.merge_distance**2
         firsts = np.flatnonzero(near.argmax(axis=1) == np.arange(len(images)))

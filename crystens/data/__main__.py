@@ -18,6 +18,7 @@ from crystens.errors import CrystensError
 from crystens.ingest.ingest import DUPLICATES, IngestOptions, ingest_shard, open_store
 from crystens.ingest.kinds import KINDS, open_source
 from crystens.ingest.store import CrystalStore
+from crystens.processes.atomic_file import write_whole
 from crystens.processes.command import run_command
 from crystens.processes.progress_bars import ProgressBars
 from crystens.sources.limits import GROUPS, OCCUPANCIES, SITE_ORDERS, Limits
@@ -68,7 +69,7 @@ def _summary(source: Source, limits: Limits, ingest: IngestOptions, options: arg
     census = Census.from_store(store)
     text = summarise(census)
     try:
-        (options.out / "summary.txt").write_text(text, encoding="utf-8")
+        write_whole(options.out / "summary.txt", text)
         draw(census, options.out / "summary.png")
     except OSError as error:
         raise CrystensError(f"cannot write to {options.out}: {error.strerror}; choose another folder") from error
@@ -97,7 +98,7 @@ def _leaks(source: Source, limits: Limits, ingest: IngestOptions, options: argpa
         )
     text = f"{source}\n{report.describe()}\n"
     path = write_leaks(report.leaks, store.column("file"), store.column("entry"), options.out / "leaks.csv")
-    (options.out / "leaks.txt").write_text(text, encoding="utf-8")
+    write_whole(options.out / "leaks.txt", text)
     return f"{text}which ones: {path}\n"
 
 

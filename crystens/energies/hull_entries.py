@@ -220,7 +220,7 @@ def _known_forms() -> Iterator[tuple[str, str, Crystal]]:
         yield symbol, label, Crystal(shape[:3], shape[3:], 1, atoms.numbers, atoms.get_scaled_positions())
 
 
-def read_reference(path: str | Path, scale: str, name: str | None = None) -> HullReference:
+def read_hull_reference(path: str | Path, scale: str, name: str | None = None) -> HullReference:
     """Return the reference of a file of entries.
 
     Args:

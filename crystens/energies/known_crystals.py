@@ -12,7 +12,7 @@ from pymatgen.core import Element
 
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions
-from crystens.energies.hull_entries import HullReference, ground_states, read_reference, self_consistent
+from crystens.energies.hull_entries import HullReference, ground_states, read_hull_reference, self_consistent
 from crystens.energies.potentials import MP2020, Potential
 from crystens.errors import CrystensError
 from crystens.ingest.generated import JudgingLimits
@@ -89,7 +89,7 @@ def reference_of(
         potential: what gives energies.
         options: how they are computed; known crystals are taken as they stand.
         known: real crystals; their energies and those of elements, all by the potential, make the hull.
-        entries: a file of energies that makes the hull instead, see `read_reference`.
+        entries: a file of energies that makes the hull instead, see `read_hull_reference`.
         scale: the scale of the energies in that file.
         progress: called with the number of known crystals that are done.
 
@@ -100,7 +100,7 @@ def reference_of(
         CrystensError: if a file cannot be read, or nothing has an energy.
     """
     if entries is not None:
-        return read_reference(entries, scale)
+        return read_hull_reference(entries, scale)
     if known is not None:
         name = f"{known.name} and elements, by {potential.identity}"
         return self_consistent(known.crystals, potential, options, name, samples, progress)

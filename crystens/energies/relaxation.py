@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms, units
 
 from crystens.crystal import Crystal
+from crystens.distances import nearest_steps, shortest_translation
 from crystens.energies.potentials import Potential, compact, objection, to_atoms
 from crystens.errors import CrystensError, first_line
 
@@ -59,8 +60,7 @@ class Relaxed:
         converged: whether it came to rest.
         energy_before: energy of the cell before, eV.
         force: largest force on an atom at the end, eV/angstrom.
-        displacement: largest way of a site, angstrom: its fractional coordinates' change over the nearest image, less
-            that of all sites together, in the old cell. A cell that only swells moves no site.
+        displacement: largest way of a site, angstrom, see `displacements`.
         mean_displacement: mean way of a site, angstrom.
         volume_change: new volume by old, less 1.
         pressure_before: GPa.
@@ -153,9 +153,7 @@ def _relax(crystal: Crystal, potential: Potential, relaxation: Relaxation) -> tu
     converged = bool(optimizer.run(fmax=relaxation.force, steps=relaxation.steps))
     shape = atoms.cell.cellpar()
     relaxed = Crystal(shape[:3], shape[3:], crystal.space_group, crystal.numbers, atoms.get_scaled_positions())
-    shifts = relaxed.coordinates - crystal.coordinates
-    shifts -= np.round(shifts)
-    ways = np.linalg.norm((shifts - shifts.mean(axis=0)) @ crystal.lattice.matrix, axis=1)
+    ways = displacements(crystal, relaxed)
     return float(atoms.get_potential_energy()), Relaxed(
         crystal=relaxed,
         steps=int(optimizer.nsteps),
@@ -168,6 +166,22 @@ def _relax(crystal: Crystal, potential: Potential, relaxation: Relaxation) -> tu
         pressure_before=pressure,
         pressure_after=_pressure(atoms),
     )
+
+
+def displacements(before: Crystal, after: Crystal) -> np.ndarray:
+    """Return the way of each site, angstrom, in the cell before: (N,).
+
+    It is the change of the fractional coordinates over the nearest image, less that of all sites together, so that a
+    cell that only swells moves no site. Ways above a third of the shortest translation may be stated longer.
+
+    Args:
+        before: N sites.
+        after: the same sites in the same order and in a cell that came from the one before.
+    """
+    matrix = before.lattice.matrix
+    within = 0.35 * shortest_translation(matrix)
+    shifts = nearest_steps(matrix, after.coordinates - before.coordinates, within)
+    return np.linalg.norm((shifts - shifts.mean(axis=0)) @ matrix, axis=1)
 
 
 def _pressure(atoms: Atoms) -> float:

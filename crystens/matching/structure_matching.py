@@ -265,7 +265,7 @@ class _Comparer:
                 self._failures[0],
             )
 
-    def _spread(self, function: Callable[[list[Any]], list[Any]], tasks: Sequence[Any]) -> Iterator[list[Any]]:
+    def _spread(self, function: Callable[[Sequence[Any]], list[Any]], tasks: Sequence[Any]) -> Iterator[list[Any]]:
         """Yield the results of a function of chunks of tasks, in order; a task that broke its process has a reason."""
         size = max(1, min(_CHUNK, len(tasks) // (4 * self._workers)))
         chunks = [list(tasks[start : start + size]) for start in range(0, len(tasks), size)]
@@ -283,12 +283,12 @@ class _Comparer:
                 following += 1
 
 
-def _reduce_all(crystals: list[Crystal]) -> list[ReducedCell | str]:
+def _reduce_all(crystals: Sequence[Crystal]) -> list[ReducedCell | str]:
     """Return the reduced cell of each crystal, or what went wrong."""
     return [attempted(reduced_cell, crystal) for crystal in crystals]
 
 
-def _compare_all(pairs: list[tuple[ReducedCell, ReducedCell]]) -> list[bool | str]:
+def _compare_all(pairs: Sequence[tuple[ReducedCell, ReducedCell]]) -> list[bool | str]:
     """Return whether each pair is the same crystal, or what went wrong."""
     return [attempted(_same, pair) for pair in pairs]
 

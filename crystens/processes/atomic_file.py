@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from crystens.errors import CrystensError
 
@@ -27,6 +30,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
+
+
+def write_csv(path: str | Path, rows: Iterable[Sequence[Any]], advice: str = "choose another folder") -> None:
+    """Write rows as CSV, the header first, see `write_whole`; None is an empty cell.
+
+    Raises:
+        CrystensError: if it cannot be written.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_whole(path, text.getvalue(), advice)
 
 
 def write_whole(path: str | Path, content: str | bytes, advice: str = "choose another folder") -> None:

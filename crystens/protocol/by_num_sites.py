@@ -7,8 +7,6 @@ crystals of that size, without a draw.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 from crystens.metrics.crystal_table import OK, Row
-from crystens.processes.atomic_file import write_whole
+from crystens.processes.atomic_file import write_csv
 from crystens.protocol.coverage import Nearest
 
 
@@ -62,12 +60,8 @@ def by_num_sites(
 
 def write_by_num_sites(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the table as CSV; what there is not is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in row.items()})
-    write_whole(path, text.getvalue())
+    lines = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows]
+    write_csv(path, [list(rows[0]), *lines])
 
 
 def wasserstein(rows: Sequence[Row], column: str, real: np.ndarray) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from crystens.cif.read import read_cif
 from crystens.crystal import Crystal
-from crystens.ingest.generated import JudgingLimits
+from crystens.ingest.generated import JudgingLimits, read_table
 from crystens.metrics.crystal_table import OK, Row
 from crystens.report.page import chosen_samples
 from crystens.report.pictures import crystal_picture
@@ -88,8 +88,7 @@ def drawn_crystals(run: Run, number: int) -> tuple[list[tuple[Row, Crystal]], in
         number: of crystals at most; one whose CIF is not there is left out.
     """
     assert run.samples is not None
-    with (run.samples / "crystals.csv").open(encoding="utf-8", newline="") as file:
-        rows: dict[int, Row] = {int(row["index"]): {**row, "index": int(row["index"])} for row in csv.DictReader(file)}
+    rows: dict[int, Row] = {int(row["index"]): {**row, "index": int(row["index"])} for row in read_table(run.samples)}
     found = []
     for index in chosen_samples(list(rows.values()), run.seed)[:number]:
         path = run.samples / str(rows[index]["file"])

@@ -6,9 +6,7 @@ own, as mean and standard deviation over runs.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from pathlib import Path
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import QUANTITIES
 from crystens.metrics.statistics import STATISTICS
-from crystens.processes.atomic_file import write_whole
+from crystens.processes.atomic_file import write_csv
 from crystens.runs.groups import Group, grouped
 from crystens.runs.run import Run
 from crystens.runs.settings import NOTHING, SEEDS, differing, short_names, shown_values
@@ -124,7 +122,7 @@ class Table:
             ]
             for run in self.runs
         ]
-        _write_csv(path, [head, *lines])
+        write_csv(path, [head, *lines])
 
     def write_groups(self, path: Path) -> None:
         """Write groups.csv: one line a group of more than one run, mean and spread of all metrics."""
@@ -143,7 +141,7 @@ class Table:
                     *("" if group.problem else _cell(number) for number in numbers),
                 ]
             )
-        _write_csv(path, [head, *lines])
+        write_csv(path, [head, *lines])
 
 
 def large_is_good(metric: str) -> bool:
@@ -176,10 +174,3 @@ def _in_order(text: str) -> tuple[int, float, str]:
 def _cell(value: float | None) -> str:
     """Return a number for a file."""
     return "" if value is None else str(value) if isinstance(value, int) else f"{value:.10g}"
-
-
-def _write_csv(path: Path, lines: Iterable[Sequence[str]]) -> None:
-    """Write lines as CSV, at once."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    write_whole(path, text.getvalue())

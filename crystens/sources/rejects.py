@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from crystens.errors import CrystensError
+from crystens.processes.atomic_file import write_csv
 from crystens.sources.record import Reject
 
 _SHOWN = 5  # reasons named in the one line of a summary
@@ -22,16 +23,9 @@ def write_rejected(rejects: Iterable[Reject], path: str | Path) -> Path:
     Raises:
         CrystensError: if the file cannot be written.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([field.name for field in fields(Reject)])
-            writer.writerows(astuple(reject) for reject in rejects)
-    except OSError as error:
-        raise CrystensError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-    return path
+    header = tuple(field.name for field in fields(Reject))
+    write_csv(path, itertools.chain([header], map(astuple, rejects)))
+    return Path(path)
 
 
 def read_rejected(path: str | Path) -> Iterator[Reject]:

@@ -8,7 +8,6 @@ leaks: the share of random pairs, one crystal of train and one of val or test wi
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.matching.structure_matching import CANDIDATES, Progress, find_matches, match_pairs
+from crystens.processes.atomic_file import write_csv
 
 _HELD_OUT = ("val", "test")
 _COLUMNS = ("split", "file", "entry", "matches_file", "matches_entry", "formula")
@@ -184,18 +184,12 @@ def write_leaks(leaks: Sequence[Leak], files: Sequence[str], entries: Sequence[s
     Raises:
         CrystensError: if the file cannot be written.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            for leak in leaks:
-                names = [name for k in (leak.position, leak.match) for name in (files[k], entries[k])]
-                writer.writerow([leak.split, *names, leak.formula])
-    except OSError as error:
-        raise CrystensError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-    return path
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    for leak in leaks:
+        names = [name for k in (leak.position, leak.match) for name in (files[k], entries[k])]
+        rows.append((leak.split, *names, leak.formula))
+    write_csv(path, rows)
+    return Path(path)
 
 
 def _places(splits: Sequence[str | None]) -> dict[str, list[int]]:

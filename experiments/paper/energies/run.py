@@ -23,7 +23,7 @@ from figure import energy_figure, shares, values
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions, energies
 from crystens.energies.hull import HullDistance, hull_distances
-from crystens.energies.hull_entries import HullReference, read_reference, self_consistent
+from crystens.energies.hull_entries import HullReference, read_hull_reference, self_consistent
 from crystens.energies.potentials import CHGNet
 from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
@@ -65,7 +65,7 @@ def main() -> None:
     begun = time.perf_counter()
     crystals = [entry.crystal for entry in train]
     if options.entries:
-        reference = read_reference(options.entries, options.scale)
+        reference = read_hull_reference(options.entries, options.scale)
     else:
         name = f"{len(crystals)} training structures of {Path(options.real).name} and elements, by {potential.identity}"
         # As they stand: they come relaxed by density functional theory, and a minute each is too long.
