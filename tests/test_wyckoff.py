@@ -18,7 +18,7 @@ from crystens.symmetry.wyckoff import GENERIC, SpaceGroup, affine_map, space_gro
 pytestmark = pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")  # spglib
 
 REPOSITORY = Path(__file__).parent.parent
-TABLE = REPOSITORY / "crystens" / "wyckoff.json"
+TABLE = REPOSITORY / "crystens" / "symmetry" / "wyckoff.json"
 
 # One group or more of each centring, system and kind of origin.
 SOME = (1, 2, 5, 14, 15, 19, 33, 43, 62, 63, 70, 122, 136, 141, 152, 154, 166, 186, 194, 205, 216, 221, 225, 227)

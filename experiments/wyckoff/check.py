@@ -1,4 +1,4 @@
-"""Compares `crystens/wyckoff.json` with spglib's and pymatgen's tables; see README.md.
+"""Compares `crystens/symmetry/wyckoff.json` with spglib's and pymatgen's tables; see README.md.
 
 python experiments/wyckoff/check.py
 """

@@ -1,6 +1,6 @@
-"""The Wyckoff positions and normalisers of all 230 space groups, as `crystens/wyckoff.json`; see README.md.
+"""The Wyckoff positions and normalisers of all 230 space groups, as `crystens/symmetry/wyckoff.json`; see README.md.
 
-python experiments/wyckoff/run.py crystens/wyckoff.json
+python experiments/wyckoff/run.py crystens/symmetry/wyckoff.json
 
 Positions. The points that keep still under an operation (R, t) of the group, up to a lattice translation, form affine
 subspaces: points, lines and planes. Two subspaces belong to one Wyckoff position if an operation of the group moves one
