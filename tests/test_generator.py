@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -159,9 +160,13 @@ def test_judging_in_memory_gives_the_numbers_of_the_files(
     assert {name: in_memory[name]["value"] for name in names} == {name: of_files[name]["value"] for name in names}
 
 
-def test_a_data_set_is_a_reference_by_its_name(nacl: Crystal, shared_data: Path) -> None:
-    metrics = crystens.judge([nacl], reference="perov_5", data_path=str(shared_data / "perov_5"))
-    assert metrics["novel_formula_rate"]["value"] == 1.0
+def test_a_data_set_is_a_reference_by_its_name(nacl: Crystal, single_atom: Crystal, tmp_path: Path) -> None:
+    for split, crystal in (("train", nacl), ("val", single_atom), ("test", single_atom)):
+        with (tmp_path / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["material_id", "cif"], ["1", crystal.to_cif()]])
+    metrics = crystens.judge([nacl, single_atom], reference="perov_5", data_path=str(tmp_path))
+    assert metrics["novel_formula_rate"]["value"] == 0.5  # the train split holds NaCl alone
+    assert metrics["ks_a"]["reference_count"] == 1
     with pytest.raises(CrystensError, match="belong to a reference that is the name of a data set"):
         crystens.judge([nacl], data_path="somewhere")
 
