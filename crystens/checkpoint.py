@@ -1,4 +1,4 @@
-"""What a crystens checkpoint holds beside Lightning's own: all that sampling needs, so that it needs nothing else.
+"""Entries of a crystens checkpoint beside Lightning's own: all that sampling needs.
 
 Under the key "crystens" stand: `format` (the number of this layout), `version` (of crystens), `config` (the resolved
 config of the run, with its decoder), `representation` (scaling numbers, max_sites, distance) and `reference` (the

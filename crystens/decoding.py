@@ -57,7 +57,7 @@ _ALL_ELEMENTS = np.full(MAX_ATOMIC_NUMBER, 1 / MAX_ATOMIC_NUMBER)
 
 @dataclass(frozen=True, eq=False)
 class ImageReading:
-    """What a batch of images says, averaged over its redundancy and before any clustering.
+    """Values of a batch of images, averaged over its redundancy and before any clustering.
 
     Attributes:
         counts: (B,) int64, number of sites; 0 where the image holds none.

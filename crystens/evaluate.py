@@ -53,7 +53,7 @@ from crystens.sources.source import Source
 _RESULTS = ("metrics.json", "report.html", "by_num_sites.csv")  # beside crystals.csv
 _CHUNK = 100  # rows written at a time
 
-# What can be done about stages that take long, by their names; "its" are those of the reference.
+# Advice for stages that take long, by their names; "its" stages are those of the reference.
 _FEWER = "--reference-number N computes those of N real crystals, drawn by --seed"
 _ADVICE = dict.fromkeys(("its fingerprints", "its energies", "its properties"), _FEWER)
 _ADVICE |= dict.fromkeys(("fingerprints", "energies", "properties"), "")

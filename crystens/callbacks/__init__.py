@@ -1,1 +1,1 @@
-"""What watches a training run: losses, samples, random states, and what a checkpoint has to carry."""
+"""Callbacks of a training run: losses, samples, random states, checkpoint entries, progress."""

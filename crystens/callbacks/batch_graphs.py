@@ -12,10 +12,10 @@ from crystens.devices.xla import close_graph
 class BatchGraphs(pl.Callback):
     """Closes the graph of an XLA device before each training step and at an epoch's end; nothing on any other.
 
-    What follows a step (counts, averages, sums of losses, and what only some batches do: logging, checks, samples) and
-    the encoding of the next images would otherwise become part of the next step's graph, and each of its variants would
-    have the whole step compiled anew. At an epoch's end it goes before the other callbacks, so that the averages that
-    Lightning then makes are one graph, whether an epoch is sampled or not.
+    The work after a step (counts, averages, sums of losses, and what only some batches do: logging, checks, samples)
+    and the encoding of the next images would otherwise become part of the next step's graph, and each of its variants
+    would have the whole step compiled anew. At an epoch's end it goes before the other callbacks, so that the averages
+    that Lightning then makes are one graph, whether an epoch is sampled or not.
     """
 
     def on_train_batch_start(

@@ -40,7 +40,7 @@ _SURE = 0.01  # of the budget, timed for a plan that is worth a line in the log
 
 @dataclass
 class _Plan:
-    """What was spent of a budget and what is planned, in plain numbers, for the checkpoint.
+    """Time spent and epochs planned, in plain numbers, for the checkpoint.
 
     Attributes:
         budget: seconds that the plan is for.

@@ -1,4 +1,4 @@
-"""What was changed in a crystal by cleaning it: every change says what, from what, to what, by how much and why."""
+"""Changes that cleaning made to a crystal: each with its kind, values before and after, size and reason."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _energies(axes: Axes, candidates: Sequence[Candidate]) -> None:
         total = candidate.ranked.energy.total
         colour = REAL_COLOUR
         values, places = [cleaned, *runs], list(range(1, len(runs) + 2))
-        # Of another composition the energy as generated is no starting point.
+        # The energy as generated of another composition is no starting point.
         if total is not None and candidate.ranked.crystal.formula == candidate.cleaned.crystal.formula:
             values, places = [total / len(candidate.ranked.crystal) - last, *values], [0, *places]
         if candidate.cleaned.charge == "repaired":

@@ -23,7 +23,7 @@ RUNS = 4
 
 @dataclass(frozen=True, eq=False)
 class Relaxations:
-    """What became of one crystal.
+    """Relaxation of one crystal.
 
     Attributes:
         start: the crystal before, in the cell that the potential took.

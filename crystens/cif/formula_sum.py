@@ -1,4 +1,4 @@
-"""What a file says of its composition, and whether the atoms that were read agree.
+"""Compositions that a file states, compared with the atoms that were read.
 
 `_chemical_formula_sum` lists elements and amounts. With `_cell_formula_units_Z` it gives the number of atoms in the
 cell. The composition must agree; the number of units serves only to choose between two readings of the symmetry,

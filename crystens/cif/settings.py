@@ -1,4 +1,4 @@
-"""What a file says of its space group, and the settings that this leaves open.
+"""Space groups that a file states, by number, symbol or code, and the settings that remain possible.
 
 A group has many settings: unique axes, cell choices, origins, hexagonal or rhombohedral axes. A file may give a number
 or a Schoenflies symbol, which name the group; a Hermann-Mauguin symbol, which leaves two origins and the axes open; a
@@ -74,7 +74,7 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Statement:
-    """What a file says of its space group.
+    """Statements of a file on its space group.
 
     Attributes:
         text: the items that say it, for messages; empty if there are none.

@@ -26,7 +26,7 @@ from crystens.sources.record import Unusable, quoted
 
 _NUMBERS = {element.symbol: element.Z for element in Element} | {"D": 1, "T": 1}
 _ELEMENT = "|".join(sorted(_NUMBERS, key=len, reverse=True))
-# What may follow a symbol: a charge, 3+, +3, 2.5-, +; pymatgen writes a spin behind it; a note in brackets, H(SDS).
+# A symbol may be followed by a charge, 3+, +3, 2.5-, +; pymatgen writes a spin behind it; a note in brackets, H(SDS).
 _CHARGE = r"(?:(?:\d(?:\.\d+)?)?[+-]|[+-]\d(?:\.\d+)?)?"
 _SYMBOL = re.compile(rf"([A-Za-z]{{1,2}}){_CHARGE}(?:,spin=-?[\d.]+)?(?:\([A-Za-z]+\))?")
 _HEAVY_FIRST = re.compile(rf"({_ELEMENT})[HDT](\d*){_CHARGE}")
@@ -44,7 +44,7 @@ _GROUP_WORDS = ("CO", "NO", "PO", "HO", "CN", "NH", "BH", "HS", "ND")  # capital
 
 @dataclass(frozen=True)
 class Kind:
-    """What a type symbol or a label stands for.
+    """Meaning of a type symbol or a label.
 
     Attributes:
         number: atomic number.

@@ -8,7 +8,7 @@ The order of training (`crystens.data.epoch_order`) is a function of seed and ep
 at the start of an epoch sees the batches that an uninterrupted one would have seen. Each rank of a distributed run gets
 its own part of it.
 
-What a model needs to be understood again travels in its checkpoint: the numbers of the scaling, `max_sites` and the
+The representation of a model travels in its checkpoint: the numbers of the scaling, `max_sites` and the
 distance of the pair block. Numbers from a checkpoint win over numbers fitted to the data at hand. A record of the
 crystals of each split travels with them (`crystens.data.split_record`): a checkpoint of other data is refused.
 """
@@ -175,7 +175,7 @@ class CrysTensDataModule(pl.LightningDataModule):
     def reference(self) -> Reference:
         """The distributions of the training crystals, which samples are compared with.
 
-        Of more than `_MOST_REFERENCE` crystals so many are taken, evenly spread.
+        At most `_MOST_REFERENCE` crystals are taken, evenly spread.
         """
         if self._reference is None:
             self.setup()
@@ -295,7 +295,7 @@ class CrysTensDataModule(pl.LightningDataModule):
 
     @property
     def representation(self) -> dict[str, Any]:
-        """What images are read with: `max_sites`, `distance` and the numbers of the scaling."""
+        """Representation of the images: `max_sites`, `distance` and the numbers of the scaling."""
         return {
             "max_sites": self.max_sites,
             "distance": self.distance,

@@ -35,7 +35,7 @@ def crystal_groups(store: CrystalStore, kind: str, options: IngestOptions | None
         return _found(store, options)
     kept = store.folder / f"groups_{kind}.npy"
     try:
-        # Of the ranks of a distributed run one looks, and the others wait for it.
+        # One rank of a distributed run looks, and the others wait for it.
         with FileLock(store.folder / f".groups_{kind}.lock"):
             if kept.is_file() and len(groups := np.load(kept)) == len(store):
                 return groups

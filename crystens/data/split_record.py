@@ -37,7 +37,7 @@ class OtherData(CrystensError):
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """What is kept of the crystals of each split.
+    """Counts and digests of the crystals of each split.
 
     Attributes:
         counts: number of crystals of train, val and test.

@@ -159,7 +159,7 @@ class MaterialsProject(Source):
     def _file(self) -> Path:
         """Return the file of the query, fetched unless it is in the cache."""
         folder = (cache_folder() if self.cache is None else Path(self.cache).expanduser()) / "materials_project"
-        # What is asked for decides the name; the order of a list does not.
+        # The query decides the name; the order of a list does not.
         asked = self.query | {"include_gnome": self.include_gnome, "limit": self.limit, "fields": _FIELDS}
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
         version = self.database_version

@@ -85,7 +85,7 @@ def _load(potential: Potential) -> None:
         ) from error
 
 
-# What a worker process has: its potential, and why that could not be loaded.
+# In a worker process: its potential, and why that could not be loaded.
 _own: dict[str, Any] = {}
 
 

@@ -32,7 +32,7 @@ from crystens.energies.potentials import Potential
 from crystens.energies.relaxation import Energy
 from crystens.errors import CrystensError
 
-# Of more elements the diagram's convex hull has too many facets; the same minimum is then a linear programme.
+# With more elements the diagram's convex hull has too many facets; the same minimum is then a linear programme.
 _DIAGRAM_ELEMENTS = 6
 
 
@@ -113,7 +113,7 @@ class _Hull:
     """The lower convex hull of the entries of one chemical system."""
 
     def __init__(self, entries: Sequence[ReferenceEntry], system: frozenset[str]) -> None:
-        # Of one composition only the lowest entry can be part of the hull.
+        # Only the lowest entry of a composition can be part of the hull.
         lowest: dict[str, ReferenceEntry] = {}
         for entry in entries:
             formula = entry.composition.reduced_formula

@@ -1,4 +1,4 @@
-"""What a hull is made of: entries with energies of one scale, read from a file or computed by the potential itself.
+"""Entries of a hull, with energies of one scale, read from a file or computed by the potential itself.
 
 Energies in eV of a whole cell unless a name says per atom. Energies of different scales are never compared
 (`crystens.energies.potentials`).

@@ -1,4 +1,4 @@
-"""What the energies of candidates are compared with: elements alone, crystals such as those of training, or a file."""
+"""References for the energies of candidates: elements alone, crystals such as those of training, or a file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class KnownCrystals:
 def read_known(path: str, split: str | None = None) -> KnownCrystals:
     """Return the ordered crystals of a source, those of any size and however bad: a copy of one is not novel.
 
-    What cannot be read as such is counted, and a warning says so.
+    Crystals that cannot be read are counted, and a warning says so.
 
     Args:
         path: of the source.

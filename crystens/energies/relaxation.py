@@ -51,7 +51,7 @@ class Relaxation:
 
 @dataclass(frozen=True, eq=False)
 class Relaxed:
-    """What a relaxation did.
+    """Result of a relaxation.
 
     Attributes:
         crystal: the relaxed crystal, sites in their old order, cell as before or as `compact` has it; the space group

@@ -1,6 +1,6 @@
 """Databases of ASE (`ase.db`): SQLite files (.db) and JSON files (.json).
 
-Of each row are read the cell, atomic numbers, positions, periodicity and the key-value pairs; a row is called by the
+Each row gives the cell, atomic numbers, positions, periodicity and the key-value pairs; a row is called by the
 pair material_id, id or name if it has one, otherwise `row ID`, and rows come in the order of their ids. Calculators,
 constraints and data are not looked at. ASE stores no occupancies: a row made from a disordered CIF holds one element a
 site and does not say so.

@@ -225,7 +225,7 @@ def _ingest(
 ) -> None:
     """Read a source into a folder that is not there yet."""
     partial = folder.with_name(folder.name + ".partial")
-    # What is left of other data or options under this name is no use: a shard's name does not tell them apart.
+    # Parts of other data or options may lie under this name, which does not tell them apart: they are removed.
     parts = partial / digest(json.dumps(made_from, sort_keys=True))
     if partial.exists() and not parts.exists():
         shutil.rmtree(partial)

@@ -1,4 +1,4 @@
-"""What a store is made from, as digests: by them a store is found again, and never a stale one.
+"""Cache key of a store: digests of all that it is made from, so that a stale store is never opened.
 
 All that decides a store goes in: the names and bytes of the source's files, the options, the versions of the libraries,
 and the code that reads. A stamp stands for the bytes where the files look as they did: same names, sizes, times.

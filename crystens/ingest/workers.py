@@ -1,6 +1,6 @@
 """Records parsed in processes, each under a limit in time and memory.
 
-What is imported here is what such a process needs; it starts the sooner for it.
+The module imports only the modules that such a process needs, so that it starts quickly.
 """
 
 from __future__ import annotations

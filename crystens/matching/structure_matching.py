@@ -202,7 +202,7 @@ class ReducedCell:
 
     @property
     def content(self) -> bytes:
-        """What two cells must have in common to match: their sorted atomic numbers."""
+        """Sorted atomic numbers: two cells can match only if these are equal."""
         return np.sort(self.numbers).tobytes()
 
     def to_structure(self) -> Structure:

@@ -10,9 +10,9 @@ known crystal given first: its answer can depend on the order. What comes before
   span the lattice, so that the i-th of its successive minima (the shortest vector, the shortest one that is not
   parallel to it, the shortest one out of their plane) is at most 1 + ltol times the i-th length of that cell.
 
-What is left is compared with the most similar first (`crystens.matching.structure_matching.fingerprint`), and the first
-match ends the search, which changes the price and not the answer. Each crystal is brought to its primitive Niggli cell
-once.
+The remaining crystals are compared, most similar first (`crystens.matching.structure_matching.fingerprint`), and the
+first match ends the search, which changes the price and not the answer. Each crystal is brought to its primitive Niggli
+cell once.
 
 A sample is unique if it is the same as no unique one before it, and belongs to the group of the first unique one that
 it is the same as. These are the groups of `StructureMatcher.group_structures`, as the field counts them, and not the
@@ -49,7 +49,7 @@ _ROUNDING = 1e-6  # relative, of lengths
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to.
+    """Result of a search.
 
     Attributes:
         place: of the crystal that is the same; None if there is none, or if it is not known.

@@ -1,4 +1,4 @@
-"""What the adversarial models share: latents, sampling, optimizers and the counting of steps.
+"""Base of the adversarial models: latents, sampling, optimizers and the counting of steps.
 
 Two networks train in turn under manual optimization. One step of the model is one step of its GENERATOR: that is what
 `trainer.global_step`, `trainer.max_steps`, the step intervals of checkpoints and the step of every logged line count.

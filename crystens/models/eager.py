@@ -1,4 +1,4 @@
-"""What cannot be compiled runs as it is written."""
+"""Runs a compiled network eagerly where second derivatives are needed."""
 
 from __future__ import annotations
 

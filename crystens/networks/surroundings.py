@@ -1,4 +1,4 @@
-"""What stands around each site of a periodic crystal, as numbers that a network can read.
+"""Neighbours of each site of a periodic crystal, as numbers that a network can read.
 
 A network sees fractional coordinates and a cell. To tell from them that two sites are too near, it would have to learn
 the metric of every cell, and that a site leaves through one face and comes in by the other. Here both are worked out:

@@ -1,4 +1,4 @@
-"""What every command has in common: errors of one line, and the exit status.
+"""Frame of every command: errors of one line, and the exit status.
 
 A `CrystensError` and Ctrl-C are one line on standard error and no traceback; CRYSTENS_TRACEBACK=1 shows the traceback.
 """

@@ -49,7 +49,7 @@ _AHEAD = 4  # tasks a process that are given out: enough for none to wait, few e
 
 @dataclass(frozen=True)
 class Broken:
-    """What stands in the place of a result.
+    """Takes the place of a result.
 
     Attributes:
         reason: such as "takes too long: more than 60 s".

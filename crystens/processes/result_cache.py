@@ -27,7 +27,7 @@ _PATIENCE = 60  # seconds to wait for another process that writes
 
 
 class Result(Protocol):
-    """What a cache keeps: a result of one crystal, or the reason why there is none."""
+    """Entry of a cache: a result of one crystal, or the reason why there is none."""
 
     @property
     def reason(self) -> str | None:

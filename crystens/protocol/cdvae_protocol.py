@@ -53,7 +53,7 @@ Stages = Callable[[str, int, int], None]  # what is computed, how many are done,
 
 @dataclass(frozen=True)
 class ProtocolOptions:
-    """What the protocol leaves open.
+    """Options of the protocol.
 
     Attributes:
         cutoffs: largest distance of a covered structure and of a covered composition.
@@ -88,7 +88,7 @@ class ProtocolOptions:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the protocol finds.
+    """Results of the protocol.
 
     Attributes:
         rows: those that were given, with the protocol's own columns.

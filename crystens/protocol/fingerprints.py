@@ -35,7 +35,7 @@ _PACKAGES = ("matminer", "pymatgen-core", "scipy")  # whose versions may change 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What a crystal looks like to the protocol, or why it cannot be told.
+    """Fingerprint of a crystal for the protocol, or the reason why it has none.
 
     Attributes:
         structure: mean over the sites of CrystalNN's order parameters, (61,); None if there is none.

@@ -4,7 +4,7 @@ The means and deviations are the numbers that the original has in its code, the 
 its cut-offs of compositions are measured in. An unknown value becomes 0, the mean. Fingerprints of structures are not
 scaled.
 
-Of each property of the elements, in the order of matminer's preset "magpie", two lines stand: minimum, maximum, range;
+Each property of the elements, in the order of matminer's preset "magpie", has two lines: minimum, maximum, range;
 mean, mean absolute deviation and mode over the atoms of a composition.
 
 Source: Xie et al., "Crystal Diffusion Variational Autoencoder for Periodic Material Generation", ICLR 2022, the

@@ -118,7 +118,7 @@ def group_plot(table: Table, metrics: Sequence[str], across: int = 7) -> bytes |
 def cluster_plot(table: Table, metrics: Sequence[str]) -> bytes | None:
     """Return metrics over K of the atomic numbers, one line for each model and K of the coordinates, as PNG.
 
-    Of runs that differ in K only those samples are drawn that were judged at every K, if there are any: seeds that are
+    Where runs differ in K, only samples that were judged at every K are drawn, if there are any: seeds that are
     missing at one K must not look like an effect of K.
 
     Returns:

@@ -30,7 +30,7 @@ class Group:
 
     @property
     def label(self) -> str:
-        """What tells it from other groups."""
+        """Settings that distinguish it from other groups."""
         return self.label_without()
 
     @property

@@ -1,4 +1,4 @@
-"""What a run was made with, as flat settings, and in which of them runs differ.
+"""Settings of a run as a flat table, and the settings in which runs differ.
 
 A setting has a dotted name as on the command line, `decode.atom_clusters`. The class that a part of a config is built
 from stands under the part's own name: `model._target_: crystens.models.gan.GAN` is the setting `model` with the value

@@ -231,7 +231,7 @@ def read_samples(path: Path) -> Samples:
 def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path | None = None) -> Metrics:
     """Decode samples, write their CIFs, and judge them, chunk by chunk; return the metrics.
 
-    What an earlier judgement left in the folder is replaced.
+    Results of an earlier judgement in the folder are replaced.
 
     Args:
         samples: what to judge.

@@ -37,8 +37,9 @@ _MAX_RATIO = 500
 _HARMLESS_BYTES = 2**30
 _LONGEST_NAME = 4096  # letters of the name of a member; the longest path that a file has on a disk
 
-# What reading a damaged archive raises. The numbers in headers are not checked by tarfile and zipfile before use, hence
-# the errors of the second line; RuntimeError: encrypted; NotImplementedError, a kind of it: an unknown compression.
+# Exceptions of reading a damaged archive. The numbers in headers are not checked by tarfile and zipfile before use,
+# hence the errors of the second line; RuntimeError: encrypted; NotImplementedError, a kind of it: an unknown
+# compression.
 ARCHIVE_DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(ValueError, TypeError, ArithmeticError, LookupError, struct.error, RuntimeError),

@@ -1,4 +1,4 @@
-"""What counts as a usable crystal, whatever file it comes from, and in which form it is kept.
+"""Bounds on usable crystals, whatever file they come from, and the form in which they are kept.
 
 `Limits.crystal` is the one place where raw numbers become a `Crystal`: it checks cell, sites, and distances, finds the
 space group again, because the number that a file states is often that of another setting or simply wrong, and turns

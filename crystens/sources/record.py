@@ -1,4 +1,4 @@
-"""What goes through a source: records that are not parsed yet, entries that can be used, and rejects that cannot.
+"""Items of a source: records that are not parsed yet, entries that can be used, and rejects that cannot.
 
 Reasons have the form of `crystens.reasons`.
 """

@@ -1,1 +1,1 @@
-"""What a data set holds: columns, text, figure, leaks."""
+"""Contents of a data set: columns, text, figure, leaks."""

@@ -43,7 +43,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What val and test share with train.
+    """Crystals that val and test share with train.
 
     Attributes:
         leaks: crystals that have a match in train, val first, in the order of the crystals.

@@ -41,7 +41,7 @@ from crystens.training.tasks import SampleConfig, TrainConfig, objective_value
 FAILED = "error.txt"  # in the folder of a job of a sweep that failed: why
 _INSTALL = {name: '-e ".[sweep]"' for name in ("joblib", "submitit_slurm", "submitit_local", "optuna")}
 _INSTALL["ray"] = '-e ".[ray-sweep]", in an environment of its own'
-# What a config with this schema is of, and what a key that it does not have is answered with, too.
+# By schema: the name of the command, and a hint for keys that it does not have.
 _COMMANDS = {
     TrainConfig: ("train", ""),
     SampleConfig: ("sample", "; models generate without conditions, such as a formula or a space group"),
@@ -170,7 +170,7 @@ def check_overrides(
 ) -> None:
     """Raise a CrystensError, with the nearest key or choice that exists, unless the overrides can be composed.
 
-    Of a sweep (`model=gan,wgan`) each value is tried.
+    Each value of a sweep (`model=gan,wgan`) is tried.
 
     Args:
         overrides: as on the command line.

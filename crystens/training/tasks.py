@@ -54,7 +54,7 @@ _LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_
 
 @dataclass
 class EncodingConfig:
-    """How crystals are drawn: what other groups refer to."""
+    """Encoding options, which the groups data and scaling refer to."""
 
     distance: str = MISSING
     atoms: str = MISSING
@@ -180,7 +180,7 @@ def train(cfg: DictConfig) -> Path:
         try:
             _fit(trainer, model, data, last, resumes=bool(cfg.resume))
         except CrystensError as error:
-            # What was given does not start; with it in its folder, the run would not go on by itself either.
+            # The overrides do not fit. Left in the folder, they would stop the next resume too.
             if _first_rank() and (isinstance(error, _DoesNotFit) or trainer.global_step == 0):
                 for path, content in before.items():
                     path.write_bytes(content)
