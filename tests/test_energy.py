@@ -23,7 +23,7 @@ from crystens.energies.energies import EnergyOptions, energies
 from crystens.energies.potentials import CHGNet, Matgl, Potential, compact, objection
 from crystens.energies.relaxation import Energy, Relaxation, displacements
 from crystens.errors import CrystensError
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 
 TESTS = Path(__file__).parent
 

@@ -29,7 +29,7 @@ from crystens.energies.hull_entries import (
 from crystens.energies.potentials import MP2020, Potential
 from crystens.energies.relaxation import Energy
 from crystens.errors import CrystensError
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 
 SCALE = "made up"
 

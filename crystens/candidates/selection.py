@@ -32,7 +32,7 @@ from crystens.energies.potentials import Potential
 from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
 from crystens.matching.structure_matching import find_matches, group_matches
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 
 Progress = Callable[[str, int, int], None]
 

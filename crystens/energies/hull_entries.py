@@ -24,7 +24,7 @@ from crystens.energies.energies import EnergyOptions, energies
 from crystens.energies.potentials import Potential
 from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError, first_line
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts,
 from crystens.metrics.statistics import STATISTICS
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME
 from crystens.processes.atomic_file import write_whole
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 
 Metrics = dict[str, dict[str, Any]]
 

@@ -17,7 +17,7 @@ from crystens.crystal import Crystal
 from crystens.processes.computed_once import ComputeOptions, Work, computed_once
 from crystens.processes.result_cache import ResultCache, digest_of
 from crystens.properties.cgcnn import Properties, load_networks, made_by, predict
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 
 # Values are compared to this many decimals: the same crystal in another cell, or read from a table, must not count as a
 # different one.

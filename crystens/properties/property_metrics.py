@@ -20,7 +20,7 @@ from crystens.metrics.crystal_table import OK, Row
 from crystens.metrics.metrics_file import Metrics, average, entry
 from crystens.properties.cgcnn import PROPERTIES, Properties, made_by
 from crystens.properties.properties import Predictions, PropertyOptions, distances, properties
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 
 COLUMNS = (*(f"cgcnn_{name}" for name in PROPERTIES), "cgcnn_reason")
 

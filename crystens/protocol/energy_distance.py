@@ -25,7 +25,7 @@ from crystens.errors import CrystensError
 from crystens.metrics.crystal_table import ENERGY_COLUMNS, Row
 from crystens.metrics.metrics_file import Metrics, entry
 from crystens.protocol.by_num_sites import wasserstein
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 
 Progress = Callable[[int], None]
 

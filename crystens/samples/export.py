@@ -34,7 +34,7 @@ from crystens.errors import CrystensError
 from crystens.ingest.generated import read_generated
 from crystens.processes.atomic_file import whole_file
 from crystens.processes.command import run_command
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 from crystens.sources.record import Entry, Reject
 
 Samples = dict[int, Crystal]  # by their place among all samples

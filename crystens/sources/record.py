@@ -1,6 +1,6 @@
 """Items of a source: records that are not parsed yet, entries that can be used, and rejects that cannot.
 
-Reasons have the form of `crystens.reasons`.
+Reasons have the form of `crystens.sources.reasons`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crystens.crystal import Crystal
-from crystens.reasons import category
+from crystens.sources.reasons import category
 
 SPLITS = ("train", "val", "test")
 

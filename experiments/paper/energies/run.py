@@ -29,8 +29,8 @@ from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
 from crystens.ingest.generated import read_generated
 from crystens.ingest.kinds import open_source
-from crystens.reasons import category_counts
 from crystens.sources.limits import Limits
+from crystens.sources.reasons import category_counts
 from crystens.sources.record import Entry, Reject
 from crystens.sources.source import read_all
 

@@ -29,7 +29,7 @@ from crystens.ingest.generated import read_generated
 from crystens.properties.cgcnn import PROPERTIES, Properties, load_networks
 from crystens.properties.crystal_graph import NoGraph, crystal_graph
 from crystens.properties.properties import Predictions, PropertyOptions, distances, properties
-from crystens.reasons import category_counts
+from crystens.sources.reasons import category_counts
 from crystens.sources.record import Entry, Reject
 
 HOW = PropertyOptions(workers=0)  # in this process, whose time is measured
