@@ -46,13 +46,32 @@ _EMPTY = 0.01
 _COINCIDENT = 0.01
 
 # Images read at a time: in float64 one of side 64 takes 128 KB, and its intermediates several times that.
-_CACHED_IMAGES = 16
+CACHED_IMAGES = 16
 
 # How far atoms may be from the space group that the image states, angstrom; and from another one, the least.
 _STATED_WITHIN, _FOUND_WITHIN = 0.3, 0.01
 
 # Probabilities of the elements where nothing is known of them.
 _ALL_ELEMENTS = np.full(MAX_ATOMIC_NUMBER, 1 / MAX_ATOMIC_NUMBER)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCopies:
+    """All copies of each value of a batch of images, in physical units, before anything is averaged.
+
+    Attributes:
+        counts: (B,) int64, number of sites; 0 where the image holds none.
+        values: (B, 4, S, S) float64, physical values.
+        copies: (B, 11, 8, N) float64, the 8 copies of each attribute of each site.
+        mask: (B, N) bool, whether a slot holds a site.
+        scaling: the scaling of the images.
+    """
+
+    counts: Tensor
+    values: Tensor
+    copies: Tensor
+    mask: Tensor
+    scaling: Scaling
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,30 +146,43 @@ def count_sites(images: Tensor, scaling: Scaling) -> Tensor:
     return torch.where(empty, 0, where + 1)
 
 
-def read_images(images: Tensor, scaling: Scaling, periodic: bool, counts: Tensor | None = None) -> ImageReading:
-    """Return the averaged values of scaled images (B, 4, S, S); the images are not changed.
+def read_copies(images: Tensor, scaling: Scaling, counts: Tensor | None = None) -> ImageCopies:
+    """Return the copies of each value of scaled images (B, 4, S, S); the images are not changed.
 
     Args:
         images: scaled images.
         scaling: the scaling they were made with.
-        periodic: circular means of coordinates, and votes by the shortest way around the cell.
         counts: (B,) numbers of sites, where they are known; counted otherwise.
     """
     images = images.double()
     counts = count_sites(images, scaling) if counts is None else counts.to(torch.int64)
     values = scaling.unscale(images)
-    sites = values.shape[-1] - HEADER
-    mask = torch.arange(sites, device=values.device) < counts[:, None]  # (B, N)
-    copies = attribute_copies(values)
+    mask = torch.arange(values.shape[-1] - HEADER, device=values.device) < counts[:, None]
+    return ImageCopies(counts, values, attribute_copies(values), mask, scaling)
+
+
+def read_images(images: Tensor, scaling: Scaling, periodic: bool, counts: Tensor | None = None) -> ImageReading:
+    """Return the averaged values of scaled images (B, 4, S, S), see `read_copies` and `average_copies`."""
+    return average_copies(read_copies(images, scaling, counts), periodic)
+
+
+def average_copies(images: ImageCopies, periodic: bool) -> ImageReading:
+    """Return the averaged values of images.
+
+    Args:
+        images: the copies of their values.
+        periodic: circular means of coordinates, and votes by the shortest way around the cell.
+    """
+    counts, copies, mask = images.counts, images.copies, images.mask
     filled = counts.clamp(min=1).double()
 
     means = copies.mean(dim=2)  # (B, 11, N)
-    cells = (means[:, CELL_ROWS] * mask[:, None]).sum(dim=2) / filled[:, None]
-    numbers, spread = (value * mask for value in scaling.read_numbers(copies[:, 0]))
+    cells = _mean_cells(means, images)
+    numbers, spread = (value * mask for value in images.scaling.read_numbers(copies[:, 0]))
     number_spread = (spread.sum(dim=1) / filled / copies.shape[2]).sqrt()
 
     own = _circular_mean(copies[:, COORDINATE_ROWS], dim=2) if periodic else means[:, COORDINATE_ROWS]  # (B, 3, N)
-    votes = coordinate_votes(values, own)  # (B, 3, N, N), vote of j on i
+    votes = coordinate_votes(images.values, own)  # (B, 3, N, N), vote of j on i
     pairs = (mask[:, :, None] & mask[:, None, :])[:, None]
     if periodic:
         # The shortest way from the own coordinate to each vote, averaged: as good as a circular mean for votes that
@@ -168,6 +200,16 @@ def read_images(images: Tensor, scaling: Scaling, periodic: bool, counts: Tensor
     # The votes on a site share their errors only through the common origin, so their mean is sharper by sqrt(A).
     coordinate_spread = (scatter / filled).sqrt()
     return ImageReading(counts, cells, numbers, places.transpose(1, 2), number_spread, coordinate_spread)
+
+
+def cell_means(images: ImageCopies) -> Tensor:
+    """Return the mean over all copies of each cell value: (B, 7) float64, units as in `ImageReading`."""
+    return _mean_cells(images.copies.mean(dim=2), images)
+
+
+def _mean_cells(means: Tensor, images: ImageCopies) -> Tensor:
+    """Return the cell values (B, 7) of the means of attributes (B, 11, N)."""
+    return (means[:, CELL_ROWS] * images.mask[:, None]).sum(dim=2) / images.counts.clamp(min=1).double()[:, None]
 
 
 def attribute_copies(values: Tensor) -> Tensor:
@@ -255,12 +297,16 @@ class Decoder:
         """
         decoded: list[DecodedCrystal] = []
         # A CPU spends its time on memory traffic: few images at a time stay in its cache.
-        at_once = _CACHED_IMAGES if images.device.type == "cpu" else max(len(images), 1)
+        at_once = CACHED_IMAGES if images.device.type == "cpu" else max(len(images), 1)
         for start in range(0, len(images), at_once):
             part = slice(start, start + at_once)
             known = None if counts is None else counts[part]
-            decoded += self.decode_reading(read_images(images[part], scaling, self.periodic, known), elements)
+            decoded += self.decode_copies(read_copies(images[part], scaling, known), elements)
         return decoded
+
+    def decode_copies(self, images: ImageCopies, elements: np.ndarray | None = None) -> list[DecodedCrystal]:
+        """Return the crystals of a batch whose copies were read before, as `decode` does."""
+        return self.decode_reading(average_copies(images, self.periodic), elements)
 
     def decode_reading(self, reading: ImageReading, elements: np.ndarray | None = None) -> list[DecodedCrystal]:
         """Return the crystals of a batch that was read before, as `decode` does.

@@ -18,7 +18,7 @@ from torch import Tensor
 from crystens.batch import CrystalBatch
 from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
-from crystens.decoding import Decoder
+from crystens.decoding import Decoder, read_copies
 from crystens.errors import CrystensError
 from crystens.generator import Generator
 from crystens.metrics.crystal_table import CrystalTable, image_rows
@@ -88,7 +88,7 @@ def make_run(
     made = sample_to_file(generator, samples, number, number, seed)
     assert made is not None
     decoded = decoder.decode(made.images, scaling)
-    rows = image_rows(made.images, decoded, scaling)
+    rows = image_rows(read_copies(made.images, scaling), decoded)
     CrystalTable(samples / "crystals.csv").append(rows)
     write_metrics(samples / "metrics.json", summarise(rows, made.reference, {**about, "decode": vars(decoder)}))
     (samples / "report.html").touch()

@@ -12,7 +12,7 @@ from html_page import PNG, assert_self_contained, cells, parse, scripts, text_of
 
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
-from crystens.decoding import Decoder
+from crystens.decoding import Decoder, read_copies
 from crystens.metrics.crystal_table import Row, image_rows
 from crystens.metrics.distributions import QUANTITIES, Reference
 from crystens.metrics.metrics_file import summarise
@@ -28,7 +28,7 @@ def report(nacl: Crystal, triclinic: Crystal, single_atom: Crystal, tmp_path: Pa
     images = scaling.encode(crystals)
     images[3] = 0
     decoded = Decoder().decode(images, scaling)
-    rows = image_rows(images, decoded, scaling)
+    rows = image_rows(read_copies(images, scaling), decoded)
     reference = Reference.from_crystals(crystals, "three <crystals>")
     write_report(
         tmp_path / "report.html",
@@ -109,7 +109,7 @@ def test_report_of_samples_that_all_failed_still_stands(nacl: Crystal, tmp_path:
     crystals = CrystalBatch.from_crystals([nacl], max_sites=12)
     scaling = Scaling.fit(crystals)
     images = torch.zeros(2, 4, 24, 24)
-    rows = image_rows(images, Decoder().decode(images, scaling), scaling)
+    rows = image_rows(read_copies(images, scaling), Decoder().decode(images, scaling))
     reference = Reference.from_crystals(crystals, "salt")
     write_report(tmp_path / "report.html", summarise(rows, reference), rows, title="None", reference=reference)
     text = (tmp_path / "report.html").read_text()

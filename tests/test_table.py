@@ -11,7 +11,7 @@ import torch
 
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
-from crystens.decoding import Decoder
+from crystens.decoding import Decoder, read_copies
 from crystens.errors import CrystensError
 from crystens.metrics.crystal_table import (
     CRYSTAL_COLUMNS,
@@ -35,7 +35,7 @@ def rows(nacl: Crystal, triclinic: Crystal, copper_primitive: Crystal, single_at
     images[4] = 0
     images[5, :, 0] *= 20
     images[5, :, :, 0] *= 20
-    return image_rows(images, Decoder().decode(images, scaling), scaling)
+    return image_rows(read_copies(images, scaling), Decoder().decode(images, scaling))
 
 
 def test_rows_hold_what_the_crystals_are(rows: list[Row]) -> None:
@@ -69,7 +69,7 @@ def test_rows_of_a_chunk_go_on_counting_and_hold_the_images_own_statistics(nacl:
     scaling = Scaling.fit(crystals)
     images = scaling.encode(crystals)
     images = images + 0.005 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    rows = image_rows(images, Decoder().decode(images, scaling), scaling, start=7)
+    rows = image_rows(read_copies(images, scaling), Decoder().decode(images, scaling), start=7)
     assert [row["index"] for row in rows] == [7, 8]
     expected = image_statistics(images, scaling)
     for name in STATISTICS:

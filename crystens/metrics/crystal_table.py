@@ -19,16 +19,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from crystens.crystal import Crystal
-from crystens.decoding import DecodedCrystal, read_images
+from crystens.decoding import DecodedCrystal, ImageCopies, cell_means
 from crystens.errors import CrystensError
-from crystens.metrics.statistics import STATISTICS, image_statistics
+from crystens.metrics.statistics import STATISTICS, copies_statistics
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME, shortest_distance
 from crystens.processes.atomic_file import write_whole
-from crystens.scaling import Scaling
 from crystens.symmetry.space_groups import SymmetryError, space_group_number
 
 Row = dict[str, Any]
@@ -85,32 +81,21 @@ SYMPREC = 0.01
 
 
 def image_rows(
-    images: Tensor,
-    decoded: Sequence[DecodedCrystal],
-    scaling: Scaling,
-    distance: str = "fractional",
-    start: int = 0,
+    images: ImageCopies, decoded: Sequence[DecodedCrystal], distance: str = "fractional", start: int = 0
 ) -> list[Row]:
     """Return the rows of samples that came as images.
 
     Args:
-        images: scaled images (B, 4, S, S) as the network gave them.
+        images: the copies of their values, as they were read to decode them.
         decoded: what they were decoded to, one each.
-        scaling: the scaling they were made with.
         distance: what the distance block holds, "fractional" or "cartesian".
         start: index of the first sample.
 
     The statistics take the number of sites that decoding took. A failed sample has them too, and its cell as the image
     states it, where the image holds a site.
     """
-    counts = torch.tensor([sample.num_sites for sample in decoded], dtype=torch.int64, device=images.device)
-    statistics = image_statistics(images, scaling, counts, distance)
-    columns = {name: values.tolist() for name, values in statistics.items()}
-    failed = [place for place, sample in enumerate(decoded) if sample.crystal is None and sample.num_sites > 0]
-    stated: dict[int, list[float]] = {}
-    if failed:
-        reading = read_images(images[failed], scaling, periodic=False, counts=counts[failed])
-        stated = dict(zip(failed, reading.cells[:, :6].tolist(), strict=True))
+    columns = {name: values.tolist() for name, values in copies_statistics(images, distance).items()}
+    stated = cell_means(images)[:, :6].tolist()
     rows = []
     for place, sample in enumerate(decoded):
         index = start + place
@@ -118,7 +103,8 @@ def image_rows(
         row.update(index=index, num_sites=sample.num_sites, generated_space_group=sample.generated_space_group)
         if sample.crystal is None:
             row.update(status=FAILED, reason=_one_line(sample.reason))
-            row.update(zip(CELL_COLUMNS, stated.get(place, ()), strict=False))
+            if sample.num_sites > 0:
+                row.update(zip(CELL_COLUMNS, stated[place], strict=True))
         else:
             row.update(status=OK, file=f"cifs/{index:06d}.cif", merged_sites=sample.merged_sites)
             row.update(_measured(sample.crystal))

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from crystens.batch import CrystalBatch
-from crystens.decoding import ImageReading, attribute_copies, count_sites, read_images
+from crystens.decoding import ImageCopies, ImageReading, average_copies, read_copies
 from crystens.encoding import CELL_ROWS, COORDINATE_ROWS, HEADER, pair_distances
 from crystens.scaling import Scaling
 
@@ -59,77 +59,67 @@ def image_statistics(
 
     Units: angstrom^2, degree^2, space group numbers squared, fractional^2, fractional, unit of the distance.
     """
-    counts = count_sites(images, scaling) if counts is None else counts.to(images.device)
-    parts = [
-        _chunk_statistics(images[start : start + _CHUNK], scaling, counts[start : start + _CHUNK], distance)
-        for start in range(0, len(images), _CHUNK)
-    ]
+    counts = None if counts is None else counts.to(images.device)
+    parts = []
+    for start in range(0, len(images), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        known = None if counts is None else counts[part]
+        parts.append(copies_statistics(read_copies(images[part], scaling, known), distance))
     if not parts:
         return {name: torch.zeros(0, dtype=torch.float64, device=images.device) for name in STATISTICS}
     return {name: torch.cat([part[name] for part in parts]) for name in STATISTICS}
 
 
-def _chunk_statistics(images: Tensor, scaling: Scaling, counts: Tensor, distance: str) -> dict[str, Tensor]:
-    """Return the six statistics of a few images, each (B,) float64."""
-    reading = read_images(images, scaling, periodic=False, counts=counts)
-    values = scaling.unscale(images.double())
-    cells = cell_variances(values, reading.counts)
+def copies_statistics(images: ImageCopies, distance: str = "fractional") -> dict[str, Tensor]:
+    """Return the six `STATISTICS` of images whose copies were read before, as `image_statistics` does."""
+    reading = average_copies(images, periodic=False)
+    cells = cell_variances(images)
     found = {
         "cell_length_variance": cells[:, :3].mean(dim=1),
         "cell_angle_variance": cells[:, 3:6].mean(dim=1),
         "space_group_variance": cells[:, 6],
-        "coordinate_variance": coordinate_variances(values, reading.counts).mean(dim=1),
-        "coordinate_agreement": _coordinate_agreement(values, reading),
-        "pairwise_agreement": _pairwise_agreement(values, reading, distance),
+        "coordinate_variance": coordinate_variances(images).mean(dim=1),
+        "coordinate_agreement": _coordinate_agreement(images, reading),
+        "pairwise_agreement": _pairwise_agreement(images, reading, distance),
     }
-    empty = reading.counts == 0
+    empty = images.counts == 0
     return {name: value.masked_fill(empty, torch.nan) for name, value in found.items()}
 
 
-def cell_variances(values: Tensor, counts: Tensor) -> Tensor:
+def cell_variances(images: ImageCopies) -> Tensor:
     """Return the population variance of the 8A copies of each cell value.
-
-    Args:
-        values: physical images (B, 4, S, S).
-        counts: (B,) numbers of sites.
 
     Returns:
         (B, 7): a, b, c in angstrom^2, alpha, beta, gamma in degree^2, space group; 0 where there is no site.
     """
-    copies = attribute_copies(values)[:, CELL_ROWS]  # (B, 7, 8, N)
-    mask = _site_mask(values, counts)[:, None, None]
-    number = (copies.shape[2] * counts.clamp(min=1))[:, None]
+    copies = images.copies[:, CELL_ROWS]  # (B, 7, 8, N)
+    mask = images.mask[:, None, None]
+    number = (copies.shape[2] * images.counts.clamp(min=1))[:, None]
     mean = (copies * mask).sum(dim=(2, 3)) / number
     deviation = (copies - mean[:, :, None, None]) * mask
     return deviation.square().sum(dim=(2, 3)) / number
 
 
-def coordinate_variances(values: Tensor, counts: Tensor) -> Tensor:
+def coordinate_variances(images: ImageCopies) -> Tensor:
     """Return the population variance of the 8 copies of each coordinate, mean over sites, for each of x, y, z.
-
-    Args:
-        values: physical images (B, 4, S, S).
-        counts: (B,) numbers of sites.
 
     Returns:
         (B, 3), fractional^2; 0 where there is no site.
     """
-    copies = attribute_copies(values)[:, COORDINATE_ROWS]  # (B, 3, 8, N)
-    variances = copies.var(dim=2, correction=0) * _site_mask(values, counts)[:, None]
-    return variances.sum(dim=2) / counts.clamp(min=1)[:, None]
+    variances = images.copies[:, COORDINATE_ROWS].var(dim=2, correction=0) * images.mask[:, None]
+    return variances.sum(dim=2) / images.counts.clamp(min=1)[:, None]
 
 
-def _coordinate_agreement(values: Tensor, reading: ImageReading) -> Tensor:
+def _coordinate_agreement(images: ImageCopies, reading: ImageReading) -> Tensor:
     """Return the mean over sites and axes of |own coordinate - mean of the votes|: (B,), fractional."""
-    own = attribute_copies(values)[:, COORDINATE_ROWS].mean(dim=2)  # (B, 3, N)
-    mask = _site_mask(values, reading.counts)[:, None]
-    apart = (own - reading.coordinates.transpose(1, 2)).abs() * mask
-    return apart.sum(dim=(1, 2)) / (3 * reading.counts.clamp(min=1))
+    own = images.copies[:, COORDINATE_ROWS].mean(dim=2)  # (B, 3, N)
+    apart = (own - reading.coordinates.transpose(1, 2)).abs() * images.mask[:, None]
+    return apart.sum(dim=(1, 2)) / (3 * images.counts.clamp(min=1))
 
 
-def _pairwise_agreement(values: Tensor, reading: ImageReading, distance: str) -> Tensor:
+def _pairwise_agreement(images: ImageCopies, reading: ImageReading, distance: str) -> Tensor:
     """Return the sum over ordered pairs of |distance block - decoded distances|, divided by A: (B,)."""
-    stated = values[:, 0, HEADER:, HEADER:]
+    stated = images.values[:, 0, HEADER:, HEADER:]
     stated = (stated + stated.transpose(1, 2)) / 2
     decoded = CrystalBatch(
         lengths=reading.cells[:, :3],
@@ -139,12 +129,7 @@ def _pairwise_agreement(values: Tensor, reading: ImageReading, distance: str) ->
         numbers=reading.numbers,
         coordinates=reading.coordinates,
     )
-    mask = _site_mask(values, reading.counts)
+    mask = images.mask
     pairs = mask[:, :, None] & mask[:, None, :] & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
     apart = (stated - pair_distances(decoded, distance)).abs() * pairs
-    return apart.sum(dim=(1, 2)) / reading.counts.clamp(min=1)
-
-
-def _site_mask(values: Tensor, counts: Tensor) -> Tensor:
-    """Return which site slots are filled: (B, N) bool."""
-    return torch.arange(values.shape[-1] - HEADER, device=values.device) < counts[:, None]
+    return apart.sum(dim=(1, 2)) / images.counts.clamp(min=1)

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from crystens import __version__
 from crystens.cif.write import write_cif
-from crystens.decoding import DecodedCrystal, Decoder
+from crystens.decoding import CACHED_IMAGES, DecodedCrystal, Decoder, read_copies
 from crystens.encoding import NUM_CHANNELS, average_mirror_images
 from crystens.errors import CrystensError
 from crystens.generator import Generator, check_sampling
@@ -49,7 +49,6 @@ log = logging.getLogger(__name__)
 IMAGES = "images.safetensors"
 _PART = "images.part"
 _FLOAT = 4  # bytes
-_JUDGED_AT_ONCE = 64
 _IMAGES_SHOWN = 4
 
 # Variances whose root is called a shortcoming above a bound: metric, bound, what it is of, unit.
@@ -247,14 +246,15 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path
     table.keep(0)
     projected: list[dict[str, Tensor]] = []
     with ProgressBars() as bars:
-        for start in range(0, len(samples.images), _JUDGED_AT_ONCE):
+        for start in range(0, len(samples.images), CACHED_IMAGES):
             bars("decoding and judging", start, len(samples.images))
-            images = samples.images[start : start + _JUDGED_AT_ONCE]
-            decoded = decoder.decode(images, samples.scaling)
+            images = samples.images[start : start + CACHED_IMAGES]
+            copies = read_copies(images, samples.scaling)
+            decoded = decoder.decode_copies(copies)
             for index, item in enumerate(decoded, start):
                 if item.crystal is not None:
                     (cifs / f"{index:06d}.cif").write_text(_cif(item))
-            table.append(image_rows(images, decoded, samples.scaling, samples.distance, start))
+            table.append(image_rows(copies, decoded, samples.distance, start))
             if samples.about.get("symmetric"):
                 counts = torch.tensor([item.num_sites for item in decoded])
                 averaged = average_mirror_images(images)
@@ -264,6 +264,7 @@ def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path
     about = {**samples.about, "source": None if source is None else str(source), "decode": asdict(decoder)}
     metrics = summarise(rows, samples.reference, about, samples.distance, projected)
     write_metrics(folder / "metrics.json", metrics)
+    # The few that are drawn are decoded anew: all crystals would have to stay in memory for them.
     chosen = chosen_samples(rows, seed=samples.about["seed"])
     crystals = {}
     for index in chosen:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crystens.batch import CrystalBatch
 from crystens.data.datamodule import CrysTensDataModule
-from crystens.decoding import Decoder
+from crystens.decoding import Decoder, read_copies
 from crystens.encoding import HEADER
 from crystens.errors import CrystensError
 from crystens.metrics.crystal_table import Row, image_rows
@@ -95,7 +95,8 @@ def judged(run: FinishedRun, crystals: CrystalBatch, seed: int) -> RealCrystals:
     rows = []
     for start in range(0, len(images), _CHUNK):
         some = images[start : start + _CHUNK]
-        rows += image_rows(some, decoder.decode(some, samples.scaling), samples.scaling, samples.distance, start)
+        copies = read_copies(some, samples.scaling)
+        rows += image_rows(copies, decoder.decode_copies(copies), samples.distance, start)
     return RealCrystals(images, rows, summarise(rows, samples.reference, distance=samples.distance), len(crystals))
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
-from crystens.decoding import attribute_copies
+from crystens.decoding import read_copies
 from crystens.encoding import HEADER
 from crystens.errors import CrystensError
 from crystens.metrics.statistics import STATISTICS, coordinate_variances, image_statistics
@@ -83,10 +83,11 @@ def reference_statistics(images: Tensor, scaling: Scaling, counts: Tensor) -> di
         if count == 0:
             continue
         scaled = images[place].double()
-        values = scaling.unscale(scaled[None])
-        axes = coordinate_variances(values, counts[place : place + 1])[0]
+        copies = read_copies(scaled[None], scaling, counts[place : place + 1])
+        values = copies.values
+        axes = coordinate_variances(copies)[0]
         found["coordinate_variance"][place] = float(axes[:2].mean())
-        own = attribute_copies(values)[0, 1:4].mean(dim=1)[:, :count]
+        own = copies.copies[0, 1:4].mean(dim=1)[:, :count]
         votes = _votes(scaled, values[0], own, scaling.diagonal)
         found["coordinate_agreement"][place] = float((own - votes).abs().mean() / count)
         stated = values[0, 0, HEADER : HEADER + count, HEADER : HEADER + count]
