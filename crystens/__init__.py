@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from crystens.devices.torchvision_schemas import declare_before_torchvision
-from crystens.processes.openmp import let_threads_sleep
+from crystens.processes.openmp import limit_spinning
 
 if TYPE_CHECKING:
     from crystens.crystal import Crystal
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # beside the registry's torchvision cannot start.
 declare_before_torchvision()
 # Works only before torch is imported.
-let_threads_sleep()
+limit_spinning()
 # pymatgen warns of each noble gas when it sorts a formula. Here, so that it holds in every command and in every process
 # that a command starts: nothing depends on the value, and no user can act on it.
 warnings.filterwarnings("ignore", message="No Pauling electronegativity", category=UserWarning)
