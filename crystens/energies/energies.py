@@ -18,7 +18,7 @@ from crystens.errors import CrystensError
 from crystens.processes.computed_once import ComputeOptions, Work, computed_once
 from crystens.processes.result_cache import ResultCache, digest_of
 
-_FORMAT = 1  # part of every digest; raise it when the same options come to compute something else
+_FORMAT = 2  # part of every digest; raise it when the same options come to compute something else
 
 
 @dataclass(frozen=True, kw_only=True)
