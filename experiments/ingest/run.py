@@ -1,6 +1,7 @@
 """Ingest: against a plain loop of pymatgen, at the size of the paper's data set, and as a feed for training.
 
-python experiments/ingest/run.py compare DIR/mp_3dsc        seconds, memory, and every difference in what was read
+python experiments/ingest/run.py compare DIR/mp_3dsc        seconds, memory, and every difference in what was read;
+                                                            --peer FOLDER, a clone of the paper's public code, too
 python experiments/ingest/run.py many DIR/mp_3dsc           53,856 CIF files: rate, size, time to open, memory
 python experiments/ingest/run.py throughput DIR/mp_3dsc     crystals a second into training, against a step of the WGAN
 """
@@ -148,6 +149,40 @@ def plain(source: str, out: str) -> dict[str, Any]:
     ]
     Path(out).write_text(json.dumps(crystals))
     return {"crystals": len(read), **result}
+
+
+def peer(source: str, folder: str) -> dict[str, Any]:
+    """Read the CIFs of mp_3dsc by the paper's public code, in a clone that the user has."""
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "speed"))
+    from peer import Peer
+
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory() as files:
+        with tarfile.open(Path(source) / "cifs.tar.gz") as archive:
+            archive.extractall(files, filter="data")
+        paths = sorted(Path(files).rglob("*.cif"))
+        theirs = Peer(Path(folder))
+        watch = Watch()
+        read = sum(theirs.read(path) for path in paths)
+        return {"files": len(paths), "crystals": read, **watch.result()}
+
+
+def limits(source: str) -> dict[str, Any]:
+    """Return the times below which no reader comes: reading the bytes, and moyopy's search alone (symprec 0.01)."""
+    from crystens.ingest.kinds import open_source
+    from crystens.sources.limits import Limits
+    from crystens.sources.source import read_all
+    from crystens.symmetry.space_groups import space_group_number
+
+    watch = Watch()
+    with tarfile.open(Path(source) / "cifs.tar.gz") as archive:
+        size = sum(len(file.read()) for member in archive if (file := archive.extractfile(member)) is not None)
+    found = {"bytes": size, "reading the bytes": watch.result()["cpu_seconds"]}
+    crystals = [entry.crystal for entry in read_all(open_source(source), Limits())[0]]
+    watch = Watch()
+    for crystal in crystals:
+        space_group_number(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, SYMPREC)
+    return {**found, "moyopy alone": watch.result()["cpu_seconds"]}
 
 
 def differences(source: str, cache: str, other: str) -> dict[str, Any]:
@@ -311,11 +346,14 @@ def main() -> None:
     parser.add_argument("source", help="folder of mp_3dsc")
     parser.add_argument("more", nargs="*")
     parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--peer", metavar="FOLDER", help="a clone of the paper's public repository, for compare")
     arguments = parser.parse_args()
     source, more = arguments.source, arguments.more
     single = {
         "ours": lambda: ours(source, int(more[0]), more[1], *map(int, more[2:])),
         "plain": lambda: plain(source, more[0]),
+        "peer": lambda: peer(source, more[0]),
+        "limits": lambda: limits(source),
         "differences": lambda: differences(source, *more),
         "memory": lambda: _training_memory(source, more[0]),
     }
@@ -331,6 +369,9 @@ def main() -> None:
                     name = f"{workers} workers, turn {turn}"
                     results[name] = _run("ours", source, str(workers), str(folder / f"{workers}-{turn}"))
                 results[f"pymatgen, turn {turn}"] = _run("plain", source, str(folder / "plain.json"))
+                if arguments.peer is not None:
+                    results[f"peer, turn {turn}"] = _run("peer", source, arguments.peer)
+            results["limits"] = _run("limits", source)
             results |= _run("differences", source, str(folder / "2-0"), str(folder / "plain.json"))
         elif arguments.part == "many":
             write_many(source, folder / "cifs", arguments.count)

@@ -1,16 +1,20 @@
 """Speed of encoding and decoding, in microseconds a crystal; see README.md.
 
-python experiments/speed/run.py DIR/mp_3dsc
+python experiments/speed/run.py DIR/mp_3dsc [--peer FOLDER]    # FOLDER: a clone of the paper's public repository
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from crystens.batch import CrystalBatch
@@ -21,6 +25,10 @@ from crystens.scaling import Scaling
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry
 from crystens.sources.source import read_all
+from crystens.symmetry.space_groups import SymmetryError, space_group_number
+
+sys.path.append(str(Path(__file__).resolve().parent))
+from peer import Peer
 
 PAPER = Decoder(3, 6, periodic=False, merge_distance=0.01, merge_unlike=False, symmetrise=False)
 
@@ -40,6 +48,7 @@ def main() -> None:
     """Time each step on one thread and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="folder, archive or table, or the word prototypes")
+    parser.add_argument("--peer", metavar="FOLDER", type=Path, help="a clone of the paper's public repository")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     entries, _ = read_all(open_source(arguments.source), Limits(max_sites=52))
@@ -54,14 +63,33 @@ def main() -> None:
         decoded = decoder.decode(noisy, scaling)
         return [write_cif(item.symmetry or item.crystal) for item in decoded if item.crystal is not None]
 
-    steps = {
-        "encode and scale": (lambda: scaling.encode(batch), 50),
-        "decode=paper to CIF, noise 0.01": (lambda: to_cifs(PAPER), 5),
-        "decode=auto to CIF, noise 0.01": (lambda: to_cifs(Decoder()), 3),
+    found = [item.crystal for item in Decoder(symmetrise=False).decode(noisy, scaling) if item.crystal is not None]
+
+    def search_groups() -> None:
+        for crystal in found:
+            with contextlib.suppress(SymmetryError):
+                space_group_number(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, 0.1)
+
+    steps: dict[str, tuple[Callable[[], object], int, int]] = {
+        "encode and scale": (lambda: scaling.encode(batch), len(batch), 50),
+        "limit of encoding: a copy of the images": (clean.clone, len(batch), 50),
+        "decode=paper to CIF, noise 0.01": (lambda: to_cifs(PAPER), len(batch), 5),
+        "decode=auto to CIF, noise 0.01": (lambda: to_cifs(Decoder()), len(batch), 3),
+        "limit of decode=auto: one search for the space group": (search_groups, len(found), 3),
     }
+    counts = {}
+    if arguments.peer is not None:
+        peer = Peer(arguments.peer)
+        some = spread[::4]
+        images = peer.encode(some)
+        random = np.random.default_rng(0)
+        theirs = [image + 0.01 * random.standard_normal(image.shape) for image in images]
+        counts["CIFs that the peer made"] = f"{peer.to_cifs(theirs)} of {len(theirs)}"
+        steps["peer: encode and scale"] = (lambda: peer.encode(some), len(some), 5)
+        steps["peer: decode to CIF, noise 0.01"] = (lambda: peer.to_cifs(theirs), len(theirs), 2)
     results = {
-        name: dict(zip(("best", "median"), _time(step, len(batch), n), strict=True))
-        for name, (step, n) in steps.items()
+        name: dict(zip(("best", "median"), _time(step, count, n), strict=True))
+        for name, (step, count, n) in steps.items()
     }
     print(
         json.dumps(
@@ -70,6 +98,7 @@ def main() -> None:
                 "batch": len(batch),
                 "mean_sites": float(batch.counts.float().mean()),
                 **results,
+                **counts,
             },
             indent=2,
         )
