@@ -18,6 +18,7 @@ from crystens.crystal import Crystal
 from crystens.datasets.cdvae import CdvaeSplits
 from crystens.datasets.materials_project import MaterialsProject
 from crystens.datasets.mp_3dsc import Mp3dsc
+from crystens.datasets.mp_52 import Mp52
 from crystens.datasets.prototypes import Prototypes
 from crystens.errors import CrystensError
 from crystens.formats.ase_db import AseDatabase, is_row
@@ -43,6 +44,7 @@ KINDS: dict[str, Callable[[str], Source]] = {
     "cdvae": lambda path: CdvaeSplits(path, Path(path).resolve().name),
     "cdvae_result": CdvaeResult,
     "mp_3dsc": Mp3dsc,
+    "mp_52": Mp52,
     "extxyz": ExtendedXyz,
     "ase_db": AseDatabase,
     "poscar": PoscarFolder,

@@ -18,7 +18,7 @@ from crystens.sources.record import Record, Reject
 
 log = logging.getLogger(__name__)
 
-DATA_SETS = ("perov_5", "carbon_24", "mp_20", "mp_3dsc")
+DATA_SETS = ("perov_5", "carbon_24", "mp_20", "mp_3dsc", "mp_52")
 
 _MAX_SITES = 255  # as many as a batch of compact arrays holds
 
