@@ -7,7 +7,7 @@ Letters used for shapes throughout the package: B crystals in a batch, N site sl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import numpy as np
@@ -32,6 +32,8 @@ class CrystalBatch:
         counts: (B,) uint8, number of sites.
         numbers: (B, N) uint8, atomic numbers.
         coordinates: (B, N, 3) float32, fractional, in [0, 1).
+        properties: (B, P) float32, in the units of their source, NaN where one is missing; None unless they were asked
+            for (`crystens.ingest.store.CrystalStore.properties`).
     """
 
     lengths: Tensor
@@ -40,6 +42,7 @@ class CrystalBatch:
     counts: Tensor
     numbers: Tensor
     coordinates: Tensor
+    properties: Tensor | None = field(default=None, kw_only=True)
 
     @classmethod
     def from_crystals(cls, crystals: Sequence[Crystal], max_sites: int) -> CrystalBatch:
@@ -79,7 +82,11 @@ class CrystalBatch:
     def __getitem__(self, index: Tensor | Sequence[int] | slice) -> Self:
         """Return the crystals at a slice, a list of positions or a boolean mask, as a batch."""
         where = index if isinstance(index, slice) else torch.as_tensor(index, device=self.counts.device)
-        return type(self)(**{f.name: getattr(self, f.name)[where] for f in fields(self)})
+        return type(self)(**{name: tensor[where] for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that there are, by name."""
+        return {f.name: tensor for f in fields(self) if (tensor := getattr(self, f.name)) is not None}
 
     @property
     def max_sites(self) -> int:
@@ -94,15 +101,16 @@ class CrystalBatch:
     @property
     def nbytes(self) -> int:
         """Size of all tensors in bytes."""
-        return sum(getattr(self, f.name).nbytes for f in fields(self))
+        return sum(tensor.nbytes for tensor in self.tensors().values())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch on another device."""
-        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self.tensors().items()}
+        return type(self)(**moved)
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory, for fast copies to a GPU."""
-        return type(self)(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return type(self)(**{name: tensor.pin_memory() for name, tensor in self.tensors().items()})
 
     def crystal(self, index: int) -> Crystal:
         """Return one crystal (float32 precision)."""
@@ -127,11 +135,8 @@ class CrystalBatch:
         # A lexicographic sort is a stable sort by each key in turn, the least important first.
         for key in (ranks[..., 2], ranks[..., 1], ranks[..., 0], species):
             order = order.gather(1, key.gather(1, order).argsort(dim=1, stable=True))
-        return CrystalBatch(
-            lengths=self.lengths,
-            angles=self.angles,
-            space_groups=self.space_groups,
-            counts=self.counts,
+        return replace(
+            self,
             numbers=self.numbers.gather(1, order),
             coordinates=self.coordinates.gather(1, order[..., None].expand_as(self.coordinates)),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -176,17 +176,19 @@ def test_numbers_counts_and_empty_slots_stay(fixtures, augmentation):
     assert (after.coordinates[~after.site_mask] == 0).all()
     assert after.coordinates.min() >= 0
     assert after.coordinates.max() < 1
-    for field in fields(CrystalBatch):
-        assert getattr(after, field.name).dtype == getattr(before, field.name).dtype
-        assert getattr(after, field.name).shape == getattr(before, field.name).shape
+    for name, tensor in before.tensors().items():
+        assert getattr(after, name).dtype == tensor.dtype
+        assert getattr(after, name).shape == tensor.shape
+    properties = torch.rand(len(before), 2)
+    assert torch.equal(augmentation(replace(before, properties=properties), _generator(6)).properties, properties)
 
 
 @every
 def test_the_given_batch_is_not_changed(fixtures, augmentation):
     batch, untouched = _batch(fixtures), _batch(fixtures)
     augmentation(batch, _generator())
-    for field in fields(CrystalBatch):
-        assert torch.equal(getattr(batch, field.name), getattr(untouched, field.name))
+    for name, tensor in untouched.tensors().items():
+        assert torch.equal(getattr(batch, name), tensor)
 
 
 @pytest.mark.parametrize("augmentation", [a for a in MOVING if not a.permute_like_sites], ids=_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from crystens.data.split_groups import crystal_groups
 from crystens.errors import CrystensError
 from crystens.formats.cif_folder import CifFolder
 from crystens.ingest.ingest import IngestOptions, open_store
-from crystens.ingest.store import MANIFEST, CrystalStore
+from crystens.ingest.store import MANIFEST, SCHEMA, CrystalStore
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Reject
 
@@ -81,6 +82,44 @@ def test_columns_are_those_of_the_entries(store, crystals):
 def test_store_travels_to_another_process(store):
     copy = pickle.loads(pickle.dumps(store))
     assert [crystal.formula for crystal in copy] == [crystal.formula for crystal in store]
+
+
+def test_properties_are_columns_of_the_store_and_missing_ones_are_nan(crystals):
+    given = [{"band_gap": 5.0, "energy": -1 / 3}, {"energy": 2.0}, {"band_gap": np.nan}, {"other": 9.0}]
+    entries = [Entry("f", str(k), c, properties=p) for k, (c, p) in enumerate(zip(crystals, given, strict=True))]
+    halves = [CrystalStore.from_items(part, "gaps", ["energy", "band_gap"]) for part in (entries[:3], entries[3:])]
+    store = CrystalStore([block.rows for half in halves for block in half._blocks], halves[0].reject_counts, [], "gaps")
+    assert store.property_names == ("energy", "band_gap")
+    np.testing.assert_array_equal(
+        store.properties(["band_gap", "energy"]), [[5, -1 / 3], [np.nan, 2], [np.nan, np.nan], [np.nan, np.nan]]
+    )
+    np.testing.assert_array_equal(store.properties(["energy"], [3, 1, 0, 1]), [[np.nan], [2], [-1 / 3], [2]])
+    assert store.properties([], [1, 2]).shape == (2, 0)
+    assert store.properties(["energy"], []).shape == (0, 1)
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(store)).properties(["energy"]), store.properties(["energy"])
+    )
+    with pytest.raises(
+        CrystensError, match=r"gaps holds no property gap, but: energy, band_gap; read the source again"
+    ):
+        store.properties(["gap"])
+
+
+def test_store_without_properties_has_the_columns_that_it_always_had(store):
+    assert store.property_names == ()
+    assert all(block.rows.schema.equals(SCHEMA) for block in store._blocks)
+    with pytest.raises(CrystensError, match="test holds no property energy, but: none"):
+        store.properties(["energy"])
+
+
+def test_batch_takes_its_properties_along(store):
+    batch = replace(store.batch([0, 1, 2], 12), properties=torch.tensor([[1.0], [torch.nan], [3.0]]))
+    assert batch[[2, 0]].properties.tolist() == [[3], [1]]
+    assert batch.in_canonical_order().properties is batch.properties
+    assert batch.to("cpu").properties.isnan().tolist() == [[False], [True], [False]]
+    assert batch.to("meta").properties.device.type == "meta"
+    assert batch.nbytes == store.batch([0, 1, 2], 12).nbytes + 12
+    assert store.batch([0], 12)[:1].to("cpu").properties is None
 
 
 def test_file_names_of_any_bytes_can_be_stored(nacl):

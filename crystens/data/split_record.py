@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -189,7 +189,7 @@ def _crystal_marks(store: CrystalStore, rows: np.ndarray, max_sites: int) -> np.
     marks = np.zeros(len(rows), np.int64)
     for start in range(0, len(rows), _PART_ROWS):
         batch = store.batch(rows[start : start + _PART_ROWS], max_sites)
-        columns = (getattr(batch, field.name).numpy() for field in fields(batch))
+        columns = (tensor.numpy() for tensor in batch.tensors().values())
         table = np.concatenate([column.reshape(len(batch), -1).view(np.uint8) for column in columns], axis=1)
         marks[start : start + len(batch)] = [_mark(row) for row in table]
     return marks

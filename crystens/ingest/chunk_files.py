@@ -23,12 +23,12 @@ from crystens.sources.rejects import write_rejected
 _BLOCK_ROWS = 65_536  # rows of a block of the store: some 20 MB, held in memory while they are joined
 
 
-def write_part(path: Path, items: Sequence[Entry | Reject]) -> None:
-    """Write what a chunk holds: its crystals as rows, its rejects in the schema's metadata."""
-    rows = to_rows([item for item in items if isinstance(item, Entry)])
+def write_part(path: Path, items: Sequence[Entry | Reject], properties: Sequence[str] = ()) -> None:
+    """Write what a chunk holds: its crystals as rows with these properties, its rejects in the schema's metadata."""
+    rows = to_rows([item for item in items if isinstance(item, Entry)], properties)
     rejects = [[r.file, r.entry, r.reason, r.advice] for r in items if isinstance(r, Reject)]
     left_out = [item.hydrogens_left_out for item in items if isinstance(item, Entry) and item.hydrogens_left_out]
-    schema = SCHEMA.with_metadata({"rejects": json.dumps(rejects), "hydrogens_left_out": json.dumps(left_out)})
+    schema = rows.schema.with_metadata({"rejects": json.dumps(rejects), "hydrogens_left_out": json.dumps(left_out)})
     with whole_file(path) as beside, pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(rows.replace_schema_metadata(schema.metadata))
 
@@ -86,7 +86,8 @@ def join(
 
     write_rejected(rejects(), out / REJECTED)
     total = row = 0
-    with pa.OSFile(str(out / CRYSTALS), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+    schema = read_part(paths[0])[0].schema if paths else SCHEMA
+    with pa.OSFile(str(out / CRYSTALS), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         waiting: list[pa.RecordBatch] = []
         for path in paths:
             rows = read_part(path)[0]
@@ -105,7 +106,7 @@ def _write_block(writer: pa.RecordBatchWriter, rows: Sequence[pa.RecordBatch]) -
     """Write rows as one block, and return how many."""
     if not any(len(batch) for batch in rows):
         return 0
-    block = pa.Table.from_batches(rows, SCHEMA).combine_chunks().to_batches()
+    block = pa.Table.from_batches(rows).combine_chunks().to_batches()
     for batch in block:
         writer.write_batch(batch)
     return sum(map(len, block))

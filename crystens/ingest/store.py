@@ -2,7 +2,7 @@
 
 A store is a folder:
 
-    crystals.arrow    one row a crystal, in the order of reading (columns: `SCHEMA`)
+    crystals.arrow    one row a crystal, in the order of reading (columns: `SCHEMA`, then one for each property)
     rejected.csv      what was set aside, in the order of reading
     manifest.json     what was read, with which options, how many, and why how many were set aside; written last
 
@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         pa.field("coordinates", pa.list_(pa.float32()), nullable=False),  # 3N fractional, x y z of each site
     ]
 )
+PROPERTY = "property."  # before the name of a property: such columns stand last, float64, NaN where one is missing
 CRYSTALS, REJECTED, MANIFEST = "crystals.arrow", "rejected.csv", "manifest.json"
 _FORMAT = 1
 _MOST_NAMED = 5  # missing shards that an error names
@@ -66,12 +67,15 @@ class CrystalStore(Sequence[Crystal]):
     """The crystals of a source, read once; a sequence of `Crystal`, in float32.
 
     Args:
-        blocks: rows of `SCHEMA`.
+        blocks: rows of `schema_with` the same properties.
         reject_counts: how many inputs were set aside for each category of reasons.
         rejected: the rejects, or the files that hold them.
         name: what was read, for messages.
         manifests: of the files that the blocks come from.
         folder: that the store was opened from.
+
+    Attributes:
+        property_names: the properties that it holds of its crystals.
     """
 
     def __init__(
@@ -93,6 +97,8 @@ class CrystalStore(Sequence[Crystal]):
         self.reject_counts = reject_counts
         self._rejected = rejected
         self._blocks = [_Block(block) for block in blocks if len(block)]
+        columns = self._blocks[0].rows.schema.names if self._blocks else []
+        self.property_names = tuple(name.removeprefix(PROPERTY) for name in columns if name.startswith(PROPERTY))
         self._starts = np.cumsum([0, *(len(block) for block in self._blocks)])
 
     @classmethod
@@ -128,8 +134,8 @@ class CrystalStore(Sequence[Crystal]):
         return CrystalStore, (rows, self.reject_counts, self._rejected, self.name, self.manifests)
 
     @classmethod
-    def from_items(cls, items: Iterable[Entry | Reject], name: str) -> CrystalStore:
-        """Return a store in memory."""
+    def from_items(cls, items: Iterable[Entry | Reject], name: str, properties: Sequence[str] = ()) -> CrystalStore:
+        """Return a store in memory, with these properties of the entries."""
         entries: list[Entry] = []
         rejects: list[Reject] = []
         for item in items:
@@ -138,7 +144,7 @@ class CrystalStore(Sequence[Crystal]):
             else:
                 rejects.append(item)
         counts = Counter(reject.category for reject in rejects)
-        store = cls([to_rows(entries)], counts, rejects, name)
+        store = cls([to_rows(entries, properties)], counts, rejects, name)
         left_out = [entry.hydrogens_left_out for entry in entries if entry.hydrogens_left_out]
         store.hydrogens_left_out = (len(left_out), sum(left_out))
         return store
@@ -221,6 +227,32 @@ class CrystalStore(Sequence[Crystal]):
         arrays = [getattr(block, name) for block in self._blocks]
         return np.concatenate(arrays) if arrays else np.zeros(0 if name in ("space_group", "numbers") else (0, 3))
 
+    def properties(self, names: Sequence[str], indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Return properties of crystals, NaN where one is missing: (B, P) float64.
+
+        Args:
+            names: the P properties.
+            indices: rows, shape (B,); None for all.
+
+        Raises:
+            CrystensError: if the store has no such property.
+        """
+        for name in names:
+            if name not in self.property_names:
+                held = ", ".join(self.property_names) or "none"
+                raise CrystensError(
+                    f"{self.name} holds no property {name}, but: {held}; read the source again with it in "
+                    "data.properties, or --properties of `python -m crystens.data ingest`"
+                )
+        wanted = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64)
+        values = np.empty((len(wanted), len(names)))
+        places = np.searchsorted(self._starts, wanted, side="right") - 1
+        for k in np.unique(places):
+            rows = np.flatnonzero(places == k)
+            for column, name in enumerate(names):
+                values[rows, column] = self._blocks[k].property(name)[wanted[rows] - self._starts[k]]
+        return values
+
     def batch(self, indices: Sequence[int] | np.ndarray, max_sites: int) -> CrystalBatch:
         """Return crystals as padded arrays, in the order of `indices`.
 
@@ -277,6 +309,10 @@ class _Block:
         counts = np.diff(self._offsets) if rows is None else self._offsets[rows + 1] - self._offsets[rows]
         return counts.astype(np.int64)
 
+    def property(self, name: str) -> np.ndarray:
+        """Return a property of all rows, float64."""
+        return self.rows.column(f"{PROPERTY}{name}").to_numpy()
+
     def crystal(self, row: int) -> Crystal:
         """Return one crystal."""
         sites = slice(self._offsets[row], self._offsets[row + 1])
@@ -302,8 +338,13 @@ class _Block:
         columns["coordinates"][where[owner], slot] = self.coordinates[site]
 
 
-def to_rows(entries: Sequence[Entry]) -> pa.RecordBatch:
-    """Return entries as rows of `SCHEMA`."""
+def schema_with(properties: Sequence[str]) -> pa.Schema:
+    """Return the schema of rows with these properties."""
+    return pa.schema([*SCHEMA, *(pa.field(f"{PROPERTY}{name}", pa.float64(), nullable=False) for name in properties)])
+
+
+def to_rows(entries: Sequence[Entry], properties: Sequence[str] = ()) -> pa.RecordBatch:
+    """Return entries as rows of `SCHEMA`, and these properties of them."""
     crystals = [entry.crystal for entry in entries]
     counts = np.array([len(crystal) for crystal in crystals], dtype=np.int32)
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)])
@@ -321,7 +362,11 @@ def to_rows(entries: Sequence[Entry]) -> pa.RecordBatch:
         pa.ListArray.from_arrays(pa.array(offsets), pa.array(numbers)),
         pa.ListArray.from_arrays(pa.array(3 * offsets), pa.array(sites.reshape(-1))),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    columns += [
+        pa.array(np.array([entry.properties.get(name, np.nan) for entry in entries], dtype=np.float64))
+        for name in properties
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema_with(properties))
 
 
 def write_manifest(
@@ -382,7 +427,8 @@ def _mapped(path: Path) -> list[pa.RecordBatch]:
     """Return the blocks of an Arrow file, mapped into memory."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        if reader.schema.equals(SCHEMA):
+        names = [name.removeprefix(PROPERTY) for name in reader.schema.names if name.startswith(PROPERTY)]
+        if reader.schema.equals(schema_with(names)):
             return [reader.get_batch(k) for k in range(reader.num_record_batches)]
     except (OSError, pa.ArrowInvalid) as error:
         raise DamagedStore(path, f"cannot be read: {error}") from error

@@ -5,7 +5,8 @@ Reasons have the form of `crystens.sources.reasons`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from crystens.crystal import Crystal
@@ -42,6 +43,7 @@ class Entry:
         split: as in `Record`.
         hydrogens_left_out: hydrogens of the cell that have no place in the file, and are left out on demand
             (`Limits.groups`).
+        properties: numbers that the source says of the crystal, by name and in its units; NaN where one is missing.
     """
 
     file: str
@@ -49,6 +51,7 @@ class Entry:
     crystal: Crystal
     split: str | None = None
     hydrogens_left_out: int = 0
+    properties: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

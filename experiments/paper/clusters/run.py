@@ -94,7 +94,7 @@ def make_images(source: str, max_sites: int, crystals: int | None, out: Path) ->
         noisy = NoisyCrystals(chosen, data.scaling, sigma)
         generator = Generator(noisy, data.scaling, data.reference, data.distance, about=about)
         sample_to_file(generator, folder, len(chosen), len(chosen), SEED)
-        save_file({name: tensor.contiguous() for name, tensor in vars(chosen).items()}, folder / TRUTH)
+        save_file({name: tensor.contiguous() for name, tensor in chosen.tensors().items()}, folder / TRUTH)
         print(f"{folder}: {len(chosen)} images")
 
 
