@@ -13,7 +13,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from structure_sources import assert_same_sites, categories_of, items_of, xyz_frame
 
-from crystens.formats import extxyz as xyz
+from crystens.formats import xyz_frames
 from crystens.formats.extxyz import ExtendedXyz
 from crystens.sources.record import Entry, Record, Reject
 
@@ -51,6 +51,25 @@ def test_frames_are_called_by_their_ids_or_counted(tmp_path, nacl, copper_primit
         (f"Properties=species:S:1:pos:R:3:occupancy:R:1 {SALT}", "Na 0 0 0 1\nCl 1.7 1.7 1.7 1.0\n"),
         (f"{SALT}\r", "11 0 0 0\r\n17 1.7 1.7 1.7 0.3 0.2"),
         (SALT, "Na+ 3.4 0 -6.8\nCl1- 1.7E0 1.7 1.7\n"),
+        ("Lattice=[3.4, 3.4, 3.4]", ATOMS),
+        ('Lattice="3.4 3.4 3.4" pbc=T', ATOMS),
+        ("Lattice=[[3.4, 0, 0], [0, 3.4, 0], [0, 0, 3.4]] pbc=[T, T, T]", ATOMS),
+        ('"Lattice" = "3.4d0 0 0 0 3.4D+00 0 0 0 34.0d-1" pbc={T T T}', "Na 0.0D0 0 0\nCl 1.7d0 .17d1 17.D-1\n"),
+        (f'old::Lattice="9 0 0 0 9 0 0 0 9" {SALT} flag lattice', ATOMS),
+        (f'a="b\\"c=d\\\\" {SALT} pbc="[T, T, T]"', ATOMS),
+        (f'a={{"x": "}}"}} b=[["]", 1], [2]] {SALT}', ATOMS),
+        (f"{SALT} note=it's note2='a b'", ATOMS),
+        (f"{SALT} Properties=species:S:1:pos:R:3:mtt::aux::q:R:1", "Na 0 0 0 1\nCl 1.7 1.7 1.7 2\n"),
+        (f"{SALT} Properties=species:S:1:pos:R:3:odd:X:1", "Na 0 0 0 1\nCl 1.7 1.7 1.7 2\n"),
+        (
+            f"{SALT} Properties=label:S:1:pos:R:3:ok:L:1:species:S:1",
+            '"a b" 0 0 0 T Na\n"c \\" d e" 1.7 1.7 1.7 F "Cl"\n',
+        ),
+        (f"{SALT} Properties=species:S:1:pos:R:3:Z:I:1", "Na 0 0 0 11\nCl 1.7 1.7 1.7 17\n"),
+        (f"{SALT} Properties=z:R:1:species:S:1:Pos:R:3", "5 Na 0 0 0\n6 Cl 1.7 1.7 1.7\n"),
+        (f"{SALT} Properties=species:S:1:pos:R:3:forces:R:3 energy=nan", "Na 0 0 0 nan NaN 1\nCl 1.7 1.7 1.7 1 1 1\n"),
+        (SALT, "\nNa 0 0 0\n \t\nCl 1.7 1.7 1.7\n\n\n"),
+        (f" \n{SALT}", ATOMS),
     ],
 )
 def test_comment_line_is_understood_in_every_spelling(tmp_path, comment, atoms):
@@ -71,7 +90,19 @@ def test_comment_line_is_understood_in_every_spelling(tmp_path, comment, atoms):
         ('Lattice="3.4 0 0 0 3.4 0 0 0 0"', ATOMS, "no cell"),
         ('Lattice="3.4 0 0 0 3.4 0 3.4 3.4 0"', ATOMS, "impossible cell"),
         ('Lattice="1e300 0 0 0 1e300 0 0 0 1e300"', ATOMS, "impossible cell"),
-        ('Lattice="3.4 3.4 3.4"', ATOMS, "Lattice not understood"),
+        ('Lattice="3.4 3.4 3.4 3.4"', ATOMS, "Lattice not understood"),
+        ('Lattice="3.4 0 0"', ATOMS, "no cell"),
+        ("Lattice=[[3.4, 0, 0], [0, 3.4, 0, 0], [0, 3.4]]", ATOMS, "Lattice not understood"),
+        ("Lattice=[[[3.4, 0, 0, 0, 3.4, 0, 0, 0, 3.4]]]", ATOMS, "Lattice not understood"),
+        ("Lattice=[3.4, 0, 0, [0, 3.4, 0], 0, 0, 3.4]", ATOMS, "Lattice not understood"),
+        ("Lattice=", ATOMS, "Lattice not understood"),
+        ("Lattice = 3.4 0 0 0 3.4 0 0 0 3.4", ATOMS, "Lattice not understood"),
+        ('Lattice="3.4 0 0 0 3.4 0 0', ATOMS, "comment line not understood"),
+        (f"energy=[1, 2 {SALT}", ATOMS, "comment line not understood"),
+        (f'old::{SALT} "x=y" aux:{SALT}', ATOMS, "no cell"),
+        (f'{SALT} Lattice="4 0 0 0 4 0 0 0 4"', ATOMS, "Lattice stands twice"),
+        (f'{SALT} pbc="yes yes yes"', ATOMS, "pbc not understood"),
+        ('Lattice="3_4 0 0 0 3.4 0 0 0 3.4"', ATOMS, "Lattice values not numbers"),
         ('Lattice="3.4 0 0 0 x 0 0 0 3.4"', ATOMS, "Lattice values not numbers"),
         ('Lattice="3.4 0 0 0 nan 0 0 0 3.4"', ATOMS, "Lattice values not finite"),
         (SALT, "Na 0 0 0\nXx 1 1 1\n", "unknown element"),
@@ -83,6 +114,22 @@ def test_comment_line_is_understood_in_every_spelling(tmp_path, comment, atoms):
         (f"Properties=species:S:1 {SALT}", ATOMS, "Properties without species or pos"),
         (f"Properties=species:S:one:pos:R:3 {SALT}", ATOMS, "Properties not understood"),
         (f"Properties=species:S:1:pos:R {SALT}", ATOMS, "Properties not understood"),
+        (f"Properties=species:S:1:pos:R:2 {SALT}", ATOMS, "Properties not understood"),
+        (f"Properties=species:S:1:pos:S:3 {SALT}", ATOMS, "Properties not understood"),
+        (f"Properties=x:Q:1:species:S:1:pos:R:3 {SALT}", ATOMS, "Properties not understood"),
+        (f"Properties=[species, S, 1] {SALT}", ATOMS, "Properties not understood"),
+        (
+            f"Properties=pos:R:3:species:S:1:pos:R:3 {SALT}",
+            "0 0 0 Na 1 1 1\n1 1 1 Cl 2 2 2\n",
+            "Properties not understood",
+        ),
+        (f"Properties=z:I:1:pos:R:3 {SALT}", "11 0 0 0\n17 1.7 1.7 1.7\n", "Properties without species or pos"),
+        (f"Properties=species:S:1:pos:R:3 {SALT}", "Na 0 0 0 0.1\nCl 1.7 1.7 1.7\n", "atom line too long"),
+        (
+            f"Properties=species:S:1:pos:R:3:Z:I:1 {SALT}",
+            "Na 0 0 0 17\nCl 1.7 1.7 1.7 11\n",
+            "species and Z disagree",
+        ),
         (
             f"Properties=species:S:1:pos:R:3:occupancy:R:1 {SALT}",
             "Na 0 0 0 0.5\nCl 1 1 1 1\n",
@@ -94,6 +141,34 @@ def test_bad_frame_is_set_aside_and_the_next_one_read(tmp_path, comment, atoms, 
     entries, rejects = _read_xyz(tmp_path / "a.xyz", f"2\n{comment}\n{atoms}2\n{SALT}\n{ATOMS}")
     assert [(r.entry, r.category) for r in rejects] == [("frame 1", category)]
     assert [e.entry for e in entries] == ["frame 2"]
+
+
+CELL = [[4.0, 0.0, 0.0], [0.5, 5.0, 0.0], [1.0, 2.0, 6.0]]
+
+
+@pytest.mark.parametrize(
+    "lattice",
+    [
+        '"4 0 0 0.5 5 0 1 2 6"',
+        "{4 0 0 0.5 5 0 1 2 6}",
+        "[4, 0, 0, 0.5, 5, 0, 1, 2, 6]",
+        "[[4, 0, 0], [0.5, 5, 0], [1, 2, 6]]",
+        "[[4,0,0],[.5,5.,0],[1,2,6]]",
+        "4,0,0,0.5,5,0,1,2,6",
+    ],
+)
+def test_rows_of_the_lattice_are_cell_vectors_in_every_spelling(tmp_path, lattice):
+    entries, _ = _read_xyz(tmp_path / "a.xyz", f"2\nLattice={lattice}\nCs 0 0 0\nCl 2 2 2\n", site_order="given")
+    lengths = np.linalg.norm(CELL, axis=1)
+    np.testing.assert_allclose(entries[0].crystal.lengths, lengths)
+    np.testing.assert_allclose(entries[0].crystal.coordinates[1] @ CELL, [2, 2, 2])
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_lines_of_old_systems_are_lines(tmp_path, nacl, end):
+    text = (xyz_frame(nacl) * 2).replace("\n", end) + "\x1a"
+    entries, rejects = _read_xyz(tmp_path / "a.xyz", text.encode())
+    assert (len(entries), rejects) == (2, [])
 
 
 def test_truncated_last_frame_keeps_the_earlier_ones(tmp_path, nacl):
@@ -111,15 +186,36 @@ def test_frame_that_promises_a_trillion_atoms_costs_no_memory(tmp_path):
     assert "after 2 of 999999999999 atoms" in rejects[0].reason
 
 
-def test_wrong_count_ends_the_file_with_a_word(tmp_path, nacl):
-    entries, rejects = _read_xyz(tmp_path / "a.xyz", xyz_frame(nacl) + f"1\n{SALT}\n{ATOMS}" + xyz_frame(nacl))
-    assert len(entries) == 2  # of two atoms one is taken for a crystal: the file says so
-    assert [(r.entry, r.category) for r in rejects] == [("frame 3", "not an XYZ frame")]
-    assert "'Cl 1.7 1.7 1.7'" in rejects[0].reason
+GOOD = f"2\n{SALT}\n{ATOMS}"
+
+
+@pytest.mark.parametrize(
+    ("torn", "category", "shows"),
+    [
+        (f"1\n{SALT}\n{ATOMS}", "number of atoms wrong", "after 1: 'Cl 1.7 1.7 1.7'"),
+        (f"2\n{SALT}\n{ATOMS}{ATOMS}{ATOMS}", "number of atoms wrong", "after 2"),
+        (f"3\n{SALT}\n{ATOMS}", "truncated frame", "the next frame begins after 2 of 3 atoms"),
+        (f"3\n{SALT}\n{ATOMS}\n\n", "truncated frame", "after 2 of 3 atoms"),
+        (f"2\n{SALT}\n", "truncated frame", "after 0 of 2 atoms"),
+        ("2\n", "truncated frame", "after 0 of 2 atoms"),
+        (f"{SALT}\n{ATOMS}", "not an XYZ frame", "'Lattice="),
+        (ATOMS, "number of atoms wrong", ""),
+        ("two\n\n", "not an XYZ frame", "'two'"),
+        (f"-2\n{SALT}\n{ATOMS}", "not an XYZ frame", "'-2'"),
+        (f"2\n\n{ATOMS}", "no cell", ""),
+        (f"2\n\n{ATOMS}{ATOMS}", "number of atoms wrong", ""),
+        (f"2\n{SALT[:20]}\n{ATOMS}", "comment line not understood", ""),
+    ],
+)
+def test_torn_frame_costs_one_reject_and_the_others_are_read(tmp_path, torn, category, shows):
+    entries, rejects = _read_xyz(tmp_path / "a.xyz", GOOD + torn + GOOD + GOOD)
+    assert [r.category for r in rejects] == [category]
+    assert shows in rejects[0].reason
+    assert len(entries) == (3 if rejects[0].entry == "frame 2" and torn != ATOMS else 2)
 
 
 def test_frame_above_the_limit_is_passed_over_and_not_held(tmp_path, nacl, monkeypatch):
-    monkeypatch.setattr(xyz, "MAX_BYTES", 4000)
+    monkeypatch.setattr(xyz_frames, "MAX_BYTES", 4000)
     rows = "Na 0 0 0\n" * 1000
     entries, rejects = _read_xyz(
         tmp_path / "a.xyz", f"1000\n{SALT}\n{rows}2\n{SALT} {'x' * 5000}\n{ATOMS}{xyz_frame(nacl)}"

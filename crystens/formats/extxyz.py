@@ -1,14 +1,24 @@
 """Extended XYZ files: one or many frames a file, each a number of atoms, a comment line, and a line for each atom.
 
-The comment line holds `Lattice="ax ay az bx by bz cx cy cz"`, angstrom, and `Properties=species:S:1:pos:R:3:...`, which
-names the columns of the atom lines: read are `species` (or `Z`), `pos` (Cartesian, angstrom) and `occupancy`. Without
-`Properties` the columns are symbol, x, y, z. `pbc` must be true along the three vectors where it stands. A frame is
-called by its material_id, id or name, otherwise `frame K`, counted from 1.
+Read by the specification of the format. The comment line (`crystens.formats.xyz_comment`) holds
 
-Frames are read one after the other, so that a file may be of any size; one frame may have `MAX_BYTES`. Files are
-.xyz, .extxyz, gzipped or not: one, a folder of them searched to any depth, or an archive; see `crystens.sources.files`.
+    Lattice     the cell vectors a, b, c, angstrom: nine numbers, three rows of three, or the three lengths of a cell
+                whose angles are 90 degrees
+    pbc         true along the three vectors where it stands
+    Properties  the columns of the atom lines, name:kind:number and so on, in any order: read are species (S), Z (I),
+                pos (R, Cartesian, angstrom) and occupancy (R). Without it they are symbol, x, y, z
 
-Source: documentation of the format at github.com/libAtoms/extxyz, and ASE's reader, against which this one is tested.
+and atom lines have as many values as Properties says; a text with blanks stands in quotes. Exponents may be Fortran's.
+A frame is called by its material_id, id or name, otherwise `frame K`, counted from 1.
+
+Rows of a Lattice of three rows are cell vectors, as the specification says; libAtoms' own reader (extxyz 0.4.6) takes
+them for columns. ASE (3.29) refuses them, three lengths and Fortran's exponents. This is why the reader is our own; the
+tests compare with ASE's writer.
+
+Frames are read one after the other (`crystens.formats.xyz_frames`), so that a file may be of any size. Files are .xyz,
+.extxyz, gzipped or not: one, a folder of them searched to any depth, or an archive; see `crystens.sources.files`.
+
+Source: README of github.com/libAtoms/extxyz (version 0.4), and `ase.io.extxyz`.
 """
 
 from __future__ import annotations
@@ -16,28 +26,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from crystens.errors import CrystensError
-from crystens.sources.files import ARCHIVE_SUFFIXES, MAX_BYTES, file_records, find_files
+from crystens.formats.xyz_comment import Pairs, Value, unquoted, words
+from crystens.formats.xyz_frames import frames
+from crystens.sources.files import ARCHIVE_SUFFIXES, file_records, find_files
 from crystens.sources.json_stream import DAMAGE, opened
 from crystens.sources.limits import Limits
-from crystens.sources.record import Entry, Record, Reject, Unusable
+from crystens.sources.record import Entry, Record, Reject, Unusable, shown
 from crystens.sources.source import Source, existing
-from crystens.sources.structures import atomic_number, check_periodic, crystal_of_sites, finite_array, own_name, text_of
+from crystens.sources.structures import atomic_number, check_periodic, crystal_of_sites, finite_array, own_name
+from crystens.sources.texts import number
 
 XYZ_SUFFIXES = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
 _EXPECTED = "a .xyz or .extxyz file (or .gz of it), a folder of them, or a .tar.gz or .zip archive of them"
-_LONGEST_COUNT = 1000  # bytes of the line with the number of atoms
 _PLAIN_COLUMNS = "species:S:1:pos:R:3"
-_PAIR = re.compile(
-    r"""(?<![\w.-])([A-Za-z_][\w.-]*)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s"'{\[]\S*)"""
-)
-_TRUE = {"T", "t", "True", "true", "TRUE", "1"}
+_COLUMN = re.compile(r"((?:[^:]|::)+?):([SRIL]):([1-9]\d{0,3})(?::(?=.)|$)", re.DOTALL)
+_VALUE = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
+_FLAGS = {"T": True, "True": True, "true": True, "TRUE": True, "t": True, "1": True} | {
+    "F": False, "False": False, "false": False, "FALSE": False, "f": False, "0": False
+}  # fmt: skip
 _LATTICE = 'write Lattice="ax ay az bx by bz cx cy cz", angstrom, into the comment line'
+_PROPERTIES = "write Properties=species:S:1:pos:R:3"
 
 
 class ExtendedXyz(Source):
@@ -78,14 +92,14 @@ class ExtendedXyz(Source):
 
     def parse(self, record: Record, limits: Limits) -> list[Entry | Reject]:
         """Return the crystal of one frame."""
-        rows = text_of(record.content).split("\n")
-        fields = {match[1].lower(): _bare(match[2]) for match in _PAIR.finditer(rows[1])}
-        name = own_name(fields) or record.entry
+        rows = _text(record.content).split("\n")
+        pairs = Pairs(rows[1])
+        name = own_name(pairs.texts()) or record.entry
         try:
-            matrix = _matrix(fields)
+            matrix = _matrix(pairs)
             count = int(rows[0])
             limits.check_read_count(count)
-            numbers, positions, occupancies = _sites(rows[2 : 2 + count], fields)
+            numbers, positions, occupancies = _sites(rows[2 : 2 + count], pairs)
             crystal = crystal_of_sites(limits, matrix, numbers, positions, occupancies, cartesian=True)
         except Unusable as error:
             return [Reject(record.file, name, error.reason, error.advice)]
@@ -105,130 +119,170 @@ def is_xyz(name: str) -> bool:
 
 
 def _frames(record: Record) -> Iterator[Record | Reject]:
-    """Yield a record for each frame of a file, and a reject where it cannot be read on."""
-    number = 0
+    """Yield a record for each frame of a file, and a reject for each that cannot be read."""
+    found = 0
     try:
         with opened(record.content) as file:
-            while first := _count_line(file):
-                number += 1
-                frame = _frame(file, first, f"frame {number}")
+            for frame in frames(file):
+                found += 1
                 if isinstance(frame, Unusable):
-                    yield Reject(record.file, f"frame {number}", frame.reason, frame.advice)
+                    yield Reject(record.file, f"frame {found}", frame.reason, frame.advice)
                 else:
-                    yield Record(record.file, f"frame {number}", frame)
-            if number == 0:
+                    yield Record(record.file, f"frame {found}", frame)
+            if found == 0:
                 yield Reject(record.file, "", "empty file", "fetch or export the file again")
     except Unusable as error:
-        yield Reject(record.file, f"frame {number}" if number else "", error.reason, error.advice)
+        yield Reject(record.file, "", error.reason, error.advice)
     except DAMAGE as error:
-        yield Reject(record.file, "", f"cannot read the file: {error} after frame {number}", "fetch the file again")
+        yield Reject(record.file, "", f"cannot read the file: {error} after frame {found}", "fetch the file again")
 
 
-def _count_line(file: BinaryIO) -> bytes:
-    """Return the first line that is not blank, or nothing at the end of the file."""
-    while (line := file.readline(_LONGEST_COUNT)) and not line.strip():
-        pass
-    return line
+def _text(content: bytes) -> str:
+    """Return the text of a frame, UTF-8 or Latin-1."""
+    if b"\0" in content:
+        raise Unusable("not a text file: binary data", "give a text file")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
-def _frame(file: BinaryIO, first: bytes, name: str) -> bytes | Unusable:
-    """Return the bytes of a frame whose first line is read, or why it is too large to be kept.
-
-    Raises:
-        Unusable: if the file cannot be read on after it.
-    """
-    first = first.removeprefix(b"\xef\xbb\xbf")
-    if not re.fullmatch(rb"\s*\d{1,15}\s*", first):
-        shown = first[:60].decode("latin-1").strip()
-        raise Unusable(
-            f"not an XYZ frame: the number of atoms should stand where {shown!r} stands; nothing after it is read",
-            "check that the frame before has as many atoms as it says, or export the file again",
-        )
-    count = int(first)
-    pieces, size, found = [first], len(first), 0
-    whole = True
-    while found < count + 1:
-        piece = file.readline(2**20)  # a part of a line if the line is longer
-        if not piece:
-            found += not whole
-            break
-        whole = piece.endswith(b"\n")
-        found += whole
-        size += len(piece)
-        if size <= MAX_BYTES:
-            pieces.append(piece)
-    if found < count + 1:
-        raise Unusable(
-            f"truncated frame: the file ends after {max(found - 1, 0)} of {count} atoms of {name}",
-            "fetch the file again, or delete the frame",
-        )
-    if size > MAX_BYTES:
-        return Unusable(f"frame too large: above {MAX_BYTES // 2**20} MiB", "use a smaller cell")
-    return b"".join(pieces)
-
-
-def _bare(value: str) -> str:
-    """Return a value of the comment line without the quotes or brackets around it."""
-    if value[0] == '"':
-        return re.sub(r"\\(.)", r"\1", value[1:-1])
-    return value[1:-1] if value[0] in "'{[" else value
-
-
-def _matrix(fields: dict[str, str]) -> np.ndarray:
+def _matrix(pairs: Pairs) -> np.ndarray:
     """Return the cell vectors as rows (3, 3), angstrom."""
-    if "lattice" not in fields:
+    lattice = pairs.get("Lattice")
+    if lattice is None:
         raise Unusable("no cell: the comment line has no Lattice", _LATTICE)
-    values = fields["lattice"].replace(",", " ").split()
-    if len(values) != 9:
-        raise Unusable(f"Lattice not understood: it has {len(values)} values and not nine", _LATTICE)
-    if "pbc" in fields:
-        check_periodic([flag in _TRUE for flag in fields["pbc"].replace(",", " ").split()])
-    return finite_array(values, (9,), "Lattice values").reshape(3, 3)
+    lattice = unquoted(lattice)
+    found = words(lattice)
+    if _rows(lattice) not in ([3, 3, 3], [9], [3]):
+        raise Unusable(f"Lattice not understood: it has {len(found)} values and not nine", _LATTICE)
+    if (periodic := pairs.get("pbc")) is not None:
+        _check_pbc(periodic)
+    values = finite_array(_numbers(found, "Lattice values"), (len(found),), "Lattice values")
+    return np.diag(values) if len(values) == 3 else values.reshape(3, 3)
 
 
-def _sites(rows: list[str], fields: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _rows(value: Value) -> list[int]:
+    """Return the numbers of values in the rows of a text or an array; of one that is no rows of values, nothing."""
+    if isinstance(value, str) or all(isinstance(item, str) for item in value):
+        return [len(words(value))]
+    rows = [item for item in value if isinstance(item, list) and all(isinstance(word, str) for word in item)]
+    return [len(row) for row in rows] if len(rows) == len(value) else []
+
+
+def _check_pbc(value: Value) -> None:
+    """Raise `Unusable` unless the flags, one for all or one for each vector, say that the frame is periodic."""
+    flags = words(unquoted(value))
+    if (odd := next((flag for flag in flags if flag not in _FLAGS), None)) is not None:
+        raise Unusable(f"pbc not understood: {shown(odd)!r}", 'write pbc="T T T"')
+    periodic = [_FLAGS[flag] for flag in flags]
+    check_periodic(periodic * 3 if len(periodic) == 1 else periodic)
+
+
+def _numbers(texts: list[str], name: str) -> list[float]:
+    """Return texts as numbers."""
+    values = []
+    for text in texts:
+        try:
+            values.append(number(text))
+        except ValueError as error:
+            raise Unusable(f"{name} not numbers: {shown(text)!r}", f"correct the {name}") from error
+    return values
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of the atom lines.
+
+    Attributes:
+        places: kind (S, R, I or L), first column and number of columns of each property.
+        width: number of columns.
+        whole: whether that is all of them: what stands behind the columns that are read need not be understood.
+    """
+
+    places: dict[str, tuple[str, int, int]]
+    width: int
+    whole: bool
+
+    def find(self, name: str, kinds: str, size: int) -> int | None:
+        """Return the first column of a property, None if there is none.
+
+        Raises:
+            Unusable: if it is of another kind, or has another number of columns.
+        """
+        if name not in self.places:
+            return None
+        kind, first, found = self.places[name]
+        if kind not in kinds or found != size:
+            raise Unusable(
+                f"Properties not understood: {name} is {kind}:{found} and not {kinds[0]}:{size}", _PROPERTIES
+            )
+        return first
+
+
+def _columns(properties: Value) -> _Columns:
+    """Return the columns that Properties names; the case of a name does not matter, but for Z."""
+    refusal = Unusable(f"Properties not understood: {shown(str(properties), 150)!r}", _PROPERTIES)
+    if not isinstance(properties, str):
+        raise refusal
+    places: dict[str, tuple[str, int, int]] = {}
+    place = width = 0
+    while (match := _COLUMN.match(properties, place)) is not None:
+        name = match[1] if match[1] == "Z" else "z (not Z)" if match[1] == "z" else match[1].lower()
+        if name in places and name in ("species", "pos", "Z", "occupancy"):
+            raise Unusable(f"Properties not understood: {name} stands twice", _PROPERTIES)
+        places[name] = (match[2], width, int(match[3]))
+        width += int(match[3])
+        place = match.end()
+    whole = place == len(properties)
+    if not whole and not ("pos" in places and ("species" in places or "Z" in places)):
+        raise refusal
+    return _Columns(places, width, whole)
+
+
+def _sites(rows: list[str], pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return atomic numbers (N,), Cartesian positions (N, 3), angstrom, and occupancies (N,) if there are any."""
-    columns, width = _columns(fields.get("properties", _PLAIN_COLUMNS))
-    if columns.get("pos", (0, 0))[1] != 3 or not ("species" in columns or "z" in columns):
-        raise Unusable(
-            f"Properties without species or pos: {fields.get('properties')!r}"[:200],
-            "write Properties=species:S:1:pos:R:3",
-        )
-    values = [row.split() for row in rows]
-    for number, row in enumerate(values, start=1):
-        if len(row) < width:
-            reason = f"atom line too short: that of atom {number} has {len(row)} of {width} values"
-            raise Unusable(reason, "complete the line, or correct Properties")
-    species = columns["species" if "species" in columns else "z"][0]
-    numbers = [_element(row[species]) for row in values]
-    first = columns["pos"][0]
-    positions = finite_array([row[first : first + 3] for row in values], (len(values), 3), "positions")
-    _check_ase_occupancy(fields)
+    properties = pairs.get("Properties")
+    columns = _columns(_PLAIN_COLUMNS if properties is None else properties)
+    pos, species, charges = columns.find("pos", "RI", 3), columns.find("species", "SI", 1), columns.find("Z", "I", 1)
+    if pos is None or (species is None and charges is None):
+        raise Unusable(f"Properties without species or pos: {shown(str(properties), 150)!r}", _PROPERTIES)
+    exact = columns.whole and properties is not None
+    values = [_values(row, place, columns.width, exact) for place, row in enumerate(rows, start=1)]
+    named = [[_element(row[column]) for row in values] for column in (species, charges) if column is not None]
+    if named[0] != named[-1]:
+        raise Unusable("species and Z disagree: they name other elements for an atom", "correct one of the two columns")
+    positions = finite_array(
+        [_numbers(row[pos : pos + 3], "positions") for row in values], (len(values), 3), "positions"
+    )
+    _check_ase_occupancy(pairs.texts())
     occupancies = None
-    if "occupancy" in columns:
-        place = columns["occupancy"][0]
-        occupancies = finite_array([row[place] for row in values], (len(values),), "occupancies")
-    return np.array(numbers, dtype=np.int64), positions, occupancies
+    if (place := columns.find("occupancy", "RI", 1)) is not None:
+        occupancies = finite_array(
+            _numbers([row[place] for row in values], "occupancies"), (len(values),), "occupancies"
+        )
+    return np.array(named[0], dtype=np.int64), positions, occupancies
+
+
+def _values(row: str, place: int, width: int, exact: bool) -> list[str]:
+    """Return the values of the line of an atom, counted from 1.
+
+    Quotes hold the words of one value together, unless the words alone are as many as the columns.
+    """
+    values = row.split()
+    if len(values) != width and '"' in row:
+        values = [match[2] if match[1] is None else match[1] for match in _VALUE.finditer(row)]
+    if len(values) < width or (exact and len(values) > width):
+        fault = "short" if len(values) < width else "long"
+        reason = f"atom line too {fault}: that of atom {place} has {len(values)} of {width} values"
+        raise Unusable(reason, "correct the line, or Properties")
+    return values
 
 
 def _element(species: str) -> int:
     """Return the atomic number of a symbol or of a text that is a number."""
-    return atomic_number(int(species) if re.fullmatch(r"\d{1,3}", species) else species)
-
-
-def _columns(properties: str) -> tuple[dict[str, tuple[int, int]], int]:
-    """Return first column and number of columns of each property, by its name in lower case, and their total."""
-    parts = properties.split(":")
-    columns: dict[str, tuple[int, int]] = {}
-    width = 0
-    for name, kind, size in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
-        if kind not in ("S", "R", "I", "L") or not re.fullmatch(r"[1-9]\d{0,3}", size):
-            raise Unusable(f"Properties not understood: {properties!r}"[:200], "write Properties=species:S:1:pos:R:3")
-        columns[name.lower()] = (width, int(size))
-        width += int(size)
-    if len(parts) % 3:
-        raise Unusable(f"Properties not understood: {properties!r}"[:200], "write Properties=species:S:1:pos:R:3")
-    return columns, width
+    species = species[1:-1] if len(species) > 2 and species[0] == species[-1] == '"' else species
+    return atomic_number(int(species) if re.fullmatch(r"[0-9]{1,3}", species) else species)
 
 
 def _check_ase_occupancy(fields: dict[str, str]) -> None:

@@ -28,6 +28,7 @@ from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Record, Reject, Unusable, shown
 from crystens.sources.source import Source, existing
 from crystens.sources.structures import atomic_number, crystal_of_sites, finite_array, text_of
+from crystens.sources.texts import number
 
 _EXPECTED = "a folder of POSCAR, CONTCAR, .poscar or .vasp files, one such file, or a .tar.gz or .zip archive of them"
 _EXPORT = "export the structure as POSCAR again"
@@ -174,8 +175,8 @@ def _word(lines: list[list[str]], place: int) -> str:
 
 
 def _numbers(words: list[str], name: str) -> list[float]:
-    """Return words as numbers; Fortran writes 1.0D0 for 1.0E0."""
+    """Return words as numbers."""
     try:
-        return [float(re.sub("[dD]", "e", word)) for word in words]
+        return [number(word) for word in words]
     except ValueError as error:
         raise Unusable(f"not a POSCAR: {name} expected in {' '.join(words)[:60]!r}", _EXPORT) from error

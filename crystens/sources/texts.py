@@ -1,4 +1,4 @@
-"""Bytes to text: encodings, the ends of lines, and the marks that old systems leave in files.
+"""Bytes to text: encodings, the ends of lines, and the marks that old systems leave in files; words to numbers.
 
 Lines may end with LF, CR or CR LF (CIF 1.1 and 2.0, common semantics); a form feed or a vertical tab, the page ends of
 old printers, end a line too, and so does Ctrl-Z, which DOS wrote at the end of a file. A no-break space, which comes
@@ -39,3 +39,14 @@ def plain_lines(text: str) -> str:
     if text.isascii() and not any(end in text for end in _ENDS):
         return text
     return text.replace("\r\n", "\n").translate(_MARKS)
+
+
+def number(word: str) -> float:
+    """Return a word as a number, not finite ones too; Fortran writes 1.0D0 for 1.0E0.
+
+    Raises:
+        ValueError: if it is none; `float` would take digits of other scripts, and an underscore between digits.
+    """
+    if "_" in word or not word.isascii():
+        raise ValueError(f"not a number: {word[:40]!r}")
+    return float(word.replace("D", "e").replace("d", "e"))

@@ -1,0 +1,167 @@
+"""Crystals written as others write them, and read back; see README.md.
+
+python experiments/formats/run.py DATA [--number 500] [--ways xyz_ase ...]
+
+Each crystal of mp_3dsc is written in every way, one file a way, read by the source that its name tells, and compared
+with the crystal of the CIF: formula, space group, cell and the place of each site.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from crystens.crystal import Crystal
+from crystens.datasets.mp_3dsc import Mp3dsc
+from crystens.ingest.kinds import open_source
+from crystens.sources.limits import Limits
+from crystens.sources.record import Entry, Reject
+
+LIMITS = Limits()
+NEAR = 1e-6  # fractional, of coordinates; of cells angstrom and degree
+Crystals = dict[str, Crystal]
+
+
+# Extended XYZ
+
+
+def xyz_ase(crystals: Crystals, path: Path) -> None:
+    """Write frames as ASE does, with nothing but the crystal and its id."""
+    ase.io.write(path.with_suffix(".xyz"), [_atoms(name, crystal) for name, crystal in crystals.items()])
+
+
+def xyz_ase_columns(crystals: Crystals, path: Path) -> None:
+    """Write frames as ASE does, with columns and pairs of many kinds."""
+    frames = []
+    for name, crystal in crystals.items():
+        atoms, count = _atoms(name, crystal), len(crystal)
+        atoms.arrays["labels"] = np.array([f"{symbol}{k}" for k, symbol in enumerate(atoms.get_chemical_symbols())])
+        atoms.arrays["fixed"] = np.arange(count) % 2 == 0
+        atoms.set_tags(range(count))
+        atoms.set_initial_magnetic_moments(np.full(count, 0.5))
+        atoms.set_velocities(np.ones((count, 3)))
+        atoms.info |= {"note": 'a "b" [c] {d} = e\\', "matrix": np.eye(3), "flags": np.array([True, False]), "x y": 1}
+        atoms.info |= {"doc": {"Lattice": "9 0 0 0 9 0 0 0 9", "list": [1, "]"]}, "none": None, "bare": "a=b"}
+        forces, stress = np.full((count, 3), np.nan), np.full(6, -1e-9)
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.5, forces=forces, stress=stress, magmoms=np.ones(count))
+        frames.append(atoms)
+    ase.io.write(path.with_suffix(".xyz"), frames)
+
+
+def xyz_ase_numbers(crystals: Crystals, path: Path) -> None:
+    """Write frames as ASE does, with atomic numbers behind the positions, and gaps between the frames."""
+    frames = [_atoms(name, crystal) for name, crystal in crystals.items()]
+    with path.with_suffix(".xyz").open("w") as file:
+        for atoms in frames:
+            ase.io.write(file, atoms, format="extxyz", columns=["symbols", "positions", "numbers"])
+            file.write("\n \n")
+
+
+def xyz_pymatgen(crystals: Crystals, path: Path) -> None:
+    """Write pymatgen's structures as their ASE adaptor does."""
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    frames = []
+    for name, crystal in crystals.items():
+        structure = crystal.to_structure()
+        structure.add_site_property("magmom", [0.5] * len(crystal))
+        structure.properties["material_id"] = name
+        frames.append(AseAtomsAdaptor.get_atoms(structure))
+    ase.io.write(path.with_suffix(".xyz"), frames, format="extxyz")
+
+
+def xyz_specification(crystals: Crystals, path: Path) -> None:
+    """Write frames with what the specification allows and ASE does not write: arrays, quotes, Fortran's numbers."""
+    with path.with_suffix(".xyz").open("w") as file:
+        for name, crystal in crystals.items():
+            atoms = _atoms(name, crystal)
+            rows = ", ".join("[" + ", ".join(_fortran(value) for value in row) + "]" for row in atoms.cell)
+            file.write(
+                f' {len(crystal)} \n"Lattice" = [{rows}] pbc = [T, True, TRUE] material_id="{name}" note="\\"a=\\"" '
+                "Properties=aux::label:S:1:pos:R:3:species:S:1:mtt::aux::q:R:2\n"
+            )
+            for k, (symbol, place) in enumerate(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)):
+                file.write(f'"site {k}" {" ".join(map(_fortran, place))} {symbol} 1 nan\n')
+            file.write("\n")
+
+
+def _atoms(name: str, crystal: Crystal) -> Atoms:
+    """Return a crystal as ASE has it, with its name."""
+    atoms = crystal.to_atoms()
+    atoms.info["material_id"] = name
+    return atoms
+
+
+def _fortran(value: float) -> str:
+    """Return a number as Fortran writes doubles."""
+    return f"{value:.12E}".replace("E", "d")
+
+
+WAYS: dict[str, Callable[[Crystals, Path], None]] = {
+    function.__name__: function
+    for function in (xyz_ase, xyz_ase_columns, xyz_ase_numbers, xyz_pymatgen, xyz_specification)
+}
+
+
+def compare(crystals: Crystals, path: Path, tolerance: float) -> Counter[str]:
+    """Return how many crystals are read as they were, and how many are refused or differ in what."""
+    counts: Counter[str] = Counter()
+    items = list(open_source(str(path)).read(LIMITS))
+    counts["too many or too few items"] += abs(len(items) - len(crystals))
+    for (name, crystal), item in zip(crystals.items(), items, strict=False):
+        if isinstance(item, Reject):
+            counts[f"refused: {item.reason}"[:150]] += 1
+        elif item.entry != name:
+            counts["another name"] += 1
+        else:
+            counts[_difference(item.crystal, crystal, tolerance) or "same"] += 1
+    return +counts
+
+
+def _difference(read: Crystal, written: Crystal, tolerance: float) -> str:
+    """Return in what two crystals differ; empty if in nothing."""
+    if read.formula != written.formula or len(read) != len(written):
+        return "another formula"
+    if max(abs(read.lengths - written.lengths).max(), abs(read.angles - written.angles).max()) > tolerance:
+        return "another cell"
+    steps = read.coordinates[:, None] - written.coordinates[None]
+    near = (abs(steps - np.round(steps)).max(axis=2) < tolerance) & (read.numbers[:, None] == written.numbers[None])
+    if not ((near.sum(axis=0) == 1).all() and (near.sum(axis=1) == 1).all()):
+        return "other places"
+    return "" if read.space_group == written.space_group else "another space group"
+
+
+def main() -> None:
+    """Write and read each way, and print what was found as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder of shared data")
+    parser.add_argument("--number", type=int, default=500, help="of crystals of mp_3dsc")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    arguments = parser.parse_args()
+    entries = (item for item in Mp3dsc(arguments.data / "mp_3dsc").read(LIMITS) if isinstance(item, Entry))
+    crystals = {Path(entry.file).stem: entry.crystal for entry in itertools.islice(entries, arguments.number)}
+    for way in arguments.ways:
+        with tempfile.TemporaryDirectory() as folder:
+            WAYS[way](crystals, Path(folder) / way)
+            (path,) = Path(folder).iterdir()
+            start = time.process_time()
+            counts = compare(crystals, path, TOLERANCES.get(way, NEAR))
+            print(json.dumps({way: counts, "seconds": round(time.process_time() - start, 2)}), flush=True)
+
+
+TOLERANCES: dict[str, float] = {}
+
+
+if __name__ == "__main__":
+    main()
