@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from crystens.crystal import Crystal, cell_vectors
-from crystens.orbits.descriptions import canonical, describe, read_orbits
-from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.symmetry.descriptions import canonical, describe, read_orbits
+from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.symmetry.space_groups import cell_of_metric
 
 # Orbits of crystals whose groups have much freedom of description: origin shifts, polar axes, exchanged axes, cells.

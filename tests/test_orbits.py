@@ -10,8 +10,8 @@ from pymatgen.core import Lattice, Structure
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.orbits.descriptions import OrbitError, describe, read_orbits
-from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.symmetry.descriptions import OrbitError, describe, read_orbits
+from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.symmetry.space_groups import space_group_number
 
 pytestmark = pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")  # spglib

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from crystens.errors import CrystensError
-from crystens.orbits.descriptions import describe
-from crystens.orbits.projection import Projection
+from crystens.symmetry.descriptions import describe
+from crystens.symmetry.projection import Projection
 from crystens.symmetry.space_groups import space_group_number
 
 NACL = (225, np.full(3, 5.64), np.full(3, 90.0), np.array([11, 17]))

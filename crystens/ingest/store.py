@@ -32,8 +32,10 @@ import torch
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
+from crystens.orbits.batch import OrbitBatch, listed_orbits, places_of_letters
 from crystens.sources.record import SPLITS, Entry, Reject
 from crystens.sources.rejects import read_rejected
+from crystens.symmetry.orbit_crystal import CrystalWithOrbits
 
 SCHEMA = pa.schema(
     [
@@ -45,9 +47,15 @@ SCHEMA = pa.schema(
         pa.field("space_group", pa.uint8(), nullable=False),
         pa.field("numbers", pa.list_(pa.uint8()), nullable=False),  # N atomic numbers
         pa.field("coordinates", pa.list_(pa.float32()), nullable=False),  # 3N fractional, x y z of each site
+        # Of crystals that keep their K orbits (`Limits.sites`), in the conventional cell; null for others.
+        pa.field("orbit_cell", pa.list_(pa.float32())),  # a, b, c, alpha, beta, gamma
+        pa.field("orbit_numbers", pa.list_(pa.uint8())),  # K atomic numbers
+        pa.field("orbit_positions", pa.list_(pa.uint8())),  # K places of Wyckoff letters in the alphabet: a is 0
+        pa.field("orbit_coordinates", pa.list_(pa.float32())),  # 3K fractional, x y z of each representative
     ]
 )
 PROPERTY = "property."  # before the name of a property: such columns stand last, float64, NaN where one is missing
+_FIRST_COLUMNS = 8  # of stores that were made before crystals could keep orbits
 CRYSTALS, REJECTED, MANIFEST = "crystals.arrow", "rejected.csv", "manifest.json"
 _FORMAT = 1
 _MOST_NAMED = 5  # missing shards that an error names
@@ -183,6 +191,11 @@ class CrystalStore(Sequence[Crystal]):
         return np.concatenate([np.zeros(0, np.int64), *(block.counts() for block in self._blocks)])
 
     @property
+    def most_orbits(self) -> int:
+        """Most orbits that a crystal keeps; 0 if none keeps any."""
+        return max((int(block.counts(orbits=True).max()) for block in self._blocks), default=0)
+
+    @property
     def most_sites(self) -> int:
         """Number of sites of the largest crystal; 0 if there is none. Nothing is kept for each crystal."""
         return max((int(block.counts().max()) for block in self._blocks), default=0)
@@ -263,30 +276,49 @@ class CrystalStore(Sequence[Crystal]):
         Raises:
             CrystensError: if one of the crystals has more sites.
         """
+        columns = self._padded(indices, max_sites, orbits=False)
+        return CrystalBatch(**{name: torch.from_numpy(array) for name, array in columns.items()})
+
+    def orbit_batch(self, indices: Sequence[int] | np.ndarray, max_orbits: int) -> OrbitBatch:
+        """Return the orbits of crystals as padded arrays, in the order of `indices`; see `batch`.
+
+        Raises:
+            CrystensError: if one of the crystals keeps no orbits, or has more.
+        """
+        columns = self._padded(indices, max_orbits, orbits=True)
+        return OrbitBatch(**{name: torch.from_numpy(array) for name, array in columns.items()})
+
+    def _padded(self, indices: Sequence[int] | np.ndarray, slots: int, orbits: bool) -> dict[str, np.ndarray]:
+        """Return the columns of a batch of crystals, or of their orbits, with `slots` places for each."""
         wanted = np.asarray(indices, dtype=np.int64)
         size = len(wanted)
         places = np.searchsorted(self._starts, wanted, side="right") - 1
         parts = [(self._blocks[k], int(self._starts[k]), np.flatnonzero(places == k)) for k in np.unique(places)]
         counts = np.zeros(size, np.int64)
         for block, start, rows in parts:
-            counts[rows] = block.counts(wanted[rows] - start)
-        if size and counts.max() > max_sites:
+            counts[rows] = block.counts(wanted[rows] - start, orbits)
+        if size and not counts.min():
+            raise CrystensError(f"crystals of {self.name} keep no orbits; read them with encoding.sites=orbits")
+        if size and counts.max() > slots:
             worst = int(wanted[counts.argmax()])
+            kind, limit = ("orbits", "max_orbits") if orbits else ("sites", "max_sites")
             raise CrystensError(
-                f"crystal {worst} of {self.name} ({self[worst].formula}) has {counts.max()} sites, more than "
-                f"{max_sites=}"
+                f"crystal {worst} of {self.name} ({self[worst].formula}) has {counts.max()} {kind}, more than "
+                f"{limit}={slots}"
             )
         columns = {
             "lengths": np.zeros((size, 3), np.float32),
             "angles": np.zeros((size, 3), np.float32),
             "space_groups": np.zeros(size, np.uint8),
             "counts": counts.astype(np.uint8),
-            "numbers": np.zeros((size, max_sites), np.uint8),
-            "coordinates": np.zeros((size, max_sites, 3), np.float32),
+            "numbers": np.zeros((size, slots), np.uint8),
+            "coordinates": np.zeros((size, slots, 3), np.float32),
         }
+        if orbits:
+            columns["positions"] = np.zeros((size, slots), np.uint8)
         for block, start, rows in parts:
             block.fill(columns, rows, wanted[rows] - start)
-        return CrystalBatch(**{name: torch.from_numpy(array) for name, array in columns.items()})
+        return columns
 
 
 class _Block:
@@ -297,16 +329,23 @@ class _Block:
         self.lengths = _flat(rows.column("lengths")).reshape(-1, 3)
         self.angles = _flat(rows.column("angles")).reshape(-1, 3)
         self.space_group = rows.column("space_group").to_numpy()
-        self._offsets = rows.column("numbers").offsets.to_numpy()
         self.numbers = _flat(rows.column("numbers"))
         self.coordinates = _flat(rows.column("coordinates")).reshape(-1, 3)
+        self._offsets = rows.column("numbers").offsets.to_numpy()
+        self._orbit_cell = _flat(rows.column("orbit_cell")).reshape(-1, 6)
+        self._orbit_numbers = _flat(rows.column("orbit_numbers"))
+        self._orbit_positions = _flat(rows.column("orbit_positions"))
+        self._orbit_coordinates = _flat(rows.column("orbit_coordinates")).reshape(-1, 3)
+        self._orbit_offsets = rows.column("orbit_numbers").offsets.to_numpy()
+        self._cell_offsets = rows.column("orbit_cell").offsets.to_numpy()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def counts(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the number of sites of rows, or of all, int64."""
-        counts = np.diff(self._offsets) if rows is None else self._offsets[rows + 1] - self._offsets[rows]
+    def counts(self, rows: np.ndarray | None = None, orbits: bool = False) -> np.ndarray:
+        """Return the number of sites, or of orbits, of rows, or of all, int64; 0 orbits where none are kept."""
+        offsets = self._orbit_offsets if orbits else self._offsets
+        counts = np.diff(offsets) if rows is None else offsets[rows + 1] - offsets[rows]
         return counts.astype(np.int64)
 
     def property(self, name: str) -> np.ndarray:
@@ -314,28 +353,49 @@ class _Block:
         return self.rows.column(f"{PROPERTY}{name}").to_numpy()
 
     def crystal(self, row: int) -> Crystal:
-        """Return one crystal."""
+        """Return one crystal, with its orbits if it keeps them."""
         sites = slice(self._offsets[row], self._offsets[row + 1])
-        return Crystal(
+        crystal = Crystal(
             self.lengths[row],
             self.angles[row],
             int(self.space_group[row]),
             self.numbers[sites],
             self.coordinates[sites],
         )
+        orbits = slice(self._orbit_offsets[row], self._orbit_offsets[row + 1])
+        if orbits.start == orbits.stop:
+            return crystal
+        cell = self._orbit_cell[self._cell_offsets[row] // 6]
+        return CrystalWithOrbits(
+            **vars(crystal),
+            orbits=listed_orbits(
+                cell[:3],
+                cell[3:],
+                crystal.space_group,
+                self._orbit_numbers[orbits],
+                self._orbit_positions[orbits],
+                self._orbit_coordinates[orbits],
+            ),
+        )
 
     def fill(self, columns: dict[str, np.ndarray], where: np.ndarray, rows: np.ndarray) -> None:
-        """Copy rows of the block to the places `where` of padded columns."""
-        columns["lengths"][where] = self.lengths[rows]
-        columns["angles"][where] = self.angles[rows]
+        """Copy rows of the block to the places `where` of padded columns; those of orbits have "positions"."""
         columns["space_groups"][where] = self.space_group[rows]
-        counts = self.counts(rows)
+        orbits = "positions" in columns
+        if orbits:
+            cells = self._orbit_cell[self._cell_offsets[rows] // 6]
+            columns["lengths"][where], columns["angles"][where] = cells[:, :3], cells[:, 3:]
+        else:
+            columns["lengths"][where], columns["angles"][where] = self.lengths[rows], self.angles[rows]
+        counts = self.counts(rows, orbits)
         # Site s of the batch, counted through: row `owner[s]` of the batch, slot `slot[s]`.
         owner = np.repeat(np.arange(len(rows)), counts)
         slot = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        site = self._offsets[rows][owner] + slot
-        columns["numbers"][where[owner], slot] = self.numbers[site]
-        columns["coordinates"][where[owner], slot] = self.coordinates[site]
+        site = (self._orbit_offsets if orbits else self._offsets)[rows][owner] + slot
+        columns["numbers"][where[owner], slot] = (self._orbit_numbers if orbits else self.numbers)[site]
+        columns["coordinates"][where[owner], slot] = (self._orbit_coordinates if orbits else self.coordinates)[site]
+        if orbits:
+            columns["positions"][where[owner], slot] = self._orbit_positions[site]
 
 
 def schema_with(properties: Sequence[str]) -> pa.Schema:
@@ -361,12 +421,29 @@ def to_rows(entries: Sequence[Entry], properties: Sequence[str] = ()) -> pa.Reco
         pa.array([crystal.space_group for crystal in crystals], pa.uint8()),
         pa.ListArray.from_arrays(pa.array(offsets), pa.array(numbers)),
         pa.ListArray.from_arrays(pa.array(3 * offsets), pa.array(sites.reshape(-1))),
+        *_orbit_columns(crystals),
     ]
     columns += [
         pa.array(np.array([entry.properties.get(name, np.nan) for entry in entries], dtype=np.float64))
         for name in properties
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema_with(properties))
+
+
+def _orbit_columns(crystals: Sequence[Crystal]) -> Iterator[pa.Array]:
+    """Yield the columns of orbits of `SCHEMA`, null where a crystal keeps none."""
+    listed = [crystal.orbits if isinstance(crystal, CrystalWithOrbits) else None for crystal in crystals]
+    kinds = {name: SCHEMA.field(name).type for name in SCHEMA.names[_FIRST_COLUMNS:]}
+    yield pa.array(
+        [None if one is None else np.concatenate([one.lengths, one.angles]).astype(np.float32) for one in listed],
+        kinds["orbit_cell"],
+    )
+    yield pa.array([None if one is None else one.numbers.astype(np.uint8) for one in listed], kinds["orbit_numbers"])
+    yield pa.array([None if one is None else places_of_letters(one) for one in listed], kinds["orbit_positions"])
+    yield pa.array(
+        [None if one is None else one.coordinates.astype(np.float32).reshape(-1) for one in listed],
+        kinds["orbit_coordinates"],
+    )
 
 
 def write_manifest(
@@ -428,11 +505,23 @@ def _mapped(path: Path) -> list[pa.RecordBatch]:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         names = [name.removeprefix(PROPERTY) for name in reader.schema.names if name.startswith(PROPERTY)]
-        if reader.schema.equals(schema_with(names)):
-            return [reader.get_batch(k) for k in range(reader.num_record_batches)]
+        now = schema_with(names)
+        before = pa.schema([*list(SCHEMA)[:_FIRST_COLUMNS], *list(now)[len(SCHEMA) :]])
+        if reader.schema in (now, before):
+            blocks = [reader.get_batch(k) for k in range(reader.num_record_batches)]
+            return blocks if reader.schema == now else [_without_orbits(block, now) for block in blocks]
     except (OSError, pa.ArrowInvalid) as error:
         raise DamagedStore(path, f"cannot be read: {error}") from error
     raise DamagedStore(path, "has other columns than this version writes")
+
+
+def _without_orbits(block: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows of a store that was made before crystals could keep orbits, as rows of today's schema."""
+    columns = [
+        block.column(field.name) if field.name in block.schema.names else pa.nulls(len(block), field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _flat(column: pa.Array) -> np.ndarray:

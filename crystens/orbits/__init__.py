@@ -1,1 +1,1 @@
-"""A crystal as one site for each orbit of its space group, and images of such lists."""
+"""Images of crystals as one site for each orbit of their space group."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.symmetry.orbit_crystal import CrystalWithOrbits, OrbitCrystal
 from crystens.symmetry.wyckoff import space_group
 
 
@@ -30,6 +30,15 @@ class OrbitBatch(CrystalBatch):
     positions: Tensor
 
     @classmethod
+    def from_crystals(cls, crystals: Sequence[Crystal], max_sites: int) -> OrbitBatch:
+        """Stack the orbits of crystals that keep them, see `from_orbits`; `max_sites` is the number of orbit slots.
+
+        Raises:
+            CrystensError: if a crystal keeps no orbits, or too many.
+        """
+        return cls.from_orbits([_orbits(crystal) for crystal in crystals], max_sites)
+
+    @classmethod
     def from_orbits(cls, crystals: Sequence[OrbitCrystal], max_orbits: int) -> OrbitBatch:
         """Stack crystals, in the order and with the order of orbits given.
 
@@ -44,24 +53,54 @@ class OrbitBatch(CrystalBatch):
         batch = CrystalBatch.from_crystals(listed, max_orbits)
         positions = np.zeros((len(crystals), max_orbits), dtype=np.uint8)
         for row, crystal in enumerate(crystals):
-            letters = crystal.group.letters
-            positions[row, : len(crystal)] = [letters.index(letter) for letter in crystal.letters]
+            positions[row, : len(crystal)] = places_of_letters(crystal)
         return cls(**vars(batch), positions=torch.from_numpy(positions))
 
     def orbits(self, index: int) -> OrbitCrystal:
-        """Return one crystal (float32 precision; `crystens.orbits.projection` makes it exact)."""
+        """Return one crystal (float32 precision; `crystens.symmetry.projection` makes it exact)."""
         listed = self.crystal(index)
-        letters = space_group(listed.space_group).letters
-        places = self.positions[index, : len(listed)].tolist()
-        return OrbitCrystal(
+        return listed_orbits(
             listed.lengths,
             listed.angles,
             listed.space_group,
             listed.numbers,
-            "".join(letters[place] for place in places),
+            self.positions[index, : len(listed)].numpy(force=True),
             listed.coordinates,
         )
 
     def in_canonical_order(self) -> OrbitBatch:
         """Raise: the list has its order."""
         raise CrystensError("a list of orbits has its own order; it is not sorted again")
+
+
+def _orbits(crystal: Crystal) -> OrbitCrystal:
+    """Return the orbits that a crystal keeps."""
+    if not isinstance(crystal, CrystalWithOrbits):
+        raise CrystensError(f"{crystal.formula} keeps no orbits; read it with data.limits.sites=orbits")
+    return crystal.orbits
+
+
+def places_of_letters(crystal: OrbitCrystal) -> np.ndarray:
+    """Return the place of each orbit's Wyckoff letter among those of the group, (K,) uint8: a is 0."""
+    letters = crystal.group.letters
+    return np.array([letters.index(letter) for letter in crystal.letters], dtype=np.uint8)
+
+
+def listed_orbits(
+    lengths: np.ndarray,
+    angles: np.ndarray,
+    number: int,
+    numbers: np.ndarray,
+    places: np.ndarray,
+    coordinates: np.ndarray,
+) -> OrbitCrystal:
+    """Return orbits of space group `number` whose Wyckoff letters stand by their `places_of_letters`."""
+    letters = space_group(number).letters
+    return OrbitCrystal(
+        np.asarray(lengths, dtype=np.float64),
+        np.asarray(angles, dtype=np.float64),
+        number,
+        np.asarray(numbers, dtype=np.int64),
+        "".join(letters[place] for place in places.tolist()),
+        np.asarray(coordinates, dtype=np.float64),
+    )

@@ -5,7 +5,7 @@
 2. The space group is the nearest code to the mean over all orbits' cells, or the rounded mean.
 3. The Wyckoff position of each orbit is the nearest code among those of the group; of positions with one code, the one
    that is nearest to the coordinates.
-4. `crystens.orbits.projection` moves cell and coordinates to the nearest crystal of the group, mends or refuses what is
+4. `crystens.symmetry.projection` moves cell and coordinates to the nearest crystal of the group, mends or refuses what is
    none, and all sites are written out, in the conventional or a primitive cell, with the group's operations.
 """
 
@@ -23,8 +23,8 @@ from crystens.decoding import DecodedCrystal, count_sites, read_images
 from crystens.encoding import HEADER
 from crystens.errors import CrystensError
 from crystens.orbits.codes import nearest_groups
-from crystens.orbits.orbit_crystal import CELLS, OrbitCrystal
-from crystens.orbits.projection import Projection
+from crystens.symmetry.orbit_crystal import CELLS, OrbitCrystal
+from crystens.symmetry.projection import Projection
 from crystens.orbits.scaling import GROUP_ROW, POSITION_ROW, OrbitScaling
 from crystens.symmetry.wyckoff import space_group
 
@@ -40,7 +40,7 @@ class DecodedOrbits(DecodedCrystal):
     Attributes:
         orbits: the crystal as orbits; None if decoding failed.
         moved: (K,) how far each orbit was from its position, angstrom; empty if decoding failed before.
-        repairs: how often each of `crystens.orbits.projection.REPAIRS` was made.
+        repairs: how often each of `crystens.symmetry.projection.REPAIRS` was made.
     """
 
     orbits: OrbitCrystal | None = None

@@ -16,11 +16,14 @@ from crystens.crystal import Crystal, canonical_order, cell_vectors, check_cell,
 from crystens.distances import nearest_pair, shortest_lengths, shortest_translation
 from crystens.errors import CrystensError
 from crystens.sources.record import Unusable
+from crystens.symmetry.descriptions import OrbitError, describe
+from crystens.symmetry.orbit_crystal import CrystalWithOrbits
 from crystens.symmetry.space_groups import CELLS, SymmetryError, in_cell
 
 OCCUPANCIES = ("reject", "majority")
 GROUPS = ("reject", "heavy_atom")
 SITE_ORDERS = ("canonical", "given")
+SITES = ("all", "orbits")
 
 _OCCUPANCY_TOLERANCE = 1e-3
 _MOST_READ = 5000  # sites of a cell as it stands in a file: distances and symmetry of so many take ten seconds
@@ -50,9 +53,12 @@ class Limits:
         shift: added to every fractional coordinate of the crystal that is kept, in [0, 1): the same crystal from
             another origin. Sites on the faces of a cell, whose coordinates are now 0 and now nearly 1, come to lie
             inside with it, where near places are near numbers; 0 changes nothing.
+        sites: "all", or "orbits" for crystals that keep the list of their orbits too (`CrystalWithOrbits`): their
+            cell is the primitive one, their sites stand in canonical order, and `shift` does not apply.
+        max_orbits: most orbits, with "orbits"; None for no bound.
 
     Raises:
-        CrystensError: if an option is not known.
+        CrystensError: if an option is not known, or does not go with orbits.
     """
 
     max_sites: int | None = None
@@ -66,26 +72,38 @@ class Limits:
     groups: str = "reject"
     site_order: str = "canonical"
     shift: float = 0.0
+    sites: str = "all"
+    max_orbits: int | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
-        least = {"max_sites": 1, "symprec": 0.0, "max_length": 0.0, "max_volume_per_site": 0.0}
+        least = {"max_sites": 1, "max_orbits": 1, "symprec": 0.0, "max_length": 0.0, "max_volume_per_site": 0.0}
         for name, low in (least | {"min_distance": 0.0, "merge_distance": 0.0}).items():
             value = getattr(self, name)
-            if value is None and name == "max_sites":
+            if value is None and name in ("max_sites", "max_orbits"):
                 continue
             # A bound of 0 on a size leaves nothing; 0 for a distance asks for no check.
             good = isinstance(value, int | float) and (value > 0 if name in least else value >= 0)
             if not good:
-                wanted = f"at least {low}" if name not in least or name == "max_sites" else "above 0"
+                wanted = f"at least {low}" if name not in least or name in ("max_sites", "max_orbits") else "above 0"
                 raise CrystensError(f"data.limits.{name} must be a number {wanted}, got {value}")
         if not isinstance(self.shift, int | float) or not 0 <= self.shift < 1:
             raise CrystensError(f"data.limits.shift must be a number of at least 0 and below 1, got {self.shift}")
-        choices = {"cell": CELLS, "occupancy": OCCUPANCIES, "groups": GROUPS, "site_order": SITE_ORDERS}
+        choices = {"cell": CELLS, "occupancy": OCCUPANCIES, "groups": GROUPS, "site_order": SITE_ORDERS, "sites": SITES}
         for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in allowed:
                 raise CrystensError(f"data.limits.{name}={value} is not known; use one of {', '.join(allowed)}")
+        if self.sites == "all" and self.max_orbits is not None:
+            raise CrystensError(f"data.limits.max_orbits={self.max_orbits} is of sites=orbits, not of sites=all")
+        if self.sites == "orbits":
+            fixed = {"cell": ("given", "primitive"), "shift": (0,), "site_order": ("canonical",)}
+            for name, allowed in fixed.items():
+                if getattr(self, name) not in allowed:
+                    raise CrystensError(
+                        f"data.limits.{name}={getattr(self, name)} does not go with sites=orbits, whose cell, origin and "
+                        f"order are those of the space group; leave it at {allowed[0]}"
+                    )
 
     def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
         """Raise `Unusable` unless lengths (3,), angstrom, and angles (3,), degrees, form a cell within bounds."""
@@ -106,7 +124,7 @@ class Limits:
 
     def check_read_count(self, count: int) -> None:
         """Raise `Unusable` if a cell as it stands in a file has more sites than can become a usable crystal."""
-        if count == 0 or self.cell in ("given", "niggli"):
+        if count == 0 or (self.cell in ("given", "niggli") and self.sites == "all"):
             self.check_count(count)
         elif count > _MOST_READ:
             raise self._too_many(count)
@@ -217,12 +235,12 @@ class Limits:
                 "check that no atoms are missing; raise data.limits.max_volume_per_site if the cell is right",
             )
         self._check_distances(matrix, numbers, coordinates)
+        if self.sites == "orbits":
+            return self._with_orbits(Crystal(lengths, angles, 1, numbers, coordinates))
         try:
             found = in_cell(self.cell, lengths, angles, numbers, coordinates, self.symprec)
         except SymmetryError as error:
-            raise Unusable(
-                f"no space group found: {error}", "look at the structure, or change data.limits.symprec"
-            ) from error
+            raise _no_space_group(error) from error
         self.check_count(len(found.numbers))
         numbers, coordinates = found.numbers, found.coordinates + self.shift
         if self.site_order == "canonical":
@@ -233,6 +251,19 @@ class Limits:
             return Crystal(found.lengths, found.angles, found.space_group, numbers, coordinates)
         except CrystensError as error:
             raise Unusable(f"not a crystal: {error}", "correct the file") from error
+
+    def _with_orbits(self, crystal: Crystal) -> CrystalWithOrbits:
+        """Return a crystal of any cell in its primitive cell, with its orbits."""
+        try:
+            found = CrystalWithOrbits.from_orbits(describe(crystal, self.symprec))
+        except (SymmetryError, OrbitError) as error:
+            raise _no_space_group(error) from error
+        self.check_count(len(found))
+        if self.max_orbits is not None and len(found.orbits) > self.max_orbits:
+            raise Unusable(
+                f"more than {self.max_orbits} orbits: {len(found.orbits)}", "raise max_sites (the image grows with it)"
+            )
+        return found
 
     def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
         """Raise `Unusable` if two sites, or a site and its own image, are nearer than `min_distance`."""
@@ -255,3 +286,8 @@ class Limits:
             "remove the double atom (a file must not list what its symmetry operations make), or lower "
             "data.limits.min_distance",
         )
+
+
+def _no_space_group(error: CrystensError) -> Unusable:
+    """Return the refusal of a crystal whose symmetry cannot be told."""
+    return Unusable(f"no space group found: {error}", "look at the structure, or change data.limits.symprec")

@@ -1,1 +1,1 @@
-"""Space groups and Wyckoff positions."""
+"""Space groups, Wyckoff positions, and crystals as their orbits."""

@@ -28,8 +28,8 @@ from crystens.crystal import Crystal, canonical_order, cell_vectors
 from crystens.ingest.kinds import open_source
 from crystens.orbits.batch import OrbitBatch
 from crystens.orbits.decoding import OrbitDecoder
-from crystens.orbits.descriptions import OrbitError, describe, read_orbits
-from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.symmetry.descriptions import OrbitError, describe, read_orbits
+from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.orbits.scaling import OrbitScaling
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry
@@ -234,7 +234,7 @@ def _rules(entries: list[Entry], symprec: float) -> None:
     """Say for each rule how alike the lists of train are, and how near lists of test are to one of train."""
     rules: dict[str, Callable[[Crystal, float], OrbitCrystal]] = {
         "moyopy's origin, first site in lexical order": _lexical,
-        "the list of crystens.orbits.descriptions": describe,
+        "the list of crystens.symmetry.descriptions": describe,
     }
     for name, rule in rules.items():
         lists: dict[str, list[OrbitCrystal]] = defaultdict(list)

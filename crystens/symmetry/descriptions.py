@@ -31,7 +31,7 @@ import numpy as np
 
 from crystens.crystal import ORDER_TOLERANCE, Crystal, cell_vectors, wrap
 from crystens.errors import CrystensError
-from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.symmetry.space_groups import cell_of_metric, in_cell
 from crystens.symmetry.wyckoff import GENERIC, SpaceGroup, space_group
 

@@ -4,8 +4,8 @@ The cell is the conventional one of the group in its standard setting (see `crys
 an element, a Wyckoff letter and the coordinates of one representative, which lies on the position's first
 representative of International Tables, so that coordinates that the position fixes always stand in the same place.
 
-One crystal has many such lists, by origin, axes, representatives and order; `crystens.orbits.descriptions` finds the
-list of a crystal and chooses one of them.
+One crystal has many such lists, by origin, axes, representatives and order; `crystens.symmetry.descriptions` finds the
+list of a crystal and chooses one of them. A `CrystalWithOrbits` keeps that list beside all its sites.
 """
 
 from __future__ import annotations
@@ -94,6 +94,23 @@ class OrbitCrystal:
         )
         starts = np.cumsum([0, *counts[:-1]])
         return SymmetrisedCrystal(crystal, rotations, translations, np.repeat(starts, counts), np.zeros(3))
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalWithOrbits(Crystal):
+    """A crystal in a primitive cell, all sites of it, that keeps its orbits in the conventional cell.
+
+    Args:
+        orbits: the same crystal as a list of orbits; `Crystal` says what the others are.
+    """
+
+    orbits: OrbitCrystal
+
+    @classmethod
+    def from_orbits(cls, orbits: OrbitCrystal) -> CrystalWithOrbits:
+        """Return all sites of a list of orbits, in canonical order."""
+        found = orbits.to_crystal("primitive").in_canonical_order()
+        return cls(found.lengths, found.angles, found.space_group, found.numbers, found.coordinates, orbits)
 
 
 def _distinct(points: np.ndarray) -> np.ndarray:

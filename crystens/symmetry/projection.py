@@ -22,7 +22,7 @@ import numpy as np
 from crystens.crystal import cell_vectors, check_cell
 from crystens.distances import shortest_lengths, shortest_translation
 from crystens.errors import CrystensError
-from crystens.orbits.orbit_crystal import OrbitCrystal
+from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.symmetry.space_groups import cell_of_metric
 from crystens.symmetry.wyckoff import SpaceGroup, WyckoffPosition, space_group
 
