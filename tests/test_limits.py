@@ -81,6 +81,25 @@ def test_huge_cell_is_not_reduced_for_ever():
         Limits(cell="primitive").check_read_count(5001)
 
 
+def test_crystal_keeps_its_orbits_on_demand(nacl):
+    kept = _kept(nacl, sites="orbits", max_sites=2, max_orbits=2)
+    assert (len(kept), kept.space_group) == (2, 225)  # the primitive cell
+    assert kept.orbits.letters == "ab"
+    with pytest.raises(Unusable, match="more than 1 orbits: 2"):
+        _kept(nacl, sites="orbits", max_orbits=1)
+
+
+@pytest.mark.parametrize("option", [{"cell": "niggli"}, {"shift": 0.25}, {"site_order": "given"}])
+def test_form_that_a_space_group_decides_is_not_asked_of_orbits(option):
+    with pytest.raises(CrystensError, match="sites=orbits goes with"):
+        Limits(sites="orbits", **option)
+
+
+def test_bound_on_orbits_without_orbits_is_an_error():
+    with pytest.raises(CrystensError, match="max_orbits=5 is of sites=orbits"):
+        Limits(max_orbits=5)
+
+
 @pytest.mark.parametrize("option", [{"cell": "unit"}, {"occupancy": "guess"}])
 def test_unknown_option_is_an_error(option):
     with pytest.raises(CrystensError, match="is not known; use"):

@@ -12,10 +12,10 @@ from crystens.errors import CrystensError
 from crystens.orbits.batch import OrbitBatch
 from crystens.orbits.codes import group_codes, wyckoff_codes
 from crystens.orbits.decoding import OrbitDecoder, count_orbits
+from crystens.orbits.scaling import OrbitScaling
 from crystens.symmetry.descriptions import describe
 from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.symmetry.projection import Projection
-from crystens.orbits.scaling import OrbitScaling
 from crystens.symmetry.space_groups import space_group_number
 
 NAMES = ("nacl", "copper_primitive", "single_atom", "triclinic", "sites_52", "quartz")

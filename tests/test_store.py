@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -18,9 +19,12 @@ from crystens.data.split_groups import crystal_groups
 from crystens.errors import CrystensError
 from crystens.formats.cif_folder import CifFolder
 from crystens.ingest.ingest import IngestOptions, open_store
-from crystens.ingest.store import MANIFEST, SCHEMA, CrystalStore
+from crystens.ingest.store import CRYSTALS, MANIFEST, SCHEMA, CrystalStore
+from crystens.orbits.batch import OrbitBatch
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Reject
+from crystens.symmetry.descriptions import describe
+from crystens.symmetry.orbit_crystal import CrystalWithOrbits
 
 
 @pytest.fixture
@@ -169,3 +173,49 @@ def test_groups_are_looked_for_once_and_kept_beside_the_store(tmp_path, nacl, co
     assert crystal_groups(store, "structure", options).tolist() == [0, 1, 0]
     monkeypatch.setattr(groups, "group_matches", None)
     assert crystal_groups(CrystalStore.open(store.folder), "structure", options).tolist() == [0, 1, 0]
+
+
+# ---- crystals that keep their orbits
+
+
+@pytest.fixture
+def with_orbits(nacl, quartz, triclinic) -> list[CrystalWithOrbits]:
+    return [CrystalWithOrbits.from_orbits(describe(crystal)) for crystal in (nacl, quartz, triclinic)]
+
+
+def test_store_keeps_orbits_beside_all_sites_of_the_primitive_cell(with_orbits):
+    store = CrystalStore.from_items([Entry("f", str(k), c) for k, c in enumerate(with_orbits)], "test")
+    batch, expected = (
+        store.orbit_batch([2, 0, 1], 12),
+        OrbitBatch.from_crystals([with_orbits[k] for k in (2, 0, 1)], 12),
+    )
+    for name, tensor in expected.tensors().items():
+        assert torch.equal(getattr(batch, name), tensor), name
+        assert getattr(batch, name).dtype == tensor.dtype
+    assert store.batch([0], 12).counts.tolist() == [2]  # NaCl's primitive cell
+    assert store.most_orbits == max(len(crystal.orbits) for crystal in with_orbits)
+    again = store[1]
+    assert isinstance(again, CrystalWithOrbits)
+    assert again.orbits.letters == with_orbits[1].orbits.letters
+    np.testing.assert_allclose(again.orbits.coordinates, with_orbits[1].orbits.coordinates, atol=1e-6)
+
+
+def test_orbits_of_a_store_that_keeps_none_are_an_error(store):
+    with pytest.raises(CrystensError, match="keep no orbits; read them with"):
+        store.orbit_batch([0], 12)
+
+
+def test_store_of_a_version_that_knew_no_orbits_is_read(nacl, tmp_path):
+    folder = CifFolder(tmp_path / "cifs")
+    (tmp_path / "cifs").mkdir()
+    (tmp_path / "cifs" / "nacl.cif").write_text(write_cif(nacl))
+    now = open_store(folder, Limits(), IngestOptions(workers=0, cache=tmp_path / "cache"))
+    path, numbers = now.folder / CRYSTALS, now[0].numbers.tolist()
+    before = pa.schema([field for field in SCHEMA if not field.name.startswith("orbit_")])
+    table = pa.ipc.open_file(path.read_bytes()).read_all().select(before.names).cast(before)
+    path.unlink()  # and not written over: it is mapped
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, before) as writer:
+        writer.write_table(table)
+    old = CrystalStore.open(now.folder)
+    assert old[0].numbers.tolist() == numbers
+    assert (len(old), old.most_orbits) == (1, 0)

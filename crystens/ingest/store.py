@@ -306,7 +306,7 @@ class CrystalStore(Sequence[Crystal]):
                 f"crystal {worst} of {self.name} ({self[worst].formula}) has {counts.max()} {kind}, more than "
                 f"{limit}={slots}"
             )
-        columns = {
+        columns: dict[str, np.ndarray] = {
             "lengths": np.zeros((size, 3), np.float32),
             "angles": np.zeros((size, 3), np.float32),
             "space_groups": np.zeros(size, np.uint8),

@@ -5,8 +5,8 @@
 2. The space group is the nearest code to the mean over all orbits' cells, or the rounded mean.
 3. The Wyckoff position of each orbit is the nearest code among those of the group; of positions with one code, the one
    that is nearest to the coordinates.
-4. `crystens.symmetry.projection` moves cell and coordinates to the nearest crystal of the group, mends or refuses what is
-   none, and all sites are written out, in the conventional or a primitive cell, with the group's operations.
+4. `crystens.symmetry.projection` moves cell and coordinates to the nearest crystal of the group, mends or refuses what
+   is none, and all sites are written out, in the conventional or a primitive cell, with the group's operations.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from crystens.decoding import DecodedCrystal, count_sites, read_images
 from crystens.encoding import HEADER
 from crystens.errors import CrystensError
 from crystens.orbits.codes import nearest_groups
+from crystens.orbits.scaling import GROUP_ROW, POSITION_ROW, OrbitScaling
 from crystens.symmetry.orbit_crystal import CELLS, OrbitCrystal
 from crystens.symmetry.projection import Projection
-from crystens.orbits.scaling import GROUP_ROW, POSITION_ROW, OrbitScaling
 from crystens.symmetry.wyckoff import space_group
 
 _NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table are always told apart

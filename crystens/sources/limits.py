@@ -97,12 +97,16 @@ class Limits:
         if self.sites == "all" and self.max_orbits is not None:
             raise CrystensError(f"data.limits.max_orbits={self.max_orbits} is of sites=orbits, not of sites=all")
         if self.sites == "orbits":
-            fixed = {"cell": ("given", "primitive"), "shift": (0,), "site_order": ("canonical",)}
-            for name, allowed in fixed.items():
-                if getattr(self, name) not in allowed:
+            fits = {
+                "cell=given": self.cell in ("given", "primitive"),
+                "shift=0": self.shift == 0,
+                "site_order=canonical": self.site_order == "canonical",
+            }
+            for kept, holds in fits.items():
+                if not holds:
                     raise CrystensError(
-                        f"data.limits.{name}={getattr(self, name)} does not go with sites=orbits, whose cell, origin and "
-                        f"order are those of the space group; leave it at {allowed[0]}"
+                        f"data.limits: sites=orbits goes with {kept} alone, for the space group decides cell, origin "
+                        "and order"
                     )
 
     def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:

@@ -28,12 +28,12 @@ from crystens.crystal import Crystal, canonical_order, cell_vectors
 from crystens.ingest.kinds import open_source
 from crystens.orbits.batch import OrbitBatch
 from crystens.orbits.decoding import OrbitDecoder
-from crystens.symmetry.descriptions import OrbitError, describe, read_orbits
-from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.orbits.scaling import OrbitScaling
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry
 from crystens.sources.source import read_all
+from crystens.symmetry.descriptions import OrbitError, describe, read_orbits
+from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.symmetry.space_groups import SymmetryError, cell_of_metric, in_cell, space_group_number
 
 _NEIGHBOURS = 10
