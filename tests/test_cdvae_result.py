@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.formats.cdvae_result import CdvaeResult
-from crystens.ingest.generated import JudgingLimits
+from crystens.ingest.generated import JudgingLimits, read_generated
 from crystens.ingest.kinds import guess_kind, open_source
 from crystens.sources.record import Entry, Reject
 
@@ -88,6 +90,95 @@ def test_settings_of_a_command_line_beside_the_arrays_do_no_harm(nacl: Crystal, 
     assert_same(read(saved(values, tmp_path / "a.pt")), [nacl])
 
 
+def test_numpy_arrays_and_lists_of_them_are_read_as_tensors_are(
+    nacl: Crystal, triclinic: Crystal, tmp_path: Path
+) -> None:
+    for case, kind in enumerate(("float32", "float64", "float16")):
+        values = {key: tensor.numpy() for key, tensor in result(nacl, nacl).items()}
+        values["lengths"] = values["lengths"].astype(kind)
+        read_lengths = read(saved(values, tmp_path / f"{case}.pt"))[0].crystal.lengths
+        np.testing.assert_allclose(read_lengths, nacl.lengths, rtol=1e-3)
+    batches = [result(nacl), result(triclinic)]
+    values = {key: [batches[0][key].numpy(), batches[1][key]] for key in batches[0]} | {"time": np.float64(1.5)}
+    assert_same(read(saved(values, tmp_path / "mixed.pt")), [nacl, triclinic])
+
+
+def test_pickles_of_older_numpy_name_the_same_arrays(nacl: Crystal, tmp_path: Path) -> None:
+    values = {key: tensor.numpy() for key, tensor in result(nacl).items()}
+    content = saved(values, tmp_path / "new.pt").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as new, zipfile.ZipFile(tmp_path / "old.pt", "w") as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert_same(read(tmp_path / "old.pt"), [nacl])
+
+
+@pytest.mark.parametrize("bad", [np.array(["a"] * 8), np.array([{}] * 8), np.zeros(8, complex)])
+def test_arrays_of_anything_but_numbers_are_refused(bad: np.ndarray, nacl: Crystal, tmp_path: Path) -> None:
+    values = {key: tensor.numpy() for key, tensor in result(nacl).items()} | {"atom_types": bad}
+    with pytest.raises(CrystensError, match=r"atom_types is an array of .*, not a tensor; save it as one of numbers"):
+        read(saved(values, tmp_path / "a.pt"))
+
+
+def test_angles_none_of_which_is_above_pi_are_radians_and_that_is_said(
+    nacl: Crystal, triclinic: Crystal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = result(nacl, triclinic, nacl)
+    values["angles"][2, 0] = float("nan")  # a failed sample does not hide what the others are in
+    radians = values | {"angles": torch.deg2rad(values["angles"].double())}
+    assert_same(read(saved(radians, tmp_path / "a.pt"))[:2], [nacl, triclinic])
+    assert "no angle is above pi (the largest: 1." in caplog.text
+    caplog.clear()
+    assert_same(read(saved(values, tmp_path / "b.pt"))[:2], [nacl, triclinic])
+    assert caplog.text == ""
+
+
+class _Batch:
+    """Takes the place of a class of PyTorch Geometric, which is pickled as its maker, called with other classes."""
+
+    def __reduce__(self) -> tuple:
+        return _Maker(), (_Data,), {"_store": _Data(), "_slice_dict": {"x": torch.zeros(2)}}
+
+
+class _Maker:
+    def __call__(self, *_: type) -> _Batch:
+        return _Batch()
+
+
+class _Data:
+    pass
+
+
+def test_the_batch_of_test_crystals_in_a_result_of_diffcsp_does_no_harm(nacl: Crystal, tmp_path: Path) -> None:
+    names = {"_Batch": "DataBatch", "_Maker": "DynamicInheritanceGetter", "_Data": "Data"}
+    content = saved({**result(nacl), "input_data_batch": _Batch()}, tmp_path / "ours.pt").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as ours, zipfile.ZipFile(tmp_path / "eval_diff.pt", "w") as theirs:
+        for name in ours.namelist():
+            text = ours.read(name)
+            for own, foreign in names.items():
+                text = text.replace(f"c{__name__}\n{own}\n".encode(), f"ctorch_geometric.data\n{foreign}\n".encode())
+            theirs.writestr(name, text)
+    assert_same(read(tmp_path / "eval_diff.pt"), [nacl])
+
+
+def test_the_folder_of_a_run_is_read_by_its_one_result(nacl: Crystal, triclinic: Crystal, tmp_path: Path) -> None:
+    saved(result(nacl, triclinic), tmp_path / "eval_gen.pt")
+    saved({"scale": torch.ones(3)}, tmp_path / "lattice_scaler.pt")
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "wandb-summary.json").write_text('{"val_loss": 1}')
+    (tmp_path / "eval_metrics.json").write_text('{"comp_valid": 0.9}')
+    assert guess_kind(str(tmp_path)) == "cdvae_result"
+    assert_same(read(tmp_path), [nacl, triclinic])
+    assert_same(read_generated(tmp_path), [nacl, triclinic])
+    assert list(CdvaeResult(tmp_path).contents()) == ["eval_gen.pt"]
+    (tmp_path / "wandb" / "a.cif").touch()
+    with pytest.raises(CrystensError, match=r"holds a result \(eval_gen\.pt\) and files of crystals \(wandb/a\.cif\)"):
+        guess_kind(str(tmp_path))
+    (tmp_path / "wandb" / "a.cif").unlink()
+    saved(result(nacl), tmp_path / "eval_diff_2.pt")
+    with pytest.raises(CrystensError, match=r"several files eval_\*\.pt \(eval_diff_2\.pt, eval_gen\.pt\): give one"):
+        read(tmp_path)
+
+
 class Foreign:
     """Something that a file may hold, and whose loading would run code."""
 
@@ -97,7 +188,7 @@ class Foreign:
 
 def test_a_file_with_code_is_refused_and_not_run(nacl: Crystal, tmp_path: Path) -> None:
     path = saved({**result(nacl), "input_data_batch": Foreign()}, tmp_path / "a.pt")
-    with pytest.raises(CrystensError, match="more than tensors and plain values") as error:
+    with pytest.raises(CrystensError, match="more than tensors, NumPy arrays and plain values") as error:
         read(path)
     assert "save the entries frac_coords, num_atoms" in str(error.value)
 
@@ -151,8 +242,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read(saved(torch.zeros(3), tmp_path / "b.pt"))
     with pytest.raises(CrystensError, match="does not exist"):
         list(CdvaeResult(tmp_path / "c.pt").records())
-    with pytest.raises(CrystensError, match="is not a file"):
+    with pytest.raises(CrystensError, match=r"holds no file eval_\*\.pt; give"):
         list(CdvaeResult(tmp_path).records())
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(CrystensError, match="is not a file"):
+        list(CdvaeResult(tmp_path / "pipe.pt").records())
 
 
 def test_weights_beside_structure_files_do_not_hide_them(nacl: Crystal, tmp_path: Path) -> None:

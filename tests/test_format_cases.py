@@ -14,6 +14,7 @@ CASES = {
     "14-extxyz-specification/control_nan_forces.extxyz": [("frame 1", "CsCl", 221)],
     "14-extxyz-specification/double_colon.extxyz": [("frame 1", "CsCl", 221)],
     "14-extxyz-specification/lattice_2d.extxyz": [("frame 1", "CsCl", 221)],
+    "22-peers-pt-files/numpy.pt": [("0", "CsCl", 221), ("1", "CsCl", 221)],
 }
 
 

@@ -14,12 +14,7 @@ Jiao et al., Crystal Structure Prediction by Joint Equivariant Diffusion, 2023 (
 
 from __future__ import annotations
 
-import argparse
 import logging
-import pickle
-import re
-import struct
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from crystens.errors import CrystensError, first_line
+from crystens.formats.pt_file import load_pt
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Record, Reject
 from crystens.sources.source import Source, existing
@@ -37,14 +33,15 @@ RESULT_SUFFIXES = (".pt",)
 KEYS = ("frac_coords", "num_atoms", "atom_types", "lengths", "angles")
 
 _ELEMENTS = 100  # that have a weight in a row of atom_types
-_EXPECTED = f"a .pt file that CDVAE or DiffCSP wrote, a dictionary with {', '.join(KEYS)}"
+_EXPECTED = f"a .pt file that CDVAE or DiffCSP wrote, a dictionary with {', '.join(KEYS)}, or the folder of its run"
+_IN_RUN = "eval_*.pt"
 
 
 class CdvaeResult(Source):
     """Source: one result file.
 
     Args:
-        path: the file; None if the user gave none, which reading reports.
+        path: the file, or the folder of a run; None if the user gave none, which reading reports.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -87,20 +84,31 @@ class CdvaeResult(Source):
     def _file(self) -> Path:
         """Return the path, checked."""
         path = existing(self.path, _EXPECTED)
+        if path.is_dir():
+            files = results_in(path)
+            if len(files) != 1:
+                held = f"several files {_IN_RUN} ({', '.join(file.name for file in files[:5])}): give one of them"
+                raise CrystensError(f"{path} holds {held if files else f'no file {_IN_RUN}; give {_EXPECTED}'}")
+            return files[0]
         if not path.is_file():
             raise CrystensError(f"{path} is not a file; give {_EXPECTED}")
         return path
 
 
+def results_in(folder: Path) -> list[Path]:
+    """Return the result files of the folder of a run, sorted."""
+    return sorted(path for path in folder.glob(_IN_RUN) if path.is_file())
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the five arrays of a file, of the first evaluation; numbers (N,) in place of weights of elements."""
-    found = _loaded(path)
+    found = load_pt(path, KEYS, _EXPECTED)
     missing = [key for key in KEYS if key not in found] if isinstance(found, dict) else list(KEYS)
     if missing:
         raise CrystensError(f"{path} has no {', '.join(missing)}; give {_EXPECTED}")
     first = found["frac_coords"][:1] if isinstance(found["frac_coords"], list) else []
     axis = 1 if any(getattr(batch, "ndim", 2) == 3 for batch in first) else 0  # of crystals, behind evaluations
-    arrays = {key: np.asarray(_plain(path, key, found[key], axis)) for key in KEYS}
+    arrays = {key: _array(path, key, found[key], axis) for key in KEYS}
     if arrays["frac_coords"].ndim == 3:
         evaluations = len(arrays["frac_coords"])
         if evaluations > 1:
@@ -123,44 +131,36 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     if (arrays["num_atoms"] < 0).any():
         raise CrystensError(f"{path}: num_atoms has a number below 0; give {_EXPECTED}")
     doubles = {key: arrays[key].astype(np.float64) for key in ("lengths", "angles", "frac_coords")}
+    doubles["angles"] = _degrees(path, doubles["angles"])
     return arrays | doubles | {"num_atoms": arrays["num_atoms"].astype(np.int64), "atom_types": types_.astype(np.int64)}
 
 
-def _loaded(path: Path) -> Any:
-    """Return what a file holds; nothing of it is run."""
-    import torch  # here, so that processes that read CIFs need not load it
-
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace, types.SimpleNamespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CrystensError(
-            f"{path} holds more than tensors and plain values ({_plain_text(error)}); save the entries "
-            f"{', '.join(KEYS)} alone to a new file"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, struct.error) as error:
-        raise CrystensError(f"cannot read {path}: {first_line(error)[:200]}; give {_EXPECTED}") from error
-
-
-def _plain_text(error: Exception) -> str:
-    """Return the beginning of a message without the codes by which torch sets it in bold."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", first_line(error))[:200]
-
-
-def _plain(path: Path, key: str, value: Any, axis: int) -> Any:
-    """Return a value as an array can be made of it: a tensor leaves its device and its gradient, batches are joined."""
+def _array(path: Path, key: str, value: Any, axis: int) -> np.ndarray:
+    """Return a tensor or an array as whole numbers or doubles; a list of them, which are batches, as one."""
     import torch
 
-    if isinstance(value, list) and all(isinstance(item, torch.Tensor) for item in value) and value:
+    if isinstance(value, list) and value and all(isinstance(item, torch.Tensor | np.ndarray) for item in value):
         try:
-            value = torch.cat([item if item.ndim else item[None] for item in value], dim=axis)
-        except (RuntimeError, IndexError) as error:
+            return np.concatenate([np.atleast_1d(_array(path, key, item, axis)) for item in value], axis)
+        except ValueError as error:
             raise CrystensError(
-                f"{path}: the tensors of {key} do not fit each other: {first_line(error)[:200]}; give {_EXPECTED}"
+                f"{path}: the batches of {key} do not fit each other: {first_line(error)[:200]}; give {_EXPECTED}"
             ) from error
-    if not isinstance(value, torch.Tensor):
-        raise CrystensError(f"{path}: {key} is {type(value).__name__}, not a tensor; give {_EXPECTED}")
-    return value.detach().to(torch.float64 if value.is_floating_point() else torch.int64).cpu().numpy()
+    if isinstance(value, torch.Tensor):
+        value = value.detach().to(torch.float64 if value.is_floating_point() else torch.int64).cpu().numpy()
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise CrystensError(f"{path}: {key} is {found}, not a tensor; save it as one of numbers, or give {_EXPECTED}")
+    return value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
+
+
+def _degrees(path: Path, angles: np.ndarray) -> np.ndarray:
+    """Return angles in degrees; where none of a file is above pi, they are radians."""
+    largest = np.abs(angles[np.isfinite(angles)]).max(initial=0.0)
+    if not 0 < largest <= np.pi:
+        return angles
+    log.warning("%s: no angle is above pi (the largest: %.4g), so they are read as radians", path, largest)
+    return np.degrees(angles)
 
 
 def _shapes(arrays: dict[str, np.ndarray]) -> str:

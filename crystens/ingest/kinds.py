@@ -22,7 +22,7 @@ from crystens.datasets.mp_52 import Mp52
 from crystens.datasets.prototypes import Prototypes
 from crystens.errors import CrystensError
 from crystens.formats.ase_db import AseDatabase, is_row
-from crystens.formats.cdvae_result import RESULT_SUFFIXES, CdvaeResult
+from crystens.formats.cdvae_result import RESULT_SUFFIXES, CdvaeResult, results_in
 from crystens.formats.cif_folder import CIF_SUFFIXES, CifFolder
 from crystens.formats.crystal_dictionary import DICTIONARY_SUFFIXES, CrystalDictionary
 from crystens.formats.csv_table import CSV_SUFFIXES, CsvTable
@@ -58,7 +58,7 @@ IN_FOLDERS = ("cif_folder", "extxyz", "poscar", "pymatgen_json")  # kinds that r
 _FILES = (
     "cif_folder (.cif), csv (.csv), crystal_dictionary (.jsonl), extxyz (.xyz, .extxyz), ase_db (.db, .json), poscar "
     "(POSCAR, CONTCAR, .poscar, .vasp), pymatgen_json (.json, .jsonl), each but .db also with .gz, archives (.zip, "
-    ".tar.gz), and cdvae_result (.pt)"
+    ".tar.gz), and cdvae_result (.pt, or the folder of a run with eval_*.pt)"
 )
 _MEMBERS = 1000  # how many members of an archive are looked at
 _MEMBER_BYTES = 2**28  # and how far into it
@@ -114,11 +114,11 @@ def guess_kind(source: str) -> str:
             return "mp_3dsc"
         if any((path / f"train{suffix}").exists() for suffix in CSV_SUFFIXES):
             return "cdvae"
-        return _folder_kind(path)
+        return _run_kind(path) or _folder_kind(path)
     if is_archive(path.name):
         return _archive_kind(path)
     if path.name.lower().endswith(RESULT_SUFFIXES):
-        return "cdvae_result"  # only as a file: beside structure files in a folder, .pt files are weights
+        return "cdvae_result"
     kind = kind_by_name(path.name)
     if kind is None:
         raise CrystensError(f"{path} has a name that tells no kind of source; known are {_FILES}; or give its kind")
@@ -162,6 +162,19 @@ def _kind_by_content(path: Path) -> str | None:
     if is_row(value):
         return "ase_db" if name.endswith(JSON_SUFFIXES) else None
     return "pymatgen_json" if is_document(value) else None
+
+
+def _run_kind(path: Path) -> str | None:
+    """Return the kind of a folder in which CDVAE or DiffCSP ran; None if it is none: other .pt files are weights."""
+    if not (results := results_in(path)):
+        return None
+    found = find_files(path, lambda name: kind_by_name(name) in ("cif_folder", "extxyz", "poscar"))[0]
+    if (file := next((name for name in found if not is_archive(name)), None)) is not None:
+        raise CrystensError(
+            f"{path} holds a result ({results[0].name}) and files of crystals ({file}), of which one may be a copy "
+            "of the other: give one of them"
+        )
+    return "cdvae_result"
 
 
 def _folder_kind(path: Path) -> str:

@@ -1,0 +1,96 @@
+"""Files saved by torch, loaded without running anything that they hold.
+
+Read are tensors, NumPy arrays, plain values and the settings of a command line. Objects of PyTorch Geometric, such as
+the batch of test crystals in DiffCSP's `eval_diff.pt`, become placeholders, whose contents nothing looks at. Anything
+else is refused: to load it would be to call functions that the file names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import struct
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystens.errors import CrystensError, first_line
+
+_GRAPHS = "torch_geometric."
+_NUMPY = ("numpy._core.multiarray", "numpy.core.multiarray")  # the second: before NumPy 2
+# What torch raises where a file is damaged; arrays of NumPy check the numbers in the file themselves.
+_DAMAGE = (OSError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, struct.error)
+
+
+class _Graph:
+    """Stands for an object of PyTorch Geometric."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+class _GraphMaker:
+    """Stands for what PyTorch Geometric calls to make the class of a batch: the placeholder is called in its place."""
+
+    def __new__(cls) -> Any:
+        return _Graph
+
+
+def load_pt(path: Path, keys: tuple[str, ...], expected: str) -> Any:
+    """Return what a file holds.
+
+    Args:
+        path: the file.
+        keys: the entries that are wanted of it, for messages.
+        expected: what the file should be, for messages.
+
+    Raises:
+        CrystensError: if it cannot be read, or holds what cannot be loaded without running it.
+    """
+    import torch  # here, so that processes that read CIFs need not load it
+
+    try:
+        with torch.serialization.safe_globals([*_plain_objects(), *_graphs(path)]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", first_line(error))  # torch sets it in bold
+        raise CrystensError(
+            f"{path} holds more than tensors, NumPy arrays and plain values ({text[:200]}); save the entries "
+            f"{', '.join(keys)} alone, as tensors, to a new file"
+        ) from error
+    except _DAMAGE as error:
+        raise CrystensError(f"cannot read {path}: {first_line(error)[:200]}; give {expected}") from error
+
+
+def _plain_objects() -> list[Any]:
+    """Return what may be made besides tensors: settings, NumPy's arrays and numbers, by all their names."""
+    array = np.zeros(0)
+    kinds = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
+    plain: list[Any] = [argparse.Namespace, types.SimpleNamespace, np.ndarray, np.dtype, *kinds]
+    for module in _NUMPY:
+        plain += [
+            (array.__reduce__()[0], f"{module}._reconstruct"),
+            (np.float64(0).__reduce__()[0], f"{module}.scalar"),
+        ]
+    return plain
+
+
+def _graphs(path: Path) -> list[Any]:
+    """Return placeholders for what a file names of PyTorch Geometric."""
+    import torch
+
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (pickle.UnpicklingError, *_DAMAGE):
+        return []  # a file of the format before torch 1.6, or a damaged one, which loading tells
+    return [
+        (_GraphMaker if name.endswith("InheritanceGetter") else _Graph, name)
+        for name in named
+        if name.startswith(_GRAPHS)
+    ]
