@@ -9,6 +9,7 @@ import gzip
 import importlib.util
 import json
 import logging
+import math
 import sys
 import threading
 from collections.abc import Iterator
@@ -143,6 +144,21 @@ def test_crystals_are_those_of_the_documents(api, tmp_path):
     assert groups == {"mp-149": 227, "mp-22851": 221, "mp-22862": 225, "mp-2534": 216, "mp-30": 225}
     assert crystals["mp-149"].lengths == pytest.approx(5.431 / 2**0.5)
     assert crystals["mp-149"].angles == pytest.approx(60)
+
+
+@needs_client
+def test_properties_are_asked_for_and_kept_and_are_a_part_of_the_query(api, tmp_path):
+    for document, gap in zip(api.documents, (0.61, None, 0.5, 0, 4.2), strict=True):
+        document["band_gap"] = gap
+    source = _source(api, tmp_path, num_sites=[1, 2]).keeping(["band_gap"])
+    found = {item.entry: item.properties["band_gap"] for item in source.read(Limits())}
+    expected = {document["material_id"]: document["band_gap"] for document in api.documents}
+    assert found == pytest.approx(
+        {name: math.nan if gap is None else gap for name, gap in expected.items()}, nan_ok=True
+    )
+    assert api.asked[0]["_fields"] == "material_id,structure,band_gap"
+    assert all(item.properties == {} for item in _source(api, tmp_path, num_sites=[1, 2]).read(Limits()))
+    assert [query["_fields"] for query in api.asked[1:]] == ["material_id,structure"]
 
 
 @needs_client

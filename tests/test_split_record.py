@@ -65,7 +65,8 @@ def test_other_data_or_another_split_are_refused_with_what_changed(tmp_path, cha
 def test_options_that_change_crystals_are_refused_and_named(tmp_path):
     path = _frames(tmp_path / "frames.extxyz", [f"p{k}" for k in range(20)], [3 + k / 10 for k in range(20)])
     with pytest.raises(
-        OtherData, match=r"20 with other cells or sites \(.*p0, .*\); these differ: data.limits.shift \(0.0, now 0.25\)"
+        OtherData,
+        match=r"20 with other cells, sites or properties \(.*p0, .*\); these differ: data.limits.shift \(0.0, now 0.2",
     ):
         _resume(_of_frames(path), _of_frames(path, limits=Limits(shift=0.25)), tmp_path)
 
@@ -76,7 +77,9 @@ def test_changed_crystal_is_named_where_names_repeat(tmp_path):
     before.setup()
     lengths[7] = 5.55
     after = _of_frames(_frames(tmp_path / "frames.extxyz", ["Po"] * 20, lengths))
-    with pytest.raises(OtherData, match=r"trained on: 1 with other cells or sites \(frames.extxyz Po\); .*files of"):
+    with pytest.raises(
+        OtherData, match=r"on: 1 with other cells, sites or properties \(frames.extxyz Po\); .*files of"
+    ):
         _resume(before, after, tmp_path)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from crystens.data.splits import entry_key, split_indices
 from crystens.errors import CrystensError
+from crystens.ingest.asked_properties import check_found
 from crystens.ingest.ingest import DUPLICATES, IngestOptions, ingest_shard, open_store
 from crystens.ingest.kinds import KINDS, open_source
 from crystens.ingest.store import CrystalStore
@@ -60,7 +61,8 @@ def _run(options: argparse.Namespace) -> str:
     )
     ingest = IngestOptions(options.workers, options.time_limit, options.duplicates, options.cache)
     command: Command = options.run
-    return command(open_source(options.source, options.kind), limits, ingest, options)
+    source = open_source(options.source, options.kind)
+    return command(source.keeping(options.properties) if options.properties else source, limits, ingest, options)
 
 
 def _summary(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> str:
@@ -114,6 +116,8 @@ def _ingest(source: Source, limits: Limits, ingest: IngestOptions, options: argp
     else:
         folder = ingest_shard(source, limits, ingest, options.out, *(options.shard or (0, 1)))
     store = CrystalStore.open(folder)
+    if options.shard is None:
+        check_found(source, store)
     told = describe(len(store), store.reject_counts)
     return f"{folder}: {told}; {store.nbytes / max(len(store), 1):.0f} bytes a crystal\n"
 
@@ -143,6 +147,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         sub.add_argument("source", metavar="SOURCE", help="folder, archive or file of crystals, or the word prototypes")
         sub.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
         sub.add_argument("--kind", choices=sorted(KINDS), help="what SOURCE is; by default guessed from its name")
+        told = "numbers that the source says of its crystals, which they keep, such as band_gap"
+        sub.add_argument("--properties", metavar="NAME", nargs="+", help=told)
         sub.add_argument("--max-sites", type=int, help="set aside crystals with more sites; by default none")
         sub.add_argument("--cell", choices=CELLS, default="given", help="the cell that crystals are kept in")
         sub.add_argument("--occupancy", choices=OCCUPANCIES, default="reject", help="of partly occupied sites")

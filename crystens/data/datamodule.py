@@ -76,6 +76,8 @@ class CrysTensDataModule(pl.LightningDataModule):
         ingest: how the source is read.
         rejected_path: where to write `rejected.csv`; None writes none.
         resume_on_other_data: whether to take a checkpoint that was trained on other data, with a warning.
+        properties: names of the properties that crystals keep, see `crystens.sources.properties`; a batch has them in
+            this order, see `CrystalBatch.properties`.
         path: not used: it makes `data.path=PATH` a key of the configuration, where the source takes it from.
 
     Raises:
@@ -103,6 +105,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         ingest: IngestOptions | None = None,
         rejected_path: str | Path | None = None,
         resume_on_other_data: bool = False,
+        properties: Sequence[str] = (),
         path: str | Path | None = None,
     ) -> None:
         """Check the options; nothing is read before `setup`."""
@@ -122,7 +125,8 @@ class CrysTensDataModule(pl.LightningDataModule):
                 "change it: make the store with those as options of `python -m crystens.data ingest`, and set "
                 "data.limits=null here"
             )
-        self.source = source
+        self.source = source.keeping(properties) if properties else source
+        self.properties = tuple(properties)
         self.max_sites = max_sites
         self.distance = distance
         self.batch_size = batch_size
@@ -189,7 +193,7 @@ class CrysTensDataModule(pl.LightningDataModule):
     def _split_crystals(self, split: str) -> CrystalBatch:
         """Return the crystals of a split."""
         self.setup()
-        return self.store.batch(self._splits[split], self.max_sites)
+        return _batch(self.store, self._splits[split], self.max_sites, self.properties)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and scale the data, once.
@@ -247,7 +251,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         """Return the loader of training batches, in an order of its own for every epoch."""
         self.setup()
         rows = self._splits["train"]
-        dataset = _Crystals(self.store, rows, self.max_sites)
+        dataset = _Crystals(self.store, rows, self.max_sites, self.properties)
         ranks, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         if len(dataset) < ranks:
             raise CrystensError(f"{len(dataset)} training crystals for {ranks} devices; use fewer devices")
@@ -316,7 +320,7 @@ class CrysTensDataModule(pl.LightningDataModule):
             "data.split_fractions": list(self.split_fractions),
             **read_with(read),
         }
-        return SplitRecord.from_store(store, self._splits, self.max_sites, options)
+        return SplitRecord.from_store(store, self._splits, self.max_sites, options, self.properties)
 
     def _check_trained_on(self) -> None:
         """Compare the data with those that a checkpoint was trained on, if one was loaded.
@@ -385,10 +389,11 @@ class _Keys(Sequence[str]):
 class _Crystals(Dataset):
     """Rows of a store, fetched a whole batch at a time."""
 
-    def __init__(self, store: CrystalStore, rows: np.ndarray, max_sites: int) -> None:
+    def __init__(self, store: CrystalStore, rows: np.ndarray, max_sites: int, properties: Sequence[str]) -> None:
         self.store = store
         self.rows = rows
         self.max_sites = max_sites
+        self.properties = properties
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -397,7 +402,15 @@ class _Crystals(Dataset):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> CrystalBatch:
-        return self.store.batch(self.rows[indices], self.max_sites)
+        return _batch(self.store, self.rows[indices], self.max_sites, self.properties)
+
+
+def _batch(store: CrystalStore, rows: np.ndarray, max_sites: int, properties: Sequence[str]) -> CrystalBatch:
+    """Return rows of a store as a batch, with properties if there are any to keep."""
+    batch = store.batch(rows, max_sites)
+    if not properties:
+        return batch
+    return replace(batch, properties=torch.from_numpy(store.properties(properties, rows)).float())
 
 
 def _as_it_is(batch: Any) -> Any:

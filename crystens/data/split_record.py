@@ -1,8 +1,9 @@
 """A record of the crystals of each split, kept in the checkpoint: no run is resumed on other data in silence.
 
 Data are the same where each split holds the same crystals, bit by bit and in the same order. Names and paths do not
-matter: a folder may be moved, and a crystal renamed. Options do not matter either, unless they change crystals or
-splits. Were other data taken in silence, test crystals of the run so far could come into train.
+matter: a folder may be moved, and a crystal renamed. Properties that a run keeps of its crystals are a part of them.
+Options do not matter either, unless they change crystals or splits. Were other data taken in silence, test crystals of
+the run so far could come into train.
 
 Names and options are kept to say what changed. Of each crystal stand 8 bytes of a digest of its name and 8 of its
 arrays, as long as there are no more than `MOST_MARKED` crystals; of more, one digest a split.
@@ -56,7 +57,12 @@ class SplitRecord:
 
     @classmethod
     def from_store(
-        cls, store: CrystalStore, splits: Mapping[str, np.ndarray], max_sites: int, options: Mapping[str, Any]
+        cls,
+        store: CrystalStore,
+        splits: Mapping[str, np.ndarray],
+        max_sites: int,
+        options: Mapping[str, Any],
+        properties: Sequence[str] = (),
     ) -> SplitRecord:
         """Return the record of a store; all of it is read, some 5 microseconds a crystal.
 
@@ -65,8 +71,9 @@ class SplitRecord:
             splits: rows of train, val and test, int64.
             max_sites: site slots of the images.
             options: what decides crystals and splits, by the name to report.
+            properties: names of those that the run keeps.
         """
-        marks = [_crystal_marks(store, splits[split], max_sites) for split in SPLITS]
+        marks = [_crystal_marks(store, splits[split], max_sites, properties) for split in SPLITS]
         counts = tuple(len(part) for part in marks)
         digests = tuple(hashlib.blake2b(part.tobytes(), digest_size=16).hexdigest() for part in marks)
         if sum(counts) > MOST_MARKED:
@@ -161,7 +168,7 @@ def _changes(before: SplitRecord, now: SplitRecord, store: CrystalStore, rows: n
     if gone:
         yield f"{gone} gone"
     if len(changed):
-        yield f"{len(changed)} with other cells or sites ({_named(store, rows[changed])})"
+        yield f"{len(changed)} with other cells, sites or properties ({_named(store, rows[changed])})"
     if len(moved):
         yield f"{len(moved)} in another split, {into_train} of them from val or test to train"
     if not (len(added) or gone or len(changed) or len(moved)):
@@ -184,12 +191,15 @@ def _texts_of(store: CrystalStore, rows: Sequence[int]) -> Iterator[tuple[str, s
         passed = row + 1
 
 
-def _crystal_marks(store: CrystalStore, rows: np.ndarray, max_sites: int) -> np.ndarray:
-    """Return a mark of the arrays of each crystal, (M,) int64."""
+def _crystal_marks(store: CrystalStore, rows: np.ndarray, max_sites: int, properties: Sequence[str]) -> np.ndarray:
+    """Return a mark of the arrays and properties of each crystal, (M,) int64."""
     marks = np.zeros(len(rows), np.int64)
     for start in range(0, len(rows), _PART_ROWS):
-        batch = store.batch(rows[start : start + _PART_ROWS], max_sites)
-        columns = (tensor.numpy() for tensor in batch.tensors().values())
+        part = rows[start : start + _PART_ROWS]
+        batch = store.batch(part, max_sites)
+        columns = [tensor.numpy() for tensor in batch.tensors().values()]
+        if properties:
+            columns.append(store.properties(properties, part))
         table = np.concatenate([column.reshape(len(batch), -1).view(np.uint8) for column in columns], axis=1)
         marks[start : start + len(batch)] = [_mark(row) for row in table]
     return marks

@@ -1,9 +1,10 @@
 """Structures of the Materials Project, asked for once with the user's own key and read from the cache ever after.
 
-The package `mp-api` (extra `mp`) asks the summary documents for `material_id` and `structure`, page by page. Pages are
-kept as they arrive, so that an interrupted fetch goes on with the next one; together they become one gzipped file of
-crystal dictionaries (`crystens.formats.crystal_dictionary`), named by the query and the version of the database.
-Nothing is asked while that file is there.
+The package `mp-api` (extra `mp`) asks the summary documents for `material_id`, `structure` and the properties that are
+to be kept, such as `band_gap` (`crystens.sources.properties`), page by page. Pages are kept as they arrive, so that an
+interrupted fetch goes on with the next one; together they become one gzipped file of crystal dictionaries
+(`crystens.formats.crystal_dictionary`), named by the query and the version of the database. Nothing is asked while that
+file is there.
 
 The key comes from the environment variable MP_API_KEY and goes to the server alone: not into files, logs or messages.
 
@@ -75,6 +76,8 @@ class MaterialsProject(Source):
     Raises:
         CrystensError: if there is no condition, or one is not understood.
     """
+
+    gives_properties = True
 
     def __init__(
         self,
@@ -154,13 +157,18 @@ class MaterialsProject(Source):
         if _UNUSABLE.encode() in record.content:
             line = json.loads(record.content)
             return [Reject(record.file, line["id"], line[_UNUSABLE], "none: it cannot be encoded")]
-        return CrystalDictionary(None).parse(record, limits)
+        return CrystalDictionary(None).keeping(self.properties).parse(record, limits)
+
+    @property
+    def _fields(self) -> list[str]:
+        """The fields of a summary document that are asked for."""
+        return [*_FIELDS, *(self.properties or ())]
 
     def _file(self) -> Path:
         """Return the file of the query, fetched unless it is in the cache."""
         folder = (cache_folder() if self.cache is None else Path(self.cache).expanduser()) / "materials_project"
         # The query decides the name; the order of a list does not.
-        asked = self.query | {"include_gnome": self.include_gnome, "limit": self.limit, "fields": _FIELDS}
+        asked = self.query | {"include_gnome": self.include_gnome, "limit": self.limit, "fields": self._fields}
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
         version = self.database_version
         if version != "latest":
@@ -207,7 +215,7 @@ class MaterialsProject(Source):
         log.info("fetching %s from %s to %s", self, self.address, path)
         for number, documents in enumerate(self._pages(pages, key), start=1):
             if documents is not None:
-                text = "".join(json.dumps(_line(document)) + "\n" for document in documents)
+                text = "".join(json.dumps(_line(document, self.properties or ())) + "\n" for document in documents)
                 write_whole(_page_file(pages, number), text.encode())
         lines = [line for page in sorted(pages.glob("*.jsonl")) for line in page.read_bytes().splitlines(keepends=True)]
         lines = sorted(dict.fromkeys(lines), key=lambda line: json.loads(line)["id"])[: self.limit]
@@ -245,7 +253,7 @@ class MaterialsProject(Source):
                         key, endpoint=self.address, use_document_model=False, mute_progress_bars=True
                     )
                     documents = rester.materials.summary.search(
-                        **query, **request, num_chunks=1, include_gnome=self.include_gnome, fields=_FIELDS
+                        **query, **request, num_chunks=1, include_gnome=self.include_gnome, fields=self._fields
                     )
                 count = len(documents)
                 yield documents
@@ -298,14 +306,14 @@ def api_key() -> str:
     return key
 
 
-def _line(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a summary document as a crystal dictionary, or why it cannot be one."""
+def _line(document: dict[str, Any], properties: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a summary document as a crystal dictionary with these properties, or why it cannot be one."""
     name = str(document.get("material_id"))
     try:
         structure = _structure(document.get("structure"))
     except Unusable as error:
         return {"id": name, _UNUSABLE: error.reason}
-    return {
+    return {name: document.get(name) for name in properties} | {
         "id": name,
         "lengths": list(structure.lattice.abc),
         "angles": list(structure.lattice.angles),

@@ -20,6 +20,8 @@ class SplitTables(Source):
         path: the folder they are in; None where `tables` fetches them.
     """
 
+    gives_properties = True
+
     def __init__(self, path: str | Path | None) -> None:
         """Keep the path; nothing is opened yet."""
         self.path = path
@@ -36,6 +38,11 @@ class SplitTables(Source):
         """Return the three tables, see `Source.contents`."""
         return {path.name: path for path in self.tables().values()}
 
+    def columns(self) -> list[str] | None:
+        """Return the columns that at least one of the tables has beside the crystal and its name."""
+        found = [CsvTable(path).columns() for path in self.tables().values()]
+        return None if None in found else list(dict.fromkeys(name for names in found for name in names or ()))
+
     def records(self) -> Iterator[Record | Reject]:
         """Yield the rows of the three tables.
 
@@ -43,11 +50,11 @@ class SplitTables(Source):
             CrystensError: if one of the tables is not there, or cannot be fetched.
         """
         for split, path in self.tables().items():
-            yield from CsvTable(path, split).records()
+            yield from CsvTable(path, split).keeping(self.properties).records()
 
     def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
         """Yield what the CIF text of one row holds."""
-        return CsvTable(self.path).parse(record, limits)
+        return CsvTable(self.path).keeping(self.properties).parse(record, limits)
 
 
 def tables_in(path: str | Path | None, expected: str) -> dict[str, Path]:

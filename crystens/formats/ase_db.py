@@ -1,7 +1,8 @@
 """Databases of ASE (`ase.db`): SQLite files (.db) and JSON files (.json).
 
 Each row gives the cell, atomic numbers, positions, periodicity and the key-value pairs; a row is called by the
-pair material_id, id or name if it has one, otherwise `row ID`, and rows come in the order of their ids. Calculators,
+pair material_id, id or name if it has one, otherwise `row ID`, and rows come in the order of their ids. Pairs, and
+the energy of the calculator (`energy`, eV), can be kept as properties (`crystens.sources.properties`). Other results,
 constraints and data are not looked at. ASE stores no occupancies: a row made from a disordered CIF holds one element a
 site and does not say so.
 
@@ -25,6 +26,7 @@ import numpy as np
 from crystens.errors import CrystensError
 from crystens.sources.json_stream import DAMAGE, json_items, opened
 from crystens.sources.limits import Limits
+from crystens.sources.properties import kept
 from crystens.sources.record import Entry, Record, Reject, Unusable, quoted, shown
 from crystens.sources.source import Source, existing
 from crystens.sources.structures import atomic_number, check_periodic, crystal_of_sites, finite_array, own_name
@@ -37,7 +39,7 @@ _MAX_ROW_BYTES = 2**20  # 37,000 atoms
 _NO_ROWS = ("ids", "nextid", "metadata")  # what stands beside the rows in a JSON file
 _LONGEST_NAME = 200
 _ADVICE = "write the row again with ase.db"
-_COLUMNS = ("numbers", "positions", "cell", "pbc", "key_value_pairs")
+_COLUMNS = ("numbers", "positions", "cell", "pbc", "key_value_pairs", "energy")
 
 
 class AseDatabase(Source):
@@ -46,6 +48,8 @@ class AseDatabase(Source):
     Args:
         path: the file; None if the user gave none, which reading reports.
     """
+
+    gives_properties = True
 
     def __init__(self, path: str | Path | None) -> None:
         """Keep the path; nothing is opened yet."""
@@ -83,9 +87,12 @@ class AseDatabase(Source):
                 finite_array(row["positions"], (len(numbers), 3), "positions"),
                 cartesian=True,
             )
+            pairs = row["key_value_pairs"]
+            named = {"energy": row["energy"], **(pairs if isinstance(pairs, dict) else {})}
+            properties = kept(named, self.properties)
         except Unusable as error:
             return [Reject(record.file, name, error.reason, error.advice)]
-        return [Entry(record.file, name, crystal)]
+        return [Entry(record.file, name, crystal, properties=properties)]
 
     def _file(self) -> Path:
         """Return the path, checked."""

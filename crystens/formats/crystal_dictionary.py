@@ -12,6 +12,8 @@ blanks, hyphens and underscores in keys do not matter.
               or sites: [[element, x, y, z], ...], in place of elements and coordinates
     id        id, material_id, name; otherwise the number of the line
 
+Other keys can be kept as properties, by their names as they stand (`crystens.sources.properties`).
+
 Lengths in angstrom, angles in degrees. A space group may stand there and is not used: it is found again, because that
 of the file may belong to another setting of the cell. `{"id": "salt", "lengths": [3.99, 3.99, 3.99], "angles": [60, 60,
 60], "elements": ["Na", "Cl"], "coordinates": [[0, 0, 0], [0.5, 0.5, 0.5]]}` is a whole line.
@@ -23,7 +25,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from pymatgen.core import Element
 from crystens.errors import CrystensError
 from crystens.sources.files import MAX_BYTES
 from crystens.sources.limits import Limits
+from crystens.sources.properties import kept
 from crystens.sources.record import Entry, Record, Reject, Unusable, quoted
 from crystens.sources.source import Source, existing
 from crystens.sources.structures import own_name
@@ -56,6 +59,8 @@ class CrystalDictionary(Source):
     Args:
         path: the file; None if the user gave none, which reading reports.
     """
+
+    gives_properties = True
 
     def __init__(self, path: str | Path | None) -> None:
         """Keep the path; nothing is opened yet."""
@@ -95,7 +100,7 @@ class CrystalDictionary(Source):
 
     def parse(self, record: Record, limits: Limits) -> list[Entry | Reject]:
         """Return the crystal of one line."""
-        return [_item(record.content, record.file, record.entry, limits)]
+        return [_item(record.content, record.file, record.entry, limits, self.properties)]
 
     def _file(self) -> Path:
         """Return the path, checked."""
@@ -105,28 +110,30 @@ class CrystalDictionary(Source):
         return path
 
 
-def _item(line: bytes, file: str, name: str, limits: Limits) -> Entry | Reject:
+def _item(line: bytes, file: str, name: str, limits: Limits, properties: Sequence[str] | None) -> Entry | Reject:
     """Return the entry or reject of one line."""
     try:
-        fields = _fields(line)
+        value = _object(line)
+        fields = _plain_keys(value)
         name = own_name(fields, _IDS) or name
         lengths, angles = _cell(fields)
         limits.check_cell(lengths, angles)
         numbers, coordinates = _sites(fields)
-        return Entry(file, name, limits.crystal(lengths, angles, numbers, coordinates))
+        crystal = limits.crystal(lengths, angles, numbers, coordinates)
+        return Entry(file, name, crystal, properties=kept(value, properties))
     except Unusable as error:
         return Reject(file, name, error.reason, error.advice)
 
 
-def _fields(line: bytes) -> dict[str, Any]:
-    """Return the object of a line, keys in lower case without blanks, hyphens and underscores."""
+def _object(line: bytes) -> dict[str, Any]:
+    """Return the object of a line."""
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise Unusable(f"not JSON: {error}"[:200], "write one JSON object a line") from error
     if not isinstance(value, dict):
         raise Unusable(f"not a JSON object: {type(value).__name__}", "write one JSON object a line")
-    return _plain_keys(value)
+    return value
 
 
 def _plain_keys(value: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tables in CDVAE's form: a CSV file, plain or gzipped, with a CIF text in each row.
 
-Columns: `cif`, and `material_id`, which is text even where it looks like a number; other columns are passed over.
+Columns: `cif`, and `material_id`, which is text even where it looks like a number; of the other columns those that are
+asked for become properties (`crystens.sources.properties`), and the rest is passed over.
 
 Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197),
 and the folder `data` of its public repository.
@@ -20,6 +21,7 @@ from crystens.cif.read import read_cif
 from crystens.errors import CrystensError
 from crystens.sources.files import MAX_BYTES
 from crystens.sources.limits import Limits
+from crystens.sources.properties import kept
 from crystens.sources.record import Entry, Record, Reject, shown
 from crystens.sources.source import Source, existing
 
@@ -35,6 +37,8 @@ class CsvTable(Source):
         path: the file; None if the user gave none, which reading reports.
         split: the split that its rows belong to, if that is known.
     """
+
+    gives_properties = True
 
     def __init__(self, path: str | Path | None, split: str | None = None) -> None:
         """Keep the path; nothing is opened yet."""
@@ -53,6 +57,15 @@ class CsvTable(Source):
     def variant(self) -> str:
         """Return the split, see `Source.variant`."""
         return self.split or ""
+
+    def columns(self) -> list[str] | None:
+        """Return the columns beside the crystal and its name; None if they cannot be read, which `records` tells."""
+        try:
+            with _opened(self._file()) as text:
+                names = next((row for row in csv.reader(_Lines(text)) if row), [])
+        except (OSError, EOFError, zlib.error, csv.Error):
+            return None
+        return [name for name in names if name not in ("", "cif", "material_id")]
 
     def records(self) -> Iterator[Record | Reject]:
         """Yield each row; a row without an id is called by its number, counted from 1.
@@ -79,7 +92,8 @@ class CsvTable(Source):
                         yield waiting
                     name, cif = (_value(row, places.get(column)) for column in ("material_id", "cif"))
                     name = shown(name, _LONGEST_NAME) or f"row {number}"
-                    waiting = Record(path.name, name, cif, self.split)
+                    fields = {column: _value(row, places.get(column)) for column in self.properties or ()}
+                    waiting = Record(path.name, name, cif, self.split, fields)
                 if waiting is not None and lines.quotes % 2:
                     reason = "table is truncated: it ends inside of a quoted field"
                     yield Reject(path.name, waiting.entry, reason, "fetch the file again")
@@ -90,10 +104,11 @@ class CsvTable(Source):
 
     def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
         """Yield what the CIF text of one row holds."""
+        properties = kept(record.fields, self.properties)
         items = read_cif(record.content, record.file, limits)
         for item in items:
             item = replace(item, entry=record.entry if len(items) == 1 else f"{record.entry}/{item.entry}")
-            yield replace(item, split=record.split) if isinstance(item, Entry) else item
+            yield replace(item, split=record.split, properties=properties) if isinstance(item, Entry) else item
 
     def _file(self) -> Path:
         """Return the path, checked."""

@@ -9,7 +9,8 @@ Read by the specification of the format. The comment line (`crystens.formats.xyz
                 pos (R, Cartesian, angstrom) and occupancy (R). Without it they are symbol, x, y, z
 
 and atom lines have as many values as Properties says; a text with blanks stands in quotes. Exponents may be Fortran's.
-A frame is called by its material_id, id or name, otherwise `frame K`, counted from 1.
+A frame is called by its material_id, id or name, otherwise `frame K`, counted from 1. Any key of the comment line whose
+value is a number can be kept as a property (`crystens.sources.properties`).
 
 Rows of a Lattice of three rows are cell vectors, as the specification says; libAtoms' own reader (extxyz 0.4.6) takes
 them for columns. ASE (3.29) refuses them, three lengths and Fortran's exponents. This is why the reader is our own; the
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from crystens.formats.xyz_frames import frames
 from crystens.sources.files import ARCHIVE_SUFFIXES, file_records, find_files
 from crystens.sources.json_stream import DAMAGE, opened
 from crystens.sources.limits import Limits
+from crystens.sources.properties import kept
 from crystens.sources.record import Entry, Record, Reject, Unusable, shown
 from crystens.sources.source import Source, existing
 from crystens.sources.structures import atomic_number, check_periodic, crystal_of_sites, finite_array, own_name
@@ -60,6 +62,8 @@ class ExtendedXyz(Source):
     Args:
         path: folder, archive or file; None if the user gave none, which reading reports.
     """
+
+    gives_properties = True
 
     def __init__(self, path: str | Path | None) -> None:
         """Keep the path; nothing is opened yet."""
@@ -101,9 +105,10 @@ class ExtendedXyz(Source):
             limits.check_read_count(count)
             numbers, positions, occupancies = _sites(rows[2 : 2 + count], pairs)
             crystal = crystal_of_sites(limits, matrix, numbers, positions, occupancies, cartesian=True)
+            properties = kept(_asked(pairs, self.properties), self.properties)
         except Unusable as error:
             return [Reject(record.file, name, error.reason, error.advice)]
-        return [Entry(record.file, name, crystal)]
+        return [Entry(record.file, name, crystal, properties=properties)]
 
     def _root(self) -> Path:
         """Return the path, checked."""
@@ -145,6 +150,13 @@ def _text(content: bytes) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError:
         return content.decode("latin-1")
+
+
+def _asked(pairs: Pairs, names: Sequence[str] | None) -> dict[str, Value | None]:
+    """Return the values of keys that are spelled so, or of all; where a quote is not closed, none counts as missing."""
+    if names is None:
+        return {**pairs.values}
+    return {name: pairs.get(name) for name in names if name in pairs.values or pairs.unclosed is not None}
 
 
 def _matrix(pairs: Pairs) -> np.ndarray:

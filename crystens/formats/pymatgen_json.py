@@ -3,6 +3,7 @@
 A .json file holds one Structure, a list of them, or an object of them by id; a .jsonl file one on each line. In the
 place of a Structure may stand an object that has one under the key `structure`: a ComputedStructureEntry, or a summary
 document of the Materials Project. Such an entry is called by its key, or by material_id, entry_id, task_id, id or name.
+Numbers beside the structure can be kept as properties (`crystens.sources.properties`), in an entry `data.band_gap`.
 
 Only numbers and symbols are read: `lattice.matrix` (cell vectors as rows, angstrom), and `species` and `abc`
 (fractional) of each site. No class that the file names (`@module`, `@class`) is looked up or imported. Oxidation states
@@ -17,7 +18,7 @@ Source: `Structure.as_dict` and `ComputedStructureEntry.as_dict` of pymatgen, ag
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from crystens.errors import CrystensError
 from crystens.sources.files import ARCHIVE_SUFFIXES, file_records, find_files
 from crystens.sources.json_stream import DAMAGE, json_items, lines, opened
 from crystens.sources.limits import Limits
+from crystens.sources.properties import kept
 from crystens.sources.record import Entry, Record, Reject, Unusable, quoted, shown
 from crystens.sources.source import Source, existing
 from crystens.sources.structures import atomic_number, check_periodic, crystal_of_sites, finite_array, own_name
@@ -47,6 +49,8 @@ class PymatgenJson(Source):
     Args:
         path: folder, archive or file; None if the user gave none, which reading reports.
     """
+
+    gives_properties = True
 
     def __init__(self, path: str | Path | None) -> None:
         """Keep the path; nothing is opened yet."""
@@ -83,7 +87,10 @@ class PymatgenJson(Source):
             value = json.loads(record.content)
         except (ValueError, RecursionError) as error:
             raise Unusable(f"not JSON: {error}"[:200], "correct it, or export it again") from error
-        return [_item(document, record.file, name, limits) for name, document in _documents(value, record.entry)]
+        return [
+            _item(document, record.file, name, limits, self.properties)
+            for name, document in _documents(value, record.entry)
+        ]
 
     def _root(self) -> Path:
         """Return the path, checked."""
@@ -153,13 +160,13 @@ def _documents(value: Any, name: str) -> list[tuple[str, Any]]:
     return [(name, value)]
 
 
-def _item(value: Any, file: str, name: str, limits: Limits) -> Entry | Reject:
+def _item(value: Any, file: str, name: str, limits: Limits, properties: Sequence[str] | None) -> Entry | Reject:
     """Return the entry or reject of one document."""
     if not name or name.startswith(("item ", "line ")):
         name = own_name(value, _IDS) or name
     name = shown(name, _LONGEST_NAME)
     try:
-        return Entry(file, name, _crystal(value, limits))
+        return Entry(file, name, _crystal(value, limits), properties=kept(value, properties))
     except Unusable as error:
         return Reject(file, name, error.reason, error.advice)
 

@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from crystens.errors import CrystensError
+from crystens.ingest.asked_properties import check_columns, check_found
 from crystens.ingest.chunk_files import is_whole, join, write_part
 from crystens.ingest.duplicates import without_repeats
 from crystens.ingest.recipe import bytes_of, digest, made_from, stamps
@@ -98,9 +99,11 @@ def open_store(
         rejected_path: where to write `rejected.csv`; None writes none beside that of the store.
 
     Raises:
-        CrystensError: if the source cannot be read, there is nothing usable in it, or a file cannot be written.
+        CrystensError: if the source cannot be read, there is nothing usable in it, no crystal has a property that is
+            asked for, or a file cannot be written.
     """
     options = options or IngestOptions()
+    check_columns(source)
     if isinstance(source, StoredCrystals):
         store = source.store()
     elif (contents := source.contents()) is None:
@@ -113,6 +116,7 @@ def open_store(
         first = next(store.rejects(), None)
         why = "" if first is None else f"; the first: {first.file}: {first.reason}; {first.advice}"
         raise CrystensError(f"nothing usable in {source}: {told}{why}{where}")
+    check_found(source, store)
     log.info("%s: %s%s", source, told, where if store.num_rejects else "")
     return store
 
@@ -126,7 +130,7 @@ def _in_memory(source: Source, limits: Limits, options: IngestOptions) -> Crysta
             tell(parsed)
     if options.duplicates == "set_aside":
         items = without_repeats(items, options.num_workers)
-    return CrystalStore.from_items(items, str(source))
+    return CrystalStore.from_items(items, str(source), source.properties or ())
 
 
 def _cached(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, str | Path]) -> CrystalStore:
@@ -171,6 +175,7 @@ def ingest_shard(
     """
     if not 0 <= shard < shards:
         raise CrystensError(f"shard must be 0 to {shards - 1} of {shards} shards, got {shard}")
+    check_columns(source)
     contents = source.contents()
     if contents is None:
         raise CrystensError(f"{source} cannot tell what its contents depend on, and cannot be split into shards")
@@ -236,7 +241,7 @@ def _ingest(
     with _reading(source) as tell:
         for number, items in _parsed_chunks(source, limits, options, done, shard):
             if items is not None:
-                write_part(parts / f"{number:08d}.arrow", items)
+                write_part(parts / f"{number:08d}.arrow", items, source.properties or ())
                 tell(items)
     join(
         parts,

@@ -36,6 +36,7 @@ def made_from(source: Source, limits: Limits, time_limit: float | None, duplicat
     return {
         "source": f"{type(source).__module__}.{type(source).__qualname__}",
         "variant": source.variant(),
+        "properties": list(source.properties or ()),
         "limits": {"class": type(limits).__qualname__, **asdict(limits)},
         "time_limit": time_limit,
         "duplicates": duplicates,
@@ -50,6 +51,7 @@ def read_with(made_from: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kind of the source": f"{made_from['source']} {made_from['variant']}".strip(),
         "files of the source": made_from.get("contents"),
+        "data.properties": made_from.get("properties", []),
         **{f"data.limits.{name}": value for name, value in made_from["limits"].items() if name != "class"},
         "data.ingest.time_limit": made_from["time_limit"],
         "data.ingest.duplicates": made_from["duplicates"],

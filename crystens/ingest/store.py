@@ -266,6 +266,10 @@ class CrystalStore(Sequence[Crystal]):
                 values[rows, column] = self._blocks[k].property(name)[wanted[rows] - self._starts[k]]
         return values
 
+    def has_values(self, name: str) -> bool:
+        """Return whether a property that the store holds is there for at least one crystal."""
+        return any(not np.isnan(block.property(name)).all() for block in self._blocks)
+
     def batch(self, indices: Sequence[int] | np.ndarray, max_sites: int) -> CrystalBatch:
         """Return crystals as padded arrays, in the order of `indices`.
 

@@ -20,6 +20,8 @@ class StoredCrystals(Source):
         path: the folder; None if the user gave none, which reading reports.
     """
 
+    gives_properties = True
+
     def __init__(self, path: str | Path | None) -> None:
         """Keep the path; nothing is opened yet."""
         self.path = path
@@ -36,19 +38,25 @@ class StoredCrystals(Source):
         """
         return CrystalStore.open(existing(self.path, _EXPECTED))
 
+    def columns(self) -> list[str]:
+        """Return the properties that the store holds."""
+        return list(self.store().property_names)
+
     def records(self) -> Iterator[Record | Reject]:
         """Yield each crystal, and what was set aside when the store was made."""
         store = self.store()
+        names = store.property_names if self.properties is None else self.properties
         columns = (store.column(name) for name in ("file", "entry", "split"))
-        for crystal, file, entry, split in zip(store, *columns, strict=True):
-            yield Record(file, entry, crystal, split)
+        values = store.properties(names).tolist()
+        for crystal, file, entry, split, row in zip(store, *columns, values, strict=True):
+            yield Record(file, entry, crystal, split, dict(zip(names, row, strict=True)))
         yield from store.rejects()
 
     def parse(self, record: Record, limits: Limits) -> list[Entry]:
         """Return the crystal, checked again."""
         crystal = record.content
         checked = limits.crystal(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates)
-        return [Entry(record.file, record.entry, checked, record.split)]
+        return [Entry(record.file, record.entry, checked, record.split, properties=record.fields)]
 
 
 def is_store(path: Path) -> bool:

@@ -24,12 +24,14 @@ class Record:
         entry: which one in that file: id in a table, number of a line; empty if the file tells itself.
         content: what is parsed: a path whose file is read by the parser, or bytes, a text, a structure.
         split: "train", "val" or "test" where the source gives splits, otherwise None.
+        fields: what a table says of the input beside its content, by the names of the wanted columns.
     """
 
     file: str
     entry: str
     content: Any
     split: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,12 @@ source as a whole (a path that does not exist, a table without the columns) is r
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from crystens.errors import CrystensError
 from crystens.sources.limits import Limits
@@ -22,7 +24,16 @@ log = logging.getLogger(__name__)
 
 
 class Source(ABC):
-    """Where crystals come from. Small, and able to travel to another process."""
+    """Where crystals come from. Small, and able to travel to another process.
+
+    Attributes:
+        gives_properties: whether its records say more of a crystal than its atoms; such a source gives each `Entry` the
+            properties that `crystens.sources.properties.kept` finds.
+        properties: names of the properties that crystals keep, see `keeping`; None for all that there are.
+    """
+
+    gives_properties = False
+    properties: tuple[str, ...] | None = ()
 
     @abstractmethod
     def records(self) -> Iterator[Record | Reject]:
@@ -52,6 +63,35 @@ class Source(ABC):
     def variant(self) -> str:
         """Return what decides the records beside the files: options of the source, the version of a library."""
         return ""
+
+    def columns(self) -> list[str] | None:
+        """Return the names of all properties there can be, where they are known before reading; otherwise None."""
+        return None
+
+    def keeping(self, properties: Sequence[str] | None) -> Self:
+        """Return this source with the properties that crystals keep.
+
+        Args:
+            properties: their names; None for every number that there is.
+
+        Raises:
+            CrystensError: if the source gives none, or they are no list of different names.
+        """
+        if properties is not None:
+            # A single text is a sequence as well, of its letters.
+            good = not isinstance(properties, str) and all(isinstance(name, str) and name for name in properties)
+            if not good or len(set(properties)) < len(properties):
+                raise CrystensError(
+                    f"data.properties must be a list of different names, such as [band_gap], got {properties!r}"
+                )
+            if properties and not self.gives_properties:
+                raise CrystensError(
+                    f"data.properties=[{','.join(properties)}], but {self} gives nothing but crystals; properties come "
+                    "with a table (csv), extended XYZ, an ASE database, JSON, a store or the Materials Project"
+                )
+        source = copy.copy(self)
+        source.properties = None if properties is None else tuple(properties)
+        return source
 
     def expected(self) -> int | None:
         """Return the number of records, for a progress bar, where it is known without reading."""

@@ -6,8 +6,8 @@ Everything here works on whole columns: 50,000 crystals take seconds. M crystals
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from pymatgen.core import Element
@@ -54,6 +54,7 @@ class Census:
         splits: M names of splits, None where the source gives none.
         rejects: what was set aside.
         hydrogens_left_out: crystals that were read without hydrogens that have no place, and how many hydrogens.
+        properties: what the source says of each crystal by name, (M,) float64 each, in its units, NaN where missing.
 
     Raises:
         CrystensError: if there is no crystal, or columns do not fit together.
@@ -71,6 +72,7 @@ class Census:
     splits: Sequence[str | None]
     rejects: Sequence[Reject] = ()
     hydrogens_left_out: tuple[int, int] = (0, 0)
+    properties: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the columns fit together, and take them as float64 and int64: uint8 would overflow in sums."""
@@ -85,6 +87,9 @@ class Census:
             if values.shape != shape:
                 raise CrystensError(f"{column} of {self.name} has shape {values.shape}, not {shape}")
             object.__setattr__(self, column, values)
+        for name, values in self.properties.items():
+            if np.shape(values) != (size,):
+                raise CrystensError(f"{size} crystals of {self.name} have {np.shape(values)} values of {name}")
         for column in ("files", "entries", "splits"):
             if len(getattr(self, column)) != size:
                 raise CrystensError(f"{size} crystals of {self.name} have {len(getattr(self, column))} {column}")
@@ -105,6 +110,7 @@ class Census:
             splits=store.column("split"),
             rejects=list(store.rejects()),
             hydrogens_left_out=store.hydrogens_left_out,
+            properties=dict(zip(store.property_names, store.properties(store.property_names).T, strict=True)),
         )
 
     def __len__(self) -> int:

@@ -22,11 +22,12 @@ _FEW = 30  # missing elements are listed if they are no more than this
 _BAR = 40  # characters of the longest bar
 _LAST_NATURAL = 94  # elements above are in no file that is no mistake, so their absence says nothing
 _PERIODS = (1, 3, 11, 19, 37, 55, 87, MAX_ATOMIC_NUMBER + 1)  # first element of each period
+_QUANTILES = {"min": 0, "1 %": 0.01, "median": 0.5, "99 %": 0.99, "max": 1}
 _SHORT = 1.0  # atoms nearer than this, in angstrom, are worth a look: only O-H, N-H and H-H are
 
 
 def summarise(census: Census) -> str:
-    """Return counts, elements, sites, space groups, ranges, outliers and rejects of a source, as lines of text."""
+    """Return counts, elements, sites, space groups, ranges, properties, outliers and rejects of a source as text."""
     used, aside = len(census), len(census.rejects)
     kinds = Counter(census.elements_per_crystal.tolist())
     lines = [
@@ -47,6 +48,7 @@ def summarise(census: Census) -> str:
         *_histogram(census.counts),
         "",
         *_ranges(census),
+        *_properties(census),
         "",
         *_outliers(census),
     ]
@@ -165,11 +167,26 @@ def _ranges(census: Census) -> list[str]:
     columns = {f"{name} (angstrom)": census.lengths[:, k] for k, name in enumerate("abc")}
     columns |= {f"{name} (degree)": census.angles[:, k] for k, name in enumerate(("alpha", "beta", "gamma"))}
     columns |= {"volume per site (A^3)": census.volumes_per_site, "density (g/cm^3)": census.densities}
-    heads = ("min", "1 %", "median", "99 %", "max")
-    lines = [f"{'ranges':<24}" + "".join(f"{head:>10}" for head in heads)]
+    lines = [f"{'ranges':<24}" + "".join(f"{head:>10}" for head in _QUANTILES)]
     for name, values in columns.items():
-        points = np.quantile(values, (0, 0.01, 0.5, 0.99, 1))
+        points = np.quantile(values, list(_QUANTILES.values()))
         lines.append(f"  {name:<22}" + "".join(f"{point:10.3f}" for point in points))
+    return lines
+
+
+def _properties(census: Census) -> list[str]:
+    """Return how many crystals have each property, how many lack it, and its range."""
+    if not census.properties:
+        return []
+    names = {name: _printable(name) for name in census.properties}
+    width = max(22, *map(len, names.values()))
+    heads = ("there", "missing", *_QUANTILES)
+    lines = ["", f"{'properties':<{width + 2}}" + "".join(f"{head:>10}" for head in heads)]
+    for name, values in census.properties.items():
+        there = values[~np.isnan(values)]
+        counts = f"{len(there):>10}{len(values) - len(there):>10}"
+        points = np.quantile(there, list(_QUANTILES.values())) if len(there) else []
+        lines.append(f"  {names[name]:<{width}}{counts}" + "".join(f"{point:>10.4g}" for point in points))
     return lines
 
 
