@@ -30,7 +30,7 @@ from torch import Tensor
 from crystens.clustering import Clusters, cluster
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal
 from crystens.distances import pair_distances
-from crystens.encoding import ATTRIBUTES, CELL_ROWS, COORDINATE_ROWS, HEADER, NUM_CHANNELS
+from crystens.encoding import ATTRIBUTES, CELL_ROWS, COORDINATE_ROWS, GROUP_ROW, HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling
 from crystens.symmetry.space_groups import SymmetrisedCrystal, imposed
@@ -126,7 +126,7 @@ def count_sites(images: Tensor, scaling: Scaling) -> Tensor:
     of 0 in the block of A sites and are 0 beyond. No cell has to be told apart from 0 by itself, so the answer holds
     under the paper's scaling, where hydrogen, x = 0 and P1 scale to 0, and under noise.
     """
-    images = images.double()
+    images = scaling.evened(images.double())
     sites = images.shape[-1] - HEADER
     cells = torch.stack([images[:, :, CELL_ROWS, HEADER:], images[:, :, HEADER:, CELL_ROWS].transpose(2, 3)], dim=1)
     # Fitting a constant to the first A cells of a row lowers the squares by (sum over them)^2 / A.
@@ -158,7 +158,9 @@ def read_copies(images: Tensor, scaling: Scaling, counts: Tensor | None = None) 
     counts = count_sites(images, scaling) if counts is None else counts.to(torch.int64)
     values = scaling.unscale(images)
     mask = torch.arange(values.shape[-1] - HEADER, device=values.device) < counts[:, None]
-    return ImageCopies(counts, values, attribute_copies(values), mask, scaling)
+    copies = attribute_copies(values)
+    copies[:, GROUP_ROW] = scaling.group_copies(copies[:, GROUP_ROW])
+    return ImageCopies(counts, values, copies, mask, scaling)
 
 
 def read_images(images: Tensor, scaling: Scaling, periodic: bool, counts: Tensor | None = None) -> ImageReading:

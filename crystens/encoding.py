@@ -41,9 +41,15 @@ NUM_CHANNELS = 4
 HEADER = 12  # rows and columns before the pair block: eleven attributes and one of padding
 COORDINATE_ROWS = slice(1, 4)  # x, y, z
 CELL_ROWS = slice(4, 11)  # a, b, c, alpha, beta, gamma, space group: one value a crystal
+GROUP_ROW = 10  # space group, the last of them
 DISTANCES = ("fractional", "cartesian")
 
 _CACHED_CRYSTALS = 64
+
+
+def header_rows(sites: str) -> int:
+    """Return how many rows and columns of an image's header hold values, of "all" sites or "orbits"."""
+    return HEADER if sites == "orbits" else len(ATTRIBUTES)
 
 
 def image_side(max_sites: int) -> int:
@@ -170,17 +176,18 @@ def average_mirror_images(images: Tensor) -> Tensor:
     return torch.where(mirrored, (images + images.mT) / 2, images)
 
 
-def present_cells(counts: Tensor, side: int, diagonal: bool = True) -> Tensor:
+def present_cells(counts: Tensor, side: int, diagonal: bool = True, rows: int = len(ATTRIBUTES)) -> Tensor:
     """Return which cells of an image hold a value: (B,) counts to (B, S, S) bool, the same in all channels.
 
     Args:
         counts: number of sites of each crystal.
         side: image side S.
         diagonal: whether the pair block's diagonal (a site with itself) counts as holding a value.
+        rows: how many of the header's rows hold values: the eleven attributes, and perhaps one more.
     """
     line = torch.arange(side, device=counts.device)
     site = (line >= HEADER) & (line < HEADER + counts[:, None])
-    attribute = (line < len(ATTRIBUTES)).expand_as(site)
+    attribute = (line < rows).expand_as(site)
     present = (attribute[:, :, None] & site[:, None, :]) | (site[:, :, None] & attribute[:, None, :])
     pairs = site[:, :, None] & site[:, None, :]
     if not diagonal:

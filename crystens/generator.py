@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,6 @@ from omegaconf import OmegaConf
 from pymatgen.core import Structure
 from torch import Tensor
 
-from crystens.batch import CrystalBatch
 from crystens.checkpoint import KEY, load_checkpoint, load_weights, weights_digest
 from crystens.configs.build import build, overridden
 from crystens.configs.moved import with_current_targets
@@ -34,6 +34,7 @@ from crystens.devices.accelerator import device_named, prepare_accelerator
 from crystens.encoding import NUM_CHANNELS, image_side
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
+from crystens.orbits.encodings import ImageDecoder, batch_for, decoder_for, scaling_from_dict, sites_of
 from crystens.scaling import Scaling
 from crystens.sources.limits import Limits
 from crystens.sources.record import Unusable
@@ -86,8 +87,8 @@ class Generator:
         self.reference = reference
         self.distance = distance
         self.decode_config = dict(decode) if decode is not None else None
-        self.decoder = decoder_of(decode)
-        self.form = form or Limits(max_sites=scaling.max_sites)
+        self.decoder = decoder_of(decode, scaling)
+        self.form = form or Limits().for_images(scaling.max_sites, sites_of(scaling))
         self.about = dict(about or {})
 
     @classmethod
@@ -118,10 +119,10 @@ class Generator:
         limits = config["data"].get("limits")
         form = None
         if isinstance(limits, Mapping) and "_target_" in limits:
-            form = build({**limits, "max_sites": config["max_sites"]}, "data.limits")
+            form = build(limits, "data.limits").for_images(config["max_sites"], config["data"].get("sites", "all"))
         generator = cls(
             built,
-            Scaling.from_dict(representation["scaling"]),
+            scaling_from_dict(representation["scaling"]),
             Reference.from_state_dict(card["reference"]),
             representation["distance"],
             config["decode"],
@@ -138,7 +139,7 @@ class Generator:
             },
         )
         if decode is not None:
-            generator.decoder = decoder_of(config["decode"], decode)
+            generator.decoder = decoder_of(config["decode"], generator.scaling, decode)
         return generator
 
     def __repr__(self) -> str:
@@ -235,8 +236,7 @@ class Generator:
                 raise CrystensError(f"crystal {place}: {error}") from error
         if not formed:
             return torch.zeros(0, NUM_CHANNELS, self.model.image_side, self.model.image_side)
-        batch = CrystalBatch.from_crystals(formed, self.scaling.max_sites)
-        return self.scaling.encode(batch, self.distance)
+        return self.scaling.encode(batch_for(self.scaling, formed), self.distance)
 
     def decode(self, images: Tensor | np.ndarray) -> list[DecodedCrystal]:
         """Return the crystals of images (n, 4, S, S), or of one image (4, S, S), each with the reason where it failed.
@@ -270,16 +270,25 @@ def load(checkpoint: str | Path, device: str = "auto", decode: Mapping[str, Any]
     return Generator.from_checkpoint(load_checkpoint(checkpoint), str(checkpoint), decode=decode).to(device)
 
 
-def decoder_of(config: Mapping[str, Any] | None, overrides: Mapping[str, Any] | None = None) -> Decoder:
-    """Return the decoder of a config, with single keys exchanged; `Decoder()` without a config.
+def decoder_of(
+    config: Mapping[str, Any] | None, scaling: Scaling, overrides: Mapping[str, Any] | None = None
+) -> ImageDecoder:
+    """Return the decoder of a config for the images of a scaling, with single keys exchanged.
+
+    Without a config it is that of `decode=auto`, which becomes `decode=orbits` for images of orbits.
 
     Raises:
         CrystensError: if a value is out of range or a key is not known.
     """
     if overrides is not None and not isinstance(overrides, Mapping):
         raise CrystensError(f'decode={overrides!r} must map keys of the decoder to values, as {{"atom_clusters": 3}}')
-    default = {"_target_": f"{Decoder.__module__}.{Decoder.__qualname__}"}
-    return build(overridden(default if config is None else config, overrides), "decode")
+    decoder = Decoder() if config is None else build(config, "decode")
+    if overrides and overrides.get("_target_"):
+        decoder = build(overridden({}, overrides), "decode")
+        overrides = None
+    decoder = decoder_for(decoder, sites_of(scaling))
+    target = f"{type(decoder).__module__}.{type(decoder).__qualname__}"
+    return build(overridden({"_target_": target, **asdict(decoder)}, overrides), "decode")
 
 
 def model_name(config: Mapping[str, Any]) -> str:

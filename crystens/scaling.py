@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from crystens.batch import CrystalBatch
 from crystens.element_codes import atom_codes, nearest_elements
-from crystens.encoding import HEADER, QUANTITIES, encode, pair_distances, present_cells
+from crystens.encoding import ATTRIBUTES, HEADER, QUANTITIES, encode, pair_distances, present_cells
 from crystens.errors import CrystensError
 
 # The paper's constants [mean, std, low, high] give (q - mean) / std + low over (low + high); written out as the
@@ -98,6 +98,8 @@ class Scaling(nn.Module):
         factors = (1 - self.gap) / (limits[:, 1] - limits[:, 0])
         self.register_buffer("factors", factors.float(), persistent=False)
         self.register_buffer("offsets", (self.gap - factors * limits[:, 0]).float(), persistent=False)
+
+    rows = len(ATTRIBUTES)  # of the image's header that hold values
 
     factors: Tensor
     offsets: Tensor
@@ -169,7 +171,7 @@ class Scaling(nn.Module):
     def scale(self, images: Tensor, counts: Tensor) -> Tensor:
         """Return physical images (B, 4, S, S) of crystals with `counts` (B,) sites scaled, empty cells 0."""
         scaled = images * self._spread(self.factors, images) + self._spread(self.offsets, images)
-        return scaled * present_cells(counts, images.shape[-1], self.diagonal)[:, None]
+        return scaled * present_cells(counts, images.shape[-1], self.diagonal, self.rows)[:, None]
 
     def unscale(self, images: Tensor) -> Tensor:
         """Return scaled images (B, 4, S, S) in physical values; cells that hold no value mean nothing."""
@@ -189,6 +191,14 @@ class Scaling(nn.Module):
             return cells.mean(dim=1), cells.var(dim=1, correction=1)
         numbers = nearest_elements(cells, self.codes).to(cells)
         return numbers, torch.zeros_like(numbers)
+
+    def group_copies(self, copies: Tensor) -> Tensor:
+        """Return the space group that each cell of the group's row and column states, of physical values (B, 8, N)."""
+        return copies
+
+    def evened(self, images: Tensor) -> Tensor:
+        """Return scaled images whose cell rows hold one value in all cells of a crystal, which counting looks for."""
+        return images
 
     def _spread(self, values: Tensor, images: Tensor) -> Tensor:
         """Return the 13 values of the quantities on the cells where they stand: (4, S, S), elsewhere 1."""

@@ -12,6 +12,7 @@ from crystens.errors import CrystensError
 from crystens.generator import Sampler
 from crystens.metrics.distributions import ks_statistics, reading_values
 from crystens.metrics.statistics import STATISTICS, image_statistics
+from crystens.orbits.encodings import ImageDecoder, decoder_for
 
 LOGGED = frozenset(f"val/{name}" for name in (*STATISTICS, "decoded_rate", "mean_ks"))
 
@@ -31,7 +32,11 @@ class SampleStatistics(pl.Callback):
     """
 
     def __init__(
-        self, every_n_epochs: int = 10, num_samples: int = 64, seed: int = 0, decoder: Decoder | None = None
+        self,
+        every_n_epochs: int = 10,
+        num_samples: int = 64,
+        seed: int = 0,
+        decoder: ImageDecoder | None = None,
     ) -> None:
         """Check the numbers and keep them."""
         if every_n_epochs < 1 or num_samples < 1:
@@ -52,10 +57,11 @@ class SampleStatistics(pl.Callback):
         images = sample(self.num_samples, torch.Generator().manual_seed(self.seed)).cpu()
         statistics = image_statistics(images, data.scaling, distance=data.distance)
         found = {f"val/{name}": values[values.isfinite()].mean() for name, values in statistics.items()}
-        decoded = self.decoder.decode(images, data.scaling)
+        decoder = decoder_for(self.decoder, data.sites)
+        decoded = decoder.decode(images, data.scaling)
         found["val/decoded_rate"] = torch.tensor(sum(item.crystal is not None for item in decoded) / len(decoded))
         distances = ks_statistics(
-            reading_values(read_images(images, data.scaling, self.decoder.periodic)), data.reference
+            reading_values(read_images(images, data.scaling, decoder.periodic)), data.image_reference
         )
         found["val/mean_ks"] = torch.tensor(sum(distances.values()) / len(distances))
         # Not through `log` alone, which would write them under the number of batches instead of the number of steps.

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from crystens.ingest.ingest import IngestOptions, open_store
 from crystens.ingest.recipe import made_from, read_with
 from crystens.ingest.store import CrystalStore
 from crystens.metrics.distributions import Reference
+from crystens.orbits.encodings import check_sites, scaling_from_dict, sites_of
 from crystens.scaling import Scaling
 from crystens.sources.limits import Limits
 from crystens.sources.record import SPLITS
@@ -57,10 +57,11 @@ class CrysTensDataModule(pl.LightningDataModule):
 
     Args:
         source: where crystals come from.
-        max_sites: site slots N of the image, 1-255; larger crystals are set aside.
+        max_sites: slots N of the image, 1-255; larger crystals are set aside.
         scaling: makes the scaling: called once, in `setup`, with the training crystals and `distance`; `Scaling.fit`
             and `Scaling.paper` are such functions.
         distance: distance of the pair block, "fractional" or "cartesian".
+        sites: what an image lists: "all" sites, or "orbits", of which `max_sites` are the slots then.
         batch_size: crystals in a training batch; lowered, with a line in the log, to the size of a smaller training
             split.
         split: "auto", "given", "random", "formula" or "structure", see `crystens.data.splits`.
@@ -72,7 +73,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         order: "shuffled", or "blocks" for a store that is larger than the memory, see `crystens.data.epoch_order`.
         augmentation: what is done to the crystals of a training batch, on its device, before they become images; None
             does nothing.
-        limits: what is usable and in which form it is kept; its `max_sites` is replaced.
+        limits: what is usable and in which form it is kept, see `Limits.for_images`.
         ingest: how the source is read.
         rejected_path: where to write `rejected.csv`; None writes none.
         resume_on_other_data: whether to take a checkpoint that was trained on other data, with a warning.
@@ -107,10 +108,16 @@ class CrysTensDataModule(pl.LightningDataModule):
         resume_on_other_data: bool = False,
         properties: Sequence[str] = (),
         path: str | Path | None = None,
+        sites: str = "all",
     ) -> None:
         """Check the options; nothing is read before `setup`."""
         super().__init__()
         check_distance(distance)
+        check_sites(sites)
+        if sites == "orbits" and augmentation is not None and augmentation != Augmentation():
+            raise CrystensError(
+                "data.augmentation draws other descriptions of a crystal, and a list of orbits has one: leave it out"
+            )
         if not 1 <= max_sites <= 255:
             raise CrystensError(f"max_sites must be 1-255, got {max_sites}")
         if batch_size < 1:
@@ -129,6 +136,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         self.properties = tuple(properties)
         self.max_sites = max_sites
         self.distance = distance
+        self.sites = sites
         self.batch_size = batch_size
         self.split = split
         self.split_seed = split_seed
@@ -138,11 +146,10 @@ class CrysTensDataModule(pl.LightningDataModule):
         self.order = order
         self.augmentation = augmentation
         self.ingest = ingest
-        self.limits = replace(limits or Limits(), max_sites=max_sites)
+        self.limits = (limits or Limits()).for_images(max_sites, sites)
         self.rejected_path = rejected_path
         self.resume_on_other_data = resume_on_other_data
         self.scaling: Scaling | None = None
-        self._reference: Reference | None = None
         self._make_scaling = scaling
         self._store: CrystalStore | None = None
         self._splits: dict[str, np.ndarray] = {}
@@ -175,25 +182,40 @@ class CrysTensDataModule(pl.LightningDataModule):
         """The test crystals, copied into memory; there may be none."""
         return self._split_crystals("test")
 
-    @property
+    @cached_property
     def reference(self) -> Reference:
-        """The distributions of the training crystals, which samples are compared with.
+        """The distributions of the training crystals, all sites of each, which decoded samples are compared with.
 
         At most `_MOST_REFERENCE` crystals are taken, evenly spread.
         """
-        if self._reference is None:
-            self.setup()
-            rows = self._splits["train"]
-            if len(rows) > _MOST_REFERENCE:
-                log.info("samples are compared with %d of %d training crystals", _MOST_REFERENCE, len(rows))
-                rows = rows[np.linspace(0, len(rows) - 1, _MOST_REFERENCE).astype(np.int64)]
-            self._reference = Reference.from_crystals(self.store.batch(rows, self.max_sites), str(self.source))
-        return self._reference
+        crystals = self.store.batch(self._reference_rows(), self.store.most_sites)
+        return Reference.from_crystals(crystals, str(self.source))
+
+    @cached_property
+    def image_reference(self) -> Reference:
+        """The distributions of what the training images list, sites or orbits, which raw samples are compared with."""
+        if self.sites == "all":
+            return self.reference
+        return Reference.from_crystals(self.listed(self._reference_rows()), str(self.source))
+
+    def _reference_rows(self) -> np.ndarray:
+        """Return the training rows that samples are compared with."""
+        self.setup()
+        rows = self._splits["train"]
+        if len(rows) > _MOST_REFERENCE:
+            log.info("samples are compared with %d of %d training crystals", _MOST_REFERENCE, len(rows))
+            rows = rows[np.linspace(0, len(rows) - 1, _MOST_REFERENCE).astype(np.int64)]
+        return rows
 
     def _split_crystals(self, split: str) -> CrystalBatch:
-        """Return the crystals of a split."""
+        """Return what the images of a split list."""
         self.setup()
-        return _batch(self.store, self._splits[split], self.max_sites, self.properties)
+        return self.listed(self._splits[split])
+
+    @property
+    def listed(self) -> Callable[[np.ndarray], CrystalBatch]:
+        """Gives what the images of rows of the store list, crystals or orbits, with the properties that are kept."""
+        return partial(self.store.listed, slots=self.max_sites, sites=self.sites, properties=self.properties)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and scale the data, once.
@@ -206,10 +228,11 @@ class CrysTensDataModule(pl.LightningDataModule):
             return
         writes = self.trainer is None or self.trainer.is_global_zero
         store = open_store(self.source, self.limits, self.ingest, self.rejected_path if writes else None)
-        if store.most_sites > self.max_sites:
+        most = store.most_sites if self.sites == "all" else store.most_orbits
+        if most > self.max_sites:
             raise CrystensError(
-                f"{self.source} holds crystals of {store.most_sites} sites, more than max_sites={self.max_sites}; "
-                f"raise max_sites, or ingest the source again with --max-sites {self.max_sites}"
+                f"{self.source} holds crystals of {most} {'sites' if self.sites == 'all' else 'orbits'}, more than "
+                f"max_sites={self.max_sites}; raise max_sites, or ingest the source again with a lower limit"
             )
         self._splits = self._split_rows(store)
         self._store = store
@@ -245,13 +268,13 @@ class CrysTensDataModule(pl.LightningDataModule):
         """Yield the crystals of a split in parts that fit into the memory."""
         rows = self._splits[split]
         for start in range(0, len(rows), _PART_ROWS):
-            yield self.store.batch(rows[start : start + _PART_ROWS], self.max_sites)
+            yield self.listed(rows[start : start + _PART_ROWS])
 
     def train_dataloader(self) -> DataLoader:
         """Return the loader of training batches, in an order of its own for every epoch."""
         self.setup()
         rows = self._splits["train"]
-        dataset = _Crystals(self.store, rows, self.max_sites, self.properties)
+        dataset = _Crystals(rows, self.listed)
         ranks, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         if len(dataset) < ranks:
             raise CrystensError(f"{len(dataset)} training crystals for {ranks} devices; use fewer devices")
@@ -320,7 +343,7 @@ class CrysTensDataModule(pl.LightningDataModule):
             "data.split_fractions": list(self.split_fractions),
             **read_with(read),
         }
-        return SplitRecord.from_store(store, self._splits, self.max_sites, options, self.properties)
+        return SplitRecord.from_store(store, self._splits, self.listed, options)
 
     def _check_trained_on(self) -> None:
         """Compare the data with those that a checkpoint was trained on, if one was loaded.
@@ -360,7 +383,12 @@ class CrysTensDataModule(pl.LightningDataModule):
                     f"{getattr(self, name)}; use the checkpoint's value"
                 )
         if state_dict["scaling"] is not None:
-            self.scaling = Scaling.from_dict(state_dict["scaling"])
+            self.scaling = scaling_from_dict(state_dict["scaling"])
+            if sites_of(self.scaling) != self.sites:
+                raise CrystensError(
+                    f"the checkpoint was trained with encoding.sites={sites_of(self.scaling)}, the configuration says "
+                    f"{self.sites}; use the checkpoint's value"
+                )
         if "trained_on" not in state_dict:
             log.warning(
                 "the checkpoint has no record of its data, as an earlier version wrote it: these may be other data"
@@ -389,11 +417,9 @@ class _Keys(Sequence[str]):
 class _Crystals(Dataset):
     """Rows of a store, fetched a whole batch at a time."""
 
-    def __init__(self, store: CrystalStore, rows: np.ndarray, max_sites: int, properties: Sequence[str]) -> None:
-        self.store = store
+    def __init__(self, rows: np.ndarray, listed: Callable[[np.ndarray], CrystalBatch]) -> None:
         self.rows = rows
-        self.max_sites = max_sites
-        self.properties = properties
+        self.listed = listed
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -402,15 +428,7 @@ class _Crystals(Dataset):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> CrystalBatch:
-        return _batch(self.store, self.rows[indices], self.max_sites, self.properties)
-
-
-def _batch(store: CrystalStore, rows: np.ndarray, max_sites: int, properties: Sequence[str]) -> CrystalBatch:
-    """Return rows of a store as a batch, with properties if there are any to keep."""
-    batch = store.batch(rows, max_sites)
-    if not properties:
-        return batch
-    return replace(batch, properties=torch.from_numpy(store.properties(properties, rows)).float())
+        return self.listed(self.rows[indices])
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -60,20 +60,18 @@ class SplitRecord:
         cls,
         store: CrystalStore,
         splits: Mapping[str, np.ndarray],
-        max_sites: int,
+        listed: Callable[[np.ndarray], CrystalBatch],
         options: Mapping[str, Any],
-        properties: Sequence[str] = (),
     ) -> SplitRecord:
         """Return the record of a store; all of it is read, some 5 microseconds a crystal.
 
         Args:
             store: the crystals.
             splits: rows of train, val and test, int64.
-            max_sites: site slots of the images.
+            listed: gives what the images of rows list, and the properties that the run keeps.
             options: what decides crystals and splits, by the name to report.
-            properties: names of those that the run keeps.
         """
-        marks = [_crystal_marks(store, splits[split], max_sites, properties) for split in SPLITS]
+        marks = [_crystal_marks(splits[split], listed) for split in SPLITS]
         counts = tuple(len(part) for part in marks)
         digests = tuple(hashlib.blake2b(part.tobytes(), digest_size=16).hexdigest() for part in marks)
         if sum(counts) > MOST_MARKED:
@@ -191,15 +189,12 @@ def _texts_of(store: CrystalStore, rows: Sequence[int]) -> Iterator[tuple[str, s
         passed = row + 1
 
 
-def _crystal_marks(store: CrystalStore, rows: np.ndarray, max_sites: int, properties: Sequence[str]) -> np.ndarray:
-    """Return a mark of the arrays and properties of each crystal, (M,) int64."""
+def _crystal_marks(rows: np.ndarray, listed: Callable[[np.ndarray], CrystalBatch]) -> np.ndarray:
+    """Return a mark of the arrays of each crystal, (M,) int64."""
     marks = np.zeros(len(rows), np.int64)
     for start in range(0, len(rows), _PART_ROWS):
-        part = rows[start : start + _PART_ROWS]
-        batch = store.batch(part, max_sites)
-        columns = [tensor.numpy() for tensor in batch.tensors().values()]
-        if properties:
-            columns.append(store.properties(properties, part))
+        batch = listed(rows[start : start + _PART_ROWS])
+        columns = (tensor.numpy() for tensor in batch.tensors().values())
         table = np.concatenate([column.reshape(len(batch), -1).view(np.uint8) for column in columns], axis=1)
         marks[start : start + len(batch)] = [_mark(row) for row in table]
     return marks

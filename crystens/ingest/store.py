@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -291,6 +292,22 @@ class CrystalStore(Sequence[Crystal]):
         """
         columns = self._padded(indices, max_orbits, orbits=True)
         return OrbitBatch(**{name: torch.from_numpy(array) for name, array in columns.items()})
+
+    def listed(
+        self, indices: Sequence[int] | np.ndarray, slots: int, sites: str = "all", properties: Sequence[str] = ()
+    ) -> CrystalBatch:
+        """Return what images of crystals list: "all" sites, as `batch`, or "orbits", as `orbit_batch`.
+
+        Args:
+            indices: rows, shape (B,).
+            slots: number of slots N for sites or orbits.
+            sites: "all" or "orbits".
+            properties: names of properties that the batch is to have.
+        """
+        batch = self.batch(indices, slots) if sites == "all" else self.orbit_batch(indices, slots)
+        if not properties:
+            return batch
+        return replace(batch, properties=torch.from_numpy(self.properties(properties, indices)).float())
 
     def _padded(self, indices: Sequence[int] | np.ndarray, slots: int, orbits: bool) -> dict[str, np.ndarray]:
         """Return the columns of a batch of crystals, or of their orbits, with `slots` places for each."""

@@ -41,7 +41,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from crystens.devices.sharding import shard
 from crystens.devices.xla import close_graph, is_xla
-from crystens.encoding import CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
+from crystens.encoding import ATTRIBUTES, CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
 from crystens.models.averaging import follow
 from crystens.models.chunks import sample_in_chunks
@@ -97,6 +97,9 @@ class EDM(pl.LightningModule):
         atom_weight: weight in the loss of the cells of atomic numbers, row and column 0.
         attribute_weight: weight of the cells of the other ten attributes.
         pair_weight: weight of the cells of the pair block.
+        rows: how many rows and columns of the header hold values: the eleven attributes, or with Wyckoff positions
+            twelve.
+        position_weight: weight of the cells of Wyckoff positions, row and column 11, if there are any.
         warmup_steps: steps in which the learning rate rises from 0.
         decay: whether the learning rate then falls to 0 at the planned end of training, along a cosine.
         ema_decay: decay of the averaged weights in a step; smaller in the first steps.
@@ -133,6 +136,8 @@ class EDM(pl.LightningModule):
         decay: bool = True,
         ema_decay: float = 0.999,
         sample_chunk: int = 256,
+        rows: int = len(ATTRIBUTES),
+        position_weight: float = 10.0,
     ) -> None:
         super().__init__()
         if not 0 < sigma_min < sigma_max:
@@ -151,11 +156,14 @@ class EDM(pl.LightningModule):
             raise CrystensError(f"{network_calls=} must be a whole number, at least 3")
         if not isinstance(max_weight, int | float):
             raise CrystensError(f"{max_weight=} must be a number; inf bounds no weight")
-        if churn < 0 or min(noise_deviation, max_weight, atom_weight, attribute_weight, pair_weight, rho) <= 0:
+        weights = (max_weight, atom_weight, attribute_weight, pair_weight, position_weight)
+        if churn < 0 or min(noise_deviation, rho, *weights) <= 0:
             raise CrystensError(
                 f"{churn=} must not be negative; {noise_deviation=}, {max_weight=}, {atom_weight=}, "
-                f"{attribute_weight=}, {pair_weight=} and {rho=} must be positive"
+                f"{attribute_weight=}, {pair_weight=}, {position_weight=} and {rho=} must be positive"
             )
+        if not len(ATTRIBUTES) <= rows <= HEADER:
+            raise CrystensError(f"{rows=} must be {len(ATTRIBUTES)}, of attributes, or {HEADER}")
         if not 0 <= ema_decay < 1:
             raise CrystensError(f"{ema_decay=} must be at least 0 and less than 1")
         if not isinstance(sample_chunk, int) or sample_chunk < 1 or warmup_steps < 0:
@@ -175,6 +183,8 @@ class EDM(pl.LightningModule):
         self.atom_weight = atom_weight
         self.attribute_weight = attribute_weight
         self.pair_weight = pair_weight
+        self.rows = rows
+        self.position_weight = position_weight
         self.warmup_steps = warmup_steps
         self.decay = decay
         self.ema_decay = ema_decay
@@ -209,13 +219,18 @@ class EDM(pl.LightningModule):
         To be called before training, whose images have this side, scaling and content of the pair block.
 
         Raises:
-            CrystensError: if the images have another side than the network; if their pair block has an empty diagonal,
-                or, with geometric pairs, distances that are not fractional.
+            CrystensError: if the images have another side or header than the network; if their pair block has an
+                empty diagonal, or, with geometric pairs, distances that are not fractional.
         """
         if image_side != self.image_side:
             raise CrystensError(
                 f"the data's images are {image_side} px and the network's {self.image_side}: leave image_side to "
                 "max_sites"
+            )
+        if scaling.rows != self.rows:
+            raise CrystensError(
+                f"the data's images hold values in {scaling.rows} rows of the header, the model expects {self.rows}: "
+                "leave model.rows to encoding.sites"
             )
         if not scaling.diagonal:
             raise CrystensError(
@@ -258,7 +273,7 @@ class EDM(pl.LightningModule):
             images: (B, 4, S, S) in [0, 1].
             counts: (B,) numbers of sites.
         """
-        mask = present_cells(counts, self.image_side)[:, None]
+        mask = self._present(counts)
         clean = (images - _MIDDLE) / _WIDTH * mask
         level = draw_rows(self, len(images), lambda rows: torch.randn(rows, 1, 1, 1, device=images.device))
         sigma = (self.noise_mean + self.noise_deviation * level).exp()
@@ -271,7 +286,12 @@ class EDM(pl.LightningModule):
         weight = torch.full(images.shape[2:], self.pair_weight, device=images.device)
         weight[:HEADER] = weight[:, :HEADER] = self.attribute_weight
         weight[0] = weight[:, 0] = self.atom_weight
+        weight[len(ATTRIBUTES) : HEADER] = weight[:, len(ATTRIBUTES) : HEADER] = self.position_weight
         return ((error * weight).sum((1, 2, 3)) / (weight * mask).sum((1, 2, 3))).mean() / NUM_CHANNELS
+
+    def _present(self, counts: Tensor) -> Tensor:
+        """Return which cells of images with given numbers of sites hold values: (B,) to (B, 1, S, S) bool."""
+        return present_cells(counts, self.image_side, rows=self.rows)[:, None]
 
     def _denoiser(self, network: nn.Module, counts: Tensor, mask: Tensor) -> _Denoiser:
         """Return the denoiser of images with given numbers of sites."""
@@ -340,7 +360,7 @@ class EDM(pl.LightningModule):
         shares = (self.site_counts.cpu().double().cumsum(0) / self.site_counts.sum().cpu()).contiguous()
         drawn = torch.cat([torch.rand(1, dtype=torch.float64, generator=g) for g in generators])
         counts = torch.searchsorted(shares, drawn, right=True).to(self.device)
-        mask = present_cells(counts, self.image_side)[:, None]
+        mask = self._present(counts)
 
         def noise() -> Tensor:
             size = (NUM_CHANNELS, self.image_side, self.image_side)

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from crystens.clustering import Clusters, cluster
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, cell_vectors, check_cell
-from crystens.decoding import DecodedCrystal, count_sites, read_images
-from crystens.encoding import HEADER
+from crystens.decoding import DecodedCrystal, ImageCopies, average_copies, read_copies
+from crystens.encoding import GROUP_ROW
 from crystens.errors import CrystensError
 from crystens.orbits.codes import nearest_groups
-from crystens.orbits.scaling import GROUP_ROW, POSITION_ROW, OrbitScaling
+from crystens.orbits.scaling import POSITION_ROW, OrbitScaling
+from crystens.scaling import Scaling
 from crystens.symmetry.orbit_crystal import CELLS, OrbitCrystal
 from crystens.symmetry.projection import Projection
 from crystens.symmetry.wyckoff import space_group
@@ -50,30 +51,45 @@ class DecodedOrbits(DecodedCrystal):
 
 @dataclass(frozen=True)
 class OrbitDecoder:
-    """Turns scaled images of orbits into crystals.
+    """Turns scaled images of orbits into crystals; every choice is a config value of `decode=orbits`.
 
     Args:
         cell: "conventional" or "primitive", the cell of the crystals.
         atom_clusters: K of the atomic numbers, or "auto"; only where the image holds numbers and not codes.
-        projection: limits and repairs.
+        merge_distance: two sites nearer than this are one, angstrom.
+        repair: whether orbits that make no crystal are mended; a failure otherwise.
+        max_sites: most sites of the primitive cell, beyond which decoding fails; None for no bound.
 
     Raises:
-        CrystensError: if the cell is not known.
+        CrystensError: if a value is out of range.
     """
 
     cell: str = "primitive"
     atom_clusters: Clusters = "auto"
-    projection: Projection = field(default_factory=Projection)
+    merge_distance: float = 0.5
+    repair: bool = True
+    max_sites: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the cell."""
+        """Check the values."""
         if self.cell not in CELLS:
             raise CrystensError(f"decode.cell={self.cell!r} is not known; use one of {', '.join(CELLS)}")
+        _ = self.projection
+
+    @property
+    def periodic(self) -> bool:
+        """Whether coordinates are read periodically: always."""
+        return True
+
+    @property
+    def projection(self) -> Projection:
+        """The step from noisy orbits to a crystal."""
+        return Projection(self.merge_distance, self.max_sites, self.repair)
 
     def decode(
         self,
         images: Tensor,
-        scaling: OrbitScaling,
+        scaling: Scaling,
         counts: Tensor | None = None,
         elements: np.ndarray | None = None,
     ) -> list[DecodedOrbits]:
@@ -84,18 +100,25 @@ class OrbitDecoder:
             scaling: the scaling they were made with.
             counts: (B,) numbers of orbits, where they are known; counted otherwise.
             elements: (118,) probabilities of the elements, see `crystens.decoding.element_probabilities`.
+
+        Raises:
+            CrystensError: if the images are none of orbits.
         """
-        counts = count_orbits(images, scaling) if counts is None else counts
-        reading = read_images(images, scaling, periodic=True, counts=counts)
-        values = scaling.unscale(images.double())
-        codes = scaling.code_cells(values, POSITION_ROW)
-        mask = torch.arange(codes.shape[1], device=codes.device) < reading.counts[:, None]
+        return self.decode_copies(read_copies(images, scaling, counts), elements)
+
+    def decode_copies(self, images: ImageCopies, elements: np.ndarray | None = None) -> list[DecodedOrbits]:
+        """Return the crystals of a batch whose copies were read before, as `decode` does."""
+        scaling = images.scaling
+        if not isinstance(scaling, OrbitScaling):
+            raise CrystensError("decode=orbits is of images of orbits, and these are of all sites: take decode=auto")
+        reading = average_copies(images, periodic=True)
+        codes = scaling.code_cells(images.values, POSITION_ROW)
         if scaling.space_groups == "bits":
-            cells = (scaling.code_cells(values, GROUP_ROW) * mask[..., None]).sum(dim=1)
+            cells = (scaling.code_cells(images.values, GROUP_ROW) * images.mask[..., None]).sum(dim=1)
             groups = nearest_groups(torch.nan_to_num(cells / reading.counts.clamp(min=1)[:, None]))
         else:
             groups = torch.nan_to_num(reading.cells[:, -1]).round().clamp(1, NUM_SPACE_GROUPS).long()
-        apart = torch.cdist(codes, scaling.position_codes[groups].to(codes))  # (B, N, 27)
+        apart = torch.cdist(codes, scaling.position_codes.to(codes)[groups])  # (B, N, 27)
         rows = zip(
             reading.counts.tolist(),
             groups.tolist(),
@@ -107,10 +130,12 @@ class OrbitDecoder:
             [_ALL_ELEMENTS if elements is None else elements] * len(groups),
             strict=True,
         )
-        return [self._decode_one(*row) for row in rows]
+        projection = self.projection
+        return [self._decode_one(projection, *row) for row in rows]
 
     def _decode_one(
         self,
+        projection: Projection,
         count: int,
         group: int,
         cell: np.ndarray,
@@ -137,7 +162,7 @@ class OrbitDecoder:
         except CrystensError as error:
             return DecodedOrbits(None, str(error), count, group)
         letters = _letters(group, lengths, angles, coordinates, apart)
-        made = self.projection(group, lengths, angles, atoms, letters, coordinates)
+        made = projection(group, lengths, angles, atoms, letters, coordinates)
         if made.crystal is None:
             return DecodedOrbits(None, made.reason, count, group, moved=made.moved, repairs=made.repairs)
         symmetry = made.crystal.symmetrised(self.cell)
@@ -152,19 +177,6 @@ class OrbitDecoder:
             made.moved,
             made.repairs,
         )
-
-
-def count_orbits(images: Tensor, scaling: OrbitScaling) -> Tensor:
-    """Return the number of orbits of scaled images: (B, 4, S, S) to (B,) int64; see `crystens.decoding.count_sites`.
-
-    That looks for cell rows whose eight cells agree; the digits of a group do not, and their mean stands for them.
-    """
-    if scaling.space_groups == "bits":
-        images = images.clone()
-        mean = scaling.code_cells(images, GROUP_ROW).mean(dim=2)
-        images[:, :, GROUP_ROW, HEADER:] = mean[:, None]
-        images[:, :, HEADER:, GROUP_ROW] = mean[:, None]
-    return count_sites(images, scaling)
 
 
 def _letters(number: int, lengths: np.ndarray, angles: np.ndarray, coordinates: np.ndarray, apart: np.ndarray) -> str:

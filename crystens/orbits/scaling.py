@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from crystens.batch import CrystalBatch
-from crystens.encoding import ATTRIBUTES, HEADER, NUM_CHANNELS
+from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.orbits.batch import OrbitBatch
-from crystens.orbits.codes import check_group_encoding, group_codes, wyckoff_codes
+from crystens.orbits.codes import COPIES, check_group_encoding, group_codes, wyckoff_codes
 from crystens.scaling import Scaling
 
-GROUP_ROW = ATTRIBUTES.index("space_group")
 POSITION_ROW = HEADER - 1
 
 
@@ -42,6 +41,8 @@ class OrbitScaling(Scaling):
     Raises:
         CrystensError: as `Scaling`, or if an encoding is not known.
     """
+
+    rows = HEADER
 
     def __init__(
         self,
@@ -121,6 +122,26 @@ class OrbitScaling(Scaling):
         return torch.cat(
             [values[:, :, row, HEADER:].transpose(1, 2), values[:, :, HEADER:, row].transpose(1, 2)], dim=2
         )
+
+    def group_copies(self, copies: Tensor) -> Tensor:
+        """Return the space group that the cells of each orbit state: (B, 8, N), with bits all eight the same.
+
+        It is the sum of the digits with their places, not rounded: linear in the image, so that noise shows.
+        """
+        if self.space_groups == "number":
+            return copies
+        places = 2.0 ** torch.arange(COPIES, device=copies.device, dtype=copies.dtype)
+        return (copies * places[:, None]).sum(dim=1, keepdim=True).expand_as(copies)
+
+    def evened(self, images: Tensor) -> Tensor:
+        """Return images in which the mean of an orbit's group digits stands in place of the digits."""
+        if self.space_groups == "number":
+            return images
+        images = images.clone()
+        mean = self.code_cells(images, GROUP_ROW).mean(dim=2)
+        images[:, :, GROUP_ROW, HEADER:] = mean[:, None]
+        images[:, :, HEADER:, GROUP_ROW] = mean[:, None]
+        return images
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values, for a checkpoint or a file."""

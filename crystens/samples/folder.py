@@ -32,7 +32,7 @@ from torch import Tensor
 
 from crystens import __version__
 from crystens.cif.write import write_cif
-from crystens.decoding import CACHED_IMAGES, DecodedCrystal, Decoder, read_copies
+from crystens.decoding import CACHED_IMAGES, DecodedCrystal, read_copies
 from crystens.encoding import NUM_CHANNELS, average_mirror_images
 from crystens.errors import CrystensError
 from crystens.generator import Generator, check_sampling
@@ -40,6 +40,7 @@ from crystens.metrics.crystal_table import CrystalTable, image_rows
 from crystens.metrics.distributions import Reference
 from crystens.metrics.metrics_file import Metrics, summarise, write_metrics
 from crystens.metrics.statistics import image_statistics
+from crystens.orbits.encodings import ImageDecoder, scaling_from_dict
 from crystens.processes.progress_bars import ProgressBars
 from crystens.report.page import chosen_samples, write_report
 from crystens.scaling import Scaling
@@ -223,11 +224,11 @@ def read_samples(path: Path) -> Samples:
     except SafetensorError as error:
         raise CrystensError(f"{path} cannot be read as safetensors: {error}") from error
     told = json.loads(metadata["crystens"])
-    scaling = Scaling.from_dict(told["scaling"])
+    scaling = scaling_from_dict(told["scaling"])
     return Samples(images, scaling, told["distance"], reference, told["about"], told.get("decode"))
 
 
-def judge_samples(samples: Samples, decoder: Decoder, folder: Path, source: Path | None = None) -> Metrics:
+def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source: Path | None = None) -> Metrics:
     """Decode samples, write their CIFs, and judge them, chunk by chunk; return the metrics.
 
     Results of an earlier judgement in the folder are replaced.

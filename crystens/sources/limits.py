@@ -7,7 +7,7 @@ the crystal into the cell that is asked for. `Limits.occupied` is the one place 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pymatgen.core import Element
@@ -108,6 +108,15 @@ class Limits:
                         f"data.limits: sites=orbits goes with {kept} alone, for the space group decides cell, origin "
                         "and order"
                     )
+
+    def for_images(self, slots: int, sites: str) -> Limits:
+        """Return the limits of crystals that become images with this number of slots, for "all" sites or "orbits".
+
+        `max_sites`, where it is given, stays a bound on the sites of a crystal.
+        """
+        if sites == "orbits":
+            return replace(self, sites="orbits", max_orbits=slots)
+        return replace(self, max_sites=slots if self.max_sites is None else min(slots, self.max_sites))
 
     def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
         """Raise `Unusable` unless lengths (3,), angstrom, and angles (3,), degrees, form a cell within bounds."""

@@ -36,12 +36,12 @@ from crystens.callbacks.time_budget import TimeBudget, budget_seconds
 from crystens.checkpoint import KEY, card, checkpoint_path, load_checkpoint
 from crystens.configs.build import build
 from crystens.data.datamodule import CrysTensDataModule
-from crystens.decoding import Decoder
 from crystens.devices.accelerator import prepare_accelerator
 from crystens.devices.sharding import gathered
-from crystens.encoding import image_side
+from crystens.encoding import header_rows, image_side
 from crystens.errors import CrystensError, first_line
 from crystens.generator import CHUNK_SIZE, Generator, decoder_of, model_name
+from crystens.orbits.encodings import ImageDecoder, decoder_for
 from crystens.processes.cores import usable_cores
 from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file, shortcomings
 from crystens.training.resume import resumed
@@ -56,8 +56,11 @@ _LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_
 class EncodingConfig:
     """Encoding options, which the groups data and scaling refer to."""
 
+    sites: str = "all"
     distance: str = MISSING
     atoms: str = MISSING
+    space_group: str | None = None
+    wyckoff: str = "letter"
 
 
 @dataclass
@@ -105,11 +108,12 @@ class SampleConfig:
 
 
 def register() -> None:
-    """Give Hydra the schemas and the two resolvers that conf/ uses."""
+    """Give Hydra the schemas and the resolvers that conf/ uses."""
     store = ConfigStore.instance()
     store.store("train_schema", TrainConfig)
     store.store("sample_schema", SampleConfig)
     OmegaConf.register_new_resolver("image_side", image_side, replace=True)
+    OmegaConf.register_new_resolver("header_rows", header_rows, replace=True)
     OmegaConf.register_new_resolver("folder_or", lambda folder, other: folder or other, replace=True)
 
 
@@ -148,7 +152,7 @@ def train(cfg: DictConfig) -> Path:
     )
     model = _build(cfg.model, "model")
     acceleration = _build(cfg.acceleration, "acceleration")
-    _build(cfg.decode, "decode")  # a mistake in it ends the run here and not after training
+    decoder_for(_build(cfg.decode, "decode"), cfg.encoding.sites)  # a mistake ends the run here and not after training
     callbacks = [_build(part, f"callbacks.{name}") for name, part in _callbacks(cfg).items()]
     seconds = budget_seconds(config["minutes"], config["trainer"].get("max_time"))
     budget = [] if seconds is None else [TimeBudget(seconds, replaces_epochs=cfg.minutes is not None)]
@@ -322,7 +326,7 @@ def sample(cfg: DictConfig) -> Path:
         samples = read_samples(Path(cfg.images))
         if samples.decode is None:
             log.warning("%s does not say how its images are decoded: decode=auto is taken", cfg.images)
-        _judge(samples, decoder_of(samples.decode, overrides), out, source=Path(cfg.images))
+        _judge(samples, decoder_of(samples.decode, samples.scaling, overrides), out, source=Path(cfg.images))
         _log_sampled(cfg, out)
         return out
     prepare_accelerator(cfg.device)
@@ -416,7 +420,7 @@ def _sizes(model: torch.nn.Module) -> str:
     return ", ".join(f"{size:,} parameters of {name}" for name, size in sizes.items() if size)
 
 
-def _judge(samples: Samples, decoder: Decoder, folder: Path, source: Path) -> None:
+def _judge(samples: Samples, decoder: ImageDecoder, folder: Path, source: Path) -> None:
     """Judge samples and log the line that matters, and where the report lies."""
     metrics = judge_samples(samples, decoder, folder, source)
     shown = ("decoded_rate", "structural_validity", "unique_formula_rate", "coordinate_variance", "ks_a", "ks_Z")
