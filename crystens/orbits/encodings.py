@@ -105,8 +105,8 @@ def decoder_for(decoder: ImageDecoder, sites: str) -> ImageDecoder:
     if changed:
         known = ", ".join(field.name for field in fields(OrbitDecoder))
         raise CrystensError(
-            f"decode.{changed[0]}={chosen[changed[0]]} says nothing of images of orbits, whose decoder knows {known}: take "
-            "decode=orbits"
+            f"decode.{changed[0]}={chosen[changed[0]]} says nothing of images of orbits, whose decoder knows {known}; "
+            "take decode=orbits"
         )
     return OrbitDecoder(**{name: chosen[name] for name in _SHARED})
 
