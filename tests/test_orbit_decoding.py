@@ -8,14 +8,14 @@ import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from crystens.batch import CrystalBatch
+from crystens.decoding import count_sites
 from crystens.errors import CrystensError
 from crystens.orbits.batch import OrbitBatch
 from crystens.orbits.codes import group_codes, wyckoff_codes
-from crystens.orbits.decoding import OrbitDecoder, count_orbits
+from crystens.orbits.decoding import OrbitDecoder
 from crystens.orbits.scaling import OrbitScaling
 from crystens.symmetry.descriptions import describe
 from crystens.symmetry.orbit_crystal import OrbitCrystal
-from crystens.symmetry.projection import Projection
 from crystens.symmetry.space_groups import space_group_number
 
 NAMES = ("nacl", "copper_primitive", "single_atom", "triclinic", "sites_52", "quartz")
@@ -134,7 +134,7 @@ def test_orbits_are_counted_where_no_digit_of_the_group_is_set(lists):
     )
     scaling = OrbitScaling.fit(OrbitBatch.from_orbits(lists, 5 if max(map(len, lists)) <= 5 else 20))
     wide = OrbitScaling(scaling.ranges, 5, 0.1, True)
-    assert count_orbits(wide.encode(batch), wide).tolist() == [2]
+    assert count_sites(wide.encode(batch), wide).tolist() == [2]
 
 
 def test_an_image_without_orbits_or_with_nan_is_a_failure_with_its_reason(lists):
@@ -153,7 +153,7 @@ def test_an_image_without_orbits_or_with_nan_is_a_failure_with_its_reason(lists)
 def test_too_many_sites_are_a_failure_with_its_reason(lists):
     batch = OrbitBatch.from_orbits(lists, 20)
     scaling = OrbitScaling.fit(batch)
-    decoder = OrbitDecoder(projection=Projection(max_sites=20))
+    decoder = OrbitDecoder(max_sites=20)
     reasons = [decoded.reason for decoded in decoder.decode(scaling.encode(batch), scaling)]
     assert reasons[NAMES.index("sites_52")] == "26 sites in the primitive cell, more than 20"
     assert [reason for reason in reasons if reason] == ["26 sites in the primitive cell, more than 20"]

@@ -22,6 +22,7 @@ import wandb
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from small_models import SMALL
 
 import crystens
 from crystens.checkpoint import KEY, load_checkpoint
@@ -33,13 +34,6 @@ from crystens.training import tasks
 REPOSITORY = Path(__file__).parent.parent
 CONF = REPOSITORY / "conf"
 
-# Narrow networks at 32 px on few crystals: seconds, not quality.
-SMALL = {
-    "gan": ["model.generator.width=8", "model.discriminator.width=8"],
-    "wgan": ["model.generator.width=8", "model.critic.width=8", "model.critic_steps=2"],
-    "diffusion": ["model.unets.0.dim=8", "model.unets.1.dim=8", "model.sampling_steps=2"],
-    "edm": ["model.network.width=16", "model.network.depth=1", "model.network_calls=3"],
-}
 LOSSES = {
     "gan": ["train/generator_loss", "train/discriminator_loss"],
     "wgan": ["train/generator_loss", "train/critic_loss"],

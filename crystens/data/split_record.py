@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from crystens.batch import CrystalBatch
 from crystens.data.splits import entry_key, numbered
 from crystens.errors import CrystensError
 from crystens.ingest.store import CrystalStore
