@@ -15,13 +15,17 @@ Rule:
 5. Rows stand in the order of that SHA-256, 18,825 of train, 1,300 of val and 8,342 of test. Numbers stand as in the
    source.
 
+The 7,342 crystals of test with at most 20 sites are a part of MP-20's own test split (9,046), nearly all of them binary
+and ternary. Train is not MP-20's: of its 12,855 crystals with at most 20 sites 2,542 stand in MP-20's train and 6,246
+in its val. A model of this train is not one that was trained on MP-20.
+
 Columns: `material_id`; `cif`; `formation_energy_per_atom`, eV/atom; `band_gap`, eV, empty for MPTS-52, which has none;
 `e_above_hull`, eV/atom, above the hull of the whole Materials Project; `origin`, such as "mp_20:test mpts_52:val".
 
 Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197,
 MP-20); Baird et al., mp-time-split (MPTS-52); Jain et al., APL Materials 2013, 1, 011002 (structures and energies of
 the Materials Project, CC BY 4.0). Repositories: SymmetryAdvantage/WyckoffTransformer (Apache-2.0) and
-xiaohang007/SLICES.
+xiaohang007/SLICES (LGPL-2.1).
 """
 
 from __future__ import annotations
