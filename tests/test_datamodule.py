@@ -266,7 +266,9 @@ def _composed(*overrides: str) -> Callable[[], CrysTensDataModule]:
     """Return a function that builds the DataModule of a data config, beside the keys that the main config has."""
     with initialize_config_dir(str(CONF / "data"), version_base=None):
         data = compose(overrides[0], overrides=list(overrides[1:]))
-    cfg = OmegaConf.create({"max_sites": 52, "encoding": {"distance": "fractional"}, "seed": 7, "data": data})
+    cfg = OmegaConf.create(
+        {"max_sites": 52, "encoding": {"distance": "fractional", "sites": "all"}, "seed": 7, "data": data}
+    )
     return lambda: instantiate(cfg.data, scaling=Scaling.fit, _convert_="all")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from crystens.cif.write import write_cif
 from crystens.errors import CrystensError
 from crystens.processes import pool as guarded_pool
 from crystens.processes.cores import usable_cores
@@ -126,3 +129,28 @@ def test_processes_that_were_all_ended_from_outside_are_told(monkeypatch: pytest
         monkeypatch.setattr(pool._pool, "schedule", lambda *_, **__: broken)
         with pytest.raises(CrystensError, match=r"all processes were ended from outside .*run the same again"):
             list(pool.results([("a", (0.1,))], compute))
+
+
+_SCRIPT = """
+import sys
+from pymatgen.core import Lattice, Structure
+import crystens
+
+print("started")
+rocksalt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+metrics = crystens.judge([rocksalt, None], reference=sys.argv[1])
+print("judged", metrics["num_samples"]["value"])
+"""
+
+
+def test_script_without_a_main_guard_is_not_started_again_by_its_processes(nacl, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT)
+    cifs = tmp_path / "cifs"
+    cifs.mkdir()
+    (cifs / "nacl.cif").write_text(write_cif(nacl))
+    done = subprocess.run(
+        [sys.executable, str(script), str(cifs)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["started", "judged", "2"]

@@ -6,6 +6,7 @@ The module imports only the modules that such a process needs, so that it starts
 from __future__ import annotations
 
 import functools
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
 
 from crystens.processes.pool import Broken, GuardedPool
@@ -41,7 +42,8 @@ def parsed_in_processes(
         time_limit: longest processor time for one record, seconds.
     """
     modules = (__name__, type(source).__module__)
-    with GuardedPool(workers, time_limit, WORKER_MEMORY, modules) as pool:
+    of_script = b"__main__" in pickle.dumps((source, limits))  # such as a source that a user's script defines
+    with GuardedPool(workers, time_limit, WORKER_MEMORY, modules, of_script=of_script) as pool:
         for number, parts in pool.chunked(chunks, functools.partial(parse, source, limits)):
             items: list[Entry | Reject] = []
             for records, found in parts:

@@ -9,16 +9,20 @@ All processes of a command are these: reading, matching, energies, fingerprints 
   So a task whose process ended is given out once more, and broke down if that one ends too.
 - Small tasks go out in chunks (`GuardedPool.chunked`). A chunk that broke is done again item by item, so that the item
   at fault stands alone.
-- Processes are started by a server that forks, where there is one, otherwise anew.
+- Processes are started by a server that forks, where there is one, otherwise anew. They do not import the script that
+  runs, unless a task is defined in it: one without `if __name__ == "__main__"` would start itself again in each.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import multiprocessing
+import multiprocessing.context
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -28,6 +32,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import pebble
@@ -73,6 +78,7 @@ class GuardedPool:
         modules: names of the modules that the processes import first.
         begin: called in each process first, with `arguments`. What it raises would start it again for ever.
         arguments: for `begin`.
+        of_script: whether tasks are of the script that runs, which processes then import.
     """
 
     def __init__(
@@ -83,12 +89,13 @@ class GuardedPool:
         modules: Sequence[str],
         begin: Callable[..., Any] | None = None,
         arguments: tuple[Any, ...] = (),
+        of_script: bool = False,
     ) -> None:
         self._workers = min(workers, usable_cores())
         self._time_limit = time_limit
         self._pool = pebble.ProcessPool(
             self._workers,
-            context=_context(modules),
+            context=_context(modules) if of_script else _without_script(_context(modules)),
             initializer=_begin,
             initargs=(memory_limit, begin, arguments),
         )
@@ -262,6 +269,32 @@ def _context(preload: Sequence[str]) -> BaseContext:
     if method == "forkserver":
         context.set_forkserver_preload(list(preload))
     return context
+
+
+def _without_script(context: BaseContext) -> BaseContext:
+    """Return a context whose processes do not import the script that runs."""
+    alone = copy.copy(context)
+    alone.Process = _ProcessAlone  # type: ignore[attr-defined]
+    return alone
+
+
+_Process: Any = getattr(multiprocessing.context, "ForkServerProcess", multiprocessing.context.SpawnProcess)
+_starting = threading.Lock()
+
+
+class _ProcessAlone(_Process):
+    """A process that does not import the script that runs."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        """Start it while the script has neither a name nor a file, which is all that a new process is told of it."""
+        with _starting:
+            script = sys.modules["__main__"]
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                return _Process._Popen(process_obj)
+            finally:
+                sys.modules["__main__"] = script
 
 
 def _begin(memory: float, begin: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
