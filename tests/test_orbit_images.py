@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from crystens.metrics.statistics import image_statistics
 from crystens.orbits.decoding import DecodedOrbits, OrbitDecoder
 from crystens.orbits.encodings import decoder_for, fitted_scaling, scaling_from_dict
 from crystens.orbits.scaling import OrbitScaling
+from crystens.samples.folder import Samples, judge_samples
+from crystens.symmetry.projection import REPAIRS
 from crystens.symmetry.wyckoff import space_group
 from crystens.training import tasks
 
@@ -136,6 +139,10 @@ def test_every_model_trains_on_orbits_and_its_cifs_have_the_stated_group(model, 
         folder = tasks.train(compose("train", overrides=lines))
     rows = list(csv.DictReader((folder / "samples" / "crystals.csv").open()))
     assert len(rows) == 12
+    metrics = json.loads((folder / "samples" / "metrics.json").read_text())
+    mended = [any(int(row[f"{kind}_orbits"] or 0) for kind in REPAIRS) for row in rows]
+    assert metrics["repaired_rate"]["value"] == pytest.approx(sum(mended) / 12)
+    assert all(row["structurally_valid"] != "true" for row, repaired in zip(rows, mended, strict=True) if repaired)
     generator = crystens.load(folder, device="cpu")
     decoded = generator.sample(12, seed=0, as_="decoded")
     assert [row["formula"] or None for row in rows] == [item.crystal and item.crystal.formula for item in decoded]
@@ -155,3 +162,17 @@ def test_every_model_trains_on_orbits_and_its_cifs_have_the_stated_group(model, 
 def _centrings(item: DecodedOrbits) -> int:
     """Return how many lattice points the conventional cell of a sample's group has."""
     return len(space_group(item.generated_space_group).centring)
+
+
+def test_conventional_cells_are_not_compared_with_primitive_ones(data, tmp_path):
+    """A K-S statistic of lengths of two kinds of cells would be a number without a meaning."""
+    images = data.encode(data.train_crystals[:20])
+    about = {"model": "none", "trained": "0 epochs", "training_seed": 0, "seed": 0}
+    samples = Samples(images, data.scaling, data.distance, data.reference, about)
+    found = {}
+    for cell in ("primitive", "conventional"):
+        found[cell] = judge_samples(samples, OrbitDecoder(cell=cell), tmp_path / cell)
+    assert found["primitive"]["ks_a"]["value"] < 0.5
+    assert found["conventional"]["ks_a"]["value"] is None
+    assert found["conventional"]["ks_space_group"]["value"] == found["primitive"]["ks_space_group"]["value"]
+    assert found["primitive"]["repaired_rate"]["value"] == 0

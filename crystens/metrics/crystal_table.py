@@ -19,12 +19,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crystens.crystal import Crystal
 from crystens.decoding import DecodedCrystal, ImageCopies, cell_means
 from crystens.errors import CrystensError
 from crystens.metrics.statistics import STATISTICS, copies_statistics
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME, shortest_distance
+from crystens.orbits.decoding import DecodedOrbits
+from crystens.orbits.scaling import OrbitScaling
 from crystens.processes.atomic_file import write_whole
+from crystens.symmetry.projection import REPAIRS
 from crystens.symmetry.space_groups import SymmetryError, space_group_number
 
 Row = dict[str, Any]
@@ -50,6 +55,9 @@ IMAGE_COLUMNS = (
     "merged_sites",
     *STATISTICS,
 )
+# Behind these, of samples that came as images of orbits: orbits of the crystal, repairs of each kind that decoding made
+# (`crystens.symmetry.projection`), and how far it moved an orbit onto its Wyckoff position at most, angstrom.
+ORBIT_COLUMNS = ("num_orbits", *(f"{kind}_orbits" for kind in REPAIRS), "largest_move")
 CRYSTAL_COLUMNS = (
     "index",
     "file",
@@ -73,7 +81,10 @@ _TEXTS = {
     *("file", "entry", "status", "formula", "composition_verdict"),
     *("reason", "fingerprint_reason", "energy_reason", "cgcnn_reason"),
 }
-_INTEGERS = {"index", "num_sites", "generated_space_group", "space_group", "merged_sites", "num_elements"}
+_INTEGERS = {
+    *("index", "num_sites", "generated_space_group", "space_group", "merged_sites", "num_elements"),
+    *ORBIT_COLUMNS[:-1],
+}
 _TRUTHS = {"structurally_valid", "composition_valid", "valid", "covered", "covered_strict"}
 
 # Tolerance with which the space group of a crystal is found, angstrom: the field's usual strict value.
@@ -110,8 +121,22 @@ def image_rows(
             row.update(_measured(sample.crystal))
             row["structurally_valid"] = row["structurally_valid"] and sample.merged_sites == 0
         row.update({name: values[place] for name, values in columns.items()})
+        if isinstance(images.scaling, OrbitScaling):
+            row.update(_orbit_columns(sample))
         rows.append({name: _finite_or_none(value) for name, value in row.items()})
     return rows
+
+
+def _orbit_columns(sample: DecodedCrystal) -> Row:
+    """Return the `ORBIT_COLUMNS` of a sample that came as an image of orbits."""
+    row: Row = dict.fromkeys(ORBIT_COLUMNS)
+    if isinstance(sample, DecodedOrbits):
+        row.update({f"{kind}_orbits": count for kind, count in sample.repairs.items()})
+        row.update(
+            num_orbits=None if sample.orbits is None else len(sample.orbits),
+            largest_move=float(np.nanmax(sample.moved)) if np.isfinite(sample.moved).any() else None,
+        )
+    return row
 
 
 def crystal_row(index: int, crystal: Crystal, file: str = "", entry: str = "") -> Row:

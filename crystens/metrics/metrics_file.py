@@ -22,12 +22,13 @@ from torch import Tensor
 
 from crystens import __version__
 from crystens.errors import CrystensError
-from crystens.metrics.crystal_table import OK, Row
+from crystens.metrics.crystal_table import OK, ORBIT_COLUMNS, Row
 from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts, ks_statistics
 from crystens.metrics.statistics import STATISTICS
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME
 from crystens.processes.atomic_file import write_whole
 from crystens.sources.reasons import category_counts
+from crystens.symmetry.projection import REPAIRS
 
 Metrics = dict[str, dict[str, Any]]
 
@@ -124,11 +125,15 @@ def summarise(
             f"{len(known)} formulas); failed samples are not novel",
         )
         metrics |= _distances(decoded, reference, from_images)
+        if (about or {}).get("decode", {}).get("cell") == "conventional":
+            _withdraw_cells(metrics)
     if from_images:
         merged = [float(row["merged_sites"]) for row in decoded]
         metrics["mean_merged_sites"] = average(
             merged, "sites", "sites merged into others in decoding, mean over decoded samples"
         )
+    if ORBIT_COLUMNS[0] in rows[0]:
+        metrics |= _repairs(rows)
     metrics["failures"] = _failures(rows)
     metrics["provenance"] = _provenance(total, reference, about or {})
     return metrics
@@ -207,6 +212,40 @@ def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) 
         entries["ks_generated_space_group"] = {**entries["ks_space_group"], "value": value, "description": description}
         entries["ks_generated_space_group"]["count"] = finite_counts(stated)["ks_space_group"]
     return entries
+
+
+def _withdraw_cells(metrics: Metrics) -> None:
+    """Take back what compares conventional cells of samples with the primitive cells of the training data."""
+    for quantity in QUANTITIES:
+        if quantity != "space_group":
+            why = (
+                "not compared: the samples are in conventional cells (decode.cell), the training data in primitive ones"
+            )
+            metrics[f"ks_{quantity}"].update(value=None, description=why)
+
+
+def _repairs(rows: Sequence[Row]) -> Metrics:
+    """Return how many samples decoding had to mend, of those that came as images of orbits."""
+    total = len(rows)
+    kinds = {kind: f"{kind}_orbits" for kind in REPAIRS}
+    mended = {kind: sum(bool(row[column]) for row in rows) for kind, column in kinds.items()}
+    any_kind = sum(any(row[column] for column in kinds.values()) for row in rows)
+    moves = [row["largest_move"] for row in rows if row["largest_move"] is not None]
+    return {
+        "repaired_rate": entry(
+            any_kind / total,
+            "1",
+            "share of all samples whose orbits decoding mended: two on one position, sites of one on top of each "
+            "other, or orbits on top of each other",
+            total,
+            samples=mended,
+        ),
+        "mean_largest_move": average(
+            moves,
+            "angstrom",
+            "longest way of an orbit onto its Wyckoff position, mean over samples that were projected",
+        ),
+    }
 
 
 def _is_valid_as_written(row: Row) -> bool:

@@ -38,6 +38,8 @@ _ALL_ELEMENTS = np.full(MAX_ATOMIC_NUMBER, 1 / MAX_ATOMIC_NUMBER)
 class DecodedOrbits(DecodedCrystal):
     """One decoded image of orbits: `DecodedCrystal`, whose `num_sites` is the number of orbits that the image holds.
 
+    Every repair counts in `merged_sites`: without it sites would stand on top of each other.
+
     Attributes:
         orbits: the crystal as orbits; None if decoding failed.
         moved: (K,) how far each orbit was from its position, angstrom; empty if decoding failed before.
@@ -171,7 +173,7 @@ class OrbitDecoder:
             "",
             count,
             group,
-            made.repairs["merged"],
+            sum(made.repairs.values()),
             symmetry,
             made.crystal,
             made.moved,

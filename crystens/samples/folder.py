@@ -36,11 +36,11 @@ from crystens.decoding import CACHED_IMAGES, DecodedCrystal, read_copies
 from crystens.encoding import NUM_CHANNELS, average_mirror_images
 from crystens.errors import CrystensError
 from crystens.generator import Generator, check_sampling
-from crystens.metrics.crystal_table import CrystalTable, image_rows
+from crystens.metrics.crystal_table import IMAGE_COLUMNS, ORBIT_COLUMNS, CrystalTable, image_rows
 from crystens.metrics.distributions import Reference
 from crystens.metrics.metrics_file import Metrics, summarise, write_metrics
 from crystens.metrics.statistics import image_statistics
-from crystens.orbits.encodings import ImageDecoder, scaling_from_dict
+from crystens.orbits.encodings import ImageDecoder, scaling_from_dict, sites_of
 from crystens.processes.progress_bars import ProgressBars
 from crystens.report.page import chosen_samples, write_report
 from crystens.scaling import Scaling
@@ -243,7 +243,8 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
     cifs.mkdir(parents=True, exist_ok=True)
     for old in cifs.glob("[0-9]*.cif"):
         old.unlink()
-    table = CrystalTable(folder / "crystals.csv")
+    columns = (*IMAGE_COLUMNS, *(ORBIT_COLUMNS if sites_of(samples.scaling) == "orbits" else ()))
+    table = CrystalTable(folder / "crystals.csv", columns)
     table.keep(0)
     projected: list[dict[str, Tensor]] = []
     with ProgressBars() as bars:
