@@ -25,7 +25,7 @@ from crystens.matching.unique_pool import Comparable, Pool, successive_minima
 from crystens.sources.limits import Limits
 from crystens.sun import judge as judge_module
 from crystens.sun.__main__ import main
-from crystens.sun.rows import COLUMNS, PARTS, Row, all_of, is_stable, read_rows, verdict
+from crystens.sun.rows import COLUMNS, PARTS, Row, all_of, is_stable, read_sun_rows, verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
 
@@ -266,7 +266,7 @@ def _command(samples: Path, train: Path, entries: Path, out: Path, *more: str) -
 
 
 def _results(out: Path) -> tuple[list[Row], dict[str, Any]]:
-    return read_rows(out / "crystals.csv"), json.loads((out / "metrics.json").read_text())
+    return read_sun_rows(out / "crystals.csv"), json.loads((out / "metrics.json").read_text())
 
 
 def test_every_sample_has_a_row_and_every_rate_all_samples(tmp_path, samples, train, entries):

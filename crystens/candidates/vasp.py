@@ -21,6 +21,7 @@ from pymatgen.core import Structure
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError, first_line
+from crystens.processes.atomic_file import write_whole
 
 INCAR = {
     "GGA": "PS",  # PBEsol
@@ -107,7 +108,7 @@ def write_inputs(crystal: Crystal, folder: Path, title: str, poscar: str) -> str
         if any(folder.glob("run_*")) and there.exists() and there.read_text() != files["POSCAR"]:
             raise CrystensError(f"{folder} holds runs of VASP of another POSCAR; give another --out, or move them away")
         for name, text in files.items():
-            (folder / name).write_text(text)
+            write_whole(folder / name, text)
         (folder / "run.sh").chmod(0o755)
     except OSError as error:
         raise CrystensError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error

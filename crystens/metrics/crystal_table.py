@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -236,8 +236,7 @@ class CrystalTable:
 
     def rows(self) -> list[Row]:
         """Return all rows, typed as they were written; floats have ten digits."""
-        with self.path.open(encoding="utf-8", newline="") as file:
-            return [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
+        return read_rows(self.path, _TEXTS, _INTEGERS, _TRUTHS)
 
 
 def _text(rows: Iterable[Sequence[str]]) -> str:
@@ -256,12 +255,17 @@ def _cell(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def _value(name: str, text: str) -> Any:
-    """Return the value of one text."""
-    if text == "":
-        return None
-    if name in _TEXTS:
-        return text
-    if name in _TRUTHS:
-        return text == "true"
-    return int(text) if name in _INTEGERS else float(text)
+def read_rows(path: Path, texts: Collection[str], integers: Collection[str], truths: Collection[str]) -> list[Row]:
+    """Return the rows of a file that a `CrystalTable` wrote, typed by column; columns of no other type are floats."""
+
+    def value(name: str, text: str) -> Any:
+        if text == "":
+            return None
+        if name in texts:
+            return text
+        if name in truths:
+            return text == "true"
+        return int(text) if name in integers else float(text)
+
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]

@@ -20,7 +20,7 @@ from crystens.matching.unique_pool import Comparable, Found, Pool
 from crystens.metrics.crystal_table import FAILED, OK, CrystalTable
 from crystens.metrics.validity import is_structurally_valid
 from crystens.sources.record import Entry, Reject
-from crystens.sun.rows import COLUMNS, STATES, Row, is_credible, read_rows, verdicts
+from crystens.sun.rows import COLUMNS, STATES, Row, is_credible, read_sun_rows, verdicts
 
 # Samples whose energies are asked for at once: each time processes start and load the potential, some 6 seconds.
 _CHUNK = 500
@@ -82,7 +82,7 @@ def judge(
         train.add(place, Comparable(crystal))
     done = len(table)
     if done:
-        _remember(samples[:done], read_rows(table.path), pools, stability)
+        _remember(samples[:done], read_sun_rows(table.path), pools, stability)
     if progress is not None:
         progress(done)
     size = _RELAXED_CHUNK if len(states) == 2 else _CHUNK
@@ -90,7 +90,7 @@ def judge(
         table.append(_rows(samples[start : start + size], known, train, pools, stability, states, merged))
         if progress is not None:
             progress(min(start + size, len(samples)))
-    return read_rows(table.path)
+    return read_sun_rows(table.path)
 
 
 def _remember(

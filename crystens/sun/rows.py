@@ -7,14 +7,10 @@ generated; they are empty without relaxing. Units: eV/atom, angstrom.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from crystens.metrics.crystal_table import OK
-
-Row = dict[str, Any]
+from crystens.metrics.crystal_table import OK, Row, read_rows
 
 THRESHOLDS = (0.0, 0.1)  # eV/atom above the hull
 STATES = ("", "relaxed_")  # as generated, and relaxed
@@ -63,10 +59,13 @@ COLUMNS = (
     *(f"relaxed_{name}" for name in _STATE_COLUMNS),
 )
 
-_PLAIN = tuple(name.removeprefix("relaxed_") for name in COLUMNS)
-_TEXTS = {"file", "entry", "status", "reason", "formula", "same_as", "sameness_reason", "stability_reason"}
-_INTEGERS = {"index", "num_sites", "group", "hull_entries", "hull_compounds", "relaxation_steps"}
-_FLOATS = {"energy", "formation_energy", "above_hull", "displacement", "volume_change"}
+_STATED_TEXTS = ("same_as", "sameness_reason", "stability_reason")
+_STATED_INTEGERS = ("group", "hull_entries", "hull_compounds")
+_STATED_FLOATS = ("energy", "formation_energy", "above_hull")
+_TEXTS = {"file", "entry", "status", "reason", "formula", *(f"{s}{name}" for s in STATES for name in _STATED_TEXTS)}
+_INTEGERS = {"index", "num_sites", "relaxation_steps", *(f"{s}{name}" for s in STATES for name in _STATED_INTEGERS)}
+_FLOATS = {"displacement", "volume_change", *(f"{s}{name}" for s in STATES for name in _STATED_FLOATS)}
+_FLAGS = set(COLUMNS) - _TEXTS - _INTEGERS - _FLOATS
 
 
 def is_stable(above_hull: float | None, threshold: float) -> bool | None:
@@ -116,13 +115,9 @@ def verdicts(row: Row, states: Iterable[str]) -> Row:
     }
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_sun_rows(path: Path) -> list[Row]:
     """Return the rows of a file, typed as they were written; floats have ten digits."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {name: _value(plain, row[name]) for name, plain in zip(COLUMNS, _PLAIN, strict=True)}
-            for row in csv.DictReader(file)
-        ]
+    return read_rows(path, _TEXTS, _INTEGERS, _FLAGS)
 
 
 def _settled(row: Row, state: str) -> float | None:
@@ -130,14 +125,3 @@ def _settled(row: Row, state: str) -> float | None:
     value: float | None = row[f"{state}above_hull"]
     moving = state == "relaxed_" and row["converged"] is not True
     return None if moving or not is_credible(row[f"{state}formation_energy"]) else value
-
-
-def _value(plain: str, text: str) -> Any:
-    """Return the value of one text; a column that is no text, whole number or float is a flag."""
-    if text == "":
-        return None
-    if plain in _TEXTS:
-        return text
-    if plain in _INTEGERS:
-        return int(text)
-    return float(text) if plain in _FLOATS else text == "true"

@@ -35,6 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 import crystens
 from crystens.configs.keys import check_keys, nearest, no_such_key
 from crystens.errors import CrystensError, first_line
+from crystens.processes.atomic_file import write_whole
 from crystens.processes.command import exit_status
 from crystens.training.tasks import SampleConfig, TrainConfig, objective_value
 
@@ -114,7 +115,7 @@ def _job(task: Callable[[DictConfig], Path], command: list[str]) -> Callable[[Di
         except Exception as error:  # whatever it is, one bad job does not end a sweep, whose status is 1 at its end
             told = str(error) if isinstance(error, CrystensError) else "".join(traceback.format_exception(error))
             print(f"error: job {config.job.num}: {told}", file=sys.stderr)
-            reason.write_text(f"{told}\n")  # jobs may run in other processes and on other machines
+            write_whole(reason, f"{told}\n")  # jobs may run in other processes and on other machines
             return None  # so a sweeper is told
 
     return job

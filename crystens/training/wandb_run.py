@@ -32,6 +32,7 @@ from crystens.cif.read import read_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError, first_line
 from crystens.metrics.crystal_table import CrystalTable
+from crystens.processes.atomic_file import write_whole
 from crystens.report.pictures import crystal_picture
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry
@@ -228,7 +229,7 @@ class WandbRun(WandbLogger):
     def _keep(self) -> None:
         """Keep id and group for the next start."""
         kept = {"id": self.experiment.id, "group": self._wandb_init["group"], "project": self._wandb_init["project"]}
-        (self.folder / _STORED).write_text(json.dumps(kept, indent=1) + "\n")
+        write_whole(self.folder / _STORED, json.dumps(kept, indent=1) + "\n")
 
 
 def _mode(offline: bool | str) -> str:
