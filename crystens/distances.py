@@ -19,6 +19,7 @@ wide enough for the cell, over thousands of acute and obtuse cells.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from collections.abc import Iterator
 import moyopy
 import numpy as np
 
-_PAIRS_AT_ONCE = 2**15  # pairs measured at a time: with 27 images each they take some 20 MB
+_PAIRS_AT_ONCE = 2**15  # pairs measured at a time: with 27 images each they take some 30 MB
 
 
 def pair_distances(matrix: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
@@ -50,34 +51,32 @@ def nearest_pair(matrix: np.ndarray, coordinates: np.ndarray, within: float = ma
     The distance is infinite for a single site. Pairs that are `within` angstrom or more apart may be stated further
     apart than they are.
     """
+    cell, change, images = _search(matrix, within)
+    places = coordinates if change is None else coordinates @ change
     best = (math.inf, 0, 0)
-    for start, rows in distance_rows(matrix, coordinates, within):
-        own = np.arange(len(rows))
-        rows[own, start + own] = math.inf
-        first, second = divmod(int(rows.argmin()), rows.shape[1])
-        if rows[first, second] < best[0]:
-            best = (float(rows[first, second]), start + first, second)
+    for first, second in _pairs(len(places)):
+        lengths = _lengths(cell, places.take(first, axis=0) - places.take(second, axis=0), images)
+        nearest = int(lengths.argmin())
+        if lengths[nearest] < best[0]:
+            best = (float(lengths[nearest]), int(first[nearest]), int(second[nearest]))
     return best
 
 
-def distance_rows(
-    matrix: np.ndarray, coordinates: np.ndarray, within: float = math.inf
-) -> Iterator[tuple[int, np.ndarray]]:
+def distance_rows(matrix: np.ndarray, coordinates: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield rows of the matrix of distances, in blocks that do not fill the memory: first row, (rows, N), angstrom.
 
-    The distance of a site to itself is that to its own nearest image. Arguments as in `nearest_pair`.
+    The distance of a site to itself is that to its own nearest image. Arguments as in `pair_distances`.
     """
-    cell, change = _cell_for(matrix, within)
-    images = _images(cell, within)
+    cell, change, images = _search(matrix, math.inf)
     own = shortest_translation(matrix)
     places = coordinates if change is None else coordinates @ change
     sites = len(places)
     at_once = max(_PAIRS_AT_ONCE // sites, 1)
     if sites <= at_once:
         # One block: each pair is measured once.
-        first, second = np.triu_indices(sites, 1)
         rows = np.empty((sites, sites))
-        rows[first, second] = rows[second, first] = _lengths(cell, places[first] - places[second], images)
+        for first, second in _pairs(sites):
+            rows[first, second] = rows[second, first] = _lengths(cell, places.take(first, axis=0) - places.take(second, axis=0), images)
         np.fill_diagonal(rows, own)
         yield 0, rows
         return
@@ -94,9 +93,8 @@ def shortest_lengths(matrix: np.ndarray, steps: np.ndarray, within: float = math
 
     Lengths of `within` angstrom or more may be stated longer than they are.
     """
-    cell, change = _cell_for(matrix, within)
+    cell, change, images = _search(matrix, within)
     flat = steps.reshape(-1, 3)
-    images = _images(cell, within)
     found = [
         _lengths(cell, part if change is None else part @ change, images)
         for part in (flat[start : start + _PAIRS_AT_ONCE] for start in range(0, len(flat), _PAIRS_AT_ONCE))
@@ -110,17 +108,16 @@ def nearest_steps(matrix: np.ndarray, steps: np.ndarray, within: float) -> np.nd
     A way is the shortest if it is shorter than `within`, angstrom, which must be less than 0.35 of the lattice's
     shortest translation. Others may be longer than need be.
     """
-    cell, change = _cell_for(matrix, within)
+    cell, change, _ = _search(matrix, within)
     if change is None:
-        return steps - np.round(steps)
+        return steps - np.rint(steps)
     steps = steps @ change
-    return (steps - np.round(steps)) @ (cell @ np.linalg.inv(matrix))
+    return (steps - np.rint(steps)) @ (cell @ np.linalg.inv(matrix))
 
 
 def shortest_translation(matrix: np.ndarray) -> float:
     """Return the length of the shortest translation of a lattice: cell vectors as rows (3, 3), angstrom."""
-    basis: list[list[float]] = moyopy.minkowski_reduce(matrix.tolist())[0]
-    return min(math.hypot(*vector) for vector in basis)
+    return min(math.hypot(*vector) for vector in _reduced(tuple(matrix.ravel().tolist()))[0])
 
 
 def plane_spacings(matrix: np.ndarray) -> list[float]:
@@ -131,39 +128,64 @@ def plane_spacings(matrix: np.ndarray) -> list[float]:
     return [volume / math.hypot(*normal) for normal in normals]
 
 
-def _cell_for(matrix: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the cell in which distances are looked for, and what turns coordinates (N, 3) into its own from the right.
+def _search(matrix: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Return where the nearest image of a difference is looked for.
 
-    It is the cell as it is, and None, where that is enough for distances below the bound.
+    Returns:
+        The cell (3, 3), angstrom: the given one where that is enough for distances below the bound, or the reduced one;
+        what turns coordinates (N, 3) into those of the reduced cell, from the right, (3, 3) or None; the vectors to the
+        cells that a rounded difference may have to be moved to, (3, images), angstrom, or None for none.
     """
     if min(plane_spacings(matrix)) > 2 * within:
-        return matrix, None
-    basis, transform = moyopy.minkowski_reduce(matrix.tolist())
+        return matrix, None, None
+    vectors, transform = _reduced(tuple(matrix.ravel().tolist()))
+    cell = np.array(vectors)
     # The inverse of a matrix of whole numbers whose determinant is 1 or -1 has whole numbers.
-    return np.array(basis), np.rint(np.linalg.inv(np.array(transform, dtype=np.float64))).T
+    change = np.rint(np.linalg.inv(np.array(transform, dtype=np.float64))).T
+    farthest = [1.0 if math.isinf(within) else within / spacing - 0.5 for spacing in plane_spacings(cell)]
+    return cell, change, (_around(*(min(math.ceil(far), 1) for far in farthest)) @ cell).T
 
 
-def _images(cell: np.ndarray, within: float) -> np.ndarray:
-    """Return the vectors to the cells that a rounded difference may have to be moved to: (images, 3), angstrom."""
-    if math.isinf(within):
-        return _AROUND @ cell
-    reach = [min(math.ceil(within / spacing + 0.5) - 1, 1) for spacing in plane_spacings(cell)]
-    return np.array(list(itertools.product(*(range(-n, n + 1) for n in reach)))) @ cell
+@functools.cache
+def _around(a: int, b: int, c: int) -> np.ndarray:
+    """Return the cells that are at most so many steps away along each axis, (cells, 3)."""
+    return np.array(list(itertools.product(*(range(-n, n + 1) for n in (a, b, c)))), dtype=np.float64)
 
 
-def _lengths(cell: np.ndarray, steps: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Return the least lengths of differences (P, 3) over images (I, 3), angstrom: (P,)."""
-    vectors = (steps - np.round(steps)) @ cell
+@functools.lru_cache(maxsize=64)  # of one crystal it is asked several times
+def _reduced(matrix: tuple[float, ...]) -> tuple[list[list[float]], list[list[int]]]:
+    """Return the Minkowski-reduced vectors of a cell, and the whole numbers that make them."""
+    found: tuple[list[list[float]], list[list[int]]] = moyopy.minkowski_reduce([matrix[:3], matrix[3:6], matrix[6:]])
+    return found
+
+
+def _pairs(sites: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the first and the second site of every pair, in order, in blocks that do not fill the memory."""
+    at_once = max(_PAIRS_AT_ONCE // sites, 1)
+    for start in range(0, sites - 1, at_once):
+        yield _pairs_of_rows(start, min(start + at_once, sites - 1), sites)
+
+
+@functools.lru_cache(maxsize=64)  # many crystals have the same number of sites
+def _pairs_of_rows(start: int, stop: int, sites: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs whose first site is in a range."""
+    first, second = np.nonzero(np.arange(start, stop)[:, None] < np.arange(sites))
+    return first + start, second
+
+
+def _lengths(cell: np.ndarray, steps: np.ndarray, images: np.ndarray | None) -> np.ndarray:
+    """Return the least lengths of differences (P, 3) over images (3, I), angstrom: (P,)."""
     # Axis by axis: NumPy is slow at sums over an axis of three.
-    squared = (images[:, :1] + vectors[:, 0]) ** 2
-    for axis in (1, 2):
-        squared += (images[:, axis : axis + 1] + vectors[:, axis]) ** 2
-    return np.sqrt(squared.min(axis=0))
+    vectors = ((steps - np.rint(steps)) @ cell).T
+    if images is not None:
+        vectors = images[:, :, None] + vectors[:, None]
+    vectors *= vectors
+    x, y, z = vectors
+    squared = x + y + z
+    return np.sqrt(squared if images is None else squared.min(axis=0))
 
 
 def _cross(u: list[float], v: list[float]) -> list[float]:
     """Return the vector product; NumPy's takes a hundred times as long for one."""
     return [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
 
-
-_AROUND = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))
