@@ -15,7 +15,7 @@ from torch import Tensor
 from crystens.batch import CrystalBatch, cell_vectors
 
 # Each round that changes a cell, but for the last ones, shortens its longest vector by a factor of about sqrt(3), and
-# the product of the lengths of a cell that `check_cell` accepts is at most 10,000 times its volume: 3^(17 / 2).
+# the product of the lengths of a cell that `crystens.crystal` accepts is at most 10,000 times its volume: 3^(17 / 2).
 _ROUNDS = 20
 
 _NEIGHBOURS = tuple(itertools.product((-1, 0, 1), repeat=2))

@@ -39,6 +39,8 @@ NUM_SPACE_GROUPS = 230
 # write 1/3 as 0.3333 and below any real difference that would decide an order.
 ORDER_TOLERANCE = 1e-3
 
+_ONE_IN_FLOAT32 = 1 - 2**-25  # the least number that float32 rounds to 1
+
 
 @dataclass(frozen=True, eq=False)
 class Crystal:
@@ -67,7 +69,7 @@ class Crystal:
         angles = np.asarray(self.angles, dtype=np.float64).reshape(3)
         numbers = np.asarray(self.numbers, dtype=np.int64).reshape(-1)
         coordinates = np.asarray(self.coordinates, dtype=np.float64).reshape(-1, 3)
-        check_cell(lengths, angles)
+        cell_vectors(lengths, angles)
         if not 1 <= self.space_group <= NUM_SPACE_GROUPS:
             raise CrystensError(f"space group number must be 1-{NUM_SPACE_GROUPS}, got {self.space_group}")
         if len(numbers) == 0:
@@ -222,40 +224,39 @@ def cell_vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
     Args:
         lengths: a, b, c, shape (3,), angstrom.
-        angles: alpha, beta, gamma, shape (3,), degrees; they must be able to form a cell (`check_cell`).
+        angles: alpha, beta, gamma, shape (3,), degrees.
+
+    Raises:
+        CrystensError: if they form no cell with a volume.
     """
-    return np.array(_vectors(*map(float, lengths), *map(float, angles)))
+    return _vectors(*lengths.tolist(), *angles.tolist()).copy()
 
 
-@functools.lru_cache(maxsize=64)  # of one file it is asked several times
-def _vectors(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> list[list[float]]:
-    """Return cell vectors in plain numbers: arrays of three cost more than what is done with them."""
-    cos_alpha, cos_beta, cos_gamma = map(_cosine, (alpha, beta, gamma))
+@functools.lru_cache(maxsize=64)  # of one crystal it is asked several times
+def _vectors(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> np.ndarray:
+    """Return cell vectors of plain numbers: arrays of three cost more than what is done with them."""
+    lengths, angles = [a, b, c], [alpha, beta, gamma]
+    if not all(map(math.isfinite, lengths + angles)):
+        raise CrystensError(f"cell has values that are not finite: {lengths}, {angles}")
+    if min(lengths) <= 0:
+        raise CrystensError(f"cell lengths must be > 0 angstrom, got {lengths}")
+    if min(angles) <= 0 or max(angles) >= 180:
+        raise CrystensError(f"cell angles must lie strictly between 0 and 180 degrees, got {angles}")
+    cos_alpha, cos_beta, cos_gamma = map(_cosine, angles)
+    relative_volume_squared = (
+        1 - cos_alpha * cos_alpha - cos_beta * cos_beta - cos_gamma * cos_gamma + 2 * cos_alpha * cos_beta * cos_gamma
+    )  # negative where no such cell exists
+    if relative_volume_squared <= 1e-8:
+        raise CrystensError(f"the three cell angles cannot form a cell: {angles} degrees")
     sin_gamma = math.sqrt(1 - cos_gamma**2)
     y = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
     z = math.sqrt(max(1 - cos_beta**2 - y**2, 0.0))
-    return [[a, 0, 0], [b * cos_gamma, b * sin_gamma, 0], [c * cos_beta, c * y, c * z]]
+    return np.array([[a, 0, 0], [b * cos_gamma, b * sin_gamma, 0], [c * cos_beta, c * y, c * z]])
 
 
 def _cosine(angle: float) -> float:
     """Return the cosine of an angle in degrees; that of 90 is 0, not 6e-17."""
     return 0.0 if angle == 90 else math.cos(math.radians(angle))
-
-
-def check_cell(lengths: np.ndarray, angles: np.ndarray) -> None:
-    """Raise a CrystensError unless lengths (3,), angstrom, and angles (3,), degrees, form a cell with a volume."""
-    # In plain numbers, as in `cell_vectors`: this is done several times for every file that is read.
-    abc, degrees = lengths.tolist(), angles.tolist()
-    if not all(map(math.isfinite, abc + degrees)):
-        raise CrystensError(f"cell has values that are not finite: {abc}, {degrees}")
-    if min(abc) <= 0:
-        raise CrystensError(f"cell lengths must be > 0 angstrom, got {abc}")
-    if min(degrees) <= 0 or max(degrees) >= 180:
-        raise CrystensError(f"cell angles must lie strictly between 0 and 180 degrees, got {degrees}")
-    x, y, z = map(_cosine, degrees)
-    relative_volume_squared = 1 - x * x - y * y - z * z + 2 * x * y * z  # negative where no such cell exists
-    if relative_volume_squared <= 1e-8:
-        raise CrystensError(f"the three cell angles cannot form a cell: {degrees} degrees")
 
 
 def canonical_order(numbers: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
@@ -265,8 +266,7 @@ def canonical_order(numbers: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
         numbers: atomic numbers, shape (N,).
         coordinates: fractional, in [0, 1), shape (N, 3).
     """
-    ranks = np.round(coordinates.astype(np.float32) / np.float32(ORDER_TOLERANCE)).astype(np.int64)
-    ranks %= round(1 / ORDER_TOLERANCE)
+    ranks = np.rint(coordinates.astype(np.float32) / np.float32(ORDER_TOLERANCE)) % round(1 / ORDER_TOLERANCE)
     return np.lexsort((ranks[:, 2], ranks[:, 1], ranks[:, 0], numbers))
 
 
@@ -276,4 +276,4 @@ def wrap(coordinates: np.ndarray) -> np.ndarray:
     Values that float32 cannot tell from 1 become 0, so that no later conversion leaves the interval.
     """
     wrapped = coordinates - np.floor(coordinates)
-    return np.where(wrapped.astype(np.float32) >= 1.0, 0.0, wrapped)
+    return np.where(wrapped >= _ONE_IN_FLOAT32, 0.0, wrapped)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import moyopy
 import numpy as np
@@ -55,7 +55,8 @@ def nearest_pair(matrix: np.ndarray, coordinates: np.ndarray, within: float = ma
     places = coordinates if change is None else coordinates @ change
     best = (math.inf, 0, 0)
     for first, second in _pairs(len(places)):
-        lengths = _lengths(cell, places.take(first, axis=0) - places.take(second, axis=0), images)
+        steps = places.take(first, axis=0) - places.take(second, axis=0)
+        lengths = _lengths(cell, steps, images)
         nearest = int(lengths.argmin())
         if lengths[nearest] < best[0]:
             best = (float(lengths[nearest]), int(first[nearest]), int(second[nearest]))
@@ -76,7 +77,8 @@ def distance_rows(matrix: np.ndarray, coordinates: np.ndarray) -> Iterator[tuple
         # One block: each pair is measured once.
         rows = np.empty((sites, sites))
         for first, second in _pairs(sites):
-            rows[first, second] = rows[second, first] = _lengths(cell, places.take(first, axis=0) - places.take(second, axis=0), images)
+            steps = places.take(first, axis=0) - places.take(second, axis=0)
+            rows[first, second] = rows[second, first] = _lengths(cell, steps, images)
         np.fill_diagonal(rows, own)
         yield 0, rows
         return
@@ -115,17 +117,20 @@ def nearest_steps(matrix: np.ndarray, steps: np.ndarray, within: float) -> np.nd
     return (steps - np.rint(steps)) @ (cell @ np.linalg.inv(matrix))
 
 
-def shortest_translation(matrix: np.ndarray) -> float:
-    """Return the length of the shortest translation of a lattice: cell vectors as rows (3, 3), angstrom."""
-    return min(math.hypot(*vector) for vector in _reduced(tuple(matrix.ravel().tolist()))[0])
+def shortest_translation(matrix: np.ndarray, within: float = math.inf) -> float:
+    """Return the length of the shortest translation of a lattice: cell vectors as rows (3, 3), angstrom.
+
+    One of `within` angstrom or more may be stated shorter than it is, but not shorter than `within`.
+    """
+    vectors = tuple(matrix.ravel().tolist())
+    if (spacing := min(_spacings(vectors))) >= within:
+        return spacing  # no translation is shorter than the distance of lattice planes
+    return min(math.hypot(*vector) for vector in _reduced(vectors)[0])
 
 
 def plane_spacings(matrix: np.ndarray) -> list[float]:
     """Return the distances of the lattice planes along a, b, c of cell vectors as rows (3, 3), angstrom."""
-    a, b, c = matrix.tolist()
-    normals = [_cross(b, c), _cross(c, a), _cross(a, b)]
-    volume = abs(sum(x * y for x, y in zip(a, normals[0], strict=True)))
-    return [volume / math.hypot(*normal) for normal in normals]
+    return list(_spacings(tuple(matrix.ravel().tolist())))
 
 
 def _search(matrix: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -136,9 +141,10 @@ def _search(matrix: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray |
         what turns coordinates (N, 3) into those of the reduced cell, from the right, (3, 3) or None; the vectors to the
         cells that a rounded difference may have to be moved to, (3, images), angstrom, or None for none.
     """
-    if min(plane_spacings(matrix)) > 2 * within:
+    given = tuple(matrix.ravel().tolist())
+    if min(_spacings(given)) > 2 * within:
         return matrix, None, None
-    vectors, transform = _reduced(tuple(matrix.ravel().tolist()))
+    vectors, transform = _reduced(given)
     cell = np.array(vectors)
     # The inverse of a matrix of whole numbers whose determinant is 1 or -1 has whole numbers.
     change = np.rint(np.linalg.inv(np.array(transform, dtype=np.float64))).T
@@ -152,10 +158,21 @@ def _around(a: int, b: int, c: int) -> np.ndarray:
     return np.array(list(itertools.product(*(range(-n, n + 1) for n in (a, b, c)))), dtype=np.float64)
 
 
-@functools.lru_cache(maxsize=64)  # of one crystal it is asked several times
+# Of one crystal, both of these are asked several times.
+@functools.lru_cache(maxsize=64)
+def _spacings(matrix: tuple[float, ...]) -> list[float]:
+    """Return the distances of lattice planes; see `plane_spacings`."""
+    a, b, c = matrix[:3], matrix[3:6], matrix[6:]
+    normals = [_cross(b, c), _cross(c, a), _cross(a, b)]
+    volume = abs(sum(x * y for x, y in zip(a, normals[0], strict=True)))
+    return [volume / math.hypot(*normal) for normal in normals]
+
+
+@functools.lru_cache(maxsize=64)
 def _reduced(matrix: tuple[float, ...]) -> tuple[list[list[float]], list[list[int]]]:
     """Return the Minkowski-reduced vectors of a cell, and the whole numbers that make them."""
-    found: tuple[list[list[float]], list[list[int]]] = moyopy.minkowski_reduce([matrix[:3], matrix[3:6], matrix[6:]])
+    vectors = [list(matrix[row : row + 3]) for row in (0, 3, 6)]
+    found: tuple[list[list[float]], list[list[int]]] = moyopy.minkowski_reduce(vectors)
     return found
 
 
@@ -185,7 +202,6 @@ def _lengths(cell: np.ndarray, steps: np.ndarray, images: np.ndarray | None) -> 
     return np.sqrt(squared if images is None else squared.min(axis=0))
 
 
-def _cross(u: list[float], v: list[float]) -> list[float]:
+def _cross(u: Sequence[float], v: Sequence[float]) -> list[float]:
     """Return the vector product; NumPy's takes a hundred times as long for one."""
     return [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
-

@@ -51,21 +51,17 @@ class FormulaSum:
         """Symbols of its elements."""
         return frozenset(_SYMBOLS[number] for number in self.amounts)
 
-    @functools.cached_property
+    @property
     def total(self) -> float:
         """Number of atoms."""
         return sum(self.amounts.values())
 
     def agrees(self, found: Mapping[int, float]) -> bool:
         """Return whether numbers of atoms, by atomic number, are in the proportions of the formula."""
-        read = sum(found.values())
-        exact = not self.open
-        if exact and self.amounts.keys() == found.keys():
-            whole = self.total
-            return all(abs(value / whole - found[k] / read) <= _EXACT for k, value in self.amounts.items())
+        total, read = self.total, sum(found.values())
         for number in self.amounts.keys() | found.keys():
-            allowed = _EXACT if exact else _DISORDER + self.open.get(number, 0.0) / self.total
-            if abs(self.amounts.get(number, 0.0) / self.total - found.get(number, 0.0) / read) > allowed:
+            allowed = _DISORDER + self.open.get(number, 0.0) / total if self.open else _EXACT
+            if abs(self.amounts.get(number, 0.0) / total - found.get(number, 0.0) / read) > allowed:
                 return False
         return True
 

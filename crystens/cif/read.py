@@ -27,10 +27,10 @@ from crystens.cif.operations import Operations
 from crystens.cif.sites import HEAVY_ATOM, Sites, sites_of
 from crystens.cif.symmetry import Symmetry, symmetry
 from crystens.cif.syntax import data_blocks
-from crystens.crystal import Crystal, cell_vectors
+from crystens.crystal import Crystal
 from crystens.distances import nearest_steps
 from crystens.sources.limits import Limits
-from crystens.sources.record import Entry, Reject, Unusable, quoted, shown
+from crystens.sources.record import Entry, Reject, Unusable, quoted
 from crystens.sources.texts import decoded, plain_lines
 
 _CELL_TAGS = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
@@ -74,19 +74,21 @@ def _holds_a_crystal(items: Items) -> bool:
 def _crystal(items: Items, limits: Limits) -> tuple[Crystal, int]:
     """Return the crystal of one data block, and how many hydrogens without a place are left out of its cell."""
     lengths, angles = _cell(items)
-    limits.check_cell(lengths, angles)
+    matrix = limits.check_cell(lengths, angles)
     formula = formula_sum(items)
     sites = sites_of(items, formula, limits)
     if not len(sites):
         raise Unusable("no atoms in the cell: every row is a dummy site, empty or without a place", _NO_CIF)
-    matrix = cell_vectors(lengths, angles)
-    rows, numbers = limits.occupied(sites.numbers, sites.coordinates, sites.occupancies, matrix)
+    numbers, coordinates = sites.numbers, sites.coordinates
+    if sites.is_disordered:
+        rows, numbers = limits.occupied(numbers, coordinates, sites.occupancies, matrix)
+        coordinates = coordinates[rows]
     operations = _decided(symmetry(items, matrix), sites, formula, formula_units(items), matrix, limits)
-    coordinates, counts = sites.coordinates[rows], np.ones(len(rows), dtype=np.int64)
+    counts = np.ones(len(numbers), dtype=np.int64)
     if len(operations) > 1:
         coordinates, counts = _expanded(coordinates, operations, matrix, limits)
         numbers = np.repeat(numbers, counts)
-    multiplicities = counts if len(rows) == len(sites) else _multiplicities(sites, operations, matrix, limits)
+    multiplicities = counts if len(counts) == len(sites) else _multiplicities(sites, operations, matrix, limits)
     hydrogens = _hydrogens_left_out(sites, multiplicities, formula, limits)
     if limits.occupancy == "reject" or not sites.is_disordered:
         check_composition(formula, _amounts(sites, multiplicities), hydrogens > 0)
@@ -95,8 +97,10 @@ def _crystal(items: Items, limits: Limits) -> tuple[Crystal, int]:
 
 def _amounts(sites: Sites, multiplicities: np.ndarray) -> dict[int, float]:
     """Return how many atoms of each atomic number the file puts into the cell."""
-    amounts = np.bincount(sites.numbers, weights=multiplicities * sites.occupancies)
-    return {number: float(amounts[number]) for number in np.flatnonzero(amounts).tolist()}
+    amounts: dict[int, float] = {}
+    for number, amount in zip(sites.numbers.tolist(), (multiplicities * sites.occupancies).tolist(), strict=True):
+        amounts[number] = amounts.get(number, 0.0) + amount
+    return amounts
 
 
 def _decided(
@@ -123,7 +127,7 @@ def _decided(
         if by_formula:
             verdicts.append(formula.counts(_amounts(sites, multiplicities), units))  # type: ignore[union-attr, arg-type]
         else:
-            verdicts.append(sites.multiplicities is not None and np.array_equal(sites.multiplicities, multiplicities))
+            verdicts.append(sites.has_multiplicities(multiplicities))
     if found.default:
         # Z is often wrong: it speaks against a reading only where another one has the right number of atoms, or where
         # nothing is said of symmetry and atoms are missing.
@@ -156,7 +160,7 @@ def _hydrogens_left_out(sites: Sites, multiplicities: np.ndarray, formula: Formu
         listed = formula is not None and "H" in formula.elements and formula.agrees(_amounts(sites, multiplicities))
         if not listed and limits.groups == "reject":
             row = int(sites.attached.argmax())
-            found = f"{shown(sites.names[row], 20)} has {sites.attached[row]:g}"
+            found = f"{sites.name(row)} has {sites.attached[row]:g}"
             raise Unusable(f"hydrogens without a place: {found} by _atom_site_attached_hydrogens", HEAVY_ATOM)
         counted = counted if listed else counted + sites.attached
     if not counted.any():

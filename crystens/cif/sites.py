@@ -22,6 +22,8 @@ from crystens.sources.limits import Limits
 from crystens.sources.record import Unusable, quoted, shown
 
 _NO_CIF = "export the structure as CIF again"
+_MULTIPLICITIES = ("symmetry_multiplicity", "site_symmetry_multiplicity")
+_NO_COUNT = frozenset(["0", ".", "?"])
 _FULL = frozenset(["1", "1.", "1.0", "1.00", "1.000", "1.0000"])  # occupancies that need no look
 HEAVY_ATOM = "give their places, or keep the heavy atoms alone with data.limits.groups=heavy_atom"
 _ORDERED = "give an ordered model of the structure"
@@ -32,30 +34,38 @@ class Sites:
     """Rows of atoms.
 
     Attributes:
-        names: labels or type symbols, (n,), for messages.
+        texts: labels or type symbols, (n,), with quotes; see `name`.
         numbers: atomic numbers, (n,).
         coordinates: fractional, (n, 3).
         occupancies: at least 0, (n,).
         groups: hydrogens without a place by the type symbol, as OH has, (n,).
         attached: hydrogens without a place by `_atom_site_attached_hydrogens`, (n,).
         lost: hydrogens that stand in rows without coordinates.
-        multiplicities: number of images in the cell by the file, (n,); none if it does not say.
+        multiplicities: texts that give the number of images in the cell, (n,); none if the file does not say.
         is_disordered: whether a row of the file is not fully occupied, or is one of several alternatives.
     """
 
-    names: list[str]
+    texts: list[str]
     numbers: np.ndarray
     coordinates: np.ndarray
     occupancies: np.ndarray
     groups: np.ndarray
     attached: np.ndarray
     lost: int
-    multiplicities: np.ndarray | None
+    multiplicities: list[str]
     is_disordered: bool
 
     def __len__(self) -> int:
         """Return the number of rows, n."""
         return len(self.numbers)
+
+    def name(self, row: int) -> str:
+        """Return what the file calls an atom, for messages."""
+        return _name(self.texts[row])
+
+    def has_multiplicities(self, counts: np.ndarray) -> bool:
+        """Return whether the file says that the rows have so many images, (n,)."""
+        return bool(self.multiplicities) and np.array_equal(_numbers(self.multiplicities), counts)
 
 
 def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
@@ -79,17 +89,18 @@ def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
             _NO_CIF,
         )
     occupied = _column(items, "occupancy", loop, True)
-    names = [plain(text) for text in (labels or symbols)]
-    kept = _real_rows(items, loop, count)
-    if kept is not None:
-        columns = [[column[row] for row in kept] for column in columns]
-        symbols, labels, occupied, names = (
-            [column[row] for row in kept] if column else [] for column in (symbols, labels, occupied, names)
+    attached = _column(items, "attached_hydrogens", loop, False)
+    multiplicities = next(filter(None, (_column(items, name, loop, False) for name in _MULTIPLICITIES)), [])
+    if (kept := _real_rows(items, loop, count)) is not None:
+        symbols, labels, occupied, attached, multiplicities, *columns = (
+            [column[row] for row in kept] if column else []
+            for column in (symbols, labels, occupied, attached, multiplicities, *columns)
         )
         count = len(kept)
+    texts = labels or symbols
     occupancies, disordered = np.ones(count), False
     if not _FULL.issuperset(occupied):
-        occupancies = np.array([_occupancy(name, text) for name, text in zip(names, occupied, strict=True)])
+        occupancies = np.array([_occupancy(text, value) for text, value in zip(texts, occupied, strict=True)])
         disordered = bool((np.abs(occupancies - 1) > 1e-3).any())
     found = kinds(symbols, labels, formula)
     numbers = np.array([kind.number for kind in found], dtype=np.int64)
@@ -97,21 +108,21 @@ def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
     coordinates = np.array([_numbers(column) for column in columns]).T.reshape(count, 3)
     if limits.groups == "reject" and groups.any():
         raise _group(int(groups.argmax()), symbols, found)
-    attached = _counts(items, "attached_hydrogens", loop, kept, names)
-    multiplicities = _multiplicities(items, loop, kept)
-    rows = np.flatnonzero(occupancies > 0)
-    placeless = _placeless_hydrogens(numbers, columns) if not np.isfinite(coordinates).all() else np.zeros(count, bool)
-    lost = int(placeless[rows].sum())
-    rows = rows[~placeless[rows]]
-    if limits.groups == "reject" and lost:
-        name = shown(names[int(placeless.argmax())], 20)
-        raise Unusable(f"hydrogens without a place: {lost} rows such as {name} have no coordinates", HEAVY_ATOM)
-    broken = rows[~np.isfinite(coordinates[rows]).all(axis=1)]
-    if len(broken):
-        values = ", ".join(shown(plain(column[broken[0]]), 20) for column in columns)
-        name = shown(names[broken[0]], 20)
-        raise Unusable(f"coordinate is not a finite number: {name} at {values}", "correct the coordinates")
-    sites = Sites(names, numbers, coordinates, occupancies, groups, attached, lost, multiplicities, disordered)
+    hydrogens = _counts("attached_hydrogens", attached, texts)
+    rows, lost = np.flatnonzero(occupancies > 0), 0
+    if not np.isfinite(coordinates).all():
+        placeless = _placeless_hydrogens(numbers, columns)
+        lost = int(placeless[rows].sum())
+        if limits.groups == "reject" and lost:
+            name = _name(texts[int(placeless.argmax())])
+            raise Unusable(f"hydrogens without a place: {lost} rows such as {name} have no coordinates", HEAVY_ATOM)
+        rows = rows[~placeless[rows]]
+        broken = rows[~np.isfinite(coordinates[rows]).all(axis=1)]
+        if len(broken):
+            values = ", ".join(shown(plain(column[broken[0]]), 20) for column in columns)
+            where = f"{_name(texts[broken[0]])} at {values}"
+            raise Unusable(f"coordinate is not a finite number: {where}", "correct the coordinates")
+    sites = Sites(texts, numbers, coordinates, occupancies, groups, hydrogens, lost, multiplicities, disordered)
     if len(rows) < count:
         sites = _taken(sites, rows)
     return _one_alternative(sites, items, loop, kept, rows, limits)
@@ -131,14 +142,14 @@ def _group(row: int, symbols: list[str], found: list[Kind]) -> Unusable:
 def _taken(sites: Sites, rows: np.ndarray) -> Sites:
     """Return some of the rows."""
     return Sites(
-        [sites.names[row] for row in rows],
+        [sites.texts[row] for row in rows],
         sites.numbers[rows],
         sites.coordinates[rows],
         sites.occupancies[rows],
         sites.groups[rows],
         sites.attached[rows],
         sites.lost,
-        None if sites.multiplicities is None else sites.multiplicities[rows],
+        [sites.multiplicities[row] for row in rows] if sites.multiplicities else [],
         sites.is_disordered,
     )
 
@@ -173,38 +184,32 @@ def _placeless_hydrogens(numbers: np.ndarray, columns: list[list[str]]) -> np.nd
     return np.array(absent, dtype=bool) & (numbers == 1)
 
 
-def _counts(items: Items, name: str, loop: int | None, kept: list[int] | None, names: list[str]) -> np.ndarray:
-    """Return a column of counts, 0 where none is given."""
-    texts = _column(items, name, loop, False)
-    if not texts or set(texts) <= {"0", ".", "?"}:
-        return np.zeros(len(names))
-    texts = texts if kept is None else [texts[row] for row in kept]
-    values = np.array([0.0 if is_null(text) else _number(text) for text in texts])
-    wrong = np.flatnonzero(~((values >= 0) & (values < np.inf)))
+def _counts(name: str, values: list[str], texts: list[str]) -> np.ndarray:
+    """Return the numbers of a column, 0 where none is given."""
+    if _NO_COUNT.issuperset(values):
+        return np.zeros(len(texts))
+    counts = np.array([0.0 if is_null(value) else _number(value) for value in values])
+    wrong = np.flatnonzero(~((counts >= 0) & (counts < np.inf)))
     if len(wrong):
-        found = f"{shown(names[wrong[0]], 20)} has {quoted(plain(texts[wrong[0]]))}"
+        found = f"{_name(texts[wrong[0]])} has {quoted(plain(values[wrong[0]]))}"
         raise Unusable(f"_atom_site_{name} is not a number >= 0: {found}", "correct it")
-    return values
+    return counts
 
 
-def _multiplicities(items: Items, loop: int | None, kept: list[int] | None) -> np.ndarray | None:
-    """Return the number of images of each row by the file, (n,); None if it does not say."""
-    for name in ("symmetry_multiplicity", "site_symmetry_multiplicity"):
-        if texts := _column(items, name, loop, False):
-            values = np.array(_numbers(texts if kept is None else [texts[row] for row in kept]))
-            return values if np.isfinite(values).all() else None
-    return None
-
-
-def _occupancy(name: str, text: str) -> float:
+def _occupancy(text: str, value: str) -> float:
     """Return an occupancy of at least 0; 1 where none is given."""
-    if is_null(text):
+    if is_null(value):
         return 1.0
-    value = _number(text)
-    if not 0 <= value < np.inf:
-        found = f"{shown(name, 20)} has {quoted(plain(text))}"
+    share = _number(value)
+    if not 0 <= share < np.inf:
+        found = f"{_name(text)} has {quoted(plain(value))}"
         raise Unusable(f"occupancy is not a number >= 0: {found}", "correct the occupancy")
-    return value
+    return share
+
+
+def _name(text: str) -> str:
+    """Return a label or type symbol for a message."""
+    return shown(plain(text), 20)
 
 
 def _number(text: str) -> float:
@@ -247,9 +252,7 @@ def _one_alternative(
         if (group.startswith("-") and limits.occupancy == "reject") or (
             group.startswith("-") and sites.occupancies[index] == 1
         ):
-            found = (
-                f"{shown(sites.names[index], 20)} is in group {shown(group, 20)}, disordered about a special position"
-            )
+            found = f"{sites.name(index)} is in group {shown(group, 20)}, disordered about a special position"
             raise Unusable(f"partial occupancy (disordered structure): {found}", _ORDERED)
         places.setdefault(plain(assemblies[row]), {}).setdefault(group, []).append(index)
     dropped: list[int] = []
@@ -257,7 +260,7 @@ def _one_alternative(
         if len(groups) < 2:
             continue
         if limits.occupancy == "reject":
-            first = [shown(sites.names[members[0]], 20) for members in groups.values()]
+            first = [sites.name(members[0]) for members in groups.values()]
             raise Unusable(
                 f"partial occupancy (disordered structure): {' and '.join(first[:4])} are in groups "
                 f"{shown(', '.join(groups), 40)} of one assembly ({shown(assembly, 20)}), never there together",

@@ -14,6 +14,7 @@ translations multiplies that of the operations (magnetic CIF dictionary, `_space
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -166,12 +167,20 @@ def _shifted(operation: str, centring: str) -> str:
 
 def _check_modulation(items: Items) -> None:
     """Raise `Unusable` for a structure that repeats in more than three dimensions."""
-    found = _MODULATED.search("\n".join(items.names))
-    dimension = items.value("_cell_modulation_dimension")
-    if found is None and dimension in (None, "0"):
+    tag = _modulation("\n".join(items.names))
+    if tag is None and items.value("_cell_modulation_dimension") in (None, "0"):
         return
-    tag = found[0] if found else "_cell_modulation_dimension"
-    raise Unusable(f"modulated structure: {shown(tag)} is given", "give a commensurate approximant in a supercell")
+    raise Unusable(
+        f"modulated structure: {shown(tag or '_cell_modulation_dimension')} is given",
+        "give a commensurate approximant in a supercell",
+    )
+
+
+@functools.lru_cache(maxsize=64)  # files of one program have the same items
+def _modulation(names: str) -> str | None:
+    """Return the first of some names, a line each, that only a modulated structure has; None if there is none."""
+    found = _MODULATED.search(names)
+    return found[0] if found else None
 
 
 def _statement(items: Items) -> Statement:

@@ -11,7 +11,6 @@ Source: Hall, Allen, Brown, Acta Cryst. A 47 (1991) 655; CIF 1.1 syntax, Interna
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -76,12 +75,12 @@ def data_blocks(text: str) -> list[Block]:
         found = [(block.name, Items(block)) for block in cif.read_string(text)]
     except (ValueError, RuntimeError) as error:
         found = _mended(text, str(error))
-    names: Counter[str] = Counter()
+    times: dict[str, int] = {}
     blocks = []
     for name, items in found:
         name = shown(name, _LONGEST_NAME)
-        names[name] += 1
-        blocks.append(Block(name if names[name] == 1 else f"{name} ({names[name]})".strip(), items))
+        times[name] = times.get(name, 0) + 1
+        blocks.append(Block(name if times[name] == 1 else f"{name} ({times[name]})".strip(), items))
     return blocks
 
 

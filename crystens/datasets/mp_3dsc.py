@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from crystens.cif.read import read_cif
 from crystens.errors import CrystensError
 from crystens.formats.cif_folder import CifFolder
+from crystens.sources.files import read_bytes
 from crystens.sources.limits import Limits
 from crystens.sources.record import SPLITS, Entry, Record, Reject
 from crystens.sources.source import Source, existing
@@ -53,19 +55,21 @@ class Mp3dsc(Source):
         folder = self._folder()
         splits = _splits(folder / _SPLITS)
         for item in self._cifs(folder).records():
-            name = PurePosixPath(item.file).name.split(".cif")[0]
+            name = item.file.rpartition("/")[2].split(".cif")[0]
             if isinstance(item, Reject):
                 yield replace(item, entry=name)
             elif name in splits:
-                yield replace(item, entry=name, split=splits[name])
+                yield Record(item.file, name, item.content, splits[name])
             else:
                 yield Reject(item.file, name, "in no split", "add its id to splits.json")
 
     def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
         """Yield the crystal of one file."""
-        for item in CifFolder(self.path).parse(record, limits):
-            item = replace(item, entry=record.entry)
-            yield replace(item, split=record.split) if isinstance(item, Entry) else item
+        for item in read_cif(read_bytes(record.content), record.file, limits):
+            if isinstance(item, Entry):
+                yield replace(item, entry=record.entry, split=record.split)
+            else:
+                yield replace(item, entry=record.entry)
 
     def _folder(self) -> Path:
         """Return the path, checked."""

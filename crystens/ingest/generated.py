@@ -35,9 +35,9 @@ class JudgingLimits(Limits):
     The space group is not looked for and stands as 1: whoever needs it looks for it, where it may be missing.
     """
 
-    def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
-        """Raise `Unusable` only where there is no cell at all."""
-        Limits(max_length=float("inf"), min_distance=0.0).check_cell(lengths, angles)
+    def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
+        """Return cell vectors as `Limits.check_cell` does; raise `Unusable` only where there is no cell at all."""
+        return Limits(max_length=float("inf"), min_distance=0.0).check_cell(lengths, angles)
 
     def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
         """Return the crystal of raw numbers, see `Limits.crystal`."""

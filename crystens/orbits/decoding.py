@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from crystens.clustering import Clusters, cluster
-from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, cell_vectors, check_cell
+from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, cell_vectors
 from crystens.decoding import DecodedCrystal, ImageCopies, average_copies, read_copies
 from crystens.encoding import GROUP_ROW
 from crystens.errors import CrystensError
@@ -160,10 +160,10 @@ class OrbitDecoder:
             return DecodedOrbits(None, f"atomic number must be 1-{MAX_ATOMIC_NUMBER}, got {bad}", count, group)
         lengths, angles = cell[:3], cell[3:6]
         try:
-            check_cell(lengths, angles)
+            vectors = cell_vectors(lengths, angles)
         except CrystensError as error:
             return DecodedOrbits(None, str(error), count, group)
-        letters = _letters(group, lengths, angles, coordinates, apart)
+        letters = _letters(group, vectors, coordinates, apart)
         made = projection(group, lengths, angles, atoms, letters, coordinates)
         if made.crystal is None:
             return DecodedOrbits(None, made.reason, count, group, moved=made.moved, repairs=made.repairs)
@@ -181,10 +181,9 @@ class OrbitDecoder:
         )
 
 
-def _letters(number: int, lengths: np.ndarray, angles: np.ndarray, coordinates: np.ndarray, apart: np.ndarray) -> str:
+def _letters(number: int, vectors: np.ndarray, coordinates: np.ndarray, apart: np.ndarray) -> str:
     """Return the letter of each orbit: of the nearest code, and of several positions with that code of the nearest."""
     group = space_group(number)
-    vectors = cell_vectors(lengths, angles)
     metric = group.averaged_metric(vectors @ vectors.T)
     letters = []
     for point, row in zip(coordinates, apart[:, : len(group.positions)], strict=True):

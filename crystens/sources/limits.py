@@ -7,12 +7,13 @@ the crystal into the cell that is asked for. `Limits.occupied` is the one place 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from pymatgen.core import Element
 
-from crystens.crystal import Crystal, canonical_order, cell_vectors, check_cell, wrap
+from crystens.crystal import Crystal, canonical_order, cell_vectors, wrap
 from crystens.distances import nearest_pair, shortest_lengths, shortest_translation
 from crystens.errors import CrystensError
 from crystens.sources.record import Unusable
@@ -118,22 +119,28 @@ class Limits:
             return replace(self, sites="orbits", max_orbits=slots)
         return replace(self, max_sites=slots if self.max_sites is None else min(slots, self.max_sites))
 
-    def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> None:
-        """Raise `Unusable` unless lengths (3,), angstrom, and angles (3,), degrees, form a cell within bounds."""
+    def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
+        """Return cell vectors as rows (3, 3), angstrom, of lengths (3,), angstrom, and angles (3,), degrees.
+
+        Raises:
+            Unusable: if they form no cell, or one that is out of bounds.
+        """
         try:
-            check_cell(lengths, angles)
+            matrix = cell_vectors(lengths, angles)
         except CrystensError as error:
             raise Unusable(f"impossible cell: {error}", "correct the cell in the file") from error
-        if lengths.min() < self.min_distance:
+        shortest, _, longest = sorted(lengths.tolist())
+        if shortest < self.min_distance:
             raise Unusable(
-                f"two atoms closer than any bond: an atom and its own image are {lengths.min():g} angstrom apart",
+                f"two atoms closer than any bond: an atom and its own image are {shortest:g} angstrom apart",
                 "check the cell lengths; they are in angstrom",
             )
-        if lengths.max() > self.max_length:
+        if longest > self.max_length:
             raise Unusable(
-                f"cell length out of range: {lengths.max():g} angstrom is above {self.max_length:g}",
+                f"cell length out of range: {longest:g} angstrom is above {self.max_length:g}",
                 "check the unit (angstrom); raise data.limits.max_length if the cell is right",
             )
+        return matrix
 
     def check_read_count(self, count: int) -> None:
         """Raise `Unusable` if a cell as it stands in a file has more sites than can become a usable crystal."""
@@ -230,17 +237,17 @@ class Limits:
         Raises:
             Unusable: with the reason why this is no crystal that can be used.
         """
-        self.check_cell(lengths, angles)
+        matrix = self.check_cell(lengths, angles)
         self.check_read_count(len(numbers))
         if len(numbers) > _MOST_READ:
             raise self._too_many(len(numbers))
-        if not np.isfinite(coordinates).all():
+        farthest = float(np.abs(coordinates).max())
+        if not math.isfinite(farthest):
             raise Unusable("coordinate is not a finite number", "correct the coordinates in the file")
-        if np.abs(coordinates).max() > _FARTHEST:
-            far = f"{np.abs(coordinates).max():g} cells from the origin"
+        if farthest > _FARTHEST:
+            far = f"{farthest:g} cells from the origin"
             raise Unusable(f"coordinate out of range: {far}", "correct the coordinates in the file")
         coordinates = wrap(coordinates)
-        matrix = cell_vectors(lengths, angles)
         volume = matrix[0, 0] * matrix[1, 1] * matrix[2, 2] / len(numbers)  # a along x, b in the xy plane
         if volume > self.max_volume_per_site:
             raise Unusable(
@@ -255,9 +262,10 @@ class Limits:
         except SymmetryError as error:
             raise _no_space_group(error) from error
         self.check_count(len(found.numbers))
-        numbers, coordinates = found.numbers, found.coordinates + self.shift
+        numbers, coordinates = found.numbers, found.coordinates
+        if self.shift or self.cell != "given":
+            coordinates = wrap(coordinates + self.shift)
         if self.site_order == "canonical":
-            coordinates = wrap(coordinates)
             order = canonical_order(numbers, coordinates)
             numbers, coordinates = numbers[order], coordinates[order]
         try:
@@ -280,7 +288,7 @@ class Limits:
 
     def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
         """Raise `Unusable` if two sites, or a site and its own image, are nearer than `min_distance`."""
-        own = shortest_translation(matrix)
+        own = shortest_translation(matrix, self.min_distance)
         if own < self.min_distance:
             raise Unusable(
                 f"two atoms closer than any bond: an atom and its own image are {own:.3f} angstrom apart",

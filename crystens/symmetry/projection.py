@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crystens.crystal import cell_vectors, check_cell
+from crystens.crystal import cell_vectors
 from crystens.distances import shortest_lengths, shortest_translation
 from crystens.errors import CrystensError
 from crystens.symmetry.orbit_crystal import OrbitCrystal
@@ -118,19 +118,15 @@ class Projection:
         self, group: SpaceGroup, lengths: np.ndarray, angles: np.ndarray, work: _Work
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return lengths and angles that the group's rotations keep, and put every orbit on its position."""
-        try:
-            check_cell(lengths, angles)
-        except CrystensError as error:
-            raise _Impossible(str(error)) from error
+        vectors = _vectors(lengths, angles)
         if not np.isfinite(work.coordinates).all():
             raise _Impossible("coordinates that are not finite")
-        vectors = cell_vectors(lengths, angles)
         work.metric = group.averaged_metric(vectors @ vectors.T)
         for place, position in enumerate(work.positions):
             work.put(place, position)
         lengths, angles = cell_of_metric(work.metric)
-        work.vectors = cell_vectors(lengths, angles)
-        if (shortest := shortest_translation(work.vectors)) < self.min_distance:
+        work.vectors = _vectors(lengths, angles)
+        if (shortest := shortest_translation(work.vectors, self.min_distance)) < self.min_distance:
             raise _Impossible(f"the cell repeats after {shortest:.3g} angstrom")
         return lengths, angles
 
@@ -204,6 +200,14 @@ class Projection:
 
 class _Impossible(Exception):
     """The orbits make no crystal; the message says why."""
+
+
+def _vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Return cell vectors as rows (3, 3), angstrom, or fail with the reason why there are none."""
+    try:
+        return cell_vectors(lengths, angles)
+    except CrystensError as error:
+        raise _Impossible(str(error)) from error
 
 
 class _Work:

@@ -221,8 +221,8 @@ def _dataset(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, s
     """Return what moyopy finds for cell vectors as rows (3, 3)."""
     if not len(numbers):
         raise SymmetryError("no space group of a cell without sites")
-    shortest = shortest_translation(matrix)
-    if shortest < max(_MIN_TRANSLATION, 4 * symprec):
+    least = max(_MIN_TRANSLATION, 4 * symprec)
+    if (shortest := shortest_translation(matrix, least)) < least:
         raise SymmetryError(
             f"the cell repeats after {shortest:.3g} angstrom, too little to look for symmetry at {symprec} angstrom"
         )
