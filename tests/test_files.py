@@ -214,9 +214,9 @@ def test_line_of_a_gigabyte_is_a_reject_and_not_held_in_memory(tmp_path, name, s
 
 
 def test_line_after_one_that_is_too_long_is_read(tmp_path, monkeypatch):
-    from crystens.formats import crystal_dictionary as dictionary
+    from crystens.sources import json_stream
 
-    monkeypatch.setattr(dictionary, "MAX_BYTES", 1000)
+    monkeypatch.setattr(json_stream, "MAX_BYTES", 1000)
     good = '{"lengths": [4, 4, 4], "angles": [90, 90, 90], "elements": ["Po"], "coordinates": [[0, 0, 0]]}'
     (tmp_path / "a.jsonl").write_text("\n".join([good, "x" * 5500, good, ""]))
     entries, rejects = _items(CrystalDictionary(tmp_path / "a.jsonl"))

@@ -11,6 +11,7 @@ from crystens.ingest.kinds import open_source
 
 CASES = {
     # file: name, formula and space group of each crystal
+    "12-json-records/wbm.json": [("wbm-1-1", "CsCl", 221), ("wbm-1-2", "CsBr", 221)],
     "14-extxyz-specification/control_nan_forces.extxyz": [("frame 1", "CsCl", 221)],
     "14-extxyz-specification/double_colon.extxyz": [("frame 1", "CsCl", 221)],
     "14-extxyz-specification/lattice_2d.extxyz": [("frame 1", "CsCl", 221)],

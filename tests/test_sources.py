@@ -164,9 +164,38 @@ def test_quotation_marks_inside_of_a_table_are_no_truncation(tmp_path, nacl):
 
 
 def test_table_without_the_column_says_which_it_has(tmp_path):
-    path = _write_table(tmp_path / "table.csv", [("1", "x")], header=("id", "structure"))
-    with pytest.raises(CrystensError, match=r"table\.csv has no column cif \(its columns: id, structure\)"):
+    path = _write_table(tmp_path / "table.csv", [("1", "x")], header=("id", "formula"))
+    message = r"table\.csv has no column cif, cif_string or structure \(its columns: id, formula\)"
+    with pytest.raises(CrystensError, match=message):
         _items(CsvTable(path))
+
+
+@pytest.mark.parametrize("column", ["cif_string", "structure", "LeMatStructs", "cif"])
+def test_crystals_of_a_table_stand_in_columns_of_several_names_as_cif_or_json(tmp_path, nacl, column):
+    structure = nacl.to_structure().as_dict()
+    cells = [
+        write_cif(nacl),
+        json.dumps(structure),
+        " " + json.dumps({"structure": structure}),
+        "{'lattice': ",
+        "",
+        "x",
+    ]
+    rows = [(f"mp-{k}", cell) for k, cell in enumerate(cells)]
+    path = _write_table(tmp_path / "table.csv", rows, header=("immutable_id", column))
+    entries, rejects = _items(CsvTable(path))
+    assert [(entry.entry, entry.crystal.formula) for entry in entries] == [(f"mp-{k}", "NaCl") for k in range(3)]
+    assert [reject.entry for reject in rejects] == ["mp-3", "mp-4", "mp-5"]
+    assert rejects[0].category == "not JSON"
+
+
+def test_first_filled_cell_of_a_row_is_its_crystal(tmp_path, nacl, single_atom):
+    other = json.dumps(single_atom.to_structure().as_dict())
+    rows = [("", write_cif(nacl), other), ("b", "", other), ("c", "", "")]
+    path = _write_table(tmp_path / "table.csv", rows, header=("id", "cif", "structure"))
+    entries, rejects = _items(CsvTable(path))
+    assert [(entry.entry, len(entry.crystal)) for entry in entries] == [("row 1", 8), ("b", 1)]
+    assert [reject.entry for reject in rejects] == ["c"]
 
 
 def test_gzipped_table_that_ends_early_keeps_what_was_read(tmp_path, nacl):

@@ -1,4 +1,4 @@
-"""Crystal dictionaries: JSON lines, one crystal an object, as the paper's data set is kept; plain or gzipped.
+"""Crystal dictionaries: JSON lines, one crystal an object, as the paper's data set is kept; packed or not.
 
 The paper does not fix the names of the keys, so several are understood; the first one present counts. Case and
 blanks, hyphens and underscores in keys do not matter.
@@ -21,10 +21,8 @@ of the file may belong to another setting of the cell. `{"id": "salt", "lengths"
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,14 +31,13 @@ import numpy as np
 from pymatgen.core import Element
 
 from crystens.errors import CrystensError
-from crystens.sources.files import MAX_BYTES
+from crystens.sources.json_stream import DAMAGE, lines, opened
 from crystens.sources.limits import Limits
 from crystens.sources.properties import kept
 from crystens.sources.record import Entry, Record, Reject, Unusable, quoted
 from crystens.sources.source import Source, existing
 from crystens.sources.structures import own_name
 
-DICTIONARY_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _EXPECTED = "a .jsonl or .jsonl.gz file with one crystal a line"
 _ADVICE = "see the keys in the documentation of crystens.formats.crystal_dictionary"
 
@@ -84,18 +81,15 @@ class CrystalDictionary(Source):
         path = self._file()
         number = 0
         try:
-            with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
-                # A bound on each line keeps a file without line ends out of the memory.
-                while line := file.readline(MAX_BYTES):
-                    number += 1
-                    if len(line) == MAX_BYTES and not line.endswith(b"\n"):
-                        reason = f"line too long: above {MAX_BYTES // 2**20} MiB"
-                        yield Reject(path.name, f"line {number}", reason, "write one JSON object a line")
-                        while (rest := file.readline(MAX_BYTES)) and not rest.endswith(b"\n"):
-                            pass
+            with opened(path) as file:
+                for number, line in enumerate(lines(file), start=1):
+                    if isinstance(line, Unusable):
+                        yield Reject(path.name, f"line {number}", line.reason, line.advice)
                     elif line.strip():
                         yield Record(path.name, f"line {number}", line)
-        except (OSError, EOFError, zlib.error) as error:
+        except Unusable as error:
+            yield Reject(path.name, "", error.reason, error.advice)
+        except DAMAGE as error:
             yield Reject(path.name, "", f"cannot read the file: {error} after line {number}", "fetch the file again")
 
     def parse(self, record: Record, limits: Limits) -> list[Entry | Reject]:

@@ -1,10 +1,12 @@
-"""Tables in CDVAE's form: a CSV file, plain or gzipped, with a CIF text in each row.
+"""Tables with a crystal in each row: a CSV file, plain or gzipped, as CDVAE and LeMat-GenBench have them.
 
-Columns: `cif`, and `material_id`, which is text even where it looks like a number; of the other columns those that are
-asked for become properties (`crystens.sources.properties`), and the rest is passed over.
+The crystal is the first cell of a row that is not empty among the columns `cif`, `cif_string`, `structure` and
+`LeMatStructs`: the text of a CIF, or a structure as an object of JSON (`crystens.formats.structure_objects`). A row is
+called by the first column of `IDS` that it fills, which is text even where it looks like a number. Of the other columns
+those that are asked for become properties (`crystens.sources.properties`), and the rest is passed over.
 
 Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197),
-and the folder `data` of its public repository.
+and the folder `data` of its public repository; `scripts/run_benchmarks.py` of github.com/LeMaterial/lemat-genbench.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from crystens.cif.read import read_cif
 from crystens.errors import CrystensError
+from crystens.formats.structure_objects import read_text
 from crystens.sources.files import MAX_BYTES
 from crystens.sources.limits import Limits
 from crystens.sources.properties import kept
@@ -27,7 +29,9 @@ from crystens.sources.source import Source, existing
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
 _LONGEST_NAME = 200
-_EXPECTED = "a .csv or .csv.gz file with the columns material_id and cif"
+IDS = ("material_id", "immutable_id", "jid", "id")
+_CRYSTALS = ("cif", "cif_string", "structure", "LeMatStructs")
+_EXPECTED = "a .csv or .csv.gz file with the columns material_id and cif (or cif_string, or structure)"
 
 
 class CsvTable(Source):
@@ -65,13 +69,13 @@ class CsvTable(Source):
                 names = next((row for row in csv.reader(_Lines(text)) if row), [])
         except (OSError, EOFError, zlib.error, csv.Error):
             return None
-        return [name for name in names if name not in ("", "cif", "material_id")]
+        return [name for name in names if name not in ("", *IDS, *_CRYSTALS)]
 
     def records(self) -> Iterator[Record | Reject]:
         """Yield each row; a row without an id is called by its number, counted from 1.
 
         Raises:
-            CrystensError: if there is no such file or it has no column `cif`.
+            CrystensError: if there is no such file or it has no column of crystals.
         """
         path = self._file()
         csv.field_size_limit(MAX_BYTES)
@@ -82,18 +86,19 @@ class CsvTable(Source):
                 lines = _Lines(text)
                 rows = (row for row in csv.reader(lines) if row)
                 columns = next(rows, [])
-                if "cif" not in columns:
+                if not set(columns) & set(_CRYSTALS):
                     found = shown(", ".join(columns), 200) or "none"
-                    raise CrystensError(f"{path} has no column cif (its columns: {found}); give {_EXPECTED}")
+                    raise CrystensError(
+                        f"{path} has no column cif, cif_string or structure (its columns: {found}); give {_EXPECTED}"
+                    )
                 places = {name: place for place, name in enumerate(columns)}
                 waiting = None  # one row behind, because a file that was cut off is seen only at its end
                 for number, row in enumerate(rows, start=1):
                     if waiting is not None:
                         yield waiting
-                    name, cif = (_value(row, places.get(column)) for column in ("material_id", "cif"))
-                    name = shown(name, _LONGEST_NAME) or f"row {number}"
-                    fields = {column: _value(row, places.get(column)) for column in self.properties or ()}
-                    waiting = Record(path.name, name, cif, self.split, fields)
+                    name = shown(_first(row, places, IDS), _LONGEST_NAME) or f"row {number}"
+                    fields = {column: _first(row, places, (column,)) for column in self.properties or ()}
+                    waiting = Record(path.name, name, _first(row, places, _CRYSTALS), self.split, fields)
                 if waiting is not None and lines.quotes % 2:
                     reason = "table is truncated: it ends inside of a quoted field"
                     yield Reject(path.name, waiting.entry, reason, "fetch the file again")
@@ -103,11 +108,9 @@ class CsvTable(Source):
             yield Reject(path.name, "", f"cannot read the table: {error} after row {number}", "fetch the file again")
 
     def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
-        """Yield what the CIF text of one row holds."""
+        """Yield what the cell of one row holds."""
         properties = kept(record.fields, self.properties)
-        items = read_cif(record.content, record.file, limits)
-        for item in items:
-            item = replace(item, entry=record.entry if len(items) == 1 else f"{record.entry}/{item.entry}")
+        for item in read_text(record.content, record.file, record.entry, limits):
             yield replace(item, split=record.split, properties=properties) if isinstance(item, Entry) else item
 
     def _file(self) -> Path:
@@ -118,9 +121,10 @@ class CsvTable(Source):
         return path
 
 
-def _value(row: list[str], place: int | None) -> str:
-    """Return a value of a row; empty where there is none."""
-    return "" if place is None or place >= len(row) else row[place]
+def _first(row: list[str], places: Mapping[str, int], columns: tuple[str, ...]) -> str:
+    """Return the first value of a row in some columns that is not empty; empty where there is none."""
+    found = (row[places[column]] for column in columns if places.get(column, len(row)) < len(row))
+    return next((value for value in found if value), "")
 
 
 class _Lines:

@@ -24,14 +24,15 @@ from crystens.errors import CrystensError
 from crystens.formats.ase_db import AseDatabase, is_row
 from crystens.formats.cdvae_result import RESULT_SUFFIXES, CdvaeResult, results_in
 from crystens.formats.cif_folder import CIF_SUFFIXES, CifFolder
-from crystens.formats.crystal_dictionary import DICTIONARY_SUFFIXES, CrystalDictionary
+from crystens.formats.crystal_dictionary import CrystalDictionary
 from crystens.formats.csv_table import CSV_SUFFIXES, CsvTable
 from crystens.formats.extxyz import ExtendedXyz, is_xyz
+from crystens.formats.json_records import holds_structures
 from crystens.formats.poscar import PoscarFolder, is_poscar
-from crystens.formats.pymatgen_json import JSON_SUFFIXES, PymatgenJson, is_document, splits
+from crystens.formats.pymatgen_json import JSON_SUFFIXES, LINES_SUFFIXES, OPTIMADE, PymatgenJson
 from crystens.ingest.store_source import StoredCrystals, is_store
 from crystens.sources.files import ARCHIVE_DAMAGE, find_files, is_archive
-from crystens.sources.json_stream import DAMAGE, json_items, lines, opened
+from crystens.sources.json_stream import DAMAGE, JsonText, lines, opened
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Reject, Unusable
 from crystens.sources.source import Source, existing
@@ -131,7 +132,7 @@ def kind_by_name(name: str) -> str | None:
     suffixes = {
         "cif_folder": CIF_SUFFIXES,
         "csv": CSV_SUFFIXES,
-        "crystal_dictionary": DICTIONARY_SUFFIXES,
+        "crystal_dictionary": LINES_SUFFIXES,
         "ase_db": (".db",),
         "pymatgen_json": JSON_SUFFIXES,
     }
@@ -147,21 +148,20 @@ def _kind_by_content(path: Path) -> str | None:
     """Return the kind of a JSON file by its first value; None if it is another file or does not say."""
     name = path.name.lower()
     try:
-        text: str | bytes
         if name.endswith(JSON_SUFFIXES):
             with opened(path) as file:
-                text = next(json_items(file, lambda key, value: splits(key, value) or is_row(value)))[1]
-        elif name.endswith(DICTIONARY_SUFFIXES):
+                text = JsonText(file)
+                value = next(text.values("]"))[1] if text.peek() == "[" else text.beginning()[0]
+            if is_row(value) or (isinstance(value, dict) and any(map(is_row, value.values()))):
+                return "ase_db"
+        elif name.endswith(LINES_SUFFIXES):
             with opened(path) as file:
-                text = next(line for line in lines(file) if isinstance(line, bytes) and line.strip())
+                value = json.loads(next(line for line in lines(file) if isinstance(line, bytes) and line.strip()))
         else:
             return None
-        value = json.loads(text)
     except (Unusable, StopIteration, ValueError, RecursionError, *DAMAGE):
         return None  # reading the source will tell what is wrong
-    if is_row(value):
-        return "ase_db" if name.endswith(JSON_SUFFIXES) else None
-    return "pymatgen_json" if is_document(value) else None
+    return "pymatgen_json" if holds_structures(value) or (isinstance(value, dict) and OPTIMADE in value) else None
 
 
 def _run_kind(path: Path) -> str | None:

@@ -1,10 +1,11 @@
 """Reading files of any size piece by piece: lines, and the values of a JSON list or object.
 
-Memory is bounded by the largest piece, `MAX_BYTES`, and not by the file. Gzipped files are known by their first bytes.
+Memory is bounded by the largest piece, `MAX_BYTES`, and not by the file. Packed files are known by their first bytes.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -21,24 +22,30 @@ DAMAGE = (OSError, EOFError, zlib.error)  # what reading a stream raises where t
 
 _CHUNK = 2**20
 _BLANKS = re.compile(r"[ \t\r\n]*")
+_MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|["\[\]{},]', re.DOTALL)
+_CLOSES = {"[": "]", "{": "}"}
+_DEEPEST = 100  # brackets in brackets at the beginning of a value, which is cut off there
 _DECODER = json.JSONDecoder()
 _FETCH = "fetch the file again, or correct it"
 _AS_LINES = "write one structure a line, as JSON lines with the suffix .jsonl"
 
 
 def opened(content: str | Path | bytes) -> BinaryIO:
-    """Return what a record of `file_records` holds as a stream, unpacked if it is gzipped.
+    """Return what a record of `file_records` holds as a stream, unpacked if it is packed by gzip or bzip2.
 
     Raises:
         Unusable: if it is not a regular file, or has vanished.
         OSError: if it cannot be opened.
     """
     if isinstance(content, bytes):
-        return io.BytesIO(unpacked(content))
-    file = open_regular(content)
-    packed = file.read(2) == b"\x1f\x8b"
+        file: BinaryIO = io.BytesIO(unpacked(content))
+    else:
+        file = open_regular(content)
+    start = file.read(3)
     file.seek(0)
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+    if start == b"BZh":
+        return cast(BinaryIO, bz2.BZ2File(file))
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if start[:2] == b"\x1f\x8b" else file
 
 
 def lines(file: BinaryIO) -> Iterator[bytes | Unusable]:
@@ -65,37 +72,20 @@ def json_items(file: BinaryIO, splits: Callable[[str, Any], bool]) -> Iterator[t
     Raises:
         Unusable: where the text is not JSON, or a value is too large. What was yielded before is sound.
     """
-    text = _Window(file)
+    text = JsonText(file)
     opening = text.peek()
     if opening == "":
         raise Unusable("empty file", "fetch or export the file again")
     if opening == "[":
-        yield from ((f"item {number}", value) for number, (_, value) in enumerate(_values(text, "]"), start=1))
+        yield from ((f"item {number}", value) for number, (_, _, value) in enumerate(text.values("]"), start=1))
     elif opening == "{" and _first_pair_splits(text, splits):
-        yield from _values(text, "}")
+        yield from ((key, value) for key, _, value in text.values("}"))
     else:
         yield "", text.value()[1]
-    if text.peek():
-        raise Unusable("not JSON: there is more text after its end", f"give one JSON value a file, or {_AS_LINES}")
+    text.end()
 
 
-def _values(text: _Window, closing: str) -> Iterator[tuple[str, str]]:
-    """Yield key and text of each value of a list or object, whose opening bracket is next."""
-    text.take()
-    if text.peek() == closing:
-        text.take()
-        return
-    while True:
-        key = text.key() if closing == "}" else ""
-        yield key, text.value()[1]
-        separator = text.take()
-        if separator == closing:
-            return
-        if separator != ",":
-            raise _no_json(f"expected , or {closing} and found {shown(separator) or 'the end of the file'}")
-
-
-def _first_pair_splits(text: _Window, splits: Callable[[str, Any], bool]) -> bool:
+def _first_pair_splits(text: JsonText, splits: Callable[[str, Any], bool]) -> bool:
     """Return whether the object that comes next is to be taken apart, and stay before it."""
     text.hold()
     text.take()
@@ -105,8 +95,15 @@ def _first_pair_splits(text: _Window, splits: Callable[[str, Any], bool]) -> boo
         text.release()
 
 
-class _Window:
-    """A part of a JSON text that moves forward; what is read is forgotten unless it is held."""
+class JsonText:
+    """A JSON text of any length, read value by value; what is read is forgotten unless it is held.
+
+    Args:
+        file: the text, UTF-8.
+
+    Raises:
+        Unusable: by all methods that move forward, where the text is not JSON, or a value is too large.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
@@ -137,6 +134,52 @@ class _Window:
         character = self.peek()
         self._place += len(character)
         return character
+
+    def beginning(self) -> tuple[Any, bool]:
+        """Return the next value and whether it is whole, and stay before it; of a long one parts are left out.
+
+        The value is None where it is no JSON.
+        """
+        self.peek()
+        while len(self._text) - self._place < _CHUNK and self._grow():
+            pass
+        try:
+            return _DECODER.raw_decode(self._text, self._place)[0], True
+        except (ValueError, RecursionError):
+            try:
+                return json.loads(_closed(self._text[self._place : self._place + _CHUNK])), False
+            except (ValueError, RecursionError):
+                return None, False
+
+    def values(self, closing: str) -> Iterator[tuple[str, Any, str]]:
+        """Yield key, value and text of each value of a list or object, whose opening bracket is next."""
+        for key in self._parts(closing):
+            yield key, *self.value()
+
+    def each_key(self) -> Iterator[str]:
+        """Yield each key of the object that comes next; who asks for the next one has gone behind the value."""
+        return self._parts("}")
+
+    def end(self) -> None:
+        """Raise `Unusable` if there is more text."""
+        if self.peek():
+            raise Unusable("not JSON: there is more text after its end", f"give one JSON value a file, or {_AS_LINES}")
+
+    def _parts(self, closing: str) -> Iterator[str]:
+        """Yield before each value of a list or object, whose opening bracket is next: its key; empty in a list."""
+        opening = "{" if closing == "}" else "["
+        if (found := self.take()) != opening:
+            raise _no_json(f"expected {opening} and found {shown(found) or 'the end of the file'}")
+        if self.peek() == closing:
+            self.take()
+            return
+        while True:
+            yield self.key() if closing == "}" else ""
+            separator = self.take()
+            if separator == closing:
+                return
+            if separator != ",":
+                raise _no_json(f"expected , or {closing} and found {shown(separator) or 'the end of the file'}")
 
     def key(self) -> str:
         """Return the key of a pair, and go behind its colon."""
@@ -180,6 +223,28 @@ class _Window:
         self._place -= start
         self._held = None if self._held is None else 0
         return bool(more)
+
+
+def _closed(text: str) -> str:
+    """Return a JSON text that was cut off without its last parts, and its brackets closed."""
+    inside: list[str] = []
+    end, closers = 0, ""
+    for match in _MARKS.finditer(text):
+        mark = match[0]
+        if mark == '"':  # a text that does not end
+            break
+        if mark in _CLOSES and len(inside) == _DEEPEST:
+            break
+        if mark in _CLOSES:
+            inside.append(_CLOSES[mark])
+        elif mark in ("]", "}"):
+            if not inside or inside.pop() != mark:
+                break
+        elif mark != ",":
+            continue
+        end = match.start() if mark == "," else match.end()
+        closers = "".join(inside)
+    return text[:end] + closers[::-1]
 
 
 def _no_json(reason: str) -> Unusable:
