@@ -24,7 +24,7 @@ from crystens.candidates.relaxations import relax_successively
 from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions
-from crystens.energies.hull_entries import read_hull_reference
+from crystens.energies.entry_files import read_hull_reference
 from crystens.energies.known_crystals import with_elements
 from crystens.energies.potentials import CHGNet, Potential
 from crystens.energies.relaxation import Relaxation

@@ -12,18 +12,23 @@ import pytest
 from ase.calculators.emt import EMT
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Element
-from pymatgen.entries.computed_entries import ComputedEntry
+from pymatgen.entries.computed_entries import (
+    CompositionEnergyAdjustment,
+    ComputedEntry,
+    ConstantEnergyAdjustment,
+    TemperatureEnergyAdjustment,
+)
 
 from crystens.crystal import Crystal
 from crystens.energies import hull as hull_module
 from crystens.energies import hull_entries as hull_reference
 from crystens.energies.energies import EnergyOptions
+from crystens.energies.entry_files import functional_of, read_hull_reference
 from crystens.energies.hull import HullDistance, hull_distances
 from crystens.energies.hull_entries import (
     HullReference,
     ReferenceEntry,
     ground_states,
-    read_hull_reference,
     self_consistent,
 )
 from crystens.energies.potentials import MP2020, Potential
@@ -231,6 +236,95 @@ def test_file_that_is_no_reference_says_what_is_wrong(tmp_path: Path, name: str,
     (tmp_path / name).write_text(text)
     with pytest.raises(CrystensError, match=message):
         read_hull_reference(tmp_path / name, MP2020)
+
+
+# What the entries of a file say of themselves
+
+
+def _item(formula: str, energy: float, **more: Any) -> dict[str, Any]:
+    return {"composition": Composition(formula).as_dict(), "energy": energy, **more}
+
+
+def _written(folder: Path, *items: dict[str, Any]) -> Path:
+    (folder / "entries.json").write_text(json.dumps(items))
+    return folder / "entries.json"
+
+
+def test_energy_of_an_entry_is_that_with_its_adjustments_whether_or_not_they_are_summed(tmp_path):
+    adjustments = [
+        CompositionEnergyAdjustment(-0.614, 2, name="MP2020 anion correction (Cl)"),
+        ConstantEnergyAdjustment(0.1),
+        TemperatureEnergyAdjustment(-1e-4, 300, 4),
+    ]
+    entry = ComputedEntry("Na2Cl2", -13.0, energy_adjustments=adjustments)
+    summed = entry.as_dict()
+    lacking = {name: value for name, value in summed.items() if name != "correction"}
+    alone = {name: value for name, value in summed.items() if name != "energy_adjustments"}
+    reference = read_hull_reference(_written(tmp_path, summed, lacking, alone), MP2020)
+    assert [item.energy for item in reference.entries] == pytest.approx([entry.energy] * 3)
+    assert entry.energy == pytest.approx(-13.0 - 1.228 + 0.1 - 0.12)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"correction": -2.0}, "is not the sum of its energy_adjustments, -1"),
+        ({"energy_adjustments": [{"name": "a", "shift": 1}]}, "adjustment without value"),
+    ],
+)
+def test_corrections_that_contradict_each_other_or_are_not_known_are_refused(tmp_path, changed, message):
+    item = _item("NaCl", -6.0, energy_adjustments=[{"value": -1.0}]) | changed
+    with pytest.raises(CrystensError, match=f"entry 0.*{message}"):
+        read_hull_reference(_written(tmp_path, item), MP2020)
+
+
+@pytest.mark.parametrize(
+    ("more", "functional"),
+    [
+        ({"parameters": {"run_type": "GGA+U"}}, "GGA(+U)"),
+        ({"parameters": {"run_type": "PBE_U"}}, "GGA(+U)"),
+        ({"run_type": "R2SCAN"}, "r2SCAN"),
+        ({"entry_id": "mp-1-GGA"}, "GGA(+U)"),
+        ({"entry_id": "mp-1-r2SCAN"}, "r2SCAN"),
+        ({"run_type": "GGA_GGA+U"}, "GGA(+U)"),
+        ({"run_type": "GGA_GGA+U_R2SCAN"}, "mixture"),
+        ({"run_type": "HSE06"}, "HSE06"),
+        ({"entry_id": "mp-1"}, None),
+        ({}, None),
+    ],
+)
+def test_functional_is_that_of_the_run_type_or_the_name(more, functional):
+    assert functional_of(_item("Na", -1.3, **more)) == functional
+
+
+def test_entries_of_another_functional_are_no_mp2020_energies(tmp_path):
+    wrong = [_item("Na", -7.1, entry_id=f"x-{place}-r2SCAN") for place in range(4)]
+    path = _written(tmp_path, _item("Na", -1.3, entry_id="x-9-GGA"), *wrong)
+    message = r"4 entries \(x-0-r2SCAN, x-1-r2SCAN, x-2-r2SCAN, \.\.\.\) are of run type r2SCAN: no MP2020 energies"
+    with pytest.raises(CrystensError, match=message):
+        read_hull_reference(path, MP2020)
+    with pytest.raises(CrystensError, match=r"1 entries \(x-9-GGA\).*beside 4 of r2SCAN; a hull takes energies of one"):
+        read_hull_reference(path, SCALE)
+    assert len(read_hull_reference(_written(tmp_path, *wrong), SCALE).entries) == 4
+    (tmp_path / "a.csv").write_text("formula,energy_per_atom,run_type\nNa,-1.3,GGA\nNa,-7.1,r2SCAN\n")
+    with pytest.raises(CrystensError, match="run type r2SCAN"):
+        read_hull_reference(tmp_path / "a.csv", MP2020)
+
+
+def test_energies_moved_between_hulls_are_no_mp2020_energies(tmp_path):
+    moved = [{"name": "MP GGA(+U)/r2SCAN mixing adjustment", "value": -20.0}]
+    item = _item("NaCl", -6.8, entry_id="mp-1-GGA", energy_adjustments=moved)
+    for scale in (MP2020, SCALE):
+        with pytest.raises(CrystensError, match=r"mp-1-GGA.*mixed from several functionals"):
+            read_hull_reference(_written(tmp_path, item), scale)
+
+
+def test_case_of_two_functionals_is_refused_and_its_control_is_read(shared_data):
+    folder = shared_data / "cases" / "16-hull-of-two-functionals"
+    reference = read_hull_reference(folder / "gga.json", MP2020)
+    assert {entry.label: entry.energy for entry in reference.entries}["x-3-GGA"] == pytest.approx(-7.394)
+    with pytest.raises(CrystensError, match=r"x-1-r2SCAN.*are of run type r2SCAN: no MP2020 energies"):
+        read_hull_reference(folder / "mixed.json", MP2020)
 
 
 def test_missing_file_says_so(tmp_path):

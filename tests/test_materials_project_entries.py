@@ -5,7 +5,7 @@ import pytest
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from crystens.crystal import Crystal
-from crystens.energies.hull_entries import read_hull_reference
+from crystens.energies.entry_files import read_hull_reference
 from crystens.energies.materials_project_entries import chemical_systems, fetch_entries
 from crystens.errors import CrystensError
 
@@ -49,6 +49,16 @@ def test_entries_are_written_once_each_with_their_corrections_and_read_as_a_refe
     assert energies["mp-Cl-Na"] == pytest.approx(-5.5)
     assert len(energies) == 5
     assert [path.name for path in tmp_path.iterdir()] == ["entries.json"]
+
+
+def test_an_answer_of_another_functional_is_refused(tmp_path):
+    class Mixed(Rester):
+        def get_entries_in_chemsys(self, elements: list[str], additional_criteria: dict) -> list[ComputedEntry]:
+            return [ComputedEntry("Na", -7.1, parameters={"run_type": "r2SCAN"}, entry_id="mp-1-r2SCAN")]
+
+    with pytest.raises(CrystensError, match=r"answer for Na: 1 entries.*of run type r2SCAN: no MP2020 energies"):
+        fetch_entries([("Na",)], tmp_path / "entries.json", rester=Mixed())
+    assert not (tmp_path / "entries.json").exists()
 
 
 def test_an_interrupted_fetch_goes_on_where_it_stopped_and_does_not_tell_the_key(tmp_path, monkeypatch):

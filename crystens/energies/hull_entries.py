@@ -1,4 +1,4 @@
-"""Entries of a hull, with energies of one scale, read from a file or computed by the potential itself.
+"""Entries of a hull, with energies of one scale, computed by the potential itself or given (`entry_files`).
 
 Energies in eV of a whole cell unless a name says per atom. Energies of different scales are never compared
 (`crystens.energies.potentials`).
@@ -6,15 +6,10 @@ Energies in eV of a whole cell unless a name says per atom. Energies of differen
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pymatgen.core import Composition, Element
@@ -23,7 +18,7 @@ from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions, energies
 from crystens.energies.potentials import Potential
 from crystens.energies.relaxation import Relaxation
-from crystens.errors import CrystensError, first_line
+from crystens.errors import CrystensError
 from crystens.sources.reasons import category_counts
 
 log = logging.getLogger(__name__)
@@ -218,89 +213,6 @@ def _known_forms() -> Iterator[tuple[str, str, Crystal]]:
         shape = atoms.cell.cellpar()
         label = f"{(state or {}).get('symmetry')} of ASE"
         yield symbol, label, Crystal(shape[:3], shape[3:], 1, atoms.numbers, atoms.get_scaled_positions())
-
-
-def read_hull_reference(path: str | Path, scale: str, name: str | None = None) -> HullReference:
-    """Return the reference of a file of entries.
-
-    Args:
-        path: `.json` or `.json.gz`, a list of pymatgen's ComputedEntry or ComputedStructureEntry as dictionaries (such
-            as mp-api's MPRester gives and monty's dumpfn writes), of which the corrected energy counts; or `.csv` or
-            `.csv.gz` with the columns formula and energy_per_atom, eV/atom.
-        scale: what the energies may be compared with: `MP2020` for those of the Materials Project with its corrections
-            of 2020, or the identity of the potential that they are by. The file cannot tell.
-        name: what the reference is called; None for the file's name.
-
-    Raises:
-        CrystensError: if the file cannot be read as that.
-    """
-    path = Path(path).expanduser()
-    expected = "pymatgen entries (.json) or a table with formula and energy_per_atom (.csv)"
-    plain = path.name.removesuffix(".gz")
-    if not plain.endswith((".json", ".csv")):
-        raise CrystensError(f"{path} is no file of entries; give {expected}")
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.name.endswith(".gz") else content).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise CrystensError(f"cannot read {path}: {first_line(error)}; give {expected}") from error
-    entries = list(_json_entries(text, path) if plain.endswith(".json") else _csv_entries(text, path))
-    return HullReference(entries, scale, name or path.name)
-
-
-def _json_entries(text: str, path: Path) -> Iterator[ReferenceEntry]:
-    """Yield the entries of a JSON file."""
-    try:
-        items = json.loads(text)
-    except ValueError as error:
-        raise CrystensError(f"{path} is not JSON: {error}; write it with monty's dumpfn") from error
-    if not isinstance(items, list):
-        raise CrystensError(f"{path} holds a {type(items).__name__}; give a list of entries")
-    for number, item in enumerate(items):
-        try:
-            # The energy there is without the correction.
-            energy = float(item["energy"]) + float(item.get("correction") or 0.0)
-            composition = item["composition"] if "composition" in item else _sites(item["structure"])
-            entry = _entry(composition, energy, str(item.get("entry_id") or ""))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise CrystensError(
-                f"{path}, entry {number}: {error!r}; an entry needs composition and energy, as ComputedEntry has them"
-            ) from error
-        yield entry
-
-
-def _csv_entries(text: str, path: Path) -> Iterator[ReferenceEntry]:
-    """Yield the entries of a table."""
-    table = csv.DictReader(text.splitlines())
-    lacking = {"formula", "energy_per_atom"} - set(table.fieldnames or ())
-    if lacking:
-        raise CrystensError(f"{path} has no column {' and no '.join(sorted(lacking))}; name them on its first line")
-    for row in table:
-        try:
-            composition = Composition(row["formula"])
-            entry = _entry(composition, float(row["energy_per_atom"]) * composition.num_atoms, row["formula"])
-        except (TypeError, ValueError) as error:
-            raise CrystensError(f"{path}, line {table.line_num}: {first_line(error)}; mend or delete it") from error
-        yield entry
-
-
-def _entry(composition: Any, energy: float, label: str) -> ReferenceEntry:
-    """Return an entry whose values are checked."""
-    plain = Composition(composition).element_composition
-    if not plain.num_atoms > 0 or not np.isfinite(energy):
-        raise ValueError(f"composition {plain.formula!r} with energy {energy}")
-    if any(not Element.is_valid_symbol(element.symbol) for element in plain):
-        raise ValueError(f"composition {plain.formula!r} holds what is no element")
-    return ReferenceEntry(plain, energy, label)
-
-
-def _sites(structure: dict[str, Any]) -> dict[str, float]:
-    """Return the composition of a structure's dictionary."""
-    amounts: dict[str, float] = defaultdict(float)
-    for site in structure["sites"]:
-        for species in site["species"]:
-            amounts[species["element"]] += species["occu"]
-    return amounts
 
 
 def composition_of(crystal: Crystal) -> Composition:

@@ -12,7 +12,8 @@ from pymatgen.core import Element
 
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions
-from crystens.energies.hull_entries import HullReference, ground_states, read_hull_reference, self_consistent
+from crystens.energies.entry_files import read_hull_reference
+from crystens.energies.hull_entries import HullReference, ground_states, self_consistent
 from crystens.energies.potentials import MP2020, Potential
 from crystens.errors import CrystensError
 from crystens.ingest.generated import JudgingLimits

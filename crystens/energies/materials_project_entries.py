@@ -1,14 +1,15 @@
 """Entries of the Materials Project for a hull: all phases of the elements of given crystals, on the scale of CHGNet.
 
 Asked for are the energies of the thermo type GGA_GGA+U, with the corrections of 2020. Without naming it the server
-gives a mixture with r2SCAN, which is another scale. The key comes from MP_API_KEY and goes to the server alone.
+gives a mixture with r2SCAN, which is another scale; an answer that says it is of another functional is refused. The key
+comes from MP_API_KEY and goes to the server alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ase.data import chemical_symbols
 
 from crystens.crystal import Crystal
 from crystens.datasets.materials_project import api_client, api_key
+from crystens.energies.entry_files import check_functionals, corrected_energy, functional_of
+from crystens.energies.potentials import MP2020
 from crystens.errors import CrystensError
 from crystens.processes.atomic_file import write_whole
 
@@ -48,7 +51,7 @@ def fetch_entries(
 ) -> int:
     """Write all entries of chemical systems, and of the systems within them, to a file; return how many.
 
-    The file is one that `crystens.energies.hull_entries.read_hull_reference` reads with the scale MP2020. What was
+    The file is one that `crystens.energies.entry_files.read_hull_reference` reads with the scale MP2020. What was
     fetched stands in `FILE.part`, a line a system, so that an interrupted call goes on where it stopped.
 
     Args:
@@ -100,13 +103,16 @@ def _asked(rester: Any, system: tuple[str, ...], refused: tuple[type[Exception],
             f"the Materials Project does not give the entries of {'-'.join(system)}: {text or type(error).__name__}; "
             "the same command goes on where it stopped"
         ) from None
+    items = [entry if isinstance(entry, Mapping) else entry.as_dict() for entry in entries]
+    check_functionals(items, MP2020, f"the Materials Project's answer for {'-'.join(system)}")
     return [
         {
-            "composition": {str(element): float(amount) for element, amount in entry.composition.items()},
-            "energy": float(entry.energy),  # with its corrections
-            "entry_id": str(entry.entry_id),
+            "composition": {str(element): float(amount) for element, amount in item["composition"].items()},
+            "energy": corrected_energy(item),
+            "entry_id": str(item["entry_id"]),
+            "run_type": functional_of(item),
         }
-        for entry in entries
+        for item in items
     ]
 
 

@@ -22,8 +22,9 @@ from figure import energy_figure, shares, values
 
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions, energies
+from crystens.energies.entry_files import read_hull_reference
 from crystens.energies.hull import HullDistance, hull_distances
-from crystens.energies.hull_entries import HullReference, read_hull_reference, self_consistent
+from crystens.energies.hull_entries import HullReference, self_consistent
 from crystens.energies.potentials import CHGNet
 from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
