@@ -3,12 +3,12 @@
 Crystals are read as they stand in the files, see `crystens.ingest.generated`. Of a folder that sample.py wrote the
 failed samples are judged too, as failed.
 
-Written are `crystals.csv`, `metrics.json` and `report.html`, as by sample.py. The statistics of CrysTens images do not
-apply to files and are absent. With `--protocol cdvae` the crystals are judged as the field does too
-(`crystens.protocol.cdvae_protocol`): more columns, more metrics, and `by_num_sites.csv`. `--energy-model` adds the
-distance of energy per atom (`crystens.protocol.energy_distance`). `--properties cgcnn` adds eight properties as CGCNN
-predicts them (`crystens.properties.property_metrics`). Fingerprints, energies and properties are kept as they are
-computed, so that the same command after an interruption computes those that are missing.
+Written are `crystals.csv`, `metrics.json` and `report.html`, as by sample.py, and `by_num_sites.csv`. The statistics of
+CrysTens images do not apply to files and are absent. With `--protocol cdvae` the crystals are judged as the field does
+too (`crystens.protocol.cdvae_protocol`): more columns and more metrics. `--energy-model` adds the distance of energy
+per atom (`crystens.protocol.energy_distance`). `--properties cgcnn` adds eight properties as CGCNN predicts them
+(`crystens.properties.property_metrics`). Fingerprints, energies and properties are kept as they are computed, so that
+the same command after an interruption computes those that are missing.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from crystens.errors import CrystensError
 from crystens.formats.cdvae_result import CdvaeResult
 from crystens.ingest.generated import JudgingLimits, is_sample_folder, open_generated
 from crystens.ingest.sample_folder import SampleFolder
+from crystens.metrics.by_num_sites import by_num_sites, write_by_num_sites
 from crystens.metrics.crystal_table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_row, failed_row
 from crystens.metrics.distributions import Reference
-from crystens.metrics.metrics_file import Metrics, summarise, write_metrics
+from crystens.metrics.entries import Metrics
+from crystens.metrics.metrics_file import summarise, write_metrics
 from crystens.processes.command import run_command
 from crystens.processes.cores import usable_cores
 from crystens.processes.cost_estimate import CostEstimate, Show
@@ -40,7 +42,6 @@ from crystens.properties.cgcnn import load_networks
 from crystens.properties.properties import PropertyOptions
 from crystens.properties.property_metrics import COLUMNS as PROPERTY_COLUMNS
 from crystens.properties.property_metrics import PropertyMetrics
-from crystens.protocol.by_num_sites import write_by_num_sites
 from crystens.protocol.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions, Stages, stage
 from crystens.protocol.composition_validity import OXIDATION_STATES
 from crystens.protocol.energy_distance import EnergyDistance
@@ -69,7 +70,7 @@ def evaluate(
     stages: Stages | None = None,
     properties: PropertyMetrics | None = None,
 ) -> Metrics:
-    """Judge all crystals of a source; write crystals.csv, metrics.json and report.html to a folder.
+    """Judge all crystals of a source; write crystals.csv, metrics.json, by_num_sites.csv and report.html to a folder.
 
     Samples of ours in which decoding merged sites are not structurally valid, though their CIFs are.
 
@@ -80,7 +81,7 @@ def evaluate(
         seed: chooses the crystals that are drawn.
         progress: called with the number of entries judged so far.
         protocol: the field's shared protocol, with its real crystals; None leaves it out. The crystals are then all in
-            memory, and by_num_sites.csv is written too.
+            memory.
         stages: called with what the protocol and the properties compute, and how many crystals of how many are done.
         properties: CGCNN's properties, with those of the real crystals; None leaves them out. The crystals are then
             all in memory.
@@ -109,7 +110,7 @@ def evaluate(
         if isinstance(item, Reject):
             waiting.append(failed_row(index, item.reason, item.file, item.entry))
         else:
-            row = crystal_row(index, item.crystal, item.file, item.entry)
+            row = crystal_row(index, item.crystal, item.file, item.entry, item.stated_space_group)
             row["structurally_valid"] = row["structurally_valid"] and index not in merged
             waiting.append(row)
             chosen.offer(index, item.crystal)
@@ -136,7 +137,8 @@ def evaluate(
     with _writing(out):
         if judged is not None:
             metrics |= judged.metrics
-            write_by_num_sites(out / "by_num_sites.csv", judged.by_num_sites)
+        by_size = by_num_sites(rows, reference, [] if judged is None else judged.by_num_sites)
+        write_by_num_sites(out / "by_num_sites.csv", by_size)
         write_metrics(out / "metrics.json", metrics)
     write_report(
         out / "report.html",
@@ -250,7 +252,9 @@ def _judged(options: argparse.Namespace, bars: Show) -> Metrics:
     if options.reference is not None:
         name = "reading the reference" if protocol is None else "its distributions"
         bars(name, 0, None)
-        reference = read_reference(options.reference, options.data_path, split)
+        reference = read_reference(
+            options.reference, options.data_path, split, progress=lambda done: bars(name, done, None)
+        )
         bars(name, reference.count, reference.count)
     if options.properties is not None:
         properties = _properties(options, bars)

@@ -13,8 +13,8 @@ from scipy.stats import wasserstein_distance
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
+from crystens.metrics.by_num_sites import write_by_num_sites
 from crystens.metrics.crystal_table import CRYSTAL_COLUMNS, PROTOCOL_COLUMNS, CrystalTable, crystal_row, failed_row
-from crystens.protocol.by_num_sites import write_by_num_sites
 from crystens.protocol.cdvae_protocol import CUTOFFS, CdvaeProtocol, Judgement, ProtocolOptions
 from crystens.protocol.fingerprinting import FingerprintOptions
 

@@ -390,3 +390,40 @@ def test_crystal_without_operations_is_written_with_all_sites_and_its_group(nacl
     assert gemmi.cif.as_string(block.find_value("_chemical_formula_sum")) == "Na1 Cl1"
     assert block.find_value("_cell_formula_units_Z") == "4"
     assert np.allclose(_by_us(text).frac_coords, nacl.in_canonical_order().coordinates)
+
+
+@pytest.mark.parametrize(
+    ("items", "stated"),
+    [
+        ("_space_group_IT_number 225", 225),
+        ("_symmetry_Int_Tables_number 225\n_symmetry_space_group_name_H-M 'F m -3 m'", 225),
+        ("_symmetry_space_group_name_H-M 'P 1'\n_symmetry_Int_Tables_number 1", None),
+        ("_symmetry_space_group_name_H-M 'P m -3 m'", 221),
+        ("_crystens_generated_space_group_IT_number 1\n_space_group_IT_number 225", 1),
+        ("_crystens_generated_space_group_IT_number 0", None),
+        ("_space_group_IT_number 225\n_space_group.IT_number 221", None),
+        ("", None),
+    ],
+)
+def test_entry_keeps_the_group_that_the_file_states(items, stated):
+    text = f"""data_salt
+_cell_length_a 5.64
+_cell_length_b 5.64
+_cell_length_c 5.64
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+{items}
+loop_
+_space_group_symop_operation_xyz
+'x,y,z'
+loop_
+_atom_site_label
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Na 0 0 0
+Cl 0.5 0.5 0.5
+"""
+    (entry,) = read_cif(text, "salt.cif", Limits())
+    assert entry.stated_space_group == stated

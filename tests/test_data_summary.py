@@ -21,9 +21,10 @@ from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Reject
 from crystens.survey import columns as census_module
 from crystens.survey import figure as summary_figure
-from crystens.survey.columns import CRYSTAL_SYSTEMS, Census
+from crystens.survey.columns import Census
 from crystens.survey.figure import draw
 from crystens.survey.text import summarise
+from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS
 
 REJECTS = [
     Reject("a.cif", "A", "empty file", "fetch it again"),

@@ -13,12 +13,13 @@ import pytest
 import torch
 from ase.io import write as write_extended_xyz
 
-from crystens.cif.write import write_cif
+from crystens.cif.write import GENERATED_GROUP, write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.evaluate import main
 from crystens.metrics.statistics import STATISTICS
 from crystens.samples.references import drawn, read_real, read_reference
+from crystens.symmetry.space_groups import symmetrised
 
 
 @pytest.fixture
@@ -259,6 +260,25 @@ def test_a_bounded_reference_is_drawn_by_the_seed_and_said(
     assert "statement" not in metrics["cov_precision"]
 
 
+def test_the_group_that_a_file_states_is_looked_for_in_its_atoms(
+    nacl: Crystal, triclinic: Crystal, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "cifs", tmp_path / "out"
+    folder.mkdir()
+    for name, crystal, stated in (("a", nacl, 225), ("b", nacl, 221), ("c", triclinic, 0), ("d", triclinic, 1)):
+        text = write_cif(crystal, extra={GENERATED_GROUP: stated})
+        (folder / f"{name}.cif").write_text(text)
+    (folder / "e.cif").write_text(write_cif(symmetrised(nacl, 0.01)))
+    assert main([str(folder), "--out", str(out)]) == 0
+    with (out / "crystals.csv").open(newline="") as file:
+        assert [row["generated_space_group"] for row in csv.DictReader(file)] == ["225", "221", "", "1", "225"]
+    metrics = entries(out)
+    assert metrics["stated_space_group_rate"]["value"] == 2 / 5
+    assert metrics["stated_space_group_rate"]["stating"] == 4
+    page = (out / "report.html").read_text()
+    assert "By number of sites" in page
+
+
 def test_drawn_crystals_are_some_of_all_in_their_order() -> None:
     whole = list(range(100))
     some = drawn(whole, 10, seed=3)
@@ -279,7 +299,8 @@ def test_without_the_protocol_nothing_of_it_is_written(sound: Path, tmp_path: Pa
     out = tmp_path / "out"
     assert main([str(sound), "--out", str(out), "--reference", str(sound)]) == 0
     assert not {"validity", "cov_recall"} & set(entries(out))
-    assert not (out / "by_num_sites.csv").exists()
+    header = (out / "by_num_sites.csv").read_text().splitlines()[0]
+    assert header.startswith("num_sites,samples,structural_validity,p1_rate,")
     assert "valid," not in (out / "crystals.csv").read_text().splitlines()[0].replace("structurally_valid,", "")
 
 

@@ -88,6 +88,15 @@ def test_page_holds_the_metrics_the_failures_and_the_provenance(page: Element) -
     assert ["decode.atom_clusters", "auto"] in cells(page, "provenance")
 
 
+def test_page_shows_crystal_systems_and_shares_by_size(page: Element) -> None:
+    systems = {row[0]: row[1:] for row in cells(page, "systems")}
+    assert systems["cubic"] == ["50.0 %", "75.0 %"]
+    assert systems["triclinic"] == ["25.0 %", "25.0 %"]
+    sizes = {row[0]: row[1:] for row in cells(page, "sizes")}
+    assert list(sizes) == ["1", "5-8", "9-12"]
+    assert sizes["5-8"] == ["1", "100.0 %", "0.0 %", "0.0 %", "100.0 %", "100.0 %", "0.0 %"]
+
+
 def test_texts_are_escaped(report: str, page: Element) -> None:
     assert [text_of(head) for head in page.iter("h1")] == ["Samples of <gan> & friends"]
     assert [head.text for head in page.iter("title")] == ["Samples of <gan> & friends"]

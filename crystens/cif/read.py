@@ -24,6 +24,7 @@ from gemmi import cif
 from crystens.cif.formula_sum import FormulaSum, check_composition, formula_sum, formula_units
 from crystens.cif.items import Items, is_null, plain
 from crystens.cif.operations import Operations
+from crystens.cif.settings import stated_number
 from crystens.cif.sites import HEAVY_ATOM, Sites, sites_of
 from crystens.cif.symmetry import Symmetry, symmetry
 from crystens.cif.syntax import data_blocks
@@ -60,7 +61,8 @@ def read_cif(content: bytes | str, file: str, limits: Limits) -> list[Entry | Re
             if isinstance(block.items, Unusable):
                 raise block.items
             crystal, hydrogens = _crystal(block.items, limits)
-            results.append(Entry(file, block.name, crystal, hydrogens_left_out=hydrogens))
+            stated = stated_number(block.items)
+            results.append(Entry(file, block.name, crystal, hydrogens_left_out=hydrogens, stated_space_group=stated))
         except Unusable as error:
             results.append(Reject(file, block.name, error.reason, error.advice))
     return results

@@ -19,6 +19,8 @@ import gemmi
 
 from crystens.cif.items import Items
 from crystens.cif.operations import Operations, of_group
+from crystens.cif.write import GENERATED_GROUP
+from crystens.crystal import NUM_SPACE_GROUPS
 from crystens.sources.record import Unusable, quoted
 
 _HALL = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
@@ -32,6 +34,8 @@ _TYPES = ("_space_group_name_h-m_ref",)  # a symbol of the group, and not of the
 _NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number", "_symmetry_it_number")
 _SCHOENFLIES = ("_space_group_name_schoenflies", "_symmetry_space_group_name_schoenflies")
 _CODE = "_space_group_it_coordinate_system_code"
+
+_NAMED = (("symbol", _SYMBOLS), ("type", _TYPES), ("number", _NUMBERS), ("schoenflies", _SCHOENFLIES))
 
 _LONGEST = 60  # letters of a symbol
 _LIST_THEM = "list the symmetry operations in the file"
@@ -92,18 +96,29 @@ def statement(items: Items) -> Statement:
         Unusable: if a symbol is not known, or items contradict each other.
     """
     found = []
-    for kind, names in (
-        ("hall", _HALL),
-        ("symbol", _SYMBOLS),
-        ("type", _TYPES),
-        ("number", _NUMBERS),
-        ("schoenflies", _SCHOENFLIES),
-        ("code", (_CODE,)),
-    ):
+    for kind, names in (("hall", _HALL), *_NAMED, ("code", (_CODE,))):
         for name in names:
             if (value := items.value(name)) is not None:
                 found.append((kind, name, value))
     return _statement(tuple(found))
+
+
+def stated_number(items: Items) -> int | None:
+    """Return the international number of the space group that a data block states; None if it states none, or P1.
+
+    In files of crystens this is the group that the image stated, also if it is P1.
+    """
+    try:
+        if (generated := items.value(GENERATED_GROUP.lower())) is not None:
+            found = _settings("number", generated)
+            return found[0].number if found else None
+        for kind, names in _NAMED:
+            for name in names:
+                if (value := items.value(name)) is not None and (found := _settings(kind, value)):
+                    return found[0].number if found[0].number > 1 else None
+    except Unusable:  # an item is given twice, with different values
+        return None
+    return None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -185,7 +200,7 @@ def _settings(kind: str, value: str) -> tuple[gemmi.SpaceGroup, ...] | None:
         if kind == "symbol" or groups is None:
             return groups
         number = groups[0].number
-    if not 1 <= number <= 230:
+    if not 1 <= number <= NUM_SPACE_GROUPS:
         return None
     groups = tuple(group for group in _table() if group.number == number)
     return tuple(sorted(groups, key=lambda group: not group.is_reference_setting()))

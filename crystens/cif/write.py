@@ -29,6 +29,9 @@ from crystens.crystal import Crystal, wrap
 from crystens.formulas import formula_sum, reduced_composition
 from crystens.symmetry.space_groups import SymmetrisedCrystal
 
+# Tag of the space group that an image states, whatever the atoms have; 0 if it states none.
+GENERATED_GROUP = "_crystens_generated_space_group_IT_number"
+
 _DENOMINATOR = 24  # every translation of a space group in a conventional or primitive cell is a multiple of 1/24
 
 

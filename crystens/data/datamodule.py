@@ -196,7 +196,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         """The distributions of what the training images list, sites or orbits, which raw samples are compared with."""
         if self.sites == "all":
             return self.reference
-        return Reference.from_crystals(self.listed(self._reference_rows()), str(self.source))
+        return Reference.from_crystals(self.listed(self._reference_rows()), str(self.source), with_templates=False)
 
     def _reference_rows(self) -> np.ndarray:
         """Return the training rows that samples are compared with."""

@@ -38,8 +38,8 @@ class SampleFolder(Source):
             CrystensError: if the folder holds no sample, or its table names a CIF that is missing.
         """
         for item in read_generated(self.path):
-            yield item if isinstance(item, Reject) else Record(item.file, item.entry, item.crystal)
+            yield item if isinstance(item, Reject) else Record(item.file, item.entry, item)
 
     def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
-        """Yield the crystal, which is read already."""
-        yield Entry(record.file, record.entry, record.content)
+        """Yield the entry, which is read already."""
+        yield record.content

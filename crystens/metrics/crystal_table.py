@@ -5,10 +5,12 @@ decoded, the shortest distance in a crystal of one site) and is an empty cell of
 cubic angstrom, g/cm^3; those of the statistics are in `crystens.metrics.statistics`.
 
 Samples that came as images have the `IMAGE_COLUMNS`. Crystals that came as files have the `CRYSTAL_COLUMNS`: there is
-no image to measure, so that its columns are absent, not empty. Behind these stand the `PROTOCOL_COLUMNS` where crystals
-are judged by the field's shared protocol (`crystens.protocol.cdvae_protocol`, which fills them), and the
-`ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.protocol.energy_distance`). Last stand those of CGCNN's
-properties where they are asked for (`crystens.properties.property_metrics`; units in `crystens.properties.cgcnn`).
+no image to measure, so that its columns are absent, not empty. The space group that an image or file states
+(`generated_space_group`) stands beside those that the atoms have (`crystens.metrics.symmetries`). Behind these stand
+the `PROTOCOL_COLUMNS` where crystals are judged by the field's shared protocol (`crystens.protocol.cdvae_protocol`,
+which fills them), and the `ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.protocol.energy_distance`).
+Last stand those of CGCNN's properties where they are asked for (`crystens.properties.property_metrics`; units in
+`crystens.properties.cgcnn`).
 """
 
 from __future__ import annotations
@@ -25,18 +27,20 @@ from crystens.crystal import Crystal
 from crystens.decoding import DecodedCrystal, ImageCopies, cell_means
 from crystens.errors import CrystensError
 from crystens.metrics.statistics import STATISTICS, copies_statistics
+from crystens.metrics.symmetries import symmetry_of
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME, shortest_distance
 from crystens.orbits.decoding import DecodedOrbits
 from crystens.orbits.scaling import OrbitScaling
 from crystens.processes.atomic_file import write_whole
 from crystens.symmetry.projection import REPAIRS
-from crystens.symmetry.space_groups import SymmetryError, space_group_number
+from crystens.symmetry.space_groups import crystal_system
 
 Row = dict[str, Any]
 
 OK = "ok"
 FAILED = "failed"
 
+SYMMETRY_COLUMNS = ("space_group", "space_group_at_0.1", "crystal_system", "wyckoff_template")
 CELL_COLUMNS = ("a", "b", "c", "alpha", "beta", "gamma")
 IMAGE_COLUMNS = (
     "index",
@@ -46,7 +50,7 @@ IMAGE_COLUMNS = (
     "formula",
     "num_sites",
     "generated_space_group",
-    "space_group",
+    *SYMMETRY_COLUMNS,
     *CELL_COLUMNS,
     "volume",
     "density",
@@ -62,7 +66,7 @@ CRYSTAL_COLUMNS = (
     "index",
     "file",
     "entry",
-    *(name for name in IMAGE_COLUMNS[2:] if name not in ("generated_space_group", "merged_sites", *STATISTICS)),
+    *(name for name in IMAGE_COLUMNS[2:] if name not in ("merged_sites", *STATISTICS)),
 )
 PROTOCOL_COLUMNS = (
     "num_elements",
@@ -78,17 +82,15 @@ PROTOCOL_COLUMNS = (
 ENERGY_COLUMNS = ("energy_per_atom", "energy_reason")
 
 _TEXTS = {
-    *("file", "entry", "status", "formula", "composition_verdict"),
+    *("file", "entry", "status", "formula", "composition_verdict", "crystal_system", "wyckoff_template"),
     *("reason", "fingerprint_reason", "energy_reason", "cgcnn_reason"),
 }
 _INTEGERS = {
-    *("index", "num_sites", "generated_space_group", "space_group", "merged_sites", "num_elements"),
+    *("index", "num_sites", "generated_space_group", "merged_sites", "num_elements"),
+    *SYMMETRY_COLUMNS[:2],
     *ORBIT_COLUMNS[:-1],
 }
 _TRUTHS = {"structurally_valid", "composition_valid", "valid", "covered", "covered_strict"}
-
-# Tolerance with which the space group of a crystal is found, angstrom: the field's usual strict value.
-SYMPREC = 0.01
 
 
 def image_rows(
@@ -139,10 +141,11 @@ def _orbit_columns(sample: DecodedCrystal) -> Row:
     return row
 
 
-def crystal_row(index: int, crystal: Crystal, file: str = "", entry: str = "") -> Row:
-    """Return the row of a crystal that came from a file."""
+def crystal_row(index: int, crystal: Crystal, file: str = "", entry: str = "", stated: int | None = None) -> Row:
+    """Return the row of a crystal that came from a file; stated is the space group number that the file gives it."""
     row: Row = dict.fromkeys(CRYSTAL_COLUMNS)
-    row.update(index=index, file=_one_line(file), entry=_one_line(entry), status=OK, **_measured(crystal))
+    row.update(index=index, file=_one_line(file), entry=_one_line(entry), status=OK, generated_space_group=stated)
+    row.update(_measured(crystal))
     return {name: _finite_or_none(value) for name, value in row.items()}
 
 
@@ -157,24 +160,21 @@ def _measured(crystal: Crystal) -> Row:
     """Return the columns that follow from a crystal alone."""
     nearest = shortest_distance(crystal)
     volume = crystal.lattice.volume
+    symmetry = symmetry_of(crystal, nearest)
+    group = symmetry.space_group
     return {
         "formula": crystal.formula,
         "num_sites": len(crystal),
-        "space_group": _found_space_group(crystal),
+        "space_group": group,
+        "space_group_at_0.1": symmetry.loose_space_group,
+        "crystal_system": None if group is None else crystal_system(group),
+        "wyckoff_template": symmetry.template,
         **dict(zip(CELL_COLUMNS, [*crystal.lengths.tolist(), *crystal.angles.tolist()], strict=True)),
         "volume": volume,
         "density": float(crystal.to_structure().density),
         "shortest_distance": nearest,
         "structurally_valid": bool(volume >= MIN_VOLUME and nearest >= MIN_DISTANCE),
     }
-
-
-def _found_space_group(crystal: Crystal) -> int | None:
-    """Return the space group number of the atoms; None if none is found, as for atoms on top of each other."""
-    try:
-        return space_group_number(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, SYMPREC)
-    except SymmetryError:
-        return None
 
 
 def _finite_or_none(value: Any) -> Any:

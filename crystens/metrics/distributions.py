@@ -12,7 +12,8 @@ Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 4, Figs. 4-6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,19 @@ from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.decoding import ImageReading
 from crystens.errors import CrystensError
 from crystens.formulas import reduced_composition, reduced_formula
+from crystens.metrics.symmetries import templates
+
+log = logging.getLogger(__name__)
 
 QUANTITIES = ("a", "b", "c", "alpha", "beta", "gamma", "space_group", "Z")
 
 _TEXTS = ("formulas", "name", "split")
+# Crystals whose templates are looked for: they take two minutes, once (`crystens.metrics.symmetries`).
+MOST_TEMPLATES = 200_000
+
+_TEMPLATES = "templates"  # not there where the reference was written before templates were kept
+
+_AT_ONCE = 1000  # crystals that are made of a batch at a time
 
 # Values are compared to this many decimals (0.001 angstrom or degree): where all real angles are 90, one that came back
 # from an image as 90.000004 must not count as different.
@@ -46,6 +56,9 @@ class Reference:
         name: what the crystals are, for people.
         split: which part of the data they are, "train" unless said otherwise.
         count: number of crystals.
+        templates: the Wyckoff templates (`crystens.metrics.symmetries.templates`), sorted, each once; None where they
+            are not known: of references that were written before templates were kept, or are larger than
+            `MOST_TEMPLATES`.
     """
 
     values: dict[str, np.ndarray]
@@ -53,6 +66,7 @@ class Reference:
     name: str
     split: str
     count: int
+    templates: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that every quantity is there."""
@@ -60,8 +74,22 @@ class Reference:
             raise CrystensError(f"a reference needs values of {', '.join(QUANTITIES)}; got {', '.join(self.values)}")
 
     @classmethod
-    def from_crystals(cls, crystals: CrystalBatch, name: str, split: str = "train") -> Reference:
+    def from_crystals(
+        cls,
+        crystals: CrystalBatch,
+        name: str,
+        split: str = "train",
+        progress: Callable[[int], None] | None = None,
+        with_templates: bool = True,
+    ) -> Reference:
         """Return the reference of real crystals.
+
+        Args:
+            crystals: the crystals.
+            name: what they are, for people.
+            split: which part of the data they are.
+            progress: called with the number of crystals whose template is known.
+            with_templates: False leaves templates out, as of lists of orbits, which are no crystals.
 
         Raises:
             CrystensError: if there are none.
@@ -71,7 +99,8 @@ class Reference:
         columns = torch.cat([crystals.lengths, crystals.angles, crystals.space_groups[:, None].float()], dim=1)
         values = dict(zip(QUANTITIES, columns.T.float().numpy(force=True).copy(), strict=False))
         values["Z"] = crystals.numbers[crystals.site_mask].float().numpy(force=True)
-        return cls(values, _formulas(crystals), name, split, len(crystals))
+        found = _templates(crystals, progress) if with_templates else None
+        return cls(values, _formulas(crystals), name, split, len(crystals), found)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the reference as tensors and plain values, for a checkpoint."""
@@ -82,13 +111,15 @@ class Reference:
             "name": self.name,
             "split": self.split,
             "count": self.count,
+            **({} if self.templates is None else {_TEMPLATES: list(self.templates)}),
         }
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Reference:
         """Return the reference that `state_dict` wrote."""
         values = {name: tensor.numpy(force=True) for name, tensor in state["values"].items()}
-        return cls(values, tuple(state["formulas"]), state["name"], state["split"], state["count"])
+        known = tuple(state[_TEMPLATES]) if _TEMPLATES in state else None
+        return cls(values, tuple(state["formulas"]), state["name"], state["split"], state["count"], known)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the reference as a flat dictionary of tensors, texts as UTF-8 bytes, for a safetensors file.
@@ -96,6 +127,8 @@ class Reference:
         Ordered from the widest type to bytes, so that tensors written one behind the other stay aligned.
         """
         texts = {"formulas": "\n".join(self.formulas), "name": self.name, "split": self.split}
+        if self.templates is not None:
+            texts[_TEMPLATES] = "\n".join(self.templates)
         return {
             "count": torch.tensor(self.count),
             **{name: torch.from_numpy(array) for name, array in self.values.items()},
@@ -105,9 +138,15 @@ class Reference:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Reference:
         """Return the reference that `to_tensors` wrote."""
-        formulas, name, split = (bytes(tensors[key].tolist()).decode() for key in _TEXTS)
+        formulas, name, split = (_text(tensors[key]) for key in _TEXTS)
         values = {key: tensors[key].numpy(force=True) for key in QUANTITIES}
-        return cls(values, tuple(formulas.split("\n")), name, split, int(tensors["count"]))
+        known = tuple(_text(tensors[_TEMPLATES]).splitlines()) if _TEMPLATES in tensors else None
+        return cls(values, tuple(formulas.split("\n")), name, split, int(tensors["count"]), known)
+
+
+def _text(tensor: Tensor) -> str:
+    """Return a text of its UTF-8 bytes."""
+    return bytes(tensor.tolist()).decode()
 
 
 def ks_statistics(values: Mapping[str, np.ndarray], reference: Reference) -> dict[str, float]:
@@ -161,3 +200,22 @@ def _formulas(crystals: CrystalBatch) -> tuple[str, ...]:
     """Return the reduced formulas of crystals, sorted, each once."""
     rows = zip(crystals.numbers.numpy(force=True), crystals.counts.tolist(), strict=True)
     return tuple(sorted(set(map(reduced_formula, {reduced_composition(numbers[:count]) for numbers, count in rows}))))
+
+
+def _templates(crystals: CrystalBatch, progress: Callable[[int], None] | None) -> tuple[str, ...] | None:
+    """Return the Wyckoff templates of crystals, sorted, each once; None of too many crystals."""
+    if len(crystals) > MOST_TEMPLATES:
+        log.warning(
+            "Wyckoff templates of %d crystals are not looked for, only of at most %d: the share of samples with a new "
+            "one will not be known",
+            len(crystals),
+            MOST_TEMPLATES,
+        )
+        return None
+    found: set[str | None] = set()
+    for start in range(0, len(crystals), _AT_ONCE):
+        places = range(start, min(start + _AT_ONCE, len(crystals)))
+        found.update(templates([crystals.crystal(place) for place in places]))
+        if progress is not None:
+            progress(places.stop)
+    return tuple(sorted(template for template in found if template is not None))

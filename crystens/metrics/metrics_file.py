@@ -1,8 +1,6 @@
 """`metrics.json`: the rows of `crystals.csv` made into numbers, each with its meaning, unit and count.
 
-Every entry is an object with `value`, `unit`, `description` and `count`: how many samples (or sites, where the
-description says so) the value is made of. A value that has nothing to be made of is null with count 0. Rates are taken
-over all samples: a sample that failed is not valid, not unique and not novel.
+Each is an entry as `crystens.metrics.entries` makes them.
 """
 
 from __future__ import annotations
@@ -24,13 +22,13 @@ from crystens import __version__
 from crystens.errors import CrystensError
 from crystens.metrics.crystal_table import OK, ORBIT_COLUMNS, Row
 from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts, ks_statistics
+from crystens.metrics.entries import Metrics, average, entry, rate
 from crystens.metrics.statistics import STATISTICS
+from crystens.metrics.symmetry_metrics import symmetry_metrics
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME
 from crystens.processes.atomic_file import write_whole
 from crystens.sources.reasons import category_counts
 from crystens.symmetry.projection import REPAIRS
-
-Metrics = dict[str, dict[str, Any]]
 
 _STATISTIC_TEXTS = {
     "cell_length_variance": ("angstrom^2", "population variance of the copies of a, b and c, mean of the three"),
@@ -127,6 +125,7 @@ def summarise(
         metrics |= _distances(decoded, reference, from_images)
         if (about or {}).get("decode", {}).get("cell") == "conventional":
             _withdraw_cells(metrics)
+    metrics |= symmetry_metrics(rows, reference)
     if from_images:
         merged = [float(row["merged_sites"]) for row in decoded]
         metrics["mean_merged_sites"] = average(
@@ -167,23 +166,6 @@ def _atomic_numbers(formula: str, num_sites: int) -> np.ndarray:
     return np.concatenate([np.full(round(amount * units), element.Z) for element, amount in composition.items()])
 
 
-def entry(value: Any, unit: str, description: str, count: int, **more: Any) -> dict[str, Any]:
-    """Return one metric."""
-    return {"value": value, "unit": unit, "description": description, "count": count, **more}
-
-
-def rate(part: int, total: int, description: str) -> dict[str, Any]:
-    """Return a share of all samples."""
-    return entry(part / total, "1", description, total)
-
-
-def average(values: Sequence[float], unit: str, description: str) -> dict[str, Any]:
-    """Return a mean with its spread, null if there is nothing to average."""
-    count = len(values)
-    spread = float(np.std(values, ddof=1)) if count > 1 else None
-    return entry(float(np.mean(values)) if count else None, unit, description, count, standard_deviation=spread)
-
-
 def _statistic(name: str, values: Sequence[float | None], where: str) -> dict[str, Any]:
     """Return the mean of an image statistic, measured somewhere, over the samples whose image holds a site."""
     unit, meaning = _STATISTIC_TEXTS[name]
@@ -205,12 +187,15 @@ def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) 
         )
         value = distances[name] if counts[name] else None
         entries[name] = entry(value, "1", description, counts[name], reference_count=len(reference.values[quantity]))
-    if from_images:
-        stated = {**values, "space_group": _column(decoded, "generated_space_group")}
+    stated = {**values, "space_group": _column(decoded, "generated_space_group")}
+    count = finite_counts(stated)["ks_space_group"]
+    if from_images or count:
         value = ks_statistics(stated, reference)["ks_space_group"] if decoded else None
-        description = entries["ks_space_group"]["description"].replace("found in the atoms", "that the image states")
+        description = entries["ks_space_group"]["description"].replace(
+            "found in the atoms", "that the image or file states"
+        )
         entries["ks_generated_space_group"] = {**entries["ks_space_group"], "value": value, "description": description}
-        entries["ks_generated_space_group"]["count"] = finite_counts(stated)["ks_space_group"]
+        entries["ks_generated_space_group"]["count"] = count
     return entries
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from crystens.crystal import Crystal
 from crystens.metrics.crystal_table import OK, Row
-from crystens.metrics.metrics_file import Metrics, average, entry
+from crystens.metrics.entries import Metrics, average, entry
 from crystens.properties.cgcnn import PROPERTIES, Properties, made_by
 from crystens.properties.properties import Predictions, PropertyOptions, distances, properties
 from crystens.sources.reasons import category_counts

@@ -1,4 +1,4 @@
-"""The protocol's metrics by the number of sites in the cell: what is right for small cells may be wrong for large ones.
+"""The protocol's metrics by the number of sites in the cell.
 
 Precision and validity are those of the samples of a size, against real crystals of any size; recall is that of the real
 crystals of a size, by samples of any. The Wasserstein distances compare all valid samples of a size with all real
@@ -8,14 +8,13 @@ crystals of that size, without a draw.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import wasserstein_distance
 
-from crystens.metrics.crystal_table import OK, Row
-from crystens.processes.atomic_file import write_csv
+from crystens.metrics.by_num_sites import rows_by_num_sites
+from crystens.metrics.crystal_table import Row
 from crystens.protocol.coverage import Nearest
 
 
@@ -30,11 +29,8 @@ def by_num_sites(
         real: by column of the samples, the values of the real crystals whose distribution is compared, (m,) each.
         to_samples: how far the real crystals are from the samples.
     """
-    groups: dict[int | None, list[Row]] = {size: [] for size in sizes.tolist()}
-    for row in rows:
-        groups.setdefault(row["num_sites"] if row["status"] == OK else None, []).append(row)
     found = []
-    for size, own in sorted(groups.items(), key=lambda item: (item[0] is None, item[0] or 0)):
+    for size, own in rows_by_num_sites(rows, sizes.tolist()).items():
         same = sizes == size
         valid = [row for row in own if row["valid"]]
         found.append(
@@ -56,12 +52,6 @@ def by_num_sites(
             }
         )
     return found
-
-
-def write_by_num_sites(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the table as CSV; what there is not is an empty cell."""
-    lines = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows]
-    write_csv(path, [list(rows[0]), *lines])
 
 
 def wasserstein(rows: Sequence[Row], column: str, real: np.ndarray) -> float | None:

@@ -32,7 +32,7 @@ import numpy as np
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.metrics.crystal_table import ENERGY_COLUMNS, OK, PROTOCOL_COLUMNS, Row
-from crystens.metrics.metrics_file import Metrics, entry, rate
+from crystens.metrics.entries import Metrics, entry, rate
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME, is_structurally_valid
 from crystens.protocol.by_num_sites import by_num_sites, mean, wasserstein
 from crystens.protocol.composition_validity import OXIDATION_STATES, PASSED, composition_verdict, states_name

@@ -23,7 +23,7 @@ from crystens.energies.energies import EnergyOptions, energies
 from crystens.energies.potentials import Potential
 from crystens.errors import CrystensError
 from crystens.metrics.crystal_table import ENERGY_COLUMNS, Row
-from crystens.metrics.metrics_file import Metrics, entry
+from crystens.metrics.entries import Metrics, entry
 from crystens.protocol.by_num_sites import wasserstein
 from crystens.sources.reasons import category_counts
 

@@ -18,9 +18,12 @@ from typing import Any
 from torch import Tensor
 
 from crystens.crystal import Crystal
+from crystens.metrics.by_num_sites import by_size
 from crystens.metrics.crystal_table import OK, Row
 from crystens.metrics.distributions import QUANTITIES, Reference
-from crystens.metrics.metrics_file import Metrics, generated_values
+from crystens.metrics.entries import Metrics
+from crystens.metrics.metrics_file import generated_values
+from crystens.metrics.symmetry_metrics import system_shares
 from crystens.processes.atomic_file import write_whole
 from crystens.properties.cgcnn import PROPERTIES
 from crystens.properties.property_metrics import PropertyMetrics, known
@@ -85,6 +88,9 @@ def write_report(
         metrics={name: entry for name, entry in metrics.items() if name not in _SECTIONS},
         number=_number,
         histograms=figures,
+        systems=_systems(metrics, reference),
+        sizes=by_size(rows, reference),
+        percent=_percent,
         reasons=metrics["failures"]["reasons"],
         crystals=[
             {"index": index, "lines": label.split("\n"), "picture": crystal_picture(crystals[index])}
@@ -132,6 +138,13 @@ def _properties(metrics: Metrics, rows: Sequence[Row], properties: PropertyMetri
     }
 
 
+def _systems(metrics: Metrics, reference: Reference | None) -> list[dict[str, Any]]:
+    """Return the shares of the crystal systems, generated and real."""
+    shares = metrics["crystal_systems"]["shares"]
+    real = {} if reference is None else system_shares(reference.values["space_group"])
+    return [{"name": name, "samples": share, "real": real.get(name)} for name, share in shares.items()]
+
+
 def _labels(rows: Sequence[Row], crystals: Mapping[int, Crystal]) -> dict[int, str]:
     """Return what is said of each crystal, in lines: formula, space group found, number of sites and sample."""
     by_index = {row["index"]: row for row in rows}
@@ -170,3 +183,8 @@ def _number(value: float | int | None) -> str:
     if value is None:
         return "–"
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    """Return a share in percent, or a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f} %"

@@ -31,14 +31,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from crystens import __version__
-from crystens.cif.write import write_cif
+from crystens.cif.write import GENERATED_GROUP, write_cif
 from crystens.decoding import CACHED_IMAGES, DecodedCrystal, read_copies
 from crystens.encoding import NUM_CHANNELS, average_mirror_images
 from crystens.errors import CrystensError
 from crystens.generator import Generator, check_sampling
 from crystens.metrics.crystal_table import IMAGE_COLUMNS, ORBIT_COLUMNS, CrystalTable, image_rows
 from crystens.metrics.distributions import Reference
-from crystens.metrics.metrics_file import Metrics, summarise, write_metrics
+from crystens.metrics.entries import Metrics
+from crystens.metrics.metrics_file import summarise, write_metrics
 from crystens.metrics.statistics import image_statistics
 from crystens.orbits.encodings import ImageDecoder, scaling_from_dict, sites_of
 from crystens.processes.progress_bars import ProgressBars
@@ -331,7 +332,7 @@ def _statement(samples: Samples, metrics: Metrics) -> list[str]:
 def _cif(decoded: DecodedCrystal) -> str:
     """Return the CIF of a decoded image, with the space group that the image states in an item of its own."""
     assert decoded.crystal is not None
-    stated = {"_crystens_generated_space_group_IT_number": decoded.generated_space_group or 0}
+    stated = {GENERATED_GROUP: decoded.generated_space_group or 0}
     return write_cif(decoded.symmetry or decoded.crystal, extra=stated)
 
 

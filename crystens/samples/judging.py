@@ -14,7 +14,8 @@ from crystens.errors import CrystensError
 from crystens.generator import Generator
 from crystens.metrics.crystal_table import Row, crystal_row, failed_row
 from crystens.metrics.distributions import Reference
-from crystens.metrics.metrics_file import Metrics, summarise
+from crystens.metrics.entries import Metrics
+from crystens.metrics.metrics_file import summarise
 from crystens.samples.references import read_reference
 
 
@@ -59,7 +60,7 @@ def _row(index: int, item: Structure | Atoms | Crystal | DecodedCrystal | None) 
     if isinstance(item, DecodedCrystal):
         if item.crystal is None:
             return failed_row(index, item.reason)
-        row = crystal_row(index, item.crystal)
+        row = crystal_row(index, item.crystal, stated=item.generated_space_group)
         row["structurally_valid"] = row["structurally_valid"] and item.merged_sites == 0
         return row
     if not isinstance(item, Structure | Atoms | Crystal):

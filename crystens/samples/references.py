@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crystens.crystal import Crystal
@@ -23,13 +23,19 @@ DATA_SETS = ("perov_5", "carbon_24", "mp_20", "mp_3dsc", "mp_52")
 _MAX_SITES = 255  # as many as a batch of compact arrays holds
 
 
-def read_reference(name: str, data_path: str | None = None, split: str | None = None) -> Reference:
+def read_reference(
+    name: str,
+    data_path: str | None = None,
+    split: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Reference:
     """Return the real crystals to compare with.
 
     Args:
         name: "prototypes", one of the `DATA_SETS` (which needs `data_path`), or the path of any source.
         data_path: folder or file of the data set.
         split: "train", "val" or "test"; None takes train where the source gives splits, and everything where not.
+        progress: called with the number of crystals whose Wyckoff template is known.
 
     Raises:
         CrystensError: if there is no such data, or it has no such split.
@@ -52,7 +58,7 @@ def read_reference(name: str, data_path: str | None = None, split: str | None = 
     part = split or ("train" if given else None)
     rows = [row for row, name in enumerate(splits) if part is None or name == part]
     batch = store.batch(rows, int(store.counts.max()))
-    return Reference.from_crystals(batch, name, part or "all")
+    return Reference.from_crystals(batch, name, part or "all", progress)
 
 
 def read_real(

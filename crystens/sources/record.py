@@ -46,6 +46,8 @@ class Entry:
         hydrogens_left_out: hydrogens of the cell that have no place in the file, and are left out on demand
             (`Limits.groups`).
         properties: numbers that the source says of the crystal, by name and in its units; NaN where one is missing.
+        stated_space_group: international number that a CIF gives its crystal, whatever its atoms have; None where it
+            gives none, or P1 with all atoms listed, as programs write that look for no group.
     """
 
     file: str
@@ -54,6 +56,7 @@ class Entry:
     split: str | None = None
     hydrogens_left_out: int = 0
     properties: Mapping[str, float] = field(default_factory=dict)
+    stated_space_group: int | None = None
 
 
 @dataclass(frozen=True)

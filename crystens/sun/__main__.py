@@ -28,7 +28,8 @@ from crystens.ingest.kinds import KINDS
 from crystens.ingest.sample_folder import SampleFolder
 from crystens.matching.unique_pool import MATCHER
 from crystens.metrics.crystal_table import CrystalTable
-from crystens.metrics.metrics_file import Metrics, write_metrics
+from crystens.metrics.entries import Metrics
+from crystens.metrics.metrics_file import write_metrics
 from crystens.processes.atomic_file import write_whole
 from crystens.processes.command import run_command
 from crystens.processes.progress_bars import ProgressBars

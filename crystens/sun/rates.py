@@ -20,7 +20,7 @@ from crystens.energies.known_crystals import KnownCrystals
 from crystens.errors import CrystensError
 from crystens.matching.unique_pool import MATCHER
 from crystens.metrics.crystal_table import OK
-from crystens.metrics.metrics_file import Metrics
+from crystens.metrics.entries import Metrics
 from crystens.sources.reasons import category_counts
 from crystens.sun.judge import Stability
 from crystens.sun.rows import DEEPEST, PARTS, ROUNDING, STATES, THRESHOLDS, Row, verdict

@@ -18,17 +18,7 @@ from crystens.errors import CrystensError
 from crystens.formulas import ReducedComposition, reduced_composition, reduced_formula
 from crystens.ingest.store import CrystalStore
 from crystens.sources.record import Reject
-
-# First space group number of each crystal system; International Tables for Crystallography A.
-CRYSTAL_SYSTEMS = {
-    "triclinic": 1,
-    "monoclinic": 3,
-    "orthorhombic": 16,
-    "tetragonal": 75,
-    "trigonal": 143,
-    "hexagonal": 168,
-    "cubic": 195,
-}
+from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS
 
 _GRAM_PER_CM3 = 1.66053906660  # one atomic mass unit per cubic angstrom; CODATA 2018
 _SHORT = 1.0  # atoms nearer than this, in angstrom, are worth a look: only O-H, N-H and H-H are
@@ -146,7 +136,7 @@ class Census:
 
     @property
     def crystal_systems(self) -> np.ndarray:
-        """Crystal system of each crystal, its place in `CRYSTAL_SYSTEMS`: (M,) int64."""
+        """Crystal system of each crystal, its place in `crystens.symmetry.space_groups.CRYSTAL_SYSTEMS`: (M,) int64."""
         return np.searchsorted(list(CRYSTAL_SYSTEMS.values()), self.space_groups, side="right") - 1
 
     @functools.cached_property

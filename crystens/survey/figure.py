@@ -24,7 +24,8 @@ from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
 from crystens.errors import CrystensError
 from crystens.sources.record import SPLITS
 from crystens.sources.rejects import count_categories
-from crystens.survey.columns import CRYSTAL_SYSTEMS, Census
+from crystens.survey.columns import Census
+from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS
 
 _DOTS = 150  # per inch
 _INK, _GREY, _PALE = "#1f2933", "#52606d", "#eef1f4"

@@ -13,7 +13,8 @@ from pymatgen.core import Element
 from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.sources.record import SPLITS, Reject
 from crystens.sources.rejects import count_categories
-from crystens.survey.columns import CRYSTAL_SYSTEMS, Census
+from crystens.survey.columns import Census
+from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS
 
 _SITE_BINS = (1, 2, 3, 5, 9, 13, 21, 33, 53, 101)  # first numbers of sites of the histogram's bins
 _SHOWN = 15  # space groups that are listed

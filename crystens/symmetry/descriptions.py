@@ -21,7 +21,6 @@ descriptions of one structure).
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,9 +30,10 @@ import numpy as np
 
 from crystens.crystal import ORDER_TOLERANCE, Crystal, cell_vectors, wrap
 from crystens.errors import CrystensError
+from crystens.symmetry.normaliser import letters_after, motion, returned
 from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.symmetry.space_groups import cell_of_metric, in_cell
-from crystens.symmetry.wyckoff import GENERIC, SpaceGroup, space_group
+from crystens.symmetry.wyckoff import SpaceGroup, space_group
 
 # Sites of a standardised cell lie on their positions up to rounding; what is further off, in angstrom, is a defect.
 _ON_POSITION = 1e-3
@@ -126,7 +126,7 @@ def canonical(crystal: OrbitCrystal) -> OrbitCrystal:
     group, numbers = crystal.group, crystal.numbers
     metric = crystal.metric
     descriptions = [
-        (turn, shift, _letters_after(group.number, turn, shift, crystal.letters))
+        (turn, shift, letters_after(group.number, turn, shift, crystal.letters))
         for turn, shift in itertools.product(_kept_turns(group, metric), range(len(group.shifts)))
     ]
     ranks = group.letters.find
@@ -143,9 +143,9 @@ def canonical(crystal: OrbitCrystal) -> OrbitCrystal:
 def _lists(crystal: OrbitCrystal, metric: np.ndarray, turn: int, shift: int, letters: str) -> Iterator[OrbitCrystal]:
     """Yield the lists of one description: one, or with polar axes one for each orbit that may stand at 0."""
     group = crystal.group
-    linear, step = _motion(group, turn, shift)
+    linear, step = motion(group, turn, shift)
     moved = crystal.coordinates @ linear.T + step
-    back = [_return(group.number, turn, shift, old) for old in crystal.letters]
+    back = [returned(group.number, turn, shift, old) for old in crystal.letters]
     moved = np.array([rotation @ x + translation for (_, rotation, translation), x in zip(back, moved, strict=True)])
     lengths, angles = cell_of_metric(_turned(metric, linear))
     polar = list(group.polar)
@@ -249,48 +249,17 @@ def _kept_turns(group: SpaceGroup, metric: np.ndarray) -> list[int]:
 def _changed(crystal: OrbitCrystal, turn: int, metric: np.ndarray) -> OrbitCrystal:
     """Return a crystal after one turn of its group's normaliser; metric is the new cell's."""
     group = crystal.group
-    linear, step = _motion(group, turn, 0)
+    linear, step = motion(group, turn, 0)
     moved, letters = [], []
     for letter, place in zip(crystal.letters, crystal.coordinates, strict=True):
-        new, rotation, translation = _return(group.number, turn, 0, letter)
+        new, rotation, translation = returned(group.number, turn, 0, letter)
         moved.append(rotation @ (linear @ place + step) + translation)
         letters.append(new)
     lengths, angles = cell_of_metric(metric)
     return OrbitCrystal(lengths, angles, crystal.space_group, crystal.numbers, "".join(letters), wrap(np.array(moved)))
 
 
-def _motion(group: SpaceGroup, turn: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return linear part (3, 3) and translation (3,) of a motion of the normaliser."""
-    return group.turns[turn], group.turn_shifts[turn] + group.shifts[shift]
-
-
 def _turned(metric: np.ndarray, turn: np.ndarray) -> np.ndarray:
     """Return the metric tensor of the cell in which coordinates are W x."""
     inverse = np.linalg.inv(turn)
     return inverse.T @ metric @ inverse
-
-
-def _letters_after(number: int, turn: int, shift: int, letters: str) -> str:
-    """Return the letters of orbits after a motion of the normaliser."""
-    return "".join(_return(number, turn, shift, letter)[0] for letter in letters)
-
-
-@functools.cache
-def _return(number: int, turn: int, shift: int, letter: str) -> tuple[str, np.ndarray, np.ndarray]:
-    """Return where a motion of the normaliser takes a position: its new letter, and how to come to the representative.
-
-    Returns:
-        The new letter; rotation (3, 3) and translation (3,) of the group that take a moved point of the old first
-        representative onto the new one.
-    """
-    group = space_group(number)
-    position = group.position(letter)
-    linear, step = _motion(group, turn, shift)
-    images = group.rotations @ (linear @ (position.linear @ GENERIC + position.shift) + step) + group.translations
-    for other in group.positions:
-        if (other.freedom, other.multiplicity) == (position.freedom, position.multiplicity):
-            values = (images - other.shift) @ other.outside.T
-            there = np.flatnonzero((np.abs(values - np.round(values)) < 1e-7).all(axis=1))
-            if len(there):
-                return other.letter, group.rotations[there[0]], group.translations[there[0]]
-    raise AssertionError(f"no position of space group {number} is where {letter} moves by turn {turn}, shift {shift}")

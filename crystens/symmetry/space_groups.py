@@ -28,6 +28,17 @@ from crystens.errors import CrystensError
 # Which cell a crystal is kept in, see `in_cell`.
 CELLS = ("given", "primitive", "niggli", "conventional")
 
+# First space group number of each crystal system; International Tables for Crystallography A.
+CRYSTAL_SYSTEMS = {
+    "triclinic": 1,
+    "monoclinic": 3,
+    "orthorhombic": 16,
+    "tetragonal": 75,
+    "trigonal": 143,
+    "hexagonal": 168,
+    "cubic": 195,
+}
+
 # Tolerance at which a symmetrised crystal must show its space group again, angstrom. Far below any tolerance that
 # finds groups in noisy cells, far above the rounding of double precision.
 _VERIFY_SYMPREC = 1e-4
@@ -37,7 +48,7 @@ TOLERANCES = (0.01, 0.03, 0.1, 0.2, 0.3)
 
 # A tolerance that confuses neighbouring sites finds no symmetry, and can send the search into the endless: in noisy
 # ReIr3, its sites 2.6 angstrom apart, 0.3 angstrom does. So none is larger than this share of the shortest distance.
-_LARGEST_SHARE = 0.1
+LARGEST_SHARE = 0.1
 
 # A cell that repeats after less than this, in angstrom, is no crystal (the shortest of all real ones is above 2), and
 # moyopy's search in it can take all time and memory: in generated cells of 0.45 and 1.14 angstrom it did.
@@ -84,6 +95,30 @@ def space_group_number(
         SymmetryError: if the search fails, as it does for sites on top of each other.
     """
     return int(_dataset(cell_vectors(lengths, angles), numbers, coordinates, symprec).number)
+
+
+def occupied_positions(
+    lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, symprec: float = 0.01
+) -> tuple[int, str, np.ndarray]:
+    """Return the space group number of a crystal, and the Wyckoff letter and atomic number of each of its K orbits.
+
+    Letters are those of moyopy's description, one of several (`crystens.symmetry.normaliser`). Arguments as in
+    `space_group_number`.
+
+    Returns:
+        Number, letters as one text of K, atomic numbers (K,).
+
+    Raises:
+        SymmetryError: if the search fails.
+    """
+    found = _dataset(cell_vectors(lengths, angles), numbers, coordinates, symprec)
+    firsts = np.flatnonzero(np.array(found.orbits) == np.arange(len(numbers)))
+    return int(found.number), "".join(found.wyckoffs[site] for site in firsts), np.asarray(numbers)[firsts]
+
+
+def crystal_system(number: int) -> str:
+    """Return the crystal system of a space group, one of `CRYSTAL_SYSTEMS`."""
+    return [name for name, first in CRYSTAL_SYSTEMS.items() if first <= number][-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +215,7 @@ def imposed(
         nearest = float(nearest_distances(crystal.vectors, crystal.coordinates).min())
     others: list[tuple[int, float, moyopy.MoyoDataset]] = []
     for tolerance in tolerances:
-        if tolerance > min(nearest * _LARGEST_SHARE, max(stated_within, found_within)):
+        if tolerance > min(nearest * LARGEST_SHARE, max(stated_within, found_within)):
             break
         try:
             found = _dataset(crystal.vectors, crystal.numbers, crystal.coordinates, tolerance)

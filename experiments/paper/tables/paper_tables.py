@@ -16,7 +16,7 @@ from reference_values import REDEFINED, reference_statistics
 
 from crystens.decoding import count_sites
 from crystens.metrics.crystal_table import OK, Row
-from crystens.metrics.metrics_file import Metrics
+from crystens.metrics.entries import Metrics
 from crystens.metrics.statistics import image_statistics
 from crystens.scaling import Scaling
 

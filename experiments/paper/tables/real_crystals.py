@@ -25,7 +25,8 @@ from crystens.decoding import Decoder, read_copies
 from crystens.encoding import HEADER
 from crystens.errors import CrystensError
 from crystens.metrics.crystal_table import Row, image_rows
-from crystens.metrics.metrics_file import Metrics, summarise
+from crystens.metrics.entries import Metrics
+from crystens.metrics.metrics_file import summarise
 from crystens.scaling import Scaling
 
 _CHUNK = 64

@@ -1,0 +1,74 @@
+"""Metrics by the number of sites in the cell: what is right for small cells may be wrong for large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crystens.metrics.crystal_table import OK, Row
+from crystens.metrics.distributions import Reference
+from crystens.metrics.symmetry_metrics import symmetry_shares
+from crystens.processes.atomic_file import write_csv
+
+# Largest number of sites of each group that a page shows; larger cells are the last group.
+_SIZES = (1, 2, 4, 8, 12, 16, 20, 52)
+
+
+def rows_by_num_sites(rows: Sequence[Row], sizes: Iterable[int] = ()) -> dict[int | None, list[Row]]:
+    """Return the rows of samples by number of sites, rising; those of failed samples last, under None.
+
+    Args:
+        rows: of all samples.
+        sizes: further numbers of sites that have a place, though no sample has them.
+    """
+    groups: dict[int | None, list[Row]] = {size: [] for size in sizes}
+    for row in rows:
+        groups.setdefault(row["num_sites"] if row["status"] == OK else None, []).append(row)
+    return dict(sorted(groups.items(), key=lambda item: (item[0] is None, item[0] or 0)))
+
+
+def by_num_sites(
+    rows: Sequence[Row], reference: Reference | None, more: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Return one row for each number of sites, and one (None) for failed samples; shares are of the samples of a size.
+
+    Args:
+        rows: of all samples.
+        reference: real crystals whose templates are known ones.
+        more: rows with further columns, each with its `num_sites`: of the field's protocol, which has real crystals of
+            other numbers of sites too.
+    """
+    known = {row["num_sites"]: row for row in more}
+    found = []
+    for size, own in rows_by_num_sites(rows, [size for size in known if size is not None]).items():
+        first = {"num_sites": size, "samples": len(own), "structural_validity": _valid_share(own)}
+        found.append({**first, **known.get(size, {}), **symmetry_shares(own, reference)})
+    return found
+
+
+def by_size(rows: Sequence[Row], reference: Reference | None) -> list[dict[str, Any]]:
+    """Return a few rows as `by_num_sites`, each of a range of sizes (`sites`, a text) that some sample has."""
+    found = []
+    for low, high in zip((0, *_SIZES), (*_SIZES, None), strict=True):
+        own = [
+            row
+            for row in rows
+            if row["status"] == OK and row["num_sites"] > low and (high is None or row["num_sites"] <= high)
+        ]
+        if own:
+            sites = f"{low + 1} and more" if high is None else f"{low + 1}-{high}" if high > low + 1 else str(high)
+            first = {"sites": sites, "samples": len(own), "structural_validity": _valid_share(own)}
+            found.append({**first, **symmetry_shares(own, reference)})
+    return found
+
+
+def write_by_num_sites(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table as CSV; what there is not is an empty cell."""
+    lines = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows]
+    write_csv(path, [list(rows[0]), *lines])
+
+
+def _valid_share(rows: Sequence[Row]) -> float | None:
+    """Return the share of samples that are structurally valid, None of none."""
+    return sum(bool(row["structurally_valid"]) for row in rows) / len(rows) if rows else None
