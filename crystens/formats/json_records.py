@@ -107,6 +107,11 @@ def holds_structures(value: Any) -> bool:
     return layout(value) != "record" or _is_record(value)
 
 
+def is_field(key: str) -> bool:
+    """Return whether a key names a part of a record, as no id of a material does."""
+    return any(word in key.lower() for word in _FIELDS)
+
+
 def _chosen(record: Any, key: str | None) -> tuple[str, Any]:
     """Return the way to the structure of a record, and what stands there."""
     if key is not None:
@@ -145,7 +150,7 @@ def _name(record: Any, way: str, name: str) -> str:
             if own := own_name(value, IDS):
                 return own
         first = way.split(".")[0]
-        name = name or ("" if _is_field(first) else first)
+        name = name or ("" if is_field(first) else first)
     return shown(name, _LONGEST_NAME)
 
 
@@ -171,7 +176,7 @@ def layout(value: Any) -> str:
         return "columns"
     # Scalars beside one structure make a document, and no mapping of ids.
     others = sum(part is not None for part in value.values()) - len(held)
-    return "record" if _is_field(held[0]) or others >= len(held) else "ids"
+    return "record" if is_field(held[0]) or others >= len(held) else "ids"
 
 
 def walk(
@@ -274,7 +279,7 @@ def _columns(
         else:
             plain.setdefault(column, {})
     ids: dict[str, Any] = next((plain[column] for column in IDS if plain.get(column)), {})
-    table = bool(plain) or all(map(_is_field, held))
+    table = bool(plain) or all(map(is_field, held))
     first = "structure" if key is None else key.split(".")[0]
     chosen = [column for column in held if table and column == first] or held
     several = Unusable(f"no key structure: a record{_has(dict.fromkeys(held))}", _choose(held[-1]) if held else "")
@@ -341,15 +346,10 @@ def _is_list_of_records(part: Any) -> bool:
 
 def _is_column(part: Mapping[str, Any]) -> bool:
     """Return whether an object holds records by row, and is none itself."""
-    if _is_document(part) or any(_is_field(row) for row in itertools.islice(part, _TRIED)):
+    if _is_document(part) or any(is_field(row) for row in itertools.islice(part, _TRIED)):
         return False
     values = list(itertools.islice((value for value in part.values() if value is not None), _TRIED))
     return bool(values) and all(map(_is_record, values))
-
-
-def _is_field(key: str) -> bool:
-    """Return whether a key names a part of a record, as no id of a material does."""
-    return any(word in key.lower() for word in _FIELDS)
 
 
 def _choose(way: str) -> str:

@@ -32,6 +32,19 @@ from crystens.sources.structures import atomic_number, check_periodic, crystal_o
 
 ADVICE = "give pymatgen structures, as Structure.as_dict writes them"
 _MOST_SHARE = 1e6  # an occupancy above it is no number; one above 1 is told as such later
+KEYS = (  # of all forms
+    *(
+        "lattice",
+        "sites",
+        "lattice_mat",
+        "coords",
+        "elements",
+        "cartesian",
+        "lattice_vectors",
+        "cartesian_site_positions",
+    ),
+    *("cartesian_site_positions", "species_at_sites", "species", "dimension_types", "structure_features"),
+)
 _JARVIS = ("lattice_mat", "coords", "elements")
 _OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
 _ALL_ATOMS = "give the crystal with a site for each atom"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from crystens.crystal import Crystal
 from crystens.datasets.cdvae import CdvaeSplits
+from crystens.datasets.huggingface import HuggingFaceDataset
 from crystens.datasets.materials_project import MaterialsProject
 from crystens.datasets.mp_3dsc import Mp3dsc
 from crystens.datasets.mp_52 import Mp52
@@ -51,6 +52,7 @@ KINDS: dict[str, Callable[[str], Source]] = {
     "poscar": PoscarFolder,
     "pymatgen_json": PymatgenJson,
     "store": StoredCrystals,
+    "huggingface": HuggingFaceDataset,
     "materials_project": lambda chemsys: MaterialsProject(chemsys=chemsys),
 }
 
