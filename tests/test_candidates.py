@@ -23,10 +23,11 @@ from crystens.candidates.ranking import rank
 from crystens.candidates.relaxations import relax_successively
 from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
+from crystens.energies import hull_entries
 from crystens.energies.energies import EnergyOptions
 from crystens.energies.entry_files import read_hull_reference
-from crystens.energies.known_crystals import with_elements
 from crystens.energies.potentials import CHGNet, Potential
+from crystens.energies.references import with_elements
 from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError
 from crystens.symmetry.space_groups import symmetrised
@@ -271,7 +272,8 @@ def test_bound_on_the_hull_and_missing_elements_exclude(tmp_path, entries, nacl,
     reasons = {item.sample.name: item.reason.split(": ")[0] for item in excluded}
     assert reasons == {"wide": "above the bound on the energy above hull", "po": "no elemental reference"}
     # A reference from a file is not filled up with energies of another scale.
-    assert with_elements(replace_scale(reference), {84}, Soft(), _options(tmp_path)).elements.keys() == set(ELEMENTS)
+    kept = with_elements(replace_scale(reference), [single_atom], Soft(), _options(tmp_path))
+    assert kept.elements.keys() == set(ELEMENTS)
     with pytest.raises(CrystensError, match="needs a reference"):
         rank(samples, Soft(), _options(tmp_path), None, "above_hull")
     with pytest.raises(CrystensError, match="no order"):
@@ -404,7 +406,7 @@ def test_number_is_reached_and_the_rest_is_counted(tmp_path, entries, nacl, copp
 def test_wrong_calls_are_told_in_one_line(tmp_path, entries, nacl, capsys):
     _write_samples(tmp_path, [Sample("0.cif", nacl)])
     for more, message in (
-        (["--reference", "prototypes"], "two references"),
+        (["--reference", "prototypes"], "are 2 references"),
         (["--max-hull", "-5"], "no candidate among 1 samples: 1 above the bound"),
         (["--number", "0"], "must be at least 1"),
         (["--scale", "MP2020"], "cannot be compared"),
@@ -418,7 +420,46 @@ def test_an_energy_above_hull_without_a_hull_is_refused(tmp_path, nacl, capsys, 
     _write_samples(tmp_path, [Sample("0.cif", nacl)])
     arguments = ["select", str(tmp_path / "samples"), "--out", str(tmp_path / "out"), *asked]
     assert main(arguments, Soft()) == 1
-    assert "give --reference or --entries" in capsys.readouterr().err
+    assert "give --reference, --entries or --hull-energies" in capsys.readouterr().err
+
+
+def test_relaxed_candidates_stand_against_relaxed_crystals(tmp_path, nacl, monkeypatch):
+    monkeypatch.setattr(hull_entries, "_known_forms", lambda: [("Na", "far", _one(11)), ("Cl", "far", _one(17))])
+    _write_samples(tmp_path, [Sample("0.cif", _swollen(nacl, 1.05))])
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / "0.cif").write_text(write_cif(_swollen(nacl, 1.1)))
+    arguments = _arguments(tmp_path, tmp_path)
+    place = arguments.index("--entries")
+    arguments[place : place + 2] = ["--reference", str(tmp_path / "known")]
+    assert main([*arguments, "--steps", "200"], Soft()) == 0
+    (row,) = _rows(tmp_path / "out" / "candidates.csv")
+    # The known crystal is the same one, farther from rest: against it as it stands the candidate would gain.
+    assert float(row["above_hull_generated"]) < -0.01
+    assert float(row["above_hull_relaxed"]) == pytest.approx(0, abs=1e-3)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["relaxed_reference"].startswith("1 of 1 structures of known, those of the samples' elements")
+
+
+def _one(number: int) -> Crystal:
+    """Return atoms too far from each other to attract, and at rest."""
+    return Crystal([5.5] * 3, [90] * 3, 1, [number], np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("formula", [True, False])
+def test_candidates_stand_on_a_hull_of_formation_energies(tmp_path, entries, nacl, monkeypatch, formula):
+    monkeypatch.setattr(hull_entries, "_known_forms", lambda: [("Na", "far", _one(11)), ("Cl", "far", _one(17))])
+    _write_samples(tmp_path, [Sample("0.cif", nacl)])
+    table = tmp_path / "table.csv"
+    text = "NaCl" if formula else '"' + write_cif(nacl) + '"'
+    table.write_text(f"{'formula' if formula else 'cif'},dft\n{text},-0.03\n")
+    arguments = _arguments(tmp_path, entries)
+    place = arguments.index("--entries")
+    arguments[place : place + 2] = ["--hull-energies", str(table), "--column", "dft"]
+    assert main(arguments, Soft()) == 0
+    (row,) = _rows(tmp_path / "out" / "candidates.csv")
+    difference = float(row["formation_energy_generated"]) - float(row["above_hull_generated"])
+    assert difference == pytest.approx(-0.03)
+    assert "two scales meet here" in json.loads((tmp_path / "out" / "summary.json").read_text())["reference_note"]
 
 
 @pytest.mark.slow

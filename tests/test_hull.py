@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from pymatgen.entries.computed_entries import (
     TemperatureEnergyAdjustment,
 )
 
+from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.energies import hull as hull_module
 from crystens.energies import hull_entries as hull_reference
-from crystens.energies.energies import EnergyOptions
+from crystens.energies.energies import EnergyOptions, energies
 from crystens.energies.entry_files import functional_of, read_hull_reference
+from crystens.energies.formation_energies import FORMATION, formation_hull, read_formation_energies
 from crystens.energies.hull import HullDistance, hull_distances
 from crystens.energies.hull_entries import (
     HullReference,
@@ -31,8 +34,10 @@ from crystens.energies.hull_entries import (
     ground_states,
     self_consistent,
 )
+from crystens.energies.known_crystals import KnownCrystals
 from crystens.energies.potentials import MP2020, Potential
-from crystens.energies.relaxation import Energy
+from crystens.energies.references import HullSource, reference_of, with_elements
+from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
 from crystens.sources.reasons import category_counts
 
@@ -332,6 +337,90 @@ def test_missing_file_says_so(tmp_path):
         read_hull_reference(tmp_path / "none.csv", MP2020)
 
 
+# Formation energies
+
+
+def _cu_au(place: float = 0.5) -> Crystal:
+    """Return a cubic crystal of copper and gold."""
+    return Crystal([2.9] * 3, [90] * 3, 1, [29, 79], np.array([[0, 0, 0], [place, 0.5, 0.5]]))
+
+
+def test_formation_energies_are_read_by_formula_and_by_crystal_and_missing_ones_are_counted(tmp_path):
+    (tmp_path / "a.csv").write_text("formula,dft\nCu,0.0\nCu2Au2,-0.06\nAu3Cu,\n")
+    crystal = f'"{write_cif(_cu_au())}"'
+    (tmp_path / "b.csv").write_text(f"material_id,cif,dft\na,{crystal},-0.06\nb,{crystal},\n")
+    for name, count in (("a.csv", 2), ("b.csv", 1)):
+        table = read_formation_energies(tmp_path / name, "dft")
+        assert len(table.entries) == count
+        assert table.entries[-1].per_atom == pytest.approx(-0.06)
+        assert table.left_out == {"no dft": 1}
+    assert len(table.crystals) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("formula,dft\nCu,-3.7\n", "Cu has dft -3.7 eV/atom, which is no formation energy, for an element has 0"),
+        ("formula,dft\nCuAu,-6.5\n", "no crystal has less than -5; give the column of formation energies"),
+        ("formula,pbe\nCu,0\n", "has no column dft; there are: .*pbe"),
+        ("formula,dft\nCu,0\nAu,much\n", "line 3: property not a finite number"),
+        ("formula,dft\nQq,0\n", "line 2"),
+        ("formula,dft\nCu,\n", "holds no formation energy by the name dft: 1 no dft"),
+        ("cif,pbe\nx,0\n", "has no column dft; there are: pbe"),
+    ],
+)
+def test_table_that_holds_no_formation_energies_says_what_is_wrong(tmp_path, text, message):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(CrystensError, match=message):
+        read_formation_energies(tmp_path / "a.csv", "dft")
+
+
+def test_potential_stands_on_formation_energies_by_its_own_elements_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(hull_reference, "_known_forms", _four_forms)
+    (tmp_path / "a.csv").write_text("formula,dft\nCuAu,-0.06\nCu3Au,-0.04\nZr,0\nZrCu,-0.2\n")
+    table, options = read_formation_energies(tmp_path / "a.csv", "dft"), EnergyOptions(workers=0, cache=tmp_path)
+    crystals = [_cu_au(), _crystal("ZrCu")]
+    computed = energies(crystals, Stub(), options)
+    reference = formation_hull(table, Stub(), options, crystals)
+    first, unknown = hull_distances(crystals, computed, Stub(), reference)
+    forms, _ = ground_states({"Cu", "Au"}, Stub(), options)
+    lowest = {
+        symbol: min(f.per_atom for f in forms if f.composition.chemical_system == symbol) for symbol in ("Cu", "Au")
+    }
+    assert first.formation_energy == pytest.approx((computed[0].total - sum(lowest.values())) / 2)
+    assert first.above_hull == pytest.approx(first.formation_energy + 0.06)
+    assert (first.num_entries, first.num_compounds) == (4, 2)
+    assert unknown.reason == "no elemental reference: Zr"
+    assert "two scales meet here" in reference.note
+    # More elements can be asked about later, such as those that cleaning a crystal brings.
+    silver = replace(_cu_au(), numbers=np.array([47, 79]))
+    (energy,) = energies([silver], Stub(), options)
+    wider = with_elements(reference, [silver], Stub(), options)
+    (found,) = hull_distances([silver], [energy], Stub(), wider)
+    assert found.only_elements
+    assert found.above_hull == pytest.approx(found.formation_energy)
+
+
+def test_given_formation_energies_stand_on_their_own_hull(tmp_path):
+    (tmp_path / "a.csv").write_text("formula,dft\nLi2O,-2.0\nFeO,-1.5\n")
+    reference = formation_hull(read_formation_energies(tmp_path / "a.csv", "dft"))
+
+    class Given(Stub):
+        scales = (FORMATION,)
+
+    crystal = _crystal("Li2FeO2")
+    (found,) = hull_distances([crystal], [Energy(-1.7 * 5)], Given(), reference)
+    assert found.above_hull == pytest.approx(-1.7 - (3 * -2.0 + 2 * -1.5) / 5)
+    with pytest.raises(CrystensError, match="cannot be compared"):
+        hull_distances([crystal], [Energy(-1.7 * 5)], Stub(), reference)
+
+
+def test_train_of_mp_52_is_a_hull_of_density_functional_theory(shared_data):
+    table = read_formation_energies(shared_data / "mp_52" / "val.csv.gz")
+    assert len(table.entries) == len(table.crystals) == 1300
+    assert not table.left_out
+
+
 def test_self_consistent_hull_holds_the_crystals_and_their_elements(tmp_path, monkeypatch):
     monkeypatch.setattr(hull_reference, "_known_forms", _four_forms)
     ordered = Crystal(
@@ -345,6 +434,33 @@ def test_self_consistent_hull_holds_the_crystals_and_their_elements(tmp_path, mo
     # Of two forms of copper the lower one is the reference: fcc, and not bcc.
     assert reference.elements["Cu"].label == "Cu, fcc"
     assert sorted(entry.composition.reduced_formula for entry in reference.entries) == ["Au", "Cu", "Cu", "Cu3Au"]
+
+
+def test_relaxed_samples_stand_against_relaxed_crystals_of_their_own_elements(tmp_path, monkeypatch):
+    monkeypatch.setattr(hull_reference, "_known_forms", _four_forms)
+    silver = Crystal([2.9] * 3, [90] * 3, 1, [47, 79], np.array([[0, 0, 0], [0.5, 0.5, 0.5]]))
+    ordered = [29, 29, 29, 79], [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0], [0, 0, 0]]
+    near, far = (Crystal([length] * 3, [90] * 3, 221, *ordered) for length in (3.7, 3.85))
+    known = KnownCrystals("2 structures", ("a", "b"), (far, silver))
+    options = EnergyOptions(workers=0, cache=tmp_path)
+    relaxing = replace(options, relaxation=Relaxation(steps=200, force=0.02))
+    sample = [near]
+    plain = reference_of(sample, Stub(), options, HullSource(known=known))
+    relaxed = reference_of(sample, Stub(), relaxing, HullSource(known=known))
+    assert {entry.composition.reduced_formula for entry in plain.entries} == {"Cu3Au", "AgAu", "Cu", "Au", "Ag"}
+    assert {entry.composition.reduced_formula for entry in relaxed.entries} == {"Cu3Au", "Cu", "Au"}
+    assert relaxed.name.startswith("1 of 2 structures, those of the samples' elements")
+    assert relaxed.note == ""
+    computed = energies(sample, Stub(), relaxing)
+    (against_plain,) = hull_distances(sample, computed, Stub(), plain)
+    (against_relaxed,) = hull_distances(sample, computed, Stub(), relaxed)
+    assert against_plain.above_hull < -0.01  # what relaxing takes off any crystal that is not at rest
+    assert against_relaxed.above_hull >= -1e-4
+    short = replace(options, relaxation=Relaxation(steps=1, force=1e-6))
+    assert (
+        "1 of the hull's 1 crystals are not at rest"
+        in reference_of(sample, Stub(), short, HullSource(known=known)).note
+    )
 
 
 def test_elements_of_crystals_that_are_compared_are_in_the_reference_and_they_are_not(tmp_path, monkeypatch):

@@ -324,6 +324,52 @@ def test_relaxed_crystals_are_compared_and_judged_anew(tmp_path, samples, train,
     assert "at most 0.05 eV/angstrom within 100 steps" in metrics["relaxed_stable_rate_at_0"]["description"]
 
 
+@pytest.fixture
+def two_elements(monkeypatch) -> None:
+    """Sodium and chlorine, of which one form is known: atoms too far from each other to attract, and at rest."""
+    from crystens.energies import hull_entries
+
+    def forms() -> list[tuple[str, str, Crystal]]:
+        return [(s, "far", Crystal([5.5] * 3, [90] * 3, 1, [z], np.zeros((1, 3)))) for s, z in (("Na", 11), ("Cl", 17))]
+
+    monkeypatch.setattr(hull_entries, "_known_forms", forms)
+
+
+def test_relaxed_samples_are_compared_with_relaxed_crystals(tmp_path, train, nacl, two_elements):
+    (train / "nacl.cif").write_text(write_cif(replace(nacl, lengths=nacl.lengths * 1.1)))
+    folder, out = tmp_path / "samples", tmp_path / "out"
+    folder.mkdir()
+    (folder / "0.cif").write_text(write_cif(nacl))
+    command = [str(folder), "--novel-against", str(train), "--out", str(out), "--relax", "--workers", "0"]
+    assert main([*command, "--cache", str(tmp_path / "cache"), "--force", "0.001"], Soft()) == 0
+    (row,), metrics = _results(out)
+    assert row["converged"]
+    assert row["above_hull"] < -0.01
+    assert row["relaxed_above_hull"] == pytest.approx(0, abs=1e-3)
+    assert metrics["relaxed_hull"]["description"].startswith(
+        "entries of the hull: 1 of 1 structures of train, those of"
+    )
+    assert "see relaxed_hull" in metrics["relaxed_sun_rate_at_0"]["description"]
+
+
+def test_hull_of_formation_energies_says_that_two_scales_meet(tmp_path, samples, train, entries, two_elements, capsys):
+    table = tmp_path / "formation.csv"
+    table.write_text("formula,dft\nNaCl,-0.05\nKCl,-0.05\nNa,0.1\n")
+    out = tmp_path / "out"
+    command = _command(samples, train, entries, out, "--relax", "--steps", "4")
+    place = command.index("--hull-entries")
+    command[place : place + 2] = ["--hull-energies", str(table), "--column", "dft"]
+    assert main(command, Soft()) == 0
+    rows, metrics = _results(out)
+    for state in ("", "relaxed_"):
+        place_of = rows[0][f"{state}above_hull"] - rows[0][f"{state}formation_energy"]
+        assert place_of == pytest.approx(0.05)
+    assert rows[4]["stability_reason"] == "no elemental reference: K"
+    assert metrics["hull"]["value"] == 6  # three of the table and three elements at 0
+    assert metrics["hull"]["note"] in capsys.readouterr().out
+    assert "two scales meet here" in metrics["hull"]["note"]
+
+
 def test_crystal_that_is_not_at_rest_is_unknown_with_its_reason(tmp_path, samples, train, entries):
     out = tmp_path / "out"
     main(_command(samples, train, entries, out, "--relax", "--steps", "1", "--force", "1e-6"), Soft())
@@ -430,7 +476,7 @@ def test_known_crystals_are_compared_with_however_bad_and_those_that_are_none_ar
     ("more", "message"),
     [
         (["--hull-reference", "none", "--relax"], "--relax relaxes to judge stability"),
-        (["--hull-reference", "x", "--hull-entries", "y"], "two hulls"),
+        (["--hull-reference", "x", "--hull-entries", "y"], "are 2 hulls"),
         (["--split", "val"], "has no crystals of the split val"),
         (["--number", "-5"], "--number -5 and --seed 0 must be at least 0"),
         (["--number", "2", "--seed", "-1"], "--number 2 and --seed -1 must be at least 0"),

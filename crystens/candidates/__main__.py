@@ -11,6 +11,8 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ from crystens.candidates.ranking import ORDERS
 from crystens.candidates.relaxations import RUNS
 from crystens.candidates.selection import Selection, SelectionOptions, exclusion_counts, select
 from crystens.energies.energies import EnergyOptions
+from crystens.energies.formation_energies import COLUMN, read_formation_energies
 from crystens.energies.hull import HullDistance
-from crystens.energies.known_crystals import read_known, reference_of
+from crystens.energies.known_crystals import read_known
 from crystens.energies.materials_project_entries import chemical_systems, fetch_entries
 from crystens.energies.potentials import MP2020, CHGNet, Potential
+from crystens.energies.references import HullSource, reference_of
 from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError
 from crystens.ingest.kinds import KINDS
@@ -57,15 +61,17 @@ def main(
 
 def _select(options: argparse.Namespace, potential: Potential | None) -> str:
     """Select candidates, write their folder, and return what is to be told."""
-    if options.reference is not None and options.entries is not None:
-        raise CrystensError("--reference and --entries are two references; give one of them")
-    if options.reference is options.entries is None and (
-        options.rank_by == "above_hull" or options.max_hull < math.inf
-    ):
-        raise CrystensError("an energy above hull needs crystals to compare with; give --reference or --entries")
+    hulls = ("reference", "entries", "hull_energies")
+    given = [f"--{name.replace('_', '-')}" for name in hulls if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise CrystensError(f"{' and '.join(given)} are {len(given)} references; give one of them")
+    if not given and (options.rank_by == "above_hull" or options.max_hull < math.inf):
+        raise CrystensError(
+            "an energy above hull needs crystals to compare with; give --reference, --entries or --hull-energies"
+        )
     potential = potential or CHGNet(options.weights)
     energy_options = EnergyOptions(workers=options.workers, time_limit=options.time_limit, cache=options.cache)
-    by = options.rank_by or ("formation_energy" if options.reference is options.entries is None else "above_hull")
+    by = options.rank_by or ("above_hull" if given else "formation_energy")
     chosen = SelectionOptions(
         options.number,
         by,
@@ -86,19 +92,17 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
             raise CrystensError(
                 f"none of the {len(samples)} samples of {options.samples} is a crystal: {samples[0].reason}"
             )
-        reference = None
-        if by != "energy" or options.max_hull < math.inf or known is not None or options.entries is not None:
-            count = len(known.crystals) if known is not None else 0
-            reference = reference_of(
-                crystals,
-                potential,
-                energy_options,
-                known,
-                options.entries,
-                options.scale,
-                lambda done: bars("reference", done, count),
-            )
-        selection = select(samples, potential, energy_options, chosen, reference, known, bars)
+        formation = None
+        if options.hull_energies is not None:
+            formation = read_formation_energies(options.hull_energies, options.column)
+        source = HullSource(options.entries, options.scale, formation, known)
+        told, reference, relaxed = partial(bars, "reference"), None, None
+        if given or by != "energy":
+            reference = reference_of(crystals, potential, energy_options, source, told)
+        if known is not None:
+            relaxing = replace(energy_options, relaxation=chosen.relaxation)
+            relaxed = partial(reference_of, potential=potential, options=relaxing, source=source, progress=told)
+        selection = select(samples, potential, energy_options, chosen, reference, known, bars, relaxed)
         about = {"source": options.samples, "potential": potential.identity, "ranked_by": by}
         names = ("number", "max_hull", "oxidation_states", "max_shift", "generated_tolerance", "found_tolerance")
         about["options"] = {name: _plain(getattr(options, name)) for name in (*names, "relaxations", "steps", "force")}
@@ -144,6 +148,8 @@ def _told(selection: Selection, out: Path) -> str:
         told += "" if candidate.relaxations.converged or candidate.relaxations.reason else "; not at rest yet"
         same = "" if candidate.known is None else f"; the same as {candidate.known}"
         lines.append(f"{candidate.rank:3} {formula:28} {candidate.cleaned.charge:12} {told}{same}")
+    if selection.relaxed_reference is not None and selection.relaxed_reference.note:
+        lines.append(selection.relaxed_reference.note)
     return "\n".join([*lines, f"{out / 'candidates.csv'}, candidates.png and candidates/ hold it all", ""])
 
 
@@ -180,6 +186,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     entries = "energies that make the hull: pymatgen entries (.json), or formula and energy_per_atom (.csv)"
     chosen.add_argument("--entries", metavar="FILE", help=entries)
     chosen.add_argument("--scale", default=MP2020, help=f"scale of the energies in that file; by default {MP2020}")
+    formation = "formation energies that make the hull, elements at 0, see python -m crystens.sun --help"
+    chosen.add_argument("--hull-energies", metavar="FILE", help=formation)
+    chosen.add_argument("--column", default=COLUMN, help=f"of --hull-energies, eV/atom; by default {COLUMN}")
     order = "by default above_hull with a reference, else formation_energy"
     chosen.add_argument("--rank-by", choices=ORDERS, help=order)
     cleaning = CleaningOptions()

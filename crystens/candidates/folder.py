@@ -199,11 +199,12 @@ def _relaxation_rows(candidate: Candidate) -> list[Row]:
 def _summary(selection: Selection) -> Row:
     """Return counts of what became of the samples, and of what was changed in the candidates."""
     candidates = selection.candidates
-    reference = selection.reference
+    hulls = {"": selection.reference, "relaxed_": selection.relaxed_reference}
     charges = [candidate.cleaned.charge for candidate in candidates]
     return {
-        "reference": None if reference is None else reference.name,
-        "reference_entries": None if reference is None else len(reference.entries),
+        **{f"{state}reference": None if hull is None else hull.name for state, hull in hulls.items()},
+        **{f"{state}reference_entries": None if hull is None else len(hull.entries) for state, hull in hulls.items()},
+        "reference_note": "" if selection.relaxed_reference is None else selection.relaxed_reference.note,
         "samples": len(candidates) + len(selection.excluded),
         "candidates": len(candidates),
         "excluded": exclusion_counts(selection.excluded),

@@ -27,8 +27,9 @@ from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions, energies
 from crystens.energies.hull import HullDistance
 from crystens.energies.hull_entries import HullReference
-from crystens.energies.known_crystals import KnownCrystals, with_elements
+from crystens.energies.known_crystals import KnownCrystals
 from crystens.energies.potentials import Potential
+from crystens.energies.references import with_elements
 from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
 from crystens.matching.structure_matching import find_matches, group_matches
@@ -99,11 +100,12 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Candidates, all that is not one, and what the energies were compared with."""
+    """Candidates, all that is not one, and what energies were compared with, as generated and relaxed."""
 
     candidates: tuple[Candidate, ...]
     excluded: tuple[Excluded, ...]
     reference: HullReference | None
+    relaxed_reference: HullReference | None
 
 
 def select(
@@ -114,6 +116,7 @@ def select(
     reference: HullReference | None = None,
     known: KnownCrystals | None = None,
     progress: Progress | None = None,
+    relaxed_reference: Callable[[Sequence[Crystal]], HullReference] | None = None,
 ) -> Selection:
     """Return the candidates of samples; every sample is a candidate or excluded, with its reason.
 
@@ -125,6 +128,7 @@ def select(
         reference: what energies are compared with; None for an order by the energy itself.
         known: crystals that a candidate may turn out to be.
         progress: called with what is being done, how much of it is done, and of how much.
+        relaxed_reference: returns what these crystals are compared with once they are relaxed; None for `reference`.
 
     Raises:
         CrystensError: if nothing is left to choose from.
@@ -165,20 +169,20 @@ def select(
         options.runs,
         lambda run, count: told(f"relaxation {run} of {options.runs}", count, len(crystals)),
     )
-    if reference is not None:
-        numbers = {int(z) for crystal in crystals for z in set(crystal.numbers.tolist())}
-        reference = with_elements(reference, numbers, potential, energy_options)
+    relaxed = reference if relaxed_reference is None else relaxed_reference(crystals)
+    if relaxed is not None:
+        relaxed = with_elements(relaxed, crystals, potential, energy_options)
     last = [Energy(item.runs[-1].total, item.runs[-1].reason) for item in relaxations]
-    places = judged_places(crystals, last, potential, reference)
+    places = judged_places(crystals, last, potential, relaxed)
     finals = [item.crystal or crystal for item, crystal in zip(relaxations, crystals, strict=True)]
     same = find_matches(finals, known.crystals, candidates=None) if known else np.full(len(finals), -1)
     candidates = [
-        Candidate(place + 1, item, cleaned, relaxed, where, None if match < 0 or known is None else known.names[match])
-        for place, ((item, cleaned), relaxed, where, match) in enumerate(
+        Candidate(place + 1, item, cleaned, runs, where, None if match < 0 or known is None else known.names[match])
+        for place, ((item, cleaned), runs, where, match) in enumerate(
             zip(chosen, relaxations, places, same, strict=True)
         )
     ]
-    return Selection(tuple(candidates), tuple(excluded), reference)
+    return Selection(tuple(candidates), tuple(excluded), reference, relaxed)
 
 
 def exclusion_counts(excluded: Sequence[Excluded]) -> dict[str, int]:
@@ -198,9 +202,8 @@ def _cleaned(
 
     def energy_of(crystals: list[Crystal]) -> tuple[list[float | None], str]:
         computed = energies(crystals, potential, energy_options)
-        numbers = {int(z) for crystal in crystals for z in set(crystal.numbers.tolist())}
         if reference is not None:
-            compared = with_elements(reference, numbers, potential, energy_options)
+            compared = with_elements(reference, crystals, potential, energy_options)
             places = judged_places(crystals, computed, potential, compared)
             return [place.formation_energy for place in places], "formation energy"
         pairs = zip(computed, crystals, strict=True)

@@ -55,13 +55,26 @@ def read_hull_reference(path: str | Path, scale: str, name: str | None = None) -
     plain = path.name.removesuffix(".gz")
     if not plain.endswith((".json", ".csv")):
         raise CrystensError(f"{path} is no file of entries; give {expected}")
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.name.endswith(".gz") else content).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise CrystensError(f"cannot read {path}: {first_line(error)}; give {expected}") from error
+    text = file_text(path, expected)
     entries = list(_json_entries(text, path, scale) if plain.endswith(".json") else _csv_entries(text, path, scale))
     return HullReference(entries, scale, name or path.name)
+
+
+def file_text(path: Path, expected: str) -> str:
+    """Return the text of a file, plain or gzipped.
+
+    Args:
+        path: the file.
+        expected: what it should be, for the message.
+
+    Raises:
+        CrystensError: if it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.name.endswith(".gz") else content).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise CrystensError(f"cannot read {path}: {first_line(error)}; give {expected}") from error
 
 
 def check_functionals(items: Iterable[Mapping[str, Any]], scale: str, where: str) -> None:
@@ -129,6 +142,20 @@ def corrected_energy(item: Mapping[str, Any]) -> float:
     return energy + total
 
 
+def checked_entry(composition: Any, energy: float, label: str) -> ReferenceEntry:
+    """Return an entry whose values are checked.
+
+    Raises:
+        ValueError: if a value is none.
+    """
+    plain = Composition(composition).element_composition
+    if not plain.num_atoms > 0 or not np.isfinite(energy):
+        raise ValueError(f"composition {plain.formula!r} with energy {energy}")
+    if any(not Element.is_valid_symbol(element.symbol) for element in plain):
+        raise ValueError(f"composition {plain.formula!r} holds what is no element")
+    return ReferenceEntry(plain, energy, label)
+
+
 def _value(adjustment: Mapping[str, Any]) -> float:
     """Return what an adjustment adds to the energy, eV; its fields are those of pymatgen's classes."""
     for names in (("value",), ("adj_per_atom", "n_atoms"), ("adj_per_deg", "temp", "n_atoms")):
@@ -160,7 +187,7 @@ def _json_entries(text: str, path: Path, scale: str) -> Iterator[ReferenceEntry]
     for number, item in enumerate(items):
         try:
             composition = item["composition"] if "composition" in item else _sites(item["structure"])
-            entry = _entry(composition, corrected_energy(item), str(item.get("entry_id") or ""))
+            entry = checked_entry(composition, corrected_energy(item), str(item.get("entry_id") or ""))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise CrystensError(
                 f"{path}, entry {number}: {error!r}; an entry needs composition and energy, as ComputedEntry has them"
@@ -179,22 +206,12 @@ def _csv_entries(text: str, path: Path, scale: str) -> Iterator[ReferenceEntry]:
     for row in table:
         try:
             composition = Composition(row["formula"])
-            entry = _entry(composition, float(row["energy_per_atom"]) * composition.num_atoms, row["formula"])
+            entry = checked_entry(composition, float(row["energy_per_atom"]) * composition.num_atoms, row["formula"])
         except (TypeError, ValueError) as error:
             raise CrystensError(f"{path}, line {table.line_num}: {first_line(error)}; mend or delete it") from error
         rows.append(row)
         yield entry
     check_functionals(rows, scale, str(path))
-
-
-def _entry(composition: Any, energy: float, label: str) -> ReferenceEntry:
-    """Return an entry whose values are checked."""
-    plain = Composition(composition).element_composition
-    if not plain.num_atoms > 0 or not np.isfinite(energy):
-        raise ValueError(f"composition {plain.formula!r} with energy {energy}")
-    if any(not Element.is_valid_symbol(element.symbol) for element in plain):
-        raise ValueError(f"composition {plain.formula!r} holds what is no element")
-    return ReferenceEntry(plain, energy, label)
 
 
 def _sites(structure: dict[str, Any]) -> dict[str, float]:

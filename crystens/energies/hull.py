@@ -3,7 +3,8 @@
 The formation energy of a crystal is its energy less that of its elements, each in the lowest form that the reference
 has. The energy above hull is its energy less that of the mixture of reference entries of its composition that lies
 lowest, elements and compounds of every sub-system of its elements among them: a ternary crystal may stand above two
-binaries. Both are in eV/atom and made of total energies of cells, never of formation energies.
+binaries. Both are in eV/atom and made of total energies of cells, but on a hull of formation energies
+(`crystens.energies.formation_energies`).
 
 The distance is that to the reference's hull, of which the crystal is not made a part: an entry of the reference has 0
 or more, and a crystal that lies below all that the reference knows has a negative value. A hull that knows few
@@ -86,7 +87,7 @@ def hull_distances(
         systems[frozenset(Element.from_Z(int(z)).symbol for z in set(crystal.numbers.tolist()))].append(place)
     found: dict[int, HullDistance] = {}
     for system, places in systems.items():
-        missing = sorted(system - reference.elements.keys())
+        missing = sorted(system - reference.known_elements)
         entries = reference.of_system(system)
         counts = len(entries), sum(len(entry.composition) > 1 for entry in entries)
         if missing:
@@ -101,6 +102,10 @@ def hull_distances(
                 continue
             composition = composition_of(crystal)
             per_atom = energy.total / len(crystal)
+            if reference.element_energies is not None:
+                per_atom -= sum(
+                    composition.get_atomic_fraction(symbol) * reference.element_energies[symbol] for symbol in system
+                )
             below, mixture = hull.lowest(composition)
             elements = sum(
                 composition.get_atomic_fraction(symbol) * reference.elements[symbol].per_atom for symbol in system

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,10 @@ from crystens.errors import CrystensError
 from crystens.sources.reasons import category_counts
 
 log = logging.getLogger(__name__)
+
+# Fluorides and oxides of thorium and lanthanum, the most stable compounds there are, have formation energies of -4.2 to
+# -4.4 eV/atom. A potential that gives less has left what it was trained on: -61 was seen in relaxing atoms too near.
+DEEPEST = -5.0  # eV/atom
 
 # How elements are relaxed, whatever is done with the crystals: their cells come from experiments and not from the
 # potential, and an element that is too high makes every compound of it look stable.
@@ -65,17 +69,27 @@ class HullReference:
 
     Attributes:
         name: what the reference is, for titles.
-        scale: the scale of its energies.
+        scale: the scale of the energies that are compared with it.
         entries: all phases.
         elements: symbol to the lowest entry of that element alone.
         left_out: how many phases have no energy, by reason.
+        note: what a reader of the distances must know of the hull.
+        element_energies: by symbol what is taken off the energies of crystals before they are compared, eV/atom, where
+            the entries are formation energies (`crystens.energies.formation_energies`); None where they are total
+            energies.
 
     Raises:
         CrystensError: if there is no entry.
     """
 
     def __init__(
-        self, entries: Sequence[ReferenceEntry], scale: str, name: str, left_out: dict[str, int] | None = None
+        self,
+        entries: Sequence[ReferenceEntry],
+        scale: str,
+        name: str,
+        left_out: dict[str, int] | None = None,
+        note: str = "",
+        element_energies: dict[str, float] | None = None,
     ) -> None:
         """Sort the entries by the elements in them."""
         if not entries:
@@ -84,6 +98,8 @@ class HullReference:
         self.scale = scale
         self.entries = tuple(entries)
         self.left_out = left_out or {}
+        self.note = note
+        self.element_energies = element_energies
         self.elements: dict[str, ReferenceEntry] = {}
         self._systems: dict[frozenset[str], list[ReferenceEntry]] = defaultdict(list)
         for entry in entries:
@@ -93,6 +109,19 @@ class HullReference:
                 (symbol,) = system
                 if symbol not in self.elements or entry.per_atom < self.elements[symbol].per_atom:
                     self.elements[symbol] = entry
+
+    @property
+    def known_elements(self) -> frozenset[str]:
+        """Symbols of the elements of which crystals can be compared with the reference."""
+        known = self.elements.keys() if self.element_energies is None else self.element_energies.keys()
+        return frozenset(known) & self.elements.keys()
+
+    def extended(
+        self, entries: Sequence[ReferenceEntry], element_energies: dict[str, float] | None = None
+    ) -> HullReference:
+        """Return this reference with more entries, and with more energies of elements where it has any."""
+        energies = None if self.element_energies is None else self.element_energies | (element_energies or {})
+        return HullReference([*self.entries, *entries], self.scale, self.name, self.left_out, self.note, energies)
 
     def of_system(self, system: frozenset[str]) -> list[ReferenceEntry]:
         """Return all entries of a chemical system and of the systems within it."""
@@ -136,14 +165,13 @@ def self_consistent(
         for crystal, energy in zip(crystals, computed, strict=True)
         if energy.total is not None
     ]
-    symbols = {
-        Element.from_Z(int(z)).symbol for crystal in [*crystals, *compared] for z in set(crystal.numbers.tolist())
-    }
-    elements, missing = ground_states(symbols, potential, options, crystals)
+    elements, missing = ground_states(elements_of([*crystals, *compared]), potential, options, crystals)
     left_out = category_counts(energy.reason for energy in computed)
+    moving = sum(energy.relaxed is not None and not energy.relaxed.converged for energy in computed)
+    note = f"{moving} of the hull's {len(crystals)} crystals are not at rest yet, and may go lower" if moving else ""
     if missing:
         log.warning("no ground state of %s by %s", ", ".join(sorted(missing)), potential.identity)
-    return HullReference([*entries, *elements], potential.identity, name, left_out)
+    return HullReference([*entries, *elements], potential.identity, name, left_out, note)
 
 
 def ground_states(
@@ -219,3 +247,8 @@ def composition_of(crystal: Crystal) -> Composition:
     """Return the composition of the cell of a crystal."""
     numbers, amounts = np.unique(crystal.numbers, return_counts=True)
     return Composition({Element.from_Z(int(z)): int(n) for z, n in zip(numbers, amounts, strict=True)})
+
+
+def elements_of(crystals: Iterable[Crystal]) -> set[str]:
+    """Return the symbols of all elements in crystals."""
+    return {Element.from_Z(z).symbol for z in {z for crystal in crystals for z in crystal.numbers.tolist()}}

@@ -1,24 +1,18 @@
-"""References for the energies of candidates: elements alone, crystals such as those of training, or a file."""
+"""Real crystals that generated ones are compared with, such as those of training: one split of a source."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pymatgen.core import Element
-
 from crystens.crystal import Crystal
-from crystens.energies.energies import EnergyOptions
-from crystens.energies.entry_files import read_hull_reference
-from crystens.energies.hull_entries import HullReference, ground_states, self_consistent
-from crystens.energies.potentials import MP2020, Potential
 from crystens.errors import CrystensError
 from crystens.ingest.generated import JudgingLimits
 from crystens.ingest.kinds import open_source
-from crystens.sources.source import read_all
+from crystens.sources.record import Entry
+from crystens.sources.source import Source, read_all
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +49,26 @@ def read_known(path: str, split: str | None = None) -> KnownCrystals:
     Raises:
         CrystensError: if there is nothing usable, or no such split.
     """
-    entries, rejects = read_all(open_source(path), JudgingLimits())
+    taken, left_out = entries_of(open_source(path), path, split)
+    part = split or ("train" if any(entry.split for entry in taken) else WHOLE)
+    kind = "structures" if part == WHOLE else "training structures" if part == "train" else f"{part} structures"
+    name = f"{len(taken)} {kind} of {Path(path).resolve().name}"
+    names = tuple(f"{entry.file} {entry.entry}".strip() for entry in taken)
+    return KnownCrystals(name, names, tuple(entry.crystal for entry in taken), left_out)
+
+
+def entries_of(source: Source, path: str, split: str | None = None) -> tuple[list[Entry], dict[str, int]]:
+    """Return the entries of one split of a source, and how many of all its records are left out, by reason.
+
+    Args:
+        source: the source.
+        path: where it is, for messages.
+        split: see `read_known`.
+
+    Raises:
+        CrystensError: if there is nothing usable, or no such split.
+    """
+    entries, rejects = read_all(source, JudgingLimits())
     part = split or ("train" if any(entry.split for entry in entries) else WHOLE)
     taken = [entry for entry in entries if part in (WHOLE, entry.split)]
     if not taken:
@@ -68,57 +81,4 @@ def read_known(path: str, split: str | None = None) -> KnownCrystals:
             path,
             ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()),
         )
-    kind = "structures" if part == WHOLE else "training structures" if part == "train" else f"{part} structures"
-    name = f"{len(taken)} {kind} of {Path(path).resolve().name}"
-    names = tuple(f"{entry.file} {entry.entry}".strip() for entry in taken)
-    return KnownCrystals(name, names, tuple(entry.crystal for entry in taken), dict(reasons))
-
-
-def reference_of(
-    samples: Sequence[Crystal],
-    potential: Potential,
-    options: EnergyOptions,
-    known: KnownCrystals | None = None,
-    entries: str | None = None,
-    scale: str = MP2020,
-    progress: Callable[[int], None] | None = None,
-) -> HullReference:
-    """Return what samples are compared with.
-
-    Args:
-        samples: the crystals that will be compared: all of their elements are in a reference by the potential.
-        potential: what gives energies.
-        options: how they are computed; known crystals are taken as they stand.
-        known: real crystals; their energies and those of elements, all by the potential, make the hull.
-        entries: a file of energies that makes the hull instead, see `read_hull_reference`.
-        scale: the scale of the energies in that file.
-        progress: called with the number of known crystals that are done.
-
-    Without known crystals and without a file only elements are there, by the potential: an energy above hull is then
-    the formation energy over again.
-
-    Raises:
-        CrystensError: if a file cannot be read, or nothing has an energy.
-    """
-    if entries is not None:
-        return read_hull_reference(entries, scale)
-    if known is not None:
-        name = f"{known.name} and elements, by {potential.identity}"
-        return self_consistent(known.crystals, potential, options, name, samples, progress)
-    symbols = {Element.from_Z(int(z)).symbol for crystal in samples for z in set(crystal.numbers.tolist())}
-    found, _ = ground_states(symbols, potential, options)
-    return HullReference(found, potential.identity, f"elements by {potential.identity}")
-
-
-def with_elements(
-    reference: HullReference, numbers: set[int], potential: Potential, options: EnergyOptions
-) -> HullReference:
-    """Return a reference with the elements of these atomic numbers, where it is by the potential itself.
-
-    A reference from a file stays as it is: what it lacks is unknown, for energies of two scales are never mixed.
-    """
-    missing = {Element.from_Z(number).symbol for number in numbers} - reference.elements.keys()
-    if not missing or reference.scale != potential.identity:
-        return reference
-    found, _ = ground_states(missing, potential, options)
-    return HullReference([*reference.entries, *found], reference.scale, reference.name, reference.left_out)
+    return taken, dict(reasons)

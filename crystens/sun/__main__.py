@@ -11,6 +11,8 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ import numpy as np
 
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions
-from crystens.energies.hull_entries import HullReference
-from crystens.energies.known_crystals import WHOLE, KnownCrystals, read_known, reference_of
+from crystens.energies.formation_energies import COLUMN, read_formation_energies
+from crystens.energies.known_crystals import WHOLE, KnownCrystals, read_known
 from crystens.energies.potentials import MP2020, CHGNet, Potential
+from crystens.energies.references import HullSource, reference_of
 from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError
 from crystens.ingest.generated import is_sample_folder, read_generated
@@ -37,10 +40,10 @@ from crystens.processes.result_cache import digest_of
 from crystens.sources.record import SPLITS, Entry, Reject
 from crystens.sun.judge import Stability, judge
 from crystens.sun.rates import rates
-from crystens.sun.rows import COLUMNS
+from crystens.sun.rows import COLUMNS, STATES
 
 _NOTHING = "none"
-_FORMAT = 3  # of the rows; raise it when the same options come to mean something else
+_FORMAT = 4  # of the rows; raise it when the same options come to mean something else
 
 
 def main(
@@ -72,8 +75,10 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Prog
         raise CrystensError(f"--out {options.out} is SOURCE itself, among whose files it would write; choose another")
     how = EnergyOptions(workers=options.workers, time_limit=options.time_limit, cache=options.cache)
     relaxation = Relaxation(steps=options.steps, force=options.force)
-    if options.hull_reference is not None and options.hull_entries is not None:
-        raise CrystensError("--hull-reference and --hull-entries are two hulls; give one of them")
+    hulls = ("hull_reference", "hull_entries", "hull_energies")
+    given = [f"--{name.replace('_', '-')}" for name in hulls if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise CrystensError(f"{' and '.join(given)} are {len(given)} hulls; give one of them")
     if options.hull_reference == _NOTHING and options.relax:
         raise CrystensError(f"--relax relaxes to judge stability, which --hull-reference {_NOTHING} leaves out")
     bars("reading", 0, None)
@@ -86,8 +91,7 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Prog
     stability = None
     if options.hull_reference != _NOTHING:
         crystals = [item.crystal for _, item in samples if isinstance(item, Entry)]
-        potential, reference = _hull(options, potential, how, crystals, known, bars)
-        stability = Stability(potential, reference, how, relaxation if options.relax else None)
+        stability = _stability(options, potential, how, relaxation if options.relax else None, crystals, known, bars)
     folder = Path(options.source)
     merged = SampleFolder(folder).merged() if options.kind is None and is_sample_folder(folder) else frozenset()
     settings = _settings(samples, known, stability, merged)
@@ -100,33 +104,34 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Prog
     return metrics
 
 
-def _hull(
+def _stability(
     options: argparse.Namespace,
     potential: Potential | None,
     how: EnergyOptions,
+    relaxation: Relaxation | None,
     crystals: Sequence[Crystal],
     known: KnownCrystals,
     bars: ProgressBars,
-) -> tuple[Potential, HullReference]:
-    """Return the potential and the hull by which the stability of crystals is judged."""
+) -> Stability:
+    """Return how the stability of crystals is judged: by which potential, and against which hulls."""
     try:
         potential = CHGNet(options.weights) if potential is None else potential
     except CrystensError as error:
         raise CrystensError(f"{error}; or leave stability out: --hull-reference {_NOTHING}") from error
-    real = known if options.hull_reference is None else read_known(options.hull_reference)
-    count = len(real.crystals) if options.hull_entries is None else 1
-    bars("hull", 0, count)
-    reference = reference_of(
-        crystals,
-        potential,
-        how,
-        real,
-        options.hull_entries,
-        options.scale,
-        lambda done: bars("hull", done, count),
-    )
-    bars("hull", count, count)
-    return potential, reference
+    source = HullSource(options.hull_entries, options.scale)
+    if options.hull_energies is not None:
+        source = HullSource(formation=read_formation_energies(options.hull_energies, options.column))
+    elif options.hull_entries is None:
+        source = HullSource(known=known if options.hull_reference is None else read_known(options.hull_reference))
+    bars("hull", 0, None)
+    reference = relaxed = reference_of(crystals, potential, how, source, partial(bars, "hull"))
+    if relaxation is None:
+        return Stability(potential, reference, how)
+    if source.known is not None:
+        bars("relaxed hull", 0, None)
+        relaxing = replace(how, relaxation=relaxation)
+        relaxed = reference_of(crystals, potential, relaxing, source, partial(bars, "relaxed hull"))
+    return Stability(potential, reference, how, relaxation, relaxed)
 
 
 def _settings(
@@ -145,9 +150,11 @@ def _settings(
     settings: dict[str, Any] = {"format": _FORMAT, "samples": _digest(told), "matcher": MATCHER}
     settings["novel-against"] = _digest(_digests(known.crystals))
     if stability is not None:
-        entries = (f"{entry.composition.formula} {entry.energy!r}" for entry in stability.reference.entries)
-        settings |= {"potential": stability.potential.identity, "hull": _digest(entries)}
-        settings["relax"] = repr(stability.relaxation)
+        settings |= {"potential": stability.potential.identity, "relax": repr(stability.relaxation)}
+        for state in STATES[: 1 if stability.relaxation is None else 2]:
+            hull = stability.hull(state)
+            entries = [f"{entry.composition.formula} {entry.energy!r}" for entry in hull.entries]
+            settings[f"{state}hull"] = _digest([*entries, repr(hull.element_energies)])
     return settings
 
 
@@ -198,6 +205,7 @@ def _told(metrics: Metrics, out: Path) -> str:
         if entry.get("reasons"):
             line += "  " + ", ".join(f"{count} {reason}" for reason, count in entry["reasons"].items())
         lines.append(line)
+        lines += [f"    {entry['note']}"] if entry.get("note") else []
     return "\n".join([*lines, f"{out / 'metrics.json'} and crystals.csv hold it all", ""])
 
 
@@ -219,7 +227,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     entries = "energies that make the hull: pymatgen entries (.json), or formula and energy_per_atom (.csv)"
     parser.add_argument("--hull-entries", metavar="FILE", help=entries)
     parser.add_argument("--scale", default=MP2020, help=f"scale of the energies in that file; by default {MP2020}")
-    parser.add_argument("--relax", action="store_true", help="judge relaxed crystals too")
+    formation = (
+        "formation energies that make the hull, elements at 0: a table with the columns formula and --column, or any "
+        "source of crystals that says --column, such as the folder of mp_52 (its split train). CHGNet's energies are "
+        "put on it by CHGNet's own energies of the elements"
+    )
+    parser.add_argument("--hull-energies", metavar="FILE", help=formation)
+    parser.add_argument("--column", default=COLUMN, help=f"of --hull-energies, eV/atom; by default {COLUMN}")
+    parser.add_argument("--relax", action="store_true", help="judge relaxed crystals too, against relaxed ones")
     parser.add_argument("--steps", type=int, default=200, help="most steps of a relaxation; by default 200")
     parser.add_argument("--force", type=float, default=0.05, help="that counts as rest, eV/angstrom; by default 0.05")
     parser.add_argument("--kind", choices=sorted(KINDS), help="what SOURCE is; by default guessed from its name")

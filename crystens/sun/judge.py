@@ -16,6 +16,7 @@ from crystens.energies.hull_entries import HullReference
 from crystens.energies.known_crystals import KnownCrystals
 from crystens.energies.potentials import Potential
 from crystens.energies.relaxation import Energy, Relaxation
+from crystens.errors import CrystensError
 from crystens.matching.unique_pool import Comparable, Found, Pool
 from crystens.metrics.crystal_table import FAILED, OK, CrystalTable
 from crystens.metrics.validity import is_structurally_valid
@@ -38,12 +39,26 @@ class Stability:
         reference: what they are compared with.
         options: how energies are computed; all but the relaxation counts.
         relaxation: how crystals are relaxed; None judges them as they were generated only.
+        relaxed_reference: what relaxed crystals are compared with, see `crystens.energies.references`.
+
+    Raises:
+        CrystensError: if crystals are relaxed and there is nothing to compare them with.
     """
 
     potential: Potential
     reference: HullReference
     options: EnergyOptions
     relaxation: Relaxation | None = None
+    relaxed_reference: HullReference | None = None
+
+    def __post_init__(self) -> None:
+        """Check that relaxed crystals have a hull of their own."""
+        if self.relaxation is not None and self.relaxed_reference is None:
+            raise CrystensError("relaxed crystals are compared with relaxed ones; give a relaxed_reference")
+
+    def hull(self, state: str) -> HullReference:
+        """Return what crystals in one of the `STATES` are compared with."""
+        return self.relaxed_reference if state and self.relaxed_reference is not None else self.reference
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +165,7 @@ def _judged(crystals: Sequence[Crystal], stability: Stability | None, state: str
         return [_Judged(crystal, len(crystal)) for crystal in crystals]
     options = replace(stability.options, relaxation=stability.relaxation if state else None)
     computed = energies(crystals, stability.potential, options)
-    places = hull_distances(crystals, computed, stability.potential, stability.reference)
+    places = hull_distances(crystals, computed, stability.potential, stability.hull(state))
     made = []
     for crystal, energy, place in zip(crystals, computed, places, strict=True):
         if not state:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from crystens import __version__
+from crystens.energies.hull_entries import DEEPEST
 from crystens.energies.known_crystals import KnownCrystals
 from crystens.errors import CrystensError
 from crystens.matching.unique_pool import MATCHER
@@ -23,7 +24,7 @@ from crystens.metrics.crystal_table import OK
 from crystens.metrics.entries import Metrics
 from crystens.sources.reasons import category_counts
 from crystens.sun.judge import Stability
-from crystens.sun.rows import DEEPEST, PARTS, ROUNDING, STATES, THRESHOLDS, Row, verdict
+from crystens.sun.rows import PARTS, ROUNDING, STATES, THRESHOLDS, Row, verdict
 
 _LIBRARIES = ("pymatgen", "numpy", "ase")
 
@@ -71,8 +72,8 @@ def rates(
     states = STATES[: 1 if stability is None or stability.relaxation is None else 2]
     for state in states:
         metrics |= _state_rates(rows, state, known, stability)
-    if stability is not None:
-        metrics["hull"] = _hull(crystals, stability)
+        if stability is not None:
+            metrics[f"{state}hull"] = _hull(crystals, state, stability)
     made_with = {"crystens": __version__, "python": platform.python_version(), "torch": torch.__version__}
     made_with |= {name: version(name) for name in _LIBRARIES}
     made_with |= {"matcher": MATCHER, "known": known.name} | ({} if stability is None else _how(stability))
@@ -98,7 +99,8 @@ def _state_rates(rows: Sequence[Row], state: str, known: KnownCrystals, stabilit
         for threshold in THRESHOLDS if "stable" in flags else THRESHOLDS[:1]:
             told = [texts[flag] for flag in flags if flag in texts]
             if "stable" in flags:
-                told.insert(0, f"at most {threshold:g} eV/atom above the hull (see hull; {ROUNDING:g} is rounding)")
+                near = f"at most {threshold:g} eV/atom above the hull (see {state}hull; {ROUNDING:g} is rounding)"
+                told.insert(0, near)
             compared = f"; {same}" if set(flags) & set(texts) else ""
             description = f"share of all samples that are {', and '.join(told)}; {which}{compared}"
             name = f"{state}{part}_rate" + (f"_at_{threshold:g}" if "stable" in flags else "")
@@ -136,12 +138,13 @@ def _relaxing(crystals: Sequence[Row]) -> Metrics:
     }
 
 
-def _hull(crystals: Sequence[Row], stability: Stability) -> dict[str, Any]:
+def _hull(crystals: Sequence[Row], state: str, stability: Stability) -> dict[str, Any]:
     """Return what the hull is made of."""
-    reference = stability.reference
-    alone = sum(row["above_hull"] is not None and not row["hull_compounds"] for row in crystals)
+    reference = stability.hull(state)
+    alone = sum(row[f"{state}above_hull"] is not None and not row[f"{state}hull_compounds"] for row in crystals)
+    scale = reference.scale if reference.element_energies is None else "formation energies (see note)"
     description = (
-        f"entries of the hull: {reference.name}; scale {reference.scale}. Samples are no part of it. It knows no more "
+        f"entries of the hull: {reference.name}; scale {scale}. Samples are no part of it. It knows no more "
         "than these, so that a distance is a lower bound and a stable rate an upper one. only_elements: samples for "
         "which no compound competes; left_out: crystals of the reference without an energy"
     )
@@ -153,6 +156,7 @@ def _hull(crystals: Sequence[Row], stability: Stability) -> dict[str, Any]:
         elements=len(reference.elements),
         only_elements=alone,
         left_out=reference.left_out,
+        note=reference.note,
     )
 
 

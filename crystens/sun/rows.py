@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from crystens.energies.hull_entries import DEEPEST
 from crystens.metrics.crystal_table import OK, Row, read_rows
 
 THRESHOLDS = (0.0, 0.1)  # eV/atom above the hull
@@ -26,9 +27,6 @@ PARTS = {
 # An energy of the potential is in single precision, and changes by some 1e-6 eV/atom when a crystal is turned: one that
 # is itself part of the hull must not fall off it.
 ROUNDING = 1e-5  # eV/atom
-# Fluorides and oxides of thorium and lanthanum, the most stable compounds there are, have formation energies of -4.2 to
-# -4.4 eV/atom. A potential that gives less has left what it was trained on: -61 was seen in relaxing atoms too near.
-DEEPEST = -5.0  # eV/atom
 
 _STATE_COLUMNS = (
     "group",

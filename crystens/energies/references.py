@@ -1,0 +1,97 @@
+"""The hull that samples are compared with: of elements alone, of crystals such as those of training, or of a file.
+
+Samples as they were generated stand against crystals as they stand, relaxed samples against relaxed crystals. Relaxed
+samples against crystals as they stand would lie below a hull that they are not below: relaxing takes tenths of an
+electronvolt an atom off real crystals whose cells are not at rest for the potential (`experiments/sun`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from crystens.crystal import Crystal
+from crystens.energies.energies import EnergyOptions
+from crystens.energies.entry_files import read_hull_reference
+from crystens.energies.formation_energies import FormationEnergies, formation_hull, with_element_energies
+from crystens.energies.hull_entries import HullReference, elements_of, ground_states, self_consistent
+from crystens.energies.known_crystals import KnownCrystals
+from crystens.energies.potentials import MP2020, Potential
+
+
+@dataclass(frozen=True)
+class HullSource:
+    """What makes a hull; the first that is not None does, and the elements alone where all are.
+
+    Attributes:
+        entries: a file of total energies, see `read_hull_reference`.
+        scale: the scale of the energies in that file.
+        formation: formation energies.
+        known: real crystals; their energies and those of elements, all by the potential.
+    """
+
+    entries: str | None = None
+    scale: str = MP2020
+    formation: FormationEnergies | None = None
+    known: KnownCrystals | None = None
+
+
+def reference_of(
+    samples: Sequence[Crystal],
+    potential: Potential,
+    options: EnergyOptions,
+    source: HullSource,
+    progress: Callable[[int, int], None] | None = None,
+) -> HullReference:
+    """Return what samples are compared with.
+
+    Args:
+        samples: the crystals that will be compared: all of their elements are in a reference by the potential.
+        potential: what gives energies.
+        options: how they are computed. With a relaxation, which should be that of the samples, known crystals are
+            relaxed: those of the elements of a sample, since no other one competes.
+        source: what makes the hull. With elements alone an energy above hull is the formation energy over again.
+        progress: called with the number of known crystals that are done, and that of all.
+
+    Raises:
+        CrystensError: if a file cannot be read, or nothing has an energy.
+    """
+    if source.entries is not None:
+        return read_hull_reference(source.entries, source.scale)
+    if source.formation is not None:
+        return formation_hull(source.formation, potential, options, samples)
+    if (known := source.known) is None:
+        found, _ = ground_states(elements_of(samples), potential, options)
+        return HullReference(found, potential.identity, f"elements by {potential.identity}")
+    crystals: Sequence[Crystal] = known.crystals
+    name = f"{known.name} and elements, by {potential.identity}"
+    if options.relaxation is not None:
+        crystals = _competing(crystals, samples)
+        name = f"{len(crystals)} of {known.name}, those of the samples' elements, and elements, all relaxed by "
+        name += potential.identity
+    told = None if progress is None else lambda done: progress(done, len(crystals))
+    return self_consistent(crystals, potential, options, name, samples, told)
+
+
+def with_elements(
+    reference: HullReference, crystals: Sequence[Crystal], potential: Potential, options: EnergyOptions
+) -> HullReference:
+    """Return a reference with the elements of crystals, where it compares energies of the potential alone.
+
+    A reference of total energies from a file stays as it is: what it lacks is unknown.
+    """
+    missing = elements_of(crystals) - reference.known_elements
+    if not missing or reference.scale != potential.identity:
+        return reference
+    if reference.element_energies is not None:
+        return with_element_energies(reference, missing, potential, options)
+    found, _ = ground_states(missing, potential, options)
+    return reference.extended(found)
+
+
+def _competing(crystals: Sequence[Crystal], samples: Sequence[Crystal]) -> list[Crystal]:
+    """Return the crystals of which all elements are in one sample."""
+    systems = {frozenset(sample.numbers.tolist()) for sample in samples}
+    own = [frozenset(crystal.numbers.tolist()) for crystal in crystals]
+    taken = {system for system in set(own) if any(system <= other for other in systems)}
+    return [crystal for crystal, system in zip(crystals, own, strict=True) if system in taken]
