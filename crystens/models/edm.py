@@ -241,6 +241,11 @@ class EDM(pl.LightningModule):
                 "geometric pairs are fractional distances: take encoding.distance=fractional or "
                 "model.network.geometric_pairs=false"
             )
+        if getattr(self.network, "orbits", False) and getattr(scaling, "space_groups", None) != "bits":
+            raise CrystensError(
+                "surroundings of orbits read the space group from bits: take encoding.space_group=bits or "
+                "model.network.surroundings=false"
+            )
         if getattr(self.network, "needs_scales", False):
             slopes, offsets = scaling.factors / _WIDTH, (scaling.offsets - _MIDDLE) / _WIDTH
             for network in (self.network, self.average_network):

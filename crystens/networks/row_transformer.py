@@ -33,10 +33,11 @@ from azula.nn.dit import DiT
 from azula.nn.layers import SineEncoding
 from torch import Tensor, nn
 
+from crystens.crystal import NUM_SPACE_GROUPS
 from crystens.devices.xla import is_xla
-from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
+from crystens.encoding import COORDINATE_ROWS, GROUP_ROW, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
 from crystens.errors import CrystensError
-from crystens.networks.surroundings import NUM_FEATURES, surroundings
+from crystens.networks.surroundings import NUM_FEATURES, orbit_surroundings, surroundings
 
 _ANGLE_ROWS = slice(7, 10)
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
@@ -55,6 +56,8 @@ class RowTransformer(nn.Module):
         geometric_pairs: whether the pair block follows from the coordinates drawn. For images whose distances are
             fractional, and whose scales `tell_scales` says.
         surroundings: whether sites read what stands around them. For images whose scales `tell_scales` says.
+        orbits: whether the sites of an image stand for orbits of a space group in bits, whose sites are then what
+            stands around; without `surroundings` it changes nothing.
         parts: into how many parts a batch is divided, by number of sites, each cropped to its largest crystal. Only
             time depends on it, rounding and the draws of `dropout` apart. Shapes then depend on the data, for which XLA
             would compile every batch anew: there a batch stays whole.
@@ -77,6 +80,7 @@ class RowTransformer(nn.Module):
         surroundings: bool = False,
         parts: int = 1,
         symmetric: bool = False,
+        orbits: bool = False,
     ) -> None:
         """Check the numbers and build the layers."""
         super().__init__()
@@ -92,6 +96,7 @@ class RowTransformer(nn.Module):
         self.symmetric = symmetric
         self.geometric_pairs = geometric_pairs
         self.surroundings = surroundings
+        self.orbits = orbits
         self.needs_scales = geometric_pairs or surroundings
         self.products = 1 if geometric_pairs else NUM_CHANNELS  # channels that are scalar products
         self.sizes = [2 * NUM_CHANNELS, 2 * NUM_CHANNELS * HEADER, self.products * rank, self.products * rank]
@@ -200,8 +205,21 @@ class RowTransformer(nn.Module):
         present = torch.arange(values.shape[1], device=images.device) < counts[:, None]
         cells = (values[..., 3:] * present[..., None]).sum(dim=1) / counts[:, None].clamp(min=1)
         deviation = log_noise.exp() / (2 * NUM_CHANNELS) ** 0.5 / self.slopes[COORDINATE_ROWS.start]
-        found = surroundings(cells, values[..., :3], present, deviation)
+        if self.orbits:
+            groups = self._groups(images, present)
+            found = orbit_surroundings(cells, values[..., :3], present, deviation, groups)
+        else:
+            found = surroundings(cells, values[..., :3], present, deviation)
         return nn.functional.pad(found, (0, 0, HEADER, 0)).to(images.dtype)
+
+    def _groups(self, images: Tensor, present: Tensor) -> Tensor:
+        """Return the space group whose binary digits images state, (B,) int64; digits are scaled as coordinates are."""
+        digits = torch.cat([images[:, :, GROUP_ROW, HEADER:], images[:, :, HEADER:, GROUP_ROW]], dim=1).float()
+        mean = (digits * present[:, None]).sum(dim=2) / present.sum(dim=1).clamp(min=1)[:, None]  # (B, 8)
+        first = COORDINATE_ROWS.start
+        ones = (mean - self.offsets[first]) / self.slopes[first] > 0.5
+        number = (ones * 2 ** torch.arange(ones.shape[1], device=ones.device)).sum(dim=1)
+        return number.clamp(1, NUM_SPACE_GROUPS)
 
     def _geometry(self, copies: Tensor, correction: Tensor) -> Tensor:
         """Return the pair block (B, 4, N, N) of coordinates.

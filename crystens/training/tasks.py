@@ -114,6 +114,7 @@ def register() -> None:
     store.store("sample_schema", SampleConfig)
     OmegaConf.register_new_resolver("image_side", image_side, replace=True)
     OmegaConf.register_new_resolver("header_rows", header_rows, replace=True)
+    OmegaConf.register_new_resolver("is_orbits", lambda sites: sites == "orbits", replace=True)
     OmegaConf.register_new_resolver("folder_or", lambda folder, other: folder or other, replace=True)
 
 
