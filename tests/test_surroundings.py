@@ -96,4 +96,5 @@ def test_a_site_on_a_special_position_counts_once():
     found = orbit_surroundings(cells, places, torch.ones(1, 2, dtype=torch.bool), torch.zeros(1), torch.tensor([216]))
     shell = 0.25 + 3.5 / 7 * torch.arange(8)
     expected = 4 * torch.exp(-0.5 * ((6 * 3**0.5 / 4 - shell) / 0.35) ** 2)
+    assert found[0, 0, :3].abs().max() < 0.05  # it is no neighbour of itself
     assert found[0, 0, 4:6].tolist() == pytest.approx(expected[4:6].tolist(), rel=0.05)

@@ -63,7 +63,8 @@ def orbit_surroundings(cells: Tensor, places: Tensor, present: Tensor, deviation
     """Return the same for one site of each orbit, with all sites of all orbits as neighbours: (B, N, 4 K).
 
     Of each site the image that is the next one by fractional coordinates is looked at, which misses further images in
-    short cells. A site on a special position is made several times by the operations; it counts once.
+    short cells. A site on a special position is made several times by the operations; it counts once, and not as a
+    neighbour of itself.
 
     Args:
         cells: lengths and angles of the conventional cell, (B, 6), angstrom and degrees.
@@ -87,9 +88,10 @@ def orbit_surroundings(cells: Tensor, places: Tensor, present: Tensor, deviation
         same = torch.eye(places.shape[1], device=places.device, dtype=torch.bool)
         own = torch.where(there, distances, _FAR)[:, same]  # (B, N, O): of each site to the sites of its orbit
         times = (-0.5 * (own / _DEVIATION).square()).exp().sum(dim=2).clamp(min=1)  # each site of an orbit is made
-        identity = torch.arange(most, device=places.device) == 0
-        distances = torch.where(there & ~(same[:, :, None] & identity), distances, _FAR)
-        return _features(distances, steps, lengths, deviation, 1 / times)
+        # Sites of one orbit that are on top of each other are one site, not neighbours.
+        apart = 1 - (-0.5 * (distances / _DEVIATION).square()).exp() * same[:, :, None]
+        weights = apart / times[:, None, :, None]
+        return _features(torch.where(there, distances, _FAR), steps, lengths, deviation, weights)
 
 
 @functools.cache
@@ -122,12 +124,12 @@ def _features(
         steps: from them to the site, fractional, (B, N, N, I, 3).
         lengths: of the cells, (B, 3), angstrom.
         deviation: standard deviation of the fractional coordinates, (B,).
-        weights: how much a neighbour counts, (B, N); None for 1.
+        weights: how much each of these counts, (B, N, N, I); None for 1.
     """
     centres = torch.linspace(_FIRST, _LAST, NUM_SHELLS, device=distances.device)
     shells = (-0.5 * ((distances[..., None] - centres) / _DEVIATION).square()).exp()
     if weights is not None:
-        shells = shells * weights[:, None, :, None, None]
+        shells = shells * weights[..., None]
     shells = shells.flatten(2, 3)  # (B, N, N I, K)
     sides = shells.mT @ steps.flatten(2, 3)  # (B, N, K, 3)
     blur = deviation.float() * lengths.mean(dim=1) / _BLURRED
