@@ -17,6 +17,7 @@ from crystens.errors import CrystensError
 from crystens.formats.cdvae_result import CdvaeResult
 from crystens.ingest.generated import JudgingLimits, read_generated
 from crystens.ingest.kinds import guess_kind, open_source
+from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Reject
 
 
@@ -202,7 +203,18 @@ def test_a_crystal_that_cannot_be_is_a_reject_and_the_others_stay(
     values["atom_types"][len(nacl) + len(triclinic)] = 0
     items = read(saved(values, tmp_path / "a.pt"))
     assert [isinstance(item, Entry) for item in items] == [False, False, False, True]
-    assert [item.category for item in items[:3]] == ["impossible cell", "impossible cell", "not a crystal"]
+    assert [item.category for item in items[:3]] == ["impossible cell", "impossible cell", "unknown element"]
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -3.0, 1e30, 119.0])
+def test_a_type_that_is_no_element_costs_its_crystal_alone(odd: float, nacl: Crystal, tmp_path: Path) -> None:
+    values = result(nacl, nacl)
+    values["atom_types"] = values["atom_types"].double()
+    values["atom_types"][3] = odd
+    for limits in (JudgingLimits(), Limits()):
+        items = list(open_source(str(saved(values, tmp_path / "a.pt"))).read(limits))
+        assert [isinstance(item, Entry) for item in items] == [False, True]
+        assert items[0].category == "unknown element"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +232,12 @@ def test_a_crystal_that_cannot_be_is_a_reject_and_the_others_stay(
             "atom_types has a value that is no whole",
         ),
         (lambda values: values.update(num_atoms=torch.tensor([torch.nan])), "num_atoms has a value that is no whole"),
+        (lambda values: values.update(num_atoms=torch.tensor([torch.inf])), "num_atoms has a value that is no whole"),
         (lambda values: values.update(num_atoms=torch.tensor(8)), "do not fit each other"),
+        (
+            lambda values: values.update({key: values[key][None] for key in values}, num_atoms=torch.tensor(8)),
+            "do not share an axis of evaluations",
+        ),
         (lambda values: values.update(frac_coords=[torch.rand(3, 3), torch.rand(3, 2)]), "of frac_coords do not fit"),
     ],
 )
@@ -247,6 +264,17 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
     with pytest.raises(CrystensError, match="is not a file"):
         list(CdvaeResult(tmp_path / "pipe.pt").records())
+
+
+def test_a_file_of_the_old_format_is_read_and_a_damaged_one_refused(nacl: Crystal, tmp_path: Path) -> None:
+    torch.save(result(nacl), tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    assert_same(read(tmp_path / "a.pt"), [nacl])
+    content = (tmp_path / "a.pt").read_bytes()
+    start = content.rindex(b"]q") if b"]q" in content else len(content) // 2
+    for cut in (100, len(content) // 2, start, len(content) - 1):
+        (tmp_path / "a.pt").write_bytes(content[:cut])
+        with pytest.raises(CrystensError, match=r"cannot read .*a\.pt|holds more than tensors"):
+            read(tmp_path / "a.pt")
 
 
 def test_weights_beside_structure_files_do_not_hide_them(nacl: Crystal, tmp_path: Path) -> None:

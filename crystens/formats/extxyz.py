@@ -96,7 +96,7 @@ class ExtendedXyz(Source):
 
     def parse(self, record: Record, limits: Limits) -> list[Entry | Reject]:
         """Return the crystal of one frame."""
-        rows = _text(record.content).split("\n")
+        rows = [*_text(record.content).split("\n"), ""]  # the comment line of a frame of no atoms may be missing
         pairs = Pairs(rows[1])
         name = own_name(pairs.texts()) or record.entry
         try:

@@ -21,8 +21,11 @@ from crystens.errors import CrystensError, first_line
 
 _GRAPHS = "torch_geometric."
 _NUMPY = ("numpy._core.multiarray", "numpy.core.multiarray")  # the second: before NumPy 2
-# What torch raises where a file is damaged; arrays of NumPy check the numbers in the file themselves.
-_DAMAGE = (OSError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, struct.error)
+# What torch raises where a file is damaged, the last where it says that it holds more than fits into the memory.
+_DAMAGE = (
+    *(OSError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
+    *(struct.error, MemoryError),
+)
 
 
 class _Graph:

@@ -264,13 +264,19 @@ def a_table(rng: Random) -> bytes:
     """Return a CSV table of CIFs."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    header = rng.choices([["", "material_id", "cif"], ["cif"], ["cif", "cif", "material_id"], ["id"]], [20, 5, 1, 0.3])[
-        0
+    headers = [
+        ["", "material_id", "cif"],
+        ["cif"],
+        ["cif", "cif", "material_id"],
+        ["id"],
+        ["immutable_id", "structure"],
     ]
+    header = rng.choices([*headers, ["cif_string", "structure"]], [20, 5, 1, 0.3, 8, 4])[0]
     writer.writerow(header)
     for k in range(rng.randrange(4)):
         cif = a_cif(rng).decode("utf-8", errors="surrogatepass")
-        row = [cif if name == "cif" else word(rng, f"mp-{k}") for name in header]
+        crystal = {"cif": cif, "cif_string": rng.choice([cif, ""]), "structure": _json_text(rng, _structure(rng))}
+        row = [crystal[name] if name in crystal else word(rng, f"mp-{k}") for name in header]
         writer.writerow(row[: rng.choice([None, None, None, 1, 0])] + ["more"] * (rng.random() < 0.05))
     return text.getvalue().encode("utf-8", errors="surrogatepass")
 
@@ -363,45 +369,117 @@ def _dictionary_line(rng: Random) -> Any:
 
 
 def an_xyz(rng: Random) -> bytes:
-    """Return extended XYZ frames."""
+    """Return extended XYZ frames, as ASE writes them or in all the ways of the specification; some are torn."""
     frames = []
     for _ in range(rng.choices([1, 2, 4], [8, 2, 1])[0]):
         size = count(rng)
         said = (
             str(size)
             if rng.random() > 0.05
-            else rng.choice(["-1", "1000000000000000000", "0", "1.0", "", "\u0663", "007"])
-        )
-        matrix = [number(rng, 3, 8) if k % 4 == 0 else rng.choice(["0", "0", number(rng, -2, 2)]) for k in range(9)]
-        lattice = rng.choices([f'Lattice="{" ".join(matrix)}"', f"lattice=[{', '.join(matrix)}]", ""], [20, 2, 1])[0]
-        kinds = [
-            "",
-            "Properties=species:S:1:pos:R:3",
-            "Properties=species:S:1:pos:R:3:occupancy:R:1",
-            "Properties=Z:I:1:pos:R:3",
-        ]
-        if rng.random() < 0.02:
-            kinds = [f"Properties=species:S:1:{word(rng, 'x', 0.5)}:R:{rng.choice(_HOSTILE_NUMBERS)}:pos:R:3"]
-        columns = rng.choice(kinds)
-        pairs = [
-            lattice,
-            columns,
-            rng.choices(["", 'pbc="T T T"', f'pbc="{"T " * 3000}"', 'pbc="T F"'], [40, 40, 1, 1])[0],
-        ]
-        pairs += [f"id={word(rng, 'a', 0.3)}", rng.choice(["", 'occupancy="{}"', "occupancy=_JSON[1]", 'a="b\\"'])]
-        rng.shuffle(pairs)
-        rows = [
-            " ".join(
-                [
-                    "11" if columns == kinds[-1] else word(rng, rng.choice([*_SYMBOLS[:9], "11"])),
-                    *(number(rng, -9, 9, 0.002) for _ in range(3)),
-                    *["1"] * ("occ" in columns),
-                ]
+            else rng.choice(
+                ["-1", "1000000000000000000", "0", "1.0", "", "\u0663", "007", str(size + 1), str(size // 2)]
             )
-            for _ in range(size)
+        )
+        columns = _xyz_columns(rng)
+        properties = ":".join(f"{name}:{kind}:{width}" for name, kind, width in columns)
+        pairs = [_xyz_lattice(rng), _xyz_pair(rng, "Properties", properties)] if columns else [_xyz_lattice(rng)]
+        flags = ['"T T T"', "[T, True, TRUE]", "{T T T}", "T", '"[1, 1, 1]"', f'"{"T " * 3000}"', '"T F"', "yes"]
+        pairs.append(rng.choices(["", f"pbc={rng.choices(flags, [9, 5, 5, 5, 5, 1, 1, 1])[0]}"], [3, 7])[0])
+        pairs += [f"id={word(rng, 'a', 0.3)}", rng.choice(["", 'occupancy="{}"', "occupancy=_JSON[1]", 'a="b\\"'])]
+        odd = [
+            "flag",
+            "a::Lattice=[1]",
+            '"x y" = "\\\\ \\n"',
+            "[" * 99,
+            "{" * 9 + "}" * 9,
+            "'a'=\"",
+            "==",
+            "m=[[1,2],[3]]",
         ]
-        frames.append("\n".join([said, " ".join(pairs), *rows]) + "\n")
+        pairs += rng.choices(odd, k=rng.choices([0, 1, 3], [6, 3, 1])[0])
+        rng.shuffle(pairs)
+        rows = [_xyz_row(rng, columns or [("species", "S", 1), ("pos", "R", 3)]) for _ in range(size)]
+        lines = [said, " ".join(pairs), *rows]
+        if rng.random() < 0.15:
+            place = rng.randrange(len(lines))
+            torn = [[], ["", " "], [lines[place][: len(lines[place]) // 2]], [lines[place], rng.choice(lines)], ["17"]]
+            lines[place : place + 1] = rng.choice(torn)
+        frames.append("\n".join(lines) + rng.choices(["\n", "\n\n \n", ""], [20, 3, 1])[0])
     return "".join(frames).encode("utf-8", errors="surrogatepass")
+
+
+def _xyz_lattice(rng: Random) -> str:
+    """Return the pair of the cell vectors."""
+    values = [number(rng, 3, 8) if k % 4 == 0 else rng.choice(["0", "0", number(rng, -2, 2)]) for k in range(9)]
+    values = [_fortran(rng, value) for value in values]
+    rows = [", ".join(values[k : k + 3]) for k in (0, 3, 6)]
+    ways = [
+        f'"{" ".join(values)}"',
+        f"[{', '.join(values)}]",
+        f"{{{' '.join(values)}}}",
+        "[" + ", ".join(f"[{row}]" for row in rows) + "]",
+        f'"{" ".join(values[::4])}"',
+        f'"[[{"], [".join(rows)}]]"',
+        f"[[{values[0]}, {rows[1]}], [{rows[2]}]]",
+        ",".join(values),
+    ]
+    return _xyz_pair(
+        rng, rng.choice(["Lattice", "Lattice", "lattice"]), rng.choices(ways, [20, 5, 5, 8, 3, 1, 1, 1])[0]
+    )
+
+
+def _xyz_pair(rng: Random, key: str, value: str) -> str:
+    """Return a pair of the comment line, now and then with blanks, quotes, or something missing."""
+    if rng.random() < 0.03:
+        return rng.choice(
+            ["", key, f"{key}=", f"{key}={value[:-1]}", f"{key}={word(rng, value, 1)}", f"{key}={value} " * 2]
+        )
+    return rng.choices([f"{key}={value}", f'"{key}" = {value}', f"{key} ={value}"], [20, 1, 1])[0]
+
+
+def _xyz_columns(rng: Random) -> list[tuple[str, str, Any]]:
+    """Return names, kinds and widths of the columns; none where the frame does not say them."""
+    if rng.random() < 0.25:
+        return []
+    columns: list[tuple[str, str, Any]] = [rng.choice([("species", "S", 1), ("species", "S", 1), ("Z", "I", 1)])]
+    columns.append(("pos", "R", 3))
+    more = [("forces", "R", 3), ("label", "S", 1), ("mtt::q", "R", 1), ("fixed", "L", 1), ("occupancy", "R", 1)]
+    columns += rng.sample(more, rng.choices([0, 1, 2], [5, 3, 2])[0])
+    if rng.random() < 0.3:
+        rng.shuffle(columns)
+    if rng.random() < 0.02:
+        odd: list[tuple[str, str, Any]] = [
+            ("x", "Q", 1),
+            ("pos", "R", 3),
+            ("y", "R", rng.choice(_HOSTILE_NUMBERS)),
+            ("z", "I", 0),
+        ]
+        columns.insert(rng.randrange(len(columns)), rng.choice(odd))
+    return columns
+
+
+def _xyz_row(rng: Random, columns: list[tuple[str, str, Any]]) -> str:
+    """Return the line of an atom."""
+    values: list[str] = []
+    for name, kind, width in columns:
+        if name == "species":
+            values.append(word(rng, rng.choice([*_SYMBOLS[:9], "11", '"Cl"'])))
+        elif name == "Z":
+            values.append(rng.choice(["11", "17", str(rng.randrange(120))]))
+        elif kind == "S":
+            values.append(rng.choice(["a", '"a b"', '"', '"a \\" b"', "''", word(rng, "a", 0.1)]))
+        elif kind == "L":
+            values.append(rng.choice("TF"))
+        elif name == "occupancy":
+            values.append(rng.choices(["1", "1.0", number(rng, 0, 1.1)], [20, 5, 1])[0])
+        else:
+            values += [_fortran(rng, number(rng, -9, 9, 0.002)) for _ in range(width if width in (1, 3) else 1)]
+    return " ".join(values)
+
+
+def _fortran(rng: Random, value: str) -> str:
+    """Return a number, now and then as Fortran writes it."""
+    return value.replace("e", rng.choice("dD")) if "e" in value and rng.random() < 0.5 else value
 
 
 def a_poscar(rng: Random) -> bytes:
@@ -465,6 +543,133 @@ def _structure(rng: Random) -> Any:
         )
     name: dict[str, Any] = rng.choice([{}, {"material_id": word(rng, "mp-1", 0.2)}, {"id": 10**400}, {"id": True}])
     return rng.choice([structure, {**name, "structure": structure}])
+
+
+def a_file_of_records(rng: Random) -> bytes:
+    """Return records with structures of several forms, in one of the ways that a file holds them."""
+    records = [_record(rng, k) for k in range(rng.choices([1, 2, 5], [3, 4, 3])[0])]
+    names = list(dict.fromkeys(key for record in records if isinstance(record, dict) for key in record))
+    rows = [[record.get(name) if isinstance(record, dict) else record for name in names] for record in records]
+    columns = {name: {str(k): row[place] for k, row in enumerate(rows)} for place, name in enumerate(names)}
+    ways: list[Any] = [
+        records,
+        records[0],
+        {word(rng, f"mp-{k}", 0.05): record for k, record in enumerate(records)},
+        columns,
+        {"columns": names, "index": list(range(len(rows))), "data": rows},
+        {"data": rows, "columns": names[: rng.randrange(9)], "index": _deep(rng)},
+        {"links": {"next": None}, "meta": {"x": [1]}, "data": records},
+        {"groups": {f"g{k}": {f"mp-{k}": record} for k, record in enumerate(records)}},
+        {rng.choice(list(columns)): rng.choice([records, None, 1, {}])} if columns else [],
+        [[record] for record in records],
+    ]
+    value = rng.choices(ways, [4, 3, 4, 4, 3, 1, 4, 1, 1, 1])[0]
+    return _json_text(rng, value).encode("utf-8", errors="surrogatepass")
+
+
+def _record(rng: Random, place: int) -> Any:
+    """Return a record with one structure, with several, or with none."""
+    record: dict[str, Any] = rng.choice(
+        [{}, {"material_id": word(rng, f"wbm-1-{place}", 0.1), "formula": "CsCl"}, {"jid": f"J-{place}", "gap": 0.5}]
+    )
+    keys = ["structure", "initial_structure", "entry", "atoms", "attributes", "output", "x", "cif", "steps"]
+    for key in rng.sample(keys, rng.choices([1, 2, 0], [20, 2, 1])[0]):
+        structure = rng.choice([_structure, _jarvis_atoms, _optimade_entry])(rng)
+        wrapped = [
+            structure,
+            {"structure": structure, "energy": _json_number(rng, -9, 0)},
+            json.dumps(structure),
+            [structure],
+        ]
+        record[key] = rng.choices(wrapped, [20, 5, 1, 2])[0]
+    if rng.random() < 0.02:
+        record[word(rng, "note", 0.5)] = rng.choice(
+            [_deep(rng), None, 10**400, [[]] * 99, {"a": {"b": {"c": _deep(rng)}}}]
+        )
+    return record if rng.random() > 0.02 else rng.choice([None, 1, "x", [], {}, _deep(rng)])
+
+
+def _jarvis_atoms(rng: Random) -> dict[str, Any]:
+    """Return atoms of JARVIS."""
+    size = count(rng)
+    atoms = {
+        "lattice_mat": _json_matrix(rng),
+        "coords": [_json_place(rng) for _ in range(size)],
+        "elements": [_json_element(rng) for _ in range(size if rng.random() > 0.02 else 1)],
+        "cartesian": rng.choices([False, True, None, "no"], [9, 4, 1, 1])[0],
+    }
+    return atoms if rng.random() > 0.02 else {key: rng.choice([value, None, {}, 1]) for key, value in atoms.items()}
+
+
+def _optimade_entry(rng: Random) -> dict[str, Any]:
+    """Return the attributes of an entry of OPTIMADE."""
+    size = count(rng)
+    names = [rng.choice(_SYMBOLS[:8]) for _ in range(size)]
+    shares = [_json_number(rng, 0, 1)] if rng.random() < 0.05 else [1]
+    species: Any = [
+        {
+            "name": name,
+            "chemical_symbols": rng.choice([[name], [name], ["vacancy"], ["X"]]) if rng.random() < 0.05 else [name],
+        }
+        | rng.choice([{}, {"concentration": shares}, {"attached": rng.choice([None, ["H"]])}])
+        for name in dict.fromkeys(names)
+    ]
+    entry = {
+        "lattice_vectors": _json_matrix(rng),
+        "cartesian_site_positions": [_json_place(rng) for _ in range(size)],
+        "species_at_sites": names if rng.random() > 0.02 else [_json_element(rng) for _ in names],
+        "species": rng.choices([species, json.dumps(species), None, "[", _deep(rng), [1]], [20, 5, 5, 1, 1, 1])[0],
+    }
+    extra: list[Any] = [None, [1, 1, 1], [1, 1, 0], ["a"]]
+    return (
+        entry
+        | rng.choices([{}, {"dimension_types": rng.choice(extra)}, {"structure_features": ["disorder"]}], [6, 3, 1])[0]
+    )
+
+
+def a_result(rng: Random) -> bytes:
+    """Return the arrays of CDVAE, as tensors or as NumPy's, saved by torch."""
+    import torch
+
+    sizes = [rng.randrange(1, 9) for _ in range(rng.choices([1, 2, 5], [3, 3, 1])[0])]
+    total = sum(sizes)
+    numpy = np.random.default_rng(rng.randrange(2**32))
+    arrays: dict[str, Any] = {
+        "num_atoms": np.array(sizes),
+        "lengths": numpy.uniform(3, 9, (len(sizes), 3)),
+        "angles": numpy.choice([60, 90, 120, 100.5], (len(sizes), 3)),
+        "atom_types": numpy.integers(1, 100, total),
+        "frac_coords": numpy.random((total, 3)),
+    }
+    if rng.random() < 0.2:
+        arrays["angles"] = np.radians(arrays["angles"])
+    if rng.random() < 0.3:
+        key = rng.choice(list(arrays))
+        flat = arrays[key].astype(rng.choice(["f4", "f8", "f2"])) if rng.random() < 0.7 else arrays[key].copy()
+        flat.flat[rng.randrange(flat.size)] = rng.choice(
+            [0, -1, 1e30, math.nan, math.inf, 120] if flat.dtype.kind == "f" else [0, -1, 300]
+        )
+        odd: list[Any] = [
+            flat,
+            flat,
+            flat,
+            flat[:-1],
+            flat[None],
+            flat.tolist(),
+            None,
+            np.array(["a"]),
+            [flat, flat],
+            np.array(1),
+        ]
+        arrays[key] = rng.choice(odd)
+    if rng.random() < 0.05:
+        arrays.pop(rng.choice(list(arrays)))
+    for key, value in arrays.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "if" and rng.random() < 0.5:
+            arrays[key] = torch.from_numpy(value)
+    saved = io.BytesIO()
+    torch.save(arrays, saved, _use_new_zipfile_serialization=rng.random() > 0.1)
+    return saved.getvalue()
 
 
 def an_ase_json(rng: Random) -> bytes:
@@ -636,6 +841,8 @@ FORMATS: dict[str, tuple[str, str, Callable[[Random], bytes]]] = {  # kind of so
     "xyz": ("extxyz", "a.xyz", an_xyz),
     "poscar": ("poscar", "POSCAR", a_poscar),
     "pymatgen": ("pymatgen_json", "a.json", a_pymatgen_json),
+    "records": ("pymatgen_json", "a.json", a_file_of_records),
+    "pt": ("cdvae_result", "a.pt", a_result),
     "ase_json": ("ase_db", "a.json", an_ase_json),
     "ase_db": ("ase_db", "a.db", an_ase_db),
     "tar": ("cif_folder", "a.tar", lambda rng: an_archive(rng, ".tar")),
@@ -650,4 +857,4 @@ def broken_input(rng: Random, name: str, real: tuple[bytes, ...] = ()) -> bytes:
     content = rng.choice(real) if real and rng.random() < 0.4 else write(rng)
     if rng.random() < 0.5:
         content = mutated(rng, content, rng.choice(real) if real and rng.random() < 0.5 else write(rng))
-    return dressed(rng, content) if name not in ("ase_db", "tar", "tar_gz", "zip") else content
+    return dressed(rng, content) if name not in ("ase_db", "pt", "tar", "tar_gz", "zip") else content
