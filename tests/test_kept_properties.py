@@ -366,7 +366,9 @@ def test_config_of_mp_52_keeps_its_three_properties(tmp_path, single_atom):
         _table(tmp_path / f"{split}.csv", single_atom, row, row | {"band_gap": "1"})
     with initialize_config_dir(str(CONF / "data"), version_base=None):
         data = compose("mp_52", [f"path={tmp_path}", f"ingest.cache={tmp_path}/cache", "ingest.workers=0"])
-    cfg = OmegaConf.create({"max_sites": 52, "encoding": {"distance": "fractional"}, "seed": 0, "data": data})
+    cfg = OmegaConf.create(
+        {"max_sites": 52, "encoding": {"distance": "fractional", "sites": "all"}, "seed": 0, "data": data}
+    )
     module = instantiate(cfg.data, scaling=Scaling.fit, _convert_="all")
     assert isinstance(module.source, Mp52)
     assert module.properties == ("formation_energy_per_atom", "band_gap", "e_above_hull")

@@ -60,6 +60,7 @@ def test_last_row_and_column_reach_the_discriminator_when_the_side_is_padded():
 
 
 def test_spectral_norm_bounds_every_layer_of_the_discriminator():
+    torch.manual_seed(0)
     network = ConvDiscriminator(16, width=4, hidden=8, spectral_norm=True)
     for _ in range(50):
         network(torch.rand(2, 4, 16, 16))

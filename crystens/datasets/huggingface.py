@@ -25,7 +25,7 @@ from crystens.formats.json_records import IDS, is_field, read_record, structures
 from crystens.formats.structure_objects import KEYS, is_structure
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Record, Reject, shown
-from crystens.sources.source import Source
+from crystens.sources.source import Source, existing
 
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "dev": "val", "test": "test"}
 _DEEPEST = 3  # objects in objects whose parts are listed
@@ -70,6 +70,7 @@ class HuggingFaceDataset(Source):
                 f"data.source.config=compatible_pbe, or a folder, data.path=DIR; {given}"
             )
         self.dataset = str(dataset if path is None else path)
+        self.path = path
         self.config = config
         self.split = split
         self.revision = revision
@@ -147,6 +148,8 @@ class HuggingFaceDataset(Source):
             CrystensError: if it cannot be loaded.
         """
         if self._tables is None:
+            if self.path is not None:
+                existing(self.path, "the folder of a data set")
             package = _package()
             try:
                 self._tables = self._splits(self._load(package))
