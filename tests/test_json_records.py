@@ -299,6 +299,7 @@ def test_long_file_of_any_layout_is_told_by_its_beginning_and_streamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[int], dict]
 ) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", 10_000)
+    monkeypatch.setattr(json_stream, "_BEGINNING", 10_000)
     count = 400
     path = write_json(tmp_path / "a.json", make(count))
     assert path.stat().st_size > 2e5
@@ -321,6 +322,7 @@ def test_long_file_that_ends_early_keeps_what_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", 5000)
+    monkeypatch.setattr(json_stream, "_BEGINNING", 5000)
     path = write_json(tmp_path / "a.json", {f"mp-{k}": SALT for k in range(30)})
     path.write_bytes(path.read_bytes()[:-cut])
     entries, rejects = items_of(PymatgenJson(path))
@@ -330,6 +332,7 @@ def test_long_file_that_ends_early_keeps_what_was_read(
 
 def test_beginning_of_a_long_value_is_its_first_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", 1000)
+    monkeypatch.setattr(json_stream, "_BEGINNING", 1000)
     value = {"a": {"b": [1, 2, {"c": 'quote " and ] \\'}], "d": None}, "e": list(range(100, 1000))}
     path = write_json(tmp_path / "a.json", value)
     with opened(path) as file:
@@ -354,7 +357,7 @@ def test_beginning_of_a_long_value_is_its_first_parts(tmp_path: Path, monkeypatc
     ],
 )
 def test_beginning_of_a_text_without_an_end_is_what_is_sure(tmp_path: Path, start: str, beginning: object) -> None:
-    (tmp_path / "a.json").write_text(start + ("[" if start != "[1, 2, " else "x") * 2**21)
+    (tmp_path / "a.json").write_text(start + ("[" if start != "[1, 2, " else "x") * 2**20)
     with opened(tmp_path / "a.json") as file:
         found, whole = JsonText(file).beginning()
     assert not whole

@@ -14,7 +14,7 @@ A record is called by the first of `IDS` that it has. A file holds
                Discovery
     a table    an object with the lists `columns`, `data` and `index`: Matbench
 
-told by its first MiB or, where that does not say, by the first parts of each of its values. `walk` takes each apart
+told by its first 256 KiB or, where that does not say, by the first parts of each of its values. `walk` takes each apart
 while it is read.
 """
 

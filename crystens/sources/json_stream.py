@@ -21,6 +21,7 @@ from crystens.sources.record import Unusable, shown
 DAMAGE = (OSError, EOFError, zlib.error)  # what reading a stream raises where the file is damaged
 
 _CHUNK = 2**20
+_BEGINNING = 2**18
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|["\[\]{},]', re.DOTALL)
 _CLOSES = {"[": "]", "{": "}"}
@@ -141,13 +142,13 @@ class JsonText:
         The value is None where it is no JSON.
         """
         self.peek()
-        while len(self._text) - self._place < _CHUNK and self._grow():
+        while len(self._text) - self._place < _BEGINNING and self._grow():
             pass
         try:
             return _DECODER.raw_decode(self._text, self._place)[0], True
         except (ValueError, RecursionError):
             try:
-                return json.loads(_closed(self._text[self._place : self._place + _CHUNK])), False
+                return json.loads(_closed(self._text[self._place : self._place + _BEGINNING])), False
             except (ValueError, RecursionError):
                 return None, False
 
