@@ -136,6 +136,18 @@ def test_identity_alone_wins_over_a_name_unless_the_number_of_atoms_is_that_of_t
     assert "listed is x,y,z alone" in _reason(text + "_cell_formula_units_Z 4\n")
 
 
+def test_without_a_distance_images_of_the_same_place_alone_are_one_site() -> None:
+    text = f"{CUBE}\n_space_group_name_H-M_alt 'F m -3 m'\n{SALT}"
+    assert _sites(text, merge_distance=0.0) == ("NaCl", 8)
+    off = text.replace("0.5 0.5 0.5", "0.5 0.5 0.503")
+    assert _sites(off)[1] == 8
+    assert _sites(off, merge_distance=0.0, min_distance=0.0)[1] == 28
+    shared = text.replace("'F m -3 m'", "'P 1'").replace("_z\n", "_z\n_atom_site_occupancy\n")
+    rows = "Na1 Na 0 0 0 0.9\nK1 K 0 0 0 0.1\nCl1 Cl 0.5 0.5 0.5 1\n"
+    shared = shared[: shared.index("Na1")] + rows
+    assert _sites(shared, merge_distance=0.0, occupancy="majority") == ("NaCl", 2)
+
+
 @pytest.mark.parametrize(
     ("items", "sites"),
     [

@@ -23,8 +23,10 @@ from crystens.errors import CrystensError
 from crystens.formats.cif_folder import CifFolder
 from crystens.ingest import ingest
 from crystens.ingest import recipe as fingerprint
+from crystens.ingest.generated import JudgingLimits
 from crystens.ingest.ingest import IngestOptions, ingest_shard, open_store
 from crystens.ingest.store import CRYSTALS, MANIFEST, REJECTED, CrystalStore
+from crystens.ingest.workers import parse
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Record, Reject
 from crystens.sources.source import Source
@@ -94,6 +96,13 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(store.iterdir())}
 
 
+def _told(item: Entry | Reject) -> tuple[object, ...]:
+    if isinstance(item, Reject):
+        return item.file, item.entry, item.reason, item.advice
+    crystal = item.crystal
+    return item.file, item.entry, crystal.space_group, crystal.lengths.tolist(), crystal.coordinates.tolist()
+
+
 # What happens to an input, or to the process that parses it
 
 
@@ -124,6 +133,15 @@ def test_number_of_workers_does_not_change_a_byte(tmp_path):
         made.append({name: content for name, content in files.items() if name != MANIFEST})
     assert made[0] == made[1] == made[2]
     assert len(CrystalStore.open(next((tmp_path / "2" / "stores").glob("*/")))) == 514
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(cell="conventional", max_sites=1), JudgingLimits()])
+def test_a_chunk_holds_what_its_records_hold_alone(tmp_path, limits):
+    source = Lines(_lines(tmp_path, ["3.3", "bug", "1.2", "bad", "0.1", "3.4"]))  # no symmetry is looked for at 1.2
+    alone = list(source.read(limits))
+    together = parse(source, limits, list(source.records()))
+    assert len(together) == 6
+    assert [_told(item) for item in together] == [_told(item) for item in alone]
 
 
 def test_rejects_are_written_and_counted_by_category(tmp_path):
@@ -377,7 +395,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
     from test_ingest import Lines
-    from crystens.ingest.ingest import IngestOptions, open_store
+    from crystens.ingest.generated import JudgingLimits
+from crystens.ingest.ingest import IngestOptions, open_store
     from crystens.sources.limits import Limits
     open_store(Lines(Path(sys.argv[2]), 0.001), Limits(), IngestOptions(workers=2, cache=sys.argv[3]))
 """

@@ -57,7 +57,7 @@ class Operations:
         """
         metric = matrix @ matrix.T
         lengths = np.sqrt(np.diag(metric))
-        moved = np.einsum("mki,kl,mlj->mij", self.rotations, metric, self.rotations)
+        moved = self.rotations.transpose(0, 2, 1) @ metric @ self.rotations
         wrong = (np.abs(moved - metric) / np.outer(lengths, lengths)).max(axis=(1, 2)) > _METRIC_TOLERANCE
         if not wrong.any():
             return None

@@ -205,9 +205,9 @@ def _expanded(
     counts: list[int] = []
     for site in coordinates:
         images = operations.rotations @ site + operations.translations
-        steps = nearest_steps(matrix, images - images[:, None], limits.merge_distance)
-        vectors = steps @ matrix
-        near = np.einsum("ijk,ijk->ij", vectors, vectors) < limits.merge_distance**2
+        steps = nearest_steps(matrix, (images - images[:, None]).reshape(-1, 3), limits.merge_distance)
+        x, y, z = (steps @ matrix).T
+        near = (x * x + y * y + z * z <= limits.merge_distance**2).reshape(len(images), len(images))
         firsts = np.flatnonzero(near.argmax(axis=1) == np.arange(len(images)))
         if len(images) % len(firsts):
             place = ", ".join(f"{x:.5g}" for x in site)
@@ -216,8 +216,10 @@ def _expanded(
                 f"{limits.merge_distance:g} angstrom and others do not",
                 "give the coordinates of special positions more exactly",
             )
-        weights = near[firsts] / near[firsts].sum(axis=1, keepdims=True)
-        sites.append(images[firsts] + np.einsum("ij,ijk->ik", weights, steps[firsts]))
+        if len(firsts) < len(images):
+            weights = near[firsts] / near[firsts].sum(axis=1, keepdims=True)
+            images = images[firsts] + np.einsum("ij,ijk->ik", weights, steps.reshape(*near.shape, 3)[firsts])
+        sites.append(images)
         counts.append(len(firsts))
         limits.check_read_count(sum(counts))
     return np.concatenate(sites), np.array(counts)

@@ -39,14 +39,22 @@ class JudgingLimits(Limits):
         """Return cell vectors as `Limits.check_cell` does; raise `Unusable` only where there is no cell at all."""
         return Limits(max_length=float("inf"), min_distance=0.0).check_cell(lengths, angles)
 
-    def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
-        """Return the crystal of raw numbers, see `Limits.crystal`."""
+    def checked(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
+        """Return the crystal of raw numbers, see `Limits.checked`."""
         self.check_cell(lengths, angles)
         self.check_count(len(numbers))
         try:
             return Crystal(lengths, angles, 1, numbers, coordinates)
         except CrystensError as error:
             raise Unusable(f"not a crystal: {error}", "correct the file") from error
+
+    def formed(self, crystal: Crystal) -> Crystal:
+        """Return the crystal as it is."""
+        return crystal
+
+    def unformed(self) -> JudgingLimits:
+        """Return these limits, see `Limits.unformed`."""
+        return self
 
 
 def open_generated(path: str | Path, kind: str | None = None) -> Source:

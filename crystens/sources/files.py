@@ -29,6 +29,7 @@ MAX_BYTES = 64 * 2**20  # the largest file that is parsed, after decompression
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, ".zip")
 
+_USUAL_BYTES = 2**16  # most files have fewer
 _MAX_DEPTH = 3  # archives inside of archives
 _MAX_INNER_BYTES = 512 * 2**20  # the largest archive inside of an archive; it is unpacked in memory
 # Deflate packs 1032 to 1 at best and CIFs 5 to 30 to 1. Archives are given up once they unpack to more than this many
@@ -119,10 +120,19 @@ def read_bytes(content: str | Path | bytes) -> bytes:
         return content
     try:
         with open_regular(content) as file:
-            return file.read(MAX_BYTES + 1)
+            return _read(file)
     except OSError as error:
         reason = f"cannot read the file: {error.strerror or error}"
         raise Unusable(reason, "check its permissions, or fetch it again") from error
+
+
+def _read(file: IO[bytes]) -> bytes:
+    """Return what a file holds, at most one byte more than `MAX_BYTES`.
+
+    In two steps, because memory for all that is asked for is taken before anything is read.
+    """
+    content = file.read(_USUAL_BYTES)
+    return content if len(content) < _USUAL_BYTES else content + file.read(MAX_BYTES + 1 - _USUAL_BYTES)
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -238,7 +248,7 @@ def _zip_members(file: BinaryIO, name: str, wanted: Wanted, size: int) -> Iterat
 def _bounded(content: IO[bytes], name: str, size: int) -> bytes | Reject:
     """Return the bytes of a member, at most one more than are parsed, or why an archive in an archive is not read."""
     if not is_archive(name):
-        return content.read(MAX_BYTES + 1)
+        return _read(content)
     read: bytes = b"" if size > _MAX_INNER_BYTES else content.read(_MAX_INNER_BYTES + 1)
     if max(size, len(read)) > _MAX_INNER_BYTES:
         reason = f"archive in an archive too large: above {_MAX_INNER_BYTES // 2**20} MiB"

@@ -1,8 +1,9 @@
 """Bounds on usable crystals, whatever file they come from, and the form in which they are kept.
 
-`Limits.crystal` is the one place where raw numbers become a `Crystal`: it checks cell, sites, and distances, finds the
-space group again, because the number that a file states is often that of another setting or simply wrong, and turns
-the crystal into the cell that is asked for. `Limits.occupied` is the one place that decides about partial occupancy.
+`Limits.crystal` is the one place where raw numbers become a `Crystal`: `checked` looks at cell, sites, and distances;
+`formed` finds the space group again, because the number that a file states is often that of another setting or simply
+wrong, and turns the crystal into the cell that is asked for. `Limits.occupied` is the one place that decides about
+partial occupancy.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Limits:
             shortest bond there is, H-H, measures 0.74.
         max_length: longest cell length, angstrom.
         max_volume_per_site: largest cell volume for each site, cubic angstrom; gas-like cells reach about 1,500.
-        merge_distance: symmetry images of one site that are nearer than this are one site on a symmetry element whose
-            coordinates were rounded in the file; angstrom.
+        merge_distance: symmetry images of one site that are this near are one site on a symmetry element whose
+            coordinates were rounded in the file; angstrom. With 0 only images of the same place are.
         symprec: tolerance with which the space group is found again, angstrom.
         cell: the cell that is kept, one of `crystens.symmetry.space_groups.CELLS`: "given", "primitive", "niggli",
             "conventional".
@@ -201,7 +202,7 @@ class Limits:
         sites = np.empty(len(there), dtype=np.int64)
         for place, row in enumerate(there):
             steps = coordinates[there[: place + 1]] - coordinates[row]
-            sites[place] = there[(shortest_lengths(matrix, steps, self.merge_distance) < self.merge_distance).argmax()]
+            sites[place] = there[(shortest_lengths(matrix, steps, self.merge_distance) <= self.merge_distance).argmax()]
         kept: list[tuple[int, int]] = []
         for site in np.unique(sites):
             rows = there[sites == site]
@@ -226,7 +227,7 @@ class Limits:
         return np.array([site for _, site in kept]), np.array([number for number, _ in kept])
 
     def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
-        """Return the crystal of raw numbers, in the cell that is asked for, with its space group found again.
+        """Return the crystal of raw numbers, checked (`checked`) and in the form that is asked for (`formed`).
 
         Args:
             lengths: a, b, c, shape (3,), angstrom.
@@ -237,6 +238,14 @@ class Limits:
         Raises:
             Unusable: with the reason why this is no crystal that can be used.
         """
+        return self.formed(self.checked(lengths, angles, numbers, coordinates))
+
+    def unformed(self) -> Limits:
+        """Return the same bounds for crystals that are `checked` now and `formed` later."""
+        return _Unformed(**vars(self))
+
+    def checked(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
+        """Return the crystal of raw numbers as they are, its space group 1; arguments and errors as of `crystal`."""
         matrix = self.check_cell(lengths, angles)
         self.check_read_count(len(numbers))
         if len(numbers) > _MOST_READ:
@@ -255,10 +264,20 @@ class Limits:
                 "check that no atoms are missing; raise data.limits.max_volume_per_site if the cell is right",
             )
         self._check_distances(matrix, numbers, coordinates)
+        return _crystal(lengths, angles, 1, numbers, coordinates)
+
+    def formed(self, crystal: Crystal) -> Crystal:
+        """Return a crystal that is checked in the cell and order that are asked for, with its space group found again.
+
+        Raises:
+            Unusable: if it has no space group, or has too many sites in that cell.
+        """
         if self.sites == "orbits":
-            return self._with_orbits(Crystal(lengths, angles, 1, numbers, coordinates))
+            return self._with_orbits(crystal)
         try:
-            found = in_cell(self.cell, lengths, angles, numbers, coordinates, self.symprec)
+            found = in_cell(
+                self.cell, crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, self.symprec
+            )
         except SymmetryError as error:
             raise _no_space_group(error) from error
         self.check_count(len(found.numbers))
@@ -268,10 +287,7 @@ class Limits:
         if self.site_order == "canonical":
             order = canonical_order(numbers, coordinates)
             numbers, coordinates = numbers[order], coordinates[order]
-        try:
-            return Crystal(found.lengths, found.angles, found.space_group, numbers, coordinates)
-        except CrystensError as error:
-            raise Unusable(f"not a crystal: {error}", "correct the file") from error
+        return _crystal(found.lengths, found.angles, found.space_group, numbers, coordinates)
 
     def _with_orbits(self, crystal: Crystal) -> CrystalWithOrbits:
         """Return a crystal of any cell in its primitive cell, with its orbits."""
@@ -307,6 +323,24 @@ class Limits:
             "remove the double atom (a file must not list what its symmetry operations make), or lower "
             "data.limits.min_distance",
         )
+
+
+class _Unformed(Limits):
+    """Limits that leave a crystal as it stands in its file."""
+
+    def formed(self, crystal: Crystal) -> Crystal:
+        """Return the crystal as it is."""
+        return crystal
+
+
+def _crystal(
+    lengths: np.ndarray, angles: np.ndarray, space_group: int, numbers: np.ndarray, coordinates: np.ndarray
+) -> Crystal:
+    """Return a crystal, or raise `Unusable` with the reason why it is none."""
+    try:
+        return Crystal(lengths, angles, space_group, numbers, coordinates)
+    except CrystensError as error:
+        raise Unusable(f"not a crystal: {error}", "correct the file") from error
 
 
 def _no_space_group(error: CrystensError) -> Unusable:

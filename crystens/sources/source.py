@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -111,17 +112,27 @@ class Source(ABC):
         A defect of the parser, ours or a library's, costs its record and is told by its name; it does not cost the
         thousands of records beside it.
         """
-        try:
-            return list(self.parse(record, limits))
-        except Unusable as error:
-            return [Reject(record.file, record.entry, error.reason, error.advice)]
-        except BaseException as error:
-            # A panic inside of a library written in Rust arrives as a class that `except Exception` does not catch.
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            log.debug("defect in reading %s %s", record.file, record.entry, exc_info=True)
-            reason = f"the reader failed: {type(error).__name__}: {shown(str(error))}"
-            return [Reject(record.file, record.entry, reason, "a defect of the reader: please report it with the file")]
+        return _guarded(record.file, record.entry, lambda: self.parse(record, limits))
+
+
+def formed(entry: Entry, limits: Limits) -> Entry | Reject:
+    """Return an entry whose crystal is in the form that is asked for (`Limits.formed`), whatever goes wrong in that."""
+    return _guarded(entry.file, entry.entry, lambda: [replace(entry, crystal=limits.formed(entry.crystal))])[0]
+
+
+def _guarded(file: str, entry: str, work: Callable[[], Iterable[Entry | Reject]]) -> list[Entry | Reject]:
+    """Return the results of some work, or a reject with what went wrong."""
+    try:
+        return list(work())
+    except Unusable as error:
+        return [Reject(file, entry, error.reason, error.advice)]
+    except BaseException as error:
+        # A panic inside of a library written in Rust arrives as a class that `except Exception` does not catch.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        log.debug("defect in reading %s %s", file, entry, exc_info=True)
+        reason = f"the reader failed: {type(error).__name__}: {shown(str(error))}"
+        return [Reject(file, entry, reason, "a defect of the reader: please report it with the file")]
 
 
 def read_all(

@@ -33,15 +33,15 @@ WGAN_BATCH = 16
 class Watch(threading.Thread):
     """Watches this process and all that it starts: CPU seconds, and the most memory that was resident, MiB.
 
-    Looks every 50 ms; only on Linux. Worker processes are children of a server of their own, so that
-    `resource.RUSAGE_CHILDREN` does not count them.
+    Looks every 50 ms, and does not count what that takes; only on Linux. Worker processes are children of a server of
+    their own, so that `resource.RUSAGE_CHILDREN` does not count them.
     """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.ended = threading.Event()
         self.cpu: dict[int, float] = {}
-        self.own_peak = self.others_peak = self.largest_other = 0.0
+        self.own_peak = self.others_peak = self.largest_other = self.looking = 0.0
         self.begun = time.perf_counter()
         self.before = self._look()[os.getpid()][0]
         self.start()
@@ -50,14 +50,17 @@ class Watch(threading.Thread):
         """Look until told to end."""
         while not self.ended.wait(0.05):
             self._note()
+            self.looking = time.thread_time()
 
     def result(self) -> dict[str, float]:
         """Stop watching and return what was seen."""
-        self._note()
+        seconds = time.perf_counter() - self.begun
         self.ended.set()
+        self.join()
+        self._note()
         return {
-            "seconds": time.perf_counter() - self.begun,
-            "cpu_seconds": sum(self.cpu.values()) - self.before,
+            "seconds": seconds,
+            "cpu_seconds": sum(self.cpu.values()) - self.before - self.looking,
             "peak_mib": self.own_peak,
             "peak_of_all_workers_mib": self.others_peak,
             "peak_of_a_worker_mib": self.largest_other,
