@@ -98,7 +98,12 @@ class Watch(threading.Thread):
 
 
 def ours(source: str, workers: int, cache: str, max_sites: int | None = None) -> dict[str, Any]:
-    """Ingest a source in this process, and return what it took, and what opening the store again takes."""
+    """Ingest a source in this process, and return what it took, and what opening the store again takes.
+
+    Imports of this process are done before, as those of the other readers are; those of the workers count.
+    """
+    import pandas  # noqa: F401  (pyarrow imports it when it makes the first array)
+
     from crystens.ingest.ingest import IngestOptions, open_store
     from crystens.ingest.kinds import open_source
     from crystens.sources.limits import Limits
