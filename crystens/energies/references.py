@@ -66,11 +66,19 @@ def reference_of(
     crystals: Sequence[Crystal] = known.crystals
     name = f"{known.name} and elements, by {potential.identity}"
     if options.relaxation is not None:
-        crystals = _competing(crystals, samples)
+        crystals = competing(crystals, samples)
         name = f"{len(crystals)} of {known.name}, those of the samples' elements, and elements, all relaxed by "
         name += potential.identity
     told = None if progress is None else lambda done: progress(done, len(crystals))
     return self_consistent(crystals, potential, options, name, samples, told)
+
+
+def competing(crystals: Sequence[Crystal], samples: Sequence[Crystal]) -> list[Crystal]:
+    """Return the crystals of which all elements are in one sample."""
+    systems = {frozenset(sample.numbers.tolist()) for sample in samples}
+    own = [frozenset(crystal.numbers.tolist()) for crystal in crystals]
+    taken = {system for system in set(own) if any(system <= other for other in systems)}
+    return [crystal for crystal, system in zip(crystals, own, strict=True) if system in taken]
 
 
 def with_elements(
@@ -87,11 +95,3 @@ def with_elements(
         return with_element_energies(reference, missing, potential, options)
     found, _ = ground_states(missing, potential, options)
     return reference.extended(found)
-
-
-def _competing(crystals: Sequence[Crystal], samples: Sequence[Crystal]) -> list[Crystal]:
-    """Return the crystals of which all elements are in one sample."""
-    systems = {frozenset(sample.numbers.tolist()) for sample in samples}
-    own = [frozenset(crystal.numbers.tolist()) for crystal in crystals]
-    taken = {system for system in set(own) if any(system <= other for other in systems)}
-    return [crystal for crystal, system in zip(crystals, own, strict=True) if system in taken]
