@@ -25,6 +25,7 @@ from crystens.matching.unique_pool import Comparable, Pool, successive_minima
 from crystens.sources.limits import Limits
 from crystens.sun import judge as judge_module
 from crystens.sun.__main__ import main
+from crystens.sun.rates import hull_doubts
 from crystens.sun.rows import COLUMNS, PARTS, Row, all_of, is_stable, read_sun_rows, verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
@@ -308,6 +309,36 @@ def test_rates_follow_from_the_energies_above_hull_of_the_rows(tmp_path, samples
         assert metrics[f"sun_rate_at_{threshold:g}"]["number"] == len(sun)
         assert metrics[f"sun_rate_at_{threshold:g}"]["unknown"] == 1  # polonium is unique and novel
     assert set(PARTS) == {"unique", "novel", "stable", "unique_novel", "stable_unique", "stable_novel", "sun"}
+
+
+@pytest.mark.parametrize(
+    ("above", "compounds", "told"),
+    [
+        ([-0.4, 0.0, 0.3], [4, 1, 0], []),  # the crystal without a competitor is not stable
+        ([-0.6, 0.0, 0.05], [4, 1, 2], ["1 of 3 samples lie more than 0.5 eV/atom below the hull, the farthest 0.6"]),
+        ([-0.4, 0.1, None], [0, 0, 0], ["for 2 of the 2 samples that count as stable at 0.1 the hull has elements"]),
+        ([-2.7, -0.9, 0.2], [0, 3, 3], ["for 1 of the 2 samples", "2 of 3 samples lie more than 0.5 eV/atom below"]),
+    ],
+)
+@pytest.mark.parametrize("state", ["", "relaxed_"])
+def test_what_no_crystal_does_against_a_hull_is_not_passed_over(above, compounds, told, state):
+    rows = [
+        dict.fromkeys(COLUMNS)
+        | {"status": "ok", f"{state}above_hull": value, f"{state}hull_compounds": count, "converged": True}
+        for value, count in zip(above, compounds, strict=True)
+    ]
+    doubts = hull_doubts(rows, state)
+    assert [doubt.startswith(start) for doubt, start in zip(doubts, told, strict=True)] == [True] * len(told)
+
+
+def test_the_warning_stands_beside_the_rates_and_behind_them(tmp_path, samples, train, entries, capsys):
+    out = tmp_path / "out"
+    main(_command(samples, train, entries, out), Soft())
+    metrics = _results(out)[1]
+    # KCl has no compound to compete with; rates that do not ask for stability have no warning.
+    assert "for 1 of the" in metrics["sun_rate_at_0"]["statement"]
+    assert "statement" not in metrics["unique_rate"]
+    assert capsys.readouterr().out.count("warning: for 1 of the") == 1
 
 
 def test_relaxed_crystals_are_compared_and_judged_anew(tmp_path, samples, train, entries):

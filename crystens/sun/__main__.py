@@ -206,6 +206,8 @@ def _told(metrics: Metrics, out: Path) -> str:
             line += "  " + ", ".join(f"{count} {reason}" for reason, count in entry["reasons"].items())
         lines.append(line)
         lines += [f"    {entry['note']}"] if entry.get("note") else []
+    doubts = dict.fromkeys(entry["statement"] for entry in metrics.values() if entry.get("statement"))
+    lines += [f"warning: {doubt}" for doubt in doubts]
     return "\n".join([*lines, f"{out / 'metrics.json'} and crystals.csv hold it all", ""])
 
 

@@ -24,7 +24,7 @@ from crystens.metrics.crystal_table import OK
 from crystens.metrics.entries import Metrics
 from crystens.sources.reasons import category_counts
 from crystens.sun.judge import Stability
-from crystens.sun.rows import PARTS, ROUNDING, STATES, THRESHOLDS, Row, verdict
+from crystens.sun.rows import FAR_BELOW, PARTS, ROUNDING, STATES, THRESHOLDS, Row, verdict
 
 _LIBRARIES = ("pymatgen", "numpy", "ase")
 
@@ -115,11 +115,41 @@ def _state_rates(rows: Sequence[Row], state: str, known: KnownCrystals, stabilit
         description = f"median energy above the hull where it is known, negative below it; {which}"
         if state:
             description += ", those that did not come to rest included"
+        doubts = hull_doubts(crystals, state)
+        for name, one in metrics.items():
+            if doubts and "stable" in PARTS.get(name.removeprefix(state).partition("_rate")[0], ()):
+                one["statement"] = "; ".join(doubts)
         value = float(np.median(above)) if above else None
         metrics[f"{state}median_energy_above_hull"] = _entry(value, "eV/atom", description, len(above))
     if state:
         metrics |= _relaxing(crystals)
     return metrics
+
+
+def hull_doubts(crystals: Sequence[Row], state: str) -> list[str]:
+    """Return why samples that count as stable may not be, in words; nothing where nothing is odd.
+
+    Args:
+        crystals: rows of the samples that are crystals.
+        state: one of the `STATES`.
+    """
+    stable = [row for row in crystals if verdict(row, "stable", state, THRESHOLDS[-1])]
+    alone = sum(not row[f"{state}hull_compounds"] for row in stable)
+    found = []
+    if alone:
+        found.append(
+            f"for {alone} of the {len(stable)} samples that count as stable at {THRESHOLDS[-1]:g} the hull has "
+            "elements alone, and no compound competes: that they are stable is not shown"
+        )
+    above = [row[f"{state}above_hull"] for row in crystals if row[f"{state}above_hull"] is not None]
+    below = [-value for value in above if value < -FAR_BELOW]
+    if below:
+        found.append(
+            f"{len(below)} of {len(above)} samples lie more than {FAR_BELOW:g} eV/atom below the hull, the farthest "
+            f"{max(below):.1f}, as no crystal does of a hull that knows its compounds: the hull lacks these, or the "
+            "energies are wrong"
+        )
+    return found
 
 
 def _relaxing(crystals: Sequence[Row]) -> Metrics:
