@@ -5,12 +5,14 @@ config of the run, with its decoder), `representation` (scaling numbers, max_sit
 distributions of the training data that samples are compared with).
 
 A released checkpoint is a file of this package, `crystens/weights/NAME.ckpt`. It holds what sampling needs: the
-averaged weights and no optimizer states.
+averaged weights and no optimizer states. Beside it may stand `NAME.json` with entries of `reference` that crystens
+learned to keep after the file was written: Wyckoff templates, and the values of held-out crystals.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,6 +100,9 @@ def load_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
             f"{path} has checkpoint format {found} (crystens {checkpoint[KEY].get('version')}); this is crystens "
             f"{__version__}, which reads format {FORMAT}. Use the version that wrote it, or train again"
         )
+    later = path.with_suffix(".json")
+    if path.parent == _WEIGHTS and later.is_file():
+        checkpoint[KEY]["reference"] |= json.loads(later.read_text(encoding="utf-8"))
     return checkpoint
 
 

@@ -34,6 +34,7 @@ from crystens.metrics.crystal_table import CRYSTAL_COLUMNS, CrystalTable, Row, c
 from crystens.metrics.distributions import Reference
 from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import summarise, write_metrics
+from crystens.metrics.verdicts import verdict
 from crystens.processes.command import run_command
 from crystens.processes.cores import usable_cores
 from crystens.processes.cost_estimate import CostEstimate, Show
@@ -46,7 +47,7 @@ from crystens.protocol.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOpt
 from crystens.protocol.composition_validity import OXIDATION_STATES
 from crystens.protocol.energy_distance import EnergyDistance
 from crystens.protocol.fingerprinting import FingerprintOptions
-from crystens.report.page import NUM_PICTURES, write_report
+from crystens.report.page import NUM_BEST, NUM_PICTURES, write_report
 from crystens.samples.references import DATA_SETS, drawn, read_real, read_reference
 from crystens.sources.record import SPLITS, Reject
 from crystens.sources.source import Source
@@ -101,7 +102,7 @@ def evaluate(
         for name in _RESULTS:  # of before: what is interrupted leaves a table alone, and none with numbers of others
             (out / name).unlink(missing_ok=True)
         table.keep(0)
-    chosen = _Reservoir(NUM_PICTURES, seed)
+    chosen, best = _Reservoir(NUM_PICTURES, seed), _Best(NUM_BEST)
     waiting: list[Row] = []
     crystals: dict[int, Crystal] = {}
     streamed = protocol is None and properties is None
@@ -110,10 +111,18 @@ def evaluate(
         if isinstance(item, Reject):
             waiting.append(failed_row(index, item.reason, item.file, item.entry))
         else:
-            row = crystal_row(index, item.crystal, item.file, item.entry, item.stated_space_group)
-            row["structurally_valid"] = row["structurally_valid"] and index not in merged
+            row = crystal_row(
+                index,
+                item.crystal,
+                item.file,
+                item.entry,
+                stated=item.stated_space_group,
+                merged=index in merged,
+                reference=reference,
+            )
             waiting.append(row)
             chosen.offer(index, item.crystal)
+            best.offer(index, item.crystal, row["plausibility"])
             if not streamed:
                 crystals[index] = item.crystal
         if len(waiting) == _CHUNK and streamed:
@@ -131,12 +140,15 @@ def evaluate(
         about |= properties.about()
     table.append(waiting)
     rows = table.rows()
+    with _writing(out):
+        table.sort()
     metrics = summarise(rows, reference, about=about)
     if properties is not None:
         metrics |= properties.metrics(rows)
     with _writing(out):
         if judged is not None:
             metrics |= judged.metrics
+        metrics |= verdict(metrics, reference)
         by_size = by_num_sites(rows, reference, [] if judged is None else judged.by_num_sites)
         write_by_num_sites(out / "by_num_sites.csv", by_size)
         write_metrics(out / "metrics.json", metrics)
@@ -147,10 +159,11 @@ def evaluate(
         title=f"Crystals judged: {source}",
         statement=[
             "These crystals were read from files. How they were made is not known here, and the statistics of CrysTens "
-            "images do not apply to them."
+            "images do not apply to them.",
         ],
         reference=reference,
-        crystals=chosen.kept,
+        crystals=chosen.kept | best.kept,
+        best=best.kept,
         properties=properties,
     )
     return metrics
@@ -183,6 +196,25 @@ class _Reservoir:
                 return
             del self.kept[list(self.kept)[place]]
         self.kept[index] = crystal
+
+
+class _Best:
+    """The few crystals of a stream that are the most plausible; of those that are alike the first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: list[tuple[float, int, Crystal]] = []
+
+    @property
+    def kept(self) -> dict[int, Crystal]:
+        """The crystals by index, the most plausible first."""
+        return {index: crystal for _, index, crystal in self._kept}
+
+    def offer(self, index: int, crystal: Crystal, plausibility: float) -> None:
+        """Keep a crystal, perhaps in place of another."""
+        self._kept.append((-plausibility, index, crystal))
+        self._kept.sort(key=lambda item: item[:2])
+        del self._kept[self._size :]
 
 
 def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
@@ -385,6 +417,7 @@ def _told(metrics: dict[str, dict[str, Any]], out: Path) -> str:
             lines.append(f"{name:32} {value:<12} {entry['unit'] if entry['unit'] != '1' else ''}".rstrip())
         if "statement" in entry:
             lines.append(f"  {name}: {entry['statement']}")
+    lines += metrics["verdict"]["sentences"]
     return "\n".join([*lines, f"{out / 'report.html'}, metrics.json and crystals.csv hold it all", ""])
 
 

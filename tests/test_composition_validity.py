@@ -11,6 +11,7 @@ import pytest
 from pymatgen.core import Composition, Element
 
 from crystens.errors import CrystensError
+from crystens.metrics.neutrality import can_balance
 from crystens.protocol import composition_validity
 from crystens.protocol.composition_validity import OXIDATION_STATES, PASSED, composition_verdict, states_name
 
@@ -45,11 +46,11 @@ def test_verdict(formula: str, verdict: str) -> None:
 
 def test_pauling_decides_where_charges_balance() -> None:
     # Hydrogen and gold have +1 and -1 each: only the one that is more electronegative may be the anion.
-    assert composition_validity._is_neutral([(2.2, 1, [1]), (2.54, 1, [-1])])
-    assert not composition_validity._is_neutral([(2.2, 1, [-1]), (2.54, 1, [1])])
-    assert not composition_validity._is_neutral([(2.2, 1, [-1]), (2.2, 1, [1])])  # a tie is no anion
+    assert can_balance([(2.2, 1, [1]), (2.54, 1, [-1])])
+    assert not can_balance([(2.2, 1, [-1]), (2.54, 1, [1])])
+    assert not can_balance([(2.2, 1, [-1]), (2.2, 1, [1])])  # a tie is no anion
     # Balanced by cations below and above an anion in electronegativity.
-    assert not composition_validity._is_neutral([(1.0, 1, [1]), (2.0, 2, [-1]), (3.0, 1, [1])])
+    assert not can_balance([(1.0, 1, [1]), (2.0, 2, [-1]), (3.0, 1, [1])])
     assert composition_verdict(numbers("OF2")) == "neutral"  # O +2, F -1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,17 @@ def test_released_weights_hold_no_module_that_only_training_needs(perov_5: Gener
     checkpoint = crystens.checkpoint.load_checkpoint("perov_5")
     assert not any(name.startswith("network.") for name in checkpoint["state_dict"])
     assert set(checkpoint) == {"epoch", "global_step", "state_dict", "crystens"}
+
+
+def test_released_weights_know_templates_and_held_out_crystals(perov_5: Generator, tmp_path: Path) -> None:
+    reference = perov_5.reference
+    assert reference.has_template("221 abc of 3 elements")
+    assert reference.held_out_name == "test, 1000 crystals"
+    assert reference.held_out is not None
+    assert reference.held_out["known_template_rate"] == 1
+    # They are of the release alone, whose file of weights is from before.
+    copied = shutil.copy(crystens.checkpoint.checkpoint_path("perov_5"), tmp_path / "perov_5.ckpt")
+    assert "held_out" not in crystens.checkpoint.load_checkpoint(copied)["crystens"]["reference"]
 
 
 def test_the_three_forms_of_samples_are_the_same_crystals(perov_5: Generator, samples: list[Structure]) -> None:

@@ -28,8 +28,8 @@ def report(nacl: Crystal, triclinic: Crystal, single_atom: Crystal, tmp_path: Pa
     images = scaling.encode(crystals)
     images[3] = 0
     decoded = Decoder().decode(images, scaling)
-    rows = image_rows(read_copies(images, scaling), decoded)
     reference = Reference.from_crystals(crystals, "three <crystals>")
+    rows = image_rows(read_copies(images, scaling), decoded, reference=reference)
     write_report(
         tmp_path / "report.html",
         summarise(rows, reference, {"seed": 11, "decode": {"atom_clusters": "auto"}}),
@@ -65,11 +65,12 @@ def test_every_crystal_of_the_page_has_a_picture_a_label_and_its_3d_data(page: E
     (data,) = page.findall(".//script[@id='crystals']")
     crystals = json.loads(data.text or "")
     figures = {figure.get("data-crystal"): figure for figure in page.iter("figure") if figure.get("data-crystal")}
-    assert list(crystals) == list(figures) == ["0", "1", "2"]
+    assert list(crystals) == list(figures) == ["0", "2", "1"]  # the most plausible first
     assert all(figure.find("img") is not None for figure in figures.values())
     assert crystals["0"]["label"].split("\n") == ["NaCl", "space group Fm-3m (225)", "8 sites, sample 0"]
     (caption,) = figures["0"].iter("figcaption")
     assert [text_of(line) for line in caption] == ["NaCl", "space group Fm-3m (225)", "8 sites, sample 0"]
+    assert crystals["1"]["label"].split("\n")[-1] == "not charge neutral"
 
 
 def test_page_says_what_it_is_worth_before_any_number(page: Element) -> None:
@@ -86,6 +87,26 @@ def test_page_holds_the_metrics_the_failures_and_the_provenance(page: Element) -
     assert "failures" not in metrics
     assert cells(page, "failures") == [["1", "the image holds no site"]]
     assert ["decode.atom_clusters", "auto"] in cells(page, "provenance")
+
+
+def test_page_lists_samples_the_most_plausible_first_and_says_what_good_is(page: Element) -> None:
+    assert [row[0] for row in cells(page, "ranked")] == ["0", "2", "1"]
+    assert cells(page, "ranked")[0] == [
+        "0",
+        "NaCl",
+        "225",
+        "225 ab of 2 elements",
+        "8",
+        "1.052",
+        "yes",
+        "yes",
+        "yes",
+        "1",
+    ]
+    metrics = {row[0]: row[1:] for row in cells(page, "metrics")}
+    assert metrics["decoded_rate"][:2] == ["0.75", "1"]
+    assert metrics["ks_a"][1] == "too few"
+    assert metrics["p1_rate"][1] == "as real"
 
 
 def test_page_shows_crystal_systems_and_shares_by_size(page: Element) -> None:
@@ -132,7 +153,7 @@ def test_report_of_samples_that_all_failed_still_stands(nacl: Crystal, tmp_path:
 def test_distribution_plot_takes_constant_and_distant_values(nacl: Crystal) -> None:
     reference = Reference.from_crystals(CrystalBatch.from_crystals([nacl], 8), "salt")
     values = {name: reference.values[name] + 1e6 for name in QUANTITIES}
-    assert distribution_plot(values, reference, {f"ks_{name}": 1.0 for name in QUANTITIES}).startswith(PNG)
+    assert distribution_plot(values, reference, {f"ks_{name}": {"value": 1.0} for name in QUANTITIES}).startswith(PNG)
 
 
 def test_picture_of_a_huge_cell_ends(nacl: Crystal) -> None:

@@ -19,7 +19,8 @@ from crystens.errors import CrystensError
 from crystens.generator import Generator
 from crystens.metrics.distributions import Reference
 from crystens.metrics.statistics import STATISTICS
-from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file, shortcomings
+from crystens.metrics.verdicts import shortcomings
+from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file
 from crystens.scaling import Scaling
 
 ABOUT = {"model": "Noise", "trained": "0 epochs", "training_seed": 0}
@@ -179,6 +180,8 @@ def test_a_collapsed_model_is_said_not_to_be_usable(tmp_path: Path, batch: Cryst
     images = Scaling.fit(batch).encode(batch[2:]).repeat(20, 1, 1, 1)
     sentences = shortcomings(_judged(tmp_path, batch, images), _reference(batch))
     assert any("a formula of their own" in sentence for sentence in sentences)
+    many = CrystalBatch.from_crystals([batch.crystal(place) for place in (0, 1, 2)] * 20, 20)
+    sentences = shortcomings(_judged(tmp_path, many, images), _reference(many))
     assert any("not distributed like the training data" in sentence for sentence in sentences)
 
 

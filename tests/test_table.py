@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,17 @@ def test_atoms_on_top_of_each_other_are_a_row_and_not_valid() -> None:
     row = crystal_row(3, double, "double.cif")
     assert (row["status"], row["structurally_valid"], row["shortest_distance"]) == ("ok", False, 0.0)
     assert not set(STATISTICS) & set(row)
+
+
+def test_a_sorted_file_has_the_most_plausible_first_and_failed_samples_last(
+    nacl: Crystal, triclinic: Crystal, tmp_path: Path
+) -> None:
+    table = CrystalTable(tmp_path / "crystals.csv", CRYSTAL_COLUMNS)
+    near = replace(nacl, lengths=nacl.lengths / 4)
+    written = [failed_row(0, 'no, "crystal"'), crystal_row(1, near), crystal_row(2, triclinic), crystal_row(3, nacl)]
+    table.append([*written, crystal_row(4, nacl)])
+    before = (tmp_path / "crystals.csv").read_bytes().splitlines()
+    table.sort()
+    lines = (tmp_path / "crystals.csv").read_bytes().splitlines()
+    assert lines == [before[place] for place in (0, 4, 5, 3, 2, 1)]
+    assert [row["index"] for row in table.rows()] == [0, 1, 2, 3, 4]

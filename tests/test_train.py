@@ -28,6 +28,7 @@ import crystens
 from crystens.checkpoint import KEY, load_checkpoint
 from crystens.configs.moved import _MOVED
 from crystens.errors import CrystensError
+from crystens.metrics.crystal_table import CrystalTable
 from crystens.samples.folder import read_samples
 from crystens.training import tasks
 
@@ -135,7 +136,7 @@ def test_sample_py_makes_the_samples_of_a_run_again_byte_for_byte(tmp_path: Path
     generator = crystens.load(run, "cpu")
     assert torch.equal(generator.sample_images(70), read_samples(again / "images.safetensors").images)
     cifs = [item.crystal and item.crystal.formula for item in generator.sample(70, as_="decoded")]
-    assert cifs == [row["formula"] or None for row in csv.DictReader((again / "crystals.csv").open())]
+    assert cifs == [row["formula"] for row in CrystalTable(again / "crystals.csv").rows()]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -40,6 +40,7 @@ from crystens.ingest.ingest import IngestOptions, open_store
 from crystens.ingest.recipe import made_from, read_with
 from crystens.ingest.store import CrystalStore
 from crystens.metrics.distributions import Reference
+from crystens.metrics.held_out import spread, with_held_out
 from crystens.orbits.encodings import check_sites, scaling_from_dict, sites_of
 from crystens.scaling import Scaling
 from crystens.sources.limits import Limits
@@ -186,10 +187,15 @@ class CrysTensDataModule(pl.LightningDataModule):
     def reference(self) -> Reference:
         """The distributions of the training crystals, all sites of each, which decoded samples are compared with.
 
-        At most `_MOST_REFERENCE` crystals are taken, evenly spread.
+        At most `_MOST_REFERENCE` crystals are taken, evenly spread. It says what crystals of the test split have, or of
+        the validation split, judged as samples are.
         """
         crystals = self.store.batch(self._reference_rows(), self.store.most_sites)
-        return Reference.from_crystals(crystals, str(self.source))
+        reference = Reference.from_crystals(crystals, str(self.source))
+        for split in ("test", "val"):
+            if len(rows := spread(self._splits[split])):
+                return with_held_out(reference, (self.store[row] for row in rows.tolist()), split)
+        return reference
 
     @cached_property
     def image_reference(self) -> Reference:

@@ -137,6 +137,6 @@ def is_sample_folder(folder: Path) -> bool:
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of the table of a folder that sample.py wrote, as text."""
+    """Return the rows of the table of a folder that sample.py wrote, as text, in the order of the samples."""
     with (folder / TABLE).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return sorted(csv.DictReader(file), key=lambda row: int(row["index"]))

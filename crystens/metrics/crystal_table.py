@@ -6,10 +6,11 @@ cubic angstrom, g/cm^3; those of the statistics are in `crystens.metrics.statist
 
 Samples that came as images have the `IMAGE_COLUMNS`. Crystals that came as files have the `CRYSTAL_COLUMNS`: there is
 no image to measure, so that its columns are absent, not empty. The space group that an image or file states
-(`generated_space_group`) stands beside those that the atoms have (`crystens.metrics.symmetries`). Behind these stand
-the `PROTOCOL_COLUMNS` where crystals are judged by the field's shared protocol (`crystens.protocol.cdvae_protocol`,
-which fills them), and the `ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.protocol.energy_distance`).
-Last stand those of CGCNN's properties where they are asked for (`crystens.properties.property_metrics`; units in
+(`generated_space_group`) stands beside those that the atoms have (`crystens.metrics.symmetries`). A finished file is
+sorted by `plausibility` (`crystens.metrics.plausibility`), the best first, failed samples last. Behind these stand the
+`PROTOCOL_COLUMNS` where crystals are judged by the field's shared protocol (`crystens.protocol.cdvae_protocol`, which
+fills them), and the `ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.protocol.energy_distance`). Last
+stand those of CGCNN's properties where they are asked for (`crystens.properties.property_metrics`; units in
 `crystens.properties.cgcnn`).
 """
 
@@ -26,6 +27,10 @@ import numpy as np
 from crystens.crystal import Crystal
 from crystens.decoding import DecodedCrystal, ImageCopies, cell_means
 from crystens.errors import CrystensError
+from crystens.metrics.distributions import Reference
+from crystens.metrics.neutrality import is_charge_neutral
+from crystens.metrics.plausibility import COLUMNS as PLAUSIBILITY_COLUMNS
+from crystens.metrics.plausibility import distance_ratio, plausibility
 from crystens.metrics.statistics import STATISTICS, copies_statistics
 from crystens.metrics.symmetries import symmetry_of
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME, shortest_distance
@@ -56,6 +61,7 @@ IMAGE_COLUMNS = (
     "density",
     "shortest_distance",
     "structurally_valid",
+    *PLAUSIBILITY_COLUMNS,
     "merged_sites",
     *STATISTICS,
 )
@@ -90,11 +96,18 @@ _INTEGERS = {
     *SYMMETRY_COLUMNS[:2],
     *ORBIT_COLUMNS[:-1],
 }
-_TRUTHS = {"structurally_valid", "composition_valid", "valid", "covered", "covered_strict"}
+_TRUTHS = {
+    *("structurally_valid", "composition_valid", "valid", "covered", "covered_strict"),
+    *("charge_neutral", "known_formula", "known_template"),
+}
 
 
 def image_rows(
-    images: ImageCopies, decoded: Sequence[DecodedCrystal], distance: str = "fractional", start: int = 0
+    images: ImageCopies,
+    decoded: Sequence[DecodedCrystal],
+    distance: str = "fractional",
+    start: int = 0,
+    reference: Reference | None = None,
 ) -> list[Row]:
     """Return the rows of samples that came as images.
 
@@ -103,6 +116,7 @@ def image_rows(
         decoded: what they were decoded to, one each.
         distance: what the distance block holds, "fractional" or "cartesian".
         start: index of the first sample.
+        reference: real crystals whose formulas and templates are known ones.
 
     The statistics take the number of sites that decoding took. A failed sample has them too, and its cell as the image
     states it, where the image holds a site.
@@ -120,8 +134,7 @@ def image_rows(
                 row.update(zip(CELL_COLUMNS, stated[place], strict=True))
         else:
             row.update(status=OK, file=f"cifs/{index:06d}.cif", merged_sites=sample.merged_sites)
-            row.update(_measured(sample.crystal))
-            row["structurally_valid"] = row["structurally_valid"] and sample.merged_sites == 0
+            row.update(_measured(sample.crystal, sample.merged_sites > 0, reference))
         row.update({name: values[place] for name, values in columns.items()})
         if isinstance(images.scaling, OrbitScaling):
             row.update(_orbit_columns(sample))
@@ -141,11 +154,30 @@ def _orbit_columns(sample: DecodedCrystal) -> Row:
     return row
 
 
-def crystal_row(index: int, crystal: Crystal, file: str = "", entry: str = "", stated: int | None = None) -> Row:
-    """Return the row of a crystal that came from a file; stated is the space group number that the file gives it."""
+def crystal_row(
+    index: int,
+    crystal: Crystal,
+    file: str = "",
+    entry: str = "",
+    *,
+    stated: int | None = None,
+    merged: bool = False,
+    reference: Reference | None = None,
+) -> Row:
+    """Return the row of a crystal that came from a file.
+
+    Args:
+        index: of the sample.
+        crystal: the crystal.
+        file: where it was read.
+        entry: which one in that file.
+        stated: the space group number that the file gives it.
+        merged: whether decoding merged sites of it, which makes it structurally invalid and can no longer be seen.
+        reference: real crystals whose formulas and templates are known ones.
+    """
     row: Row = dict.fromkeys(CRYSTAL_COLUMNS)
     row.update(index=index, file=_one_line(file), entry=_one_line(entry), status=OK, generated_space_group=stated)
-    row.update(_measured(crystal))
+    row.update(_measured(crystal, merged, reference))
     return {name: _finite_or_none(value) for name, value in row.items()}
 
 
@@ -156,14 +188,21 @@ def failed_row(index: int, reason: str, file: str = "", entry: str = "") -> Row:
     return row
 
 
-def _measured(crystal: Crystal) -> Row:
-    """Return the columns that follow from a crystal alone."""
+def _measured(crystal: Crystal, merged: bool, reference: Reference | None) -> Row:
+    """Return the columns that follow from a crystal, and from what is known."""
     nearest = shortest_distance(crystal)
     volume = crystal.lattice.volume
     symmetry = symmetry_of(crystal, nearest)
-    group = symmetry.space_group
+    group, formula = symmetry.space_group, crystal.formula
+    valid = bool(volume >= MIN_VOLUME and nearest >= MIN_DISTANCE and not merged)
+    ratio, neutral = distance_ratio(crystal), is_charge_neutral(crystal.numbers)
+    known = (
+        (None, None)
+        if reference is None
+        else (reference.has_formula(formula), reference.has_template(symmetry.template))
+    )
     return {
-        "formula": crystal.formula,
+        "formula": formula,
         "num_sites": len(crystal),
         "space_group": group,
         "space_group_at_0.1": symmetry.loose_space_group,
@@ -173,7 +212,12 @@ def _measured(crystal: Crystal) -> Row:
         "volume": volume,
         "density": float(crystal.to_structure().density),
         "shortest_distance": nearest,
-        "structurally_valid": bool(volume >= MIN_VOLUME and nearest >= MIN_DISTANCE),
+        "structurally_valid": valid,
+        "distance_ratio": ratio,
+        "charge_neutral": neutral,
+        "known_formula": known[0],
+        "known_template": known[1],
+        "plausibility": plausibility(valid, ratio, neutral, group, known),
     }
 
 
@@ -234,9 +278,21 @@ class CrystalTable:
         write_whole(self.path, b"".join(lines))
         self._count = len(lines) - 1
 
+    def sort(self) -> None:
+        """Bring the lines of the file into the order of `by_plausibility`, at once."""
+        header, *lines = self.path.read_bytes().splitlines(keepends=True)
+        found = read_rows(self.path, _TEXTS, _INTEGERS, _TRUTHS)
+        line_of = {row["index"]: line for row, line in zip(found, lines, strict=True)}
+        write_whole(self.path, b"".join([header, *(line_of[row["index"]] for row in by_plausibility(found))]))
+
     def rows(self) -> list[Row]:
-        """Return all rows, typed as they were written; floats have ten digits."""
-        return read_rows(self.path, _TEXTS, _INTEGERS, _TRUTHS)
+        """Return all rows in the order of the samples, typed as they were written; floats have ten digits."""
+        return sorted(read_rows(self.path, _TEXTS, _INTEGERS, _TRUTHS), key=lambda row: row["index"])
+
+
+def by_plausibility(rows: Iterable[Row]) -> list[Row]:
+    """Return rows, the most plausible samples first; of those that are alike the first; failed samples last."""
+    return sorted(rows, key=lambda row: (row["status"] != OK, -(row["plausibility"] or 0.0), row["index"]))
 
 
 def _text(rows: Iterable[Sequence[str]]) -> str:

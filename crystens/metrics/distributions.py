@@ -12,7 +12,10 @@ Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 4, Figs. 4-6.
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +40,11 @@ _TEXTS = ("formulas", "name", "split")
 # Crystals whose templates are looked for: they take two minutes, once (`crystens.metrics.symmetries`).
 MOST_TEMPLATES = 200_000
 
+_SIGNIFICANCE = 0.01
+
 _TEMPLATES = "templates"  # not there where the reference was written before templates were kept
+
+_HELD_OUT = "held_out"  # the same
 
 _AT_ONCE = 1000  # crystals that are made of a batch at a time
 
@@ -59,6 +66,9 @@ class Reference:
         templates: the Wyckoff templates (`crystens.metrics.symmetries.templates`), sorted, each once; None where they
             are not known: of references that were written before templates were kept, or are larger than
             `MOST_TEMPLATES`.
+        held_out: values of metrics of real crystals that are no part of it, by name (`crystens.metrics.held_out`);
+            None where there are none.
+        held_out_name: what those are, for people.
     """
 
     values: dict[str, np.ndarray]
@@ -67,6 +77,8 @@ class Reference:
     split: str
     count: int
     templates: tuple[str, ...] | None = None
+    held_out: Mapping[str, float] | None = None
+    held_out_name: str = ""
 
     def __post_init__(self) -> None:
         """Check that every quantity is there."""
@@ -102,6 +114,24 @@ class Reference:
         found = _templates(crystals, progress) if with_templates else None
         return cls(values, _formulas(crystals), name, split, len(crystals), found)
 
+    @functools.cached_property
+    def _known_formulas(self) -> frozenset[str]:
+        """The formulas, to look one up."""
+        return frozenset(self.formulas)
+
+    @functools.cached_property
+    def _known_templates(self) -> frozenset[str | None]:
+        """The templates, to look one up."""
+        return frozenset(self.templates or ())
+
+    def has_formula(self, formula: str) -> bool:
+        """Return whether a crystal of the reference has a reduced formula."""
+        return formula in self._known_formulas
+
+    def has_template(self, template: str | None) -> bool | None:
+        """Return whether a crystal of the reference has a Wyckoff template; None where its templates are not known."""
+        return None if self.templates is None else template in self._known_templates
+
     def state_dict(self) -> dict[str, Any]:
         """Return the reference as tensors and plain values, for a checkpoint."""
         values = {name: torch.from_numpy(array) for name, array in self.values.items()}
@@ -112,6 +142,7 @@ class Reference:
             "split": self.split,
             "count": self.count,
             **({} if self.templates is None else {_TEMPLATES: list(self.templates)}),
+            **({} if self.held_out is None else {_HELD_OUT: {"name": self.held_out_name, **self.held_out}}),
         }
 
     @classmethod
@@ -119,7 +150,8 @@ class Reference:
         """Return the reference that `state_dict` wrote."""
         values = {name: tensor.numpy(force=True) for name, tensor in state["values"].items()}
         known = tuple(state[_TEMPLATES]) if _TEMPLATES in state else None
-        return cls(values, tuple(state["formulas"]), state["name"], state["split"], state["count"], known)
+        told = (values, tuple(state["formulas"]), state["name"], state["split"], state["count"], known)
+        return cls(*told, *_held_out(state.get(_HELD_OUT)))
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the reference as a flat dictionary of tensors, texts as UTF-8 bytes, for a safetensors file.
@@ -129,6 +161,8 @@ class Reference:
         texts = {"formulas": "\n".join(self.formulas), "name": self.name, "split": self.split}
         if self.templates is not None:
             texts[_TEMPLATES] = "\n".join(self.templates)
+        if self.held_out is not None:
+            texts[_HELD_OUT] = json.dumps({"name": self.held_out_name, **self.held_out})
         return {
             "count": torch.tensor(self.count),
             **{name: torch.from_numpy(array) for name, array in self.values.items()},
@@ -141,7 +175,16 @@ class Reference:
         formulas, name, split = (_text(tensors[key]) for key in _TEXTS)
         values = {key: tensors[key].numpy(force=True) for key in QUANTITIES}
         known = tuple(_text(tensors[_TEMPLATES]).splitlines()) if _TEMPLATES in tensors else None
-        return cls(values, tuple(formulas.split("\n")), name, split, int(tensors["count"]), known)
+        held_out = json.loads(_text(tensors[_HELD_OUT])) if _HELD_OUT in tensors else None
+        told = (values, tuple(formulas.split("\n")), name, split, int(tensors["count"]), known)
+        return cls(*told, *_held_out(held_out))
+
+
+def _held_out(state: Mapping[str, Any] | None) -> tuple[dict[str, float] | None, str]:
+    """Return the values of held-out crystals, and what these are, as a file or checkpoint has them."""
+    if state is None:
+        return None, ""
+    return {name: float(value) for name, value in state.items() if name != "name"}, str(state["name"])
 
 
 def _text(tensor: Tensor) -> str:
@@ -160,6 +203,14 @@ def ks_statistics(values: Mapping[str, np.ndarray], reference: Reference) -> dic
     A quantity without a single finite value has statistic 1: nothing generated is as far away as it gets.
     """
     return {f"ks_{name}": _ks_statistic(_finite(values[name]), reference.values[name]) for name in QUANTITIES}
+
+
+def critical_ks(samples: int, real: int) -> float:
+    """Return the K-S statistic that two samples of one distribution exceed in 1 % of cases; above 1 for few samples.
+
+    By the limit of large numbers; atoms of one crystal are not independent, so that crystals are counted for Z too.
+    """
+    return math.sqrt(-math.log(_SIGNIFICANCE / 2) / 2 * (samples + real) / (samples * real)) if samples else math.inf
 
 
 def finite_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:

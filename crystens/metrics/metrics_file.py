@@ -1,5 +1,8 @@
 """`metrics.json`: the rows of `crystals.csv` made into numbers, each with its meaning, unit and count.
 
+Where the reference knows real crystals that are no part of it, their values stand beside (`held_out`), and beside each
+Kolmogorov-Smirnov statistic the value above which so many samples show a difference (`critical_value`, at 1 %).
+
 Each is an entry as `crystens.metrics.entries` makes them.
 """
 
@@ -21,8 +24,9 @@ from torch import Tensor
 from crystens import __version__
 from crystens.errors import CrystensError
 from crystens.metrics.crystal_table import OK, ORBIT_COLUMNS, Row
-from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts, ks_statistics
+from crystens.metrics.distributions import QUANTITIES, Reference, critical_ks, finite_counts, ks_statistics
 from crystens.metrics.entries import Metrics, average, entry, rate
+from crystens.metrics.plausibility import MIN_RATIO
 from crystens.metrics.statistics import STATISTICS
 from crystens.metrics.symmetry_metrics import symmetry_metrics
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME
@@ -133,9 +137,61 @@ def summarise(
         )
     if ORBIT_COLUMNS[0] in rows[0]:
         metrics |= _repairs(rows)
+    metrics |= _plausibility(rows, reference)
     metrics["failures"] = _failures(rows)
+    if reference is not None and reference.held_out is not None:
+        for name in metrics.keys() & reference.held_out.keys():
+            metrics[name]["held_out"] = reference.held_out[name]
     metrics["provenance"] = _provenance(total, reference, about or {})
     return metrics
+
+
+def _plausibility(rows: Sequence[Row], reference: Reference | None) -> Metrics:
+    """Return what `crystens.metrics.plausibility` says of samples."""
+    total = len(rows)
+    metrics = {
+        "plausible_distance_rate": rate(
+            sum(row["status"] == OK and row["distance_ratio"] >= MIN_RATIO for row in rows),
+            total,
+            f"share of all samples with no two atoms nearer than {MIN_RATIO:g} of the sum of their covalent radii",
+        ),
+        "charge_neutral_rate": rate(
+            sum(bool(row["charge_neutral"]) for row in rows),
+            total,
+            "share of all samples whose composition can be charge neutral by pymatgen's oxidation states with the "
+            "Pauling test; single elements and alloys pass",
+        ),
+        "valid_and_neutral_rate": rate(
+            sum(bool(row["structurally_valid"] and row["charge_neutral"]) for row in rows),
+            total,
+            "share of all samples that are structurally valid and pass as charge neutral",
+        ),
+        "mean_plausibility": entry(
+            sum(row["plausibility"] or 0.0 for row in rows) / total,
+            "1",
+            "plausibility of a sample: 0 if atoms stand within each other, else the share of what holds: distances, "
+            "neutral composition, symmetry, known formula or template; mean over all samples, failed ones with 0",
+            total,
+        ),
+    }
+    if reference is not None:
+        whose = f"{reference.name} ({reference.split})"
+        for kind, what in (("formula", "reduced formula"), ("template", "Wyckoff template")):
+            text = f"share of all samples whose {what} a crystal of {whose} has"
+            if kind == "template" and reference.templates is None:
+                metrics["known_template_rate"] = entry(None, "1", f"{text}; its templates are not known", 0)
+            else:
+                metrics[f"known_{kind}_rate"] = rate(sum(_is_known(row, kind, reference) for row in rows), total, text)
+    return metrics
+
+
+def _is_known(row: Row, kind: str, reference: Reference) -> bool:
+    """Return whether the reference has the formula or the template of a sample."""
+    if row["status"] != OK:
+        return False
+    if kind == "formula":
+        return reference.has_formula(row["formula"])
+    return bool(reference.has_template(row["wyckoff_template"]))
 
 
 def write_metrics(path: str | Path, metrics: Metrics) -> None:
@@ -186,7 +242,16 @@ def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) 
             f"{reference.name} ({reference.split})"
         )
         value = distances[name] if counts[name] else None
-        entries[name] = entry(value, "1", description, counts[name], reference_count=len(reference.values[quantity]))
+        # For Z as for the others, crystals count: the atoms of one are not independent.
+        critical = critical_ks(min(counts[name], len(decoded)), reference.count) if counts[name] else None
+        entries[name] = entry(
+            value,
+            "1",
+            description,
+            counts[name],
+            reference_count=len(reference.values[quantity]),
+            critical_value=critical,
+        )
     stated = {**values, "space_group": _column(decoded, "generated_space_group")}
     count = finite_counts(stated)["ks_space_group"]
     if from_images or count:
@@ -195,7 +260,9 @@ def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) 
             "found in the atoms", "that the image or file states"
         )
         entries["ks_generated_space_group"] = {**entries["ks_space_group"], "value": value, "description": description}
-        entries["ks_generated_space_group"]["count"] = count
+        entries["ks_generated_space_group"].update(
+            count=count, critical_value=critical_ks(count, reference.count) if count else None
+        )
     return entries
 
 

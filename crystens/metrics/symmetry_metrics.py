@@ -86,14 +86,14 @@ def symmetry_shares(rows: Sequence[Row], reference: Reference | None) -> dict[st
 
     The names are those of `symmetry_metrics`; of samples that state no group those of the stated one have no value.
     """
-    known = None if reference is None or reference.templates is None else frozenset(reference.templates)
+    known = reference is not None and reference.templates is not None
     stating = any(row["generated_space_group"] is not None for row in rows)
     shares: dict[str, float | None] = {}
     for end, (column, _) in _FOUND.items():
         shares[f"p1_rate{end}"] = _share([row[column] == 1 for row in rows])
     for end in _FOUND:
         shares[f"stated_space_group_rate{end}"] = _share([_has_stated(row, end) for row in rows if stating])
-    shares["novel_template_rate"] = _share([_is_novel(row, known) for row in rows] if known is not None else [])
+    shares["novel_template_rate"] = _share([_is_novel(row, reference) for row in rows if known])
     return shares
 
 
@@ -119,15 +119,14 @@ def _novel_templates(rows: Sequence[Row], reference: Reference) -> dict:
     valid = sum(_is_valid(row) for row in rows)
     if reference.templates is None:
         return entry(None, "1", f"the Wyckoff templates of {whose} are not known", 0)
-    known = frozenset(reference.templates)
-    new = sum(_is_novel(row, known) for row in rows)
+    new = sum(_is_novel(row, reference) for row in rows)
     which = "valid by structure and composition" if "valid" in rows[0] else "structurally valid"
     return rate(
         new,
         len(rows),
         f"share of all samples that are {which} and have a Wyckoff template (space group, letters of the orbits, "
-        f"number of elements) that none of {whose} has, {len(known)} templates; share_of_valid: the same as a share "
-        "of the valid samples alone",
+        f"number of elements) that none of {whose} has, {len(reference.templates)} templates; share_of_valid: the "
+        "same as a share of the valid samples alone",
         number=new,
         valid=valid,
         share_of_valid=new / valid if valid else None,
@@ -139,9 +138,10 @@ def _is_valid(row: Row) -> bool:
     return bool(row["valid"] if "valid" in row else row["structurally_valid"])
 
 
-def _is_novel(row: Row, known: frozenset[str]) -> bool:
-    """Return whether a sample is valid and has a template that is not known."""
-    return _is_valid(row) and row["wyckoff_template"] is not None and row["wyckoff_template"] not in known
+def _is_novel(row: Row, reference: Reference | None) -> bool:
+    """Return whether a sample is valid and has a template that the reference, whose templates are known, lacks."""
+    template = row["wyckoff_template"]
+    return _is_valid(row) and template is not None and reference is not None and not reference.has_template(template)
 
 
 def _has_stated(row: Row, end: str) -> bool:

@@ -225,11 +225,13 @@ class CdvaeProtocol:
             sum(bool(row["composition_valid"]) for row in rows),
             total,
             f"share of all samples whose composition is charge neutral {tested}; failed samples are not valid",
+            held_out=float(self._compositional.mean()),
         )
         metrics["validity"] = rate(
             sum(row["valid"] for row in rows),
             total,
             "share of all samples that are structurally and compositionally valid and have a fingerprint",
+            held_out=float((self._structural & self._compositional & self._prints.has).mean()),
         )
         metrics["reference_structural_validity"] = rate(
             int(self._structural.sum()), real, f"share of {self.name} that is structurally valid"
@@ -365,6 +367,7 @@ class _Prints:
                 structures[place], compositions[place], has[place] = one.structure, one.composition, True
         compositions[has] = scaled(compositions[has])
         self.arrays = structures, compositions
+        self.has = has
         self.count = int(has.sum())
 
 

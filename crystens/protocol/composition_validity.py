@@ -3,10 +3,8 @@
 A composition passes if oxidation states of its elements, one for each element, add up to no charge while every cation
 is less electronegative than every anion (Pauling). A single element and an alloy, of metals only, pass as they are. The
 tables of oxidation states, electronegativities and metals are smact's; the answer depends on which oxidation states are
-taken. "smact14" is the list that the original protocol had as smact's only one.
-
-Combinations are not listed, which takes minutes for six elements: to split the elements by electronegativity into those
-that may give charge and those that may take it leaves sums of whole numbers, and asks the same question.
+taken. "smact14" is the list that the original protocol had as smact's only one. The sums are those of
+`crystens.metrics.neutrality`.
 
 Differs from the original: an element without an electronegativity (Pm, Rn, Lr) fails the Pauling test, as in smact 4,
 where the original let some of its combinations pass. Elements that smact has no oxidation states of, or does not know,
@@ -21,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
 from importlib.metadata import version
 from typing import Any
 
@@ -29,6 +26,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from crystens.errors import CrystensError, first_line
+from crystens.metrics.neutrality import can_balance
 
 # By name: the attribute of smact's elements that holds them.
 OXIDATION_STATES = {
@@ -80,27 +78,7 @@ def _verdict(composition: tuple[tuple[int, int], ...], states: str) -> str:
         (known[number].pauling_eneg, amount, getattr(known[number], OXIDATION_STATES[states]) or [])
         for number, amount in composition
     ]
-    return "neutral" if _is_neutral(ions) else "not neutral"
-
-
-def _is_neutral(ions: list[tuple[float | None, int, list[int]]]) -> bool:
-    """Return whether charges add up to 0 with every cation below every anion in electronegativity.
-
-    Args:
-        ions: electronegativity, amount and possible charges of each element.
-    """
-    negativities = [negativity for negativity, _, _ in ions if negativity is not None]
-    if len(negativities) < len(ions):
-        return False
-    # Below a border nothing takes charge, from it on nothing gives it; the lowest anion is a border.
-    for border in {*negativities, math.inf}:
-        sums = {0}
-        for negativity, amount, charges in zip(negativities, *list(zip(*ions, strict=True))[1:], strict=True):
-            allowed = [charge for charge in charges if (charge >= 0 if negativity < border else charge <= 0)]
-            sums = {total + amount * charge for total in sums for charge in allowed}
-        if 0 in sums:
-            return True
-    return False
+    return "neutral" if can_balance(ions) else "not neutral"
 
 
 @functools.cache

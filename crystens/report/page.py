@@ -19,11 +19,13 @@ from torch import Tensor
 
 from crystens.crystal import Crystal
 from crystens.metrics.by_num_sites import by_size
-from crystens.metrics.crystal_table import OK, Row
+from crystens.metrics.crystal_table import OK, Row, by_plausibility
 from crystens.metrics.distributions import QUANTITIES, Reference
 from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import generated_values
+from crystens.metrics.plausibility import MIN_RATIO
 from crystens.metrics.symmetry_metrics import system_shares
+from crystens.metrics.verdicts import good
 from crystens.processes.atomic_file import write_whole
 from crystens.properties.cgcnn import PROPERTIES
 from crystens.properties.property_metrics import PropertyMetrics, known
@@ -40,9 +42,11 @@ from crystens.report.templates import render
 from crystens.report.viewer import space_group_name, viewer_data, viewer_scripts
 
 NUM_PICTURES = 10
+NUM_BEST = 3  # the most plausible of all, shown first
+_MOST_LISTED = 20  # rows of the table of samples
 
 # Entries of metrics.json that have a section of their own on the page.
-_SECTIONS = ("failures", "provenance")
+_SECTIONS = ("failures", "provenance", "verdict")
 
 
 def write_report(
@@ -54,6 +58,7 @@ def write_report(
     statement: Iterable[str] = (),
     reference: Reference | None = None,
     crystals: Mapping[int, Crystal] | None = None,
+    best: Iterable[int] = (),
     images: Mapping[int, Tensor] | None = None,
     properties: PropertyMetrics | None = None,
 ) -> None:
@@ -64,9 +69,10 @@ def write_report(
         metrics: of all samples.
         rows: of all samples.
         title: of the page.
-        statement: sentences on where the samples come from and what that is worth, at the top of the page.
+        statement: sentences on where the samples come from, at the top of the page; the verdict follows them.
         reference: what the samples are compared with; without one there are no histograms.
-        crystals: by index, those that `chosen_samples` chose.
+        crystals: by index, those that `chosen_samples` and `best_samples` chose.
+        best: indices of those that `best_samples` chose.
         images: by index, some scaled images (4, S, S).
         properties: what CGCNN predicts, for rows that have its columns.
 
@@ -77,16 +83,21 @@ def write_report(
     figures = [] if reference is None else [_distributions(metrics, rows, reference)]
     if properties is not None:
         figures.append(_properties(metrics, rows, properties))
-    labels = _labels(rows, crystals)
+    first = set(best) & set(crystals)
+    ranked = by_plausibility([row for row in rows if row["index"] in crystals])
+    ranked.sort(key=lambda row: row["index"] not in first)
+    labels = _labels(ranked, crystals)
     page = render(
         "report.html.j2",
         viewer_scripts() if crystals else (),
         title=title,
-        statement=list(statement),
+        statement=[*statement, *(metrics["verdict"]["sentences"] if "verdict" in metrics else ())],
         total=metrics["num_samples"]["value"],
         failed=metrics["failures"]["value"],
         metrics={name: entry for name, entry in metrics.items() if name not in _SECTIONS},
         number=_number,
+        good=good,
+        real="" if reference is None or reference.held_out is None else reference.held_out_name,
         histograms=figures,
         systems=_systems(metrics, reference),
         sizes=by_size(rows, reference),
@@ -96,7 +107,9 @@ def write_report(
             {"index": index, "lines": label.split("\n"), "picture": crystal_picture(crystals[index])}
             for index, label in labels.items()
         ],
-        data=viewer_data(crystals, labels),
+        best=len(first),
+        ranked=_ranked(rows)[:_MOST_LISTED],
+        data=viewer_data({index: crystals[index] for index in labels}, labels),
         images=_images(rows, images or {}),
         provenance=list(_flat(metrics["provenance"]["value"])),
     )
@@ -105,18 +118,29 @@ def write_report(
 
 def chosen_samples(rows: Sequence[Row], seed: int, number: int = NUM_PICTURES) -> list[int]:
     """Return the indices of samples to draw: decoded ones, chosen by seed and not by hand, in order."""
-    decoded = [row["index"] for row in rows if row["status"] == OK]
+    decoded = sorted(row["index"] for row in rows if row["status"] == OK)
     return sorted(random.Random(seed).sample(decoded, min(number, len(decoded))))
+
+
+def best_samples(rows: Sequence[Row], number: int = NUM_BEST) -> list[int]:
+    """Return the indices of the most plausible samples, the best first; of those that are alike the first."""
+    return [row["index"] for row in _ranked(rows)[:number]]
+
+
+def _ranked(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of samples that decoded, the most plausible first."""
+    return by_plausibility(row for row in rows if row["status"] == OK)
 
 
 def _distributions(metrics: Metrics, rows: Sequence[Row], reference: Reference) -> dict[str, Any]:
     """Return the histograms of the eight quantities, with their head and a note."""
-    distances = {f"ks_{name}": metrics[f"ks_{name}"]["value"] for name in QUANTITIES}
+    distances = {f"ks_{name}": metrics[f"ks_{name}"] for name in QUANTITIES}
     return {
         "head": "Distributions, real and generated",
         "picture": distribution_plot(generated_values(rows), reference, distances),
         "note": f"Real: {reference.name}, {reference.split}, {reference.count} crystals. Generated: the samples that "
-        "became crystals. K-S: Kolmogorov-Smirnov statistic, 0 for the same distribution and 1 for disjoint ones.",
+        "became crystals. K-S: Kolmogorov-Smirnov statistic, 0 for the same distribution and 1 for disjoint ones. "
+        "Values up to the critical one (1 %) show no difference for this number of samples.",
     }
 
 
@@ -126,7 +150,7 @@ def _properties(metrics: Metrics, rows: Sequence[Row], properties: PropertyMetri
     for name, about in PROPERTIES.items():
         generated = known(rows, name)
         real = None if properties.real is None else properties.real.known(name)
-        title = "" if real is None else ks_title(metrics[f"ks_cgcnn_{name}"]["value"])
+        title = "" if real is None else ks_title(metrics[f"ks_cgcnn_{name}"])
         edges = even_edges(generated if real is None or not len(real) else real)
         label = name.replace("_", " ") + (f" ({about.unit})" if about.unit != "1" else "")
         panels.append(Histogram(label, edges, generated, real, title))
@@ -146,16 +170,27 @@ def _systems(metrics: Metrics, reference: Reference | None) -> list[dict[str, An
 
 
 def _labels(rows: Sequence[Row], crystals: Mapping[int, Crystal]) -> dict[int, str]:
-    """Return what is said of each crystal, in lines: formula, space group found, number of sites and sample."""
-    by_index = {row["index"]: row for row in rows}
+    """Return what is said of each crystal, in lines: formula, space group found, number of sites and sample, doubts."""
     labels = {}
-    for index, crystal in sorted(crystals.items()):
-        found = by_index[index]["space_group"]
+    for row in rows:
+        index, found = row["index"], row["space_group"]
+        crystal = crystals[index]
         group = "no space group found" if found is None else f"space group {space_group_name(found)}"
-        invalid = "" if by_index[index]["structurally_valid"] else ", structurally invalid"
         sites = "1 site" if len(crystal) == 1 else f"{len(crystal)} sites"
-        labels[index] = f"{crystal.formula}\n{group}\n{sites}, sample {index}{invalid}"
+        doubts = _doubts(row)
+        lines = [crystal.formula, group, f"{sites}, sample {index}", *([", ".join(doubts)] if doubts else [])]
+        labels[index] = "\n".join(lines)
     return labels
+
+
+def _doubts(row: Row) -> list[str]:
+    """Return what speaks against a crystal."""
+    doubts = [] if row["structurally_valid"] else ["structurally invalid"]
+    if row["structurally_valid"] and row["distance_ratio"] < MIN_RATIO:
+        doubts.append("atoms within each other")
+    if not row["charge_neutral"]:
+        doubts.append("not charge neutral")
+    return doubts
 
 
 def _images(rows: Sequence[Row], images: Mapping[int, Tensor]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
@@ -75,14 +76,14 @@ class Histogram:
 
 
 def distribution_plot(
-    values: Mapping[str, np.ndarray], reference: Reference, distances: Mapping[str, float | None]
+    values: Mapping[str, np.ndarray], reference: Reference, distances: Mapping[str, Mapping[str, Any]]
 ) -> bytes:
     """Return histograms of the eight quantities, real and generated, as PNG.
 
     Args:
         values: generated values of each quantity.
         reference: real values.
-        distances: Kolmogorov-Smirnov statistics, "ks_a" to "ks_Z", written into the panels; None where there is none.
+        distances: metrics of the Kolmogorov-Smirnov statistics, "ks_a" to "ks_Z", written into the panels.
     """
     return histograms(
         [
@@ -111,9 +112,12 @@ def histograms(panels: Sequence[Histogram]) -> bytes:
     return figure_png(figure, dots=90)
 
 
-def ks_title(distance: float | None) -> str:
-    """Return how a panel states its Kolmogorov-Smirnov statistic."""
-    return "no generated value" if distance is None else f"K-S {distance:.3f}"
+def ks_title(metric: Mapping[str, Any]) -> str:
+    """Return how a panel states the metric of a Kolmogorov-Smirnov statistic, with its critical value if it has one."""
+    if metric["value"] is None:
+        return "no generated value"
+    critical = metric.get("critical_value")
+    return f"K-S {metric['value']:.3f}" + ("" if critical is None else f" (critical {critical:.2g})")
 
 
 def even_edges(values: np.ndarray, least_margin: float = 0.5) -> np.ndarray:

@@ -5,7 +5,7 @@
                            training data ("reference.*")
     images.part            the same file while it grows; an interrupted sampling goes on from its last whole chunk
     cifs/000000.cif ...    the samples that could be decoded
-    crystals.csv           one row a sample, failed ones too
+    crystals.csv           one row a sample, the most plausible first, failed ones last
     metrics.json, report.html
 
 The file is written by hand because the safetensors library writes a file at once, from memory: a header with the place
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import struct
 from collections.abc import Callable
@@ -41,9 +40,10 @@ from crystens.metrics.distributions import Reference
 from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import summarise, write_metrics
 from crystens.metrics.statistics import image_statistics
+from crystens.metrics.verdicts import verdict
 from crystens.orbits.encodings import ImageDecoder, scaling_from_dict, sites_of
 from crystens.processes.progress_bars import ProgressBars
-from crystens.report.page import chosen_samples, write_report
+from crystens.report.page import best_samples, chosen_samples, write_report
 from crystens.scaling import Scaling
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,6 @@ IMAGES = "images.safetensors"
 _PART = "images.part"
 _FLOAT = 4  # bytes
 _IMAGES_SHOWN = 4
-
-# Variances whose root is called a shortcoming above a bound: metric, bound, what it is of, unit.
-_CONSISTENT = (
-    ("cell_length_variance", 0.3, "cell length", "angstrom"),
-    ("cell_angle_variance", 3.0, "cell angle", "degrees"),
-    ("coordinate_variance", 0.03, "coordinate", "of the cell"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,20 +250,22 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
             for index, item in enumerate(decoded, start):
                 if item.crystal is not None:
                     (cifs / f"{index:06d}.cif").write_text(_cif(item))
-            table.append(image_rows(copies, decoded, samples.distance, start))
+            table.append(image_rows(copies, decoded, samples.distance, start, samples.reference))
             if samples.about.get("symmetric"):
                 counts = torch.tensor([item.num_sites for item in decoded])
                 averaged = average_mirror_images(images)
                 projected.append(image_statistics(averaged, samples.scaling, counts, samples.distance))
         bars("decoding and judging", len(samples.images), len(samples.images))
     rows = table.rows()
+    table.sort()
     about = {**samples.about, "source": None if source is None else str(source), "decode": asdict(decoder)}
     metrics = summarise(rows, samples.reference, about, samples.distance, projected)
+    metrics |= verdict(metrics, samples.reference)
     write_metrics(folder / "metrics.json", metrics)
     # The few that are drawn are decoded anew: all crystals would have to stay in memory for them.
-    chosen = chosen_samples(rows, seed=samples.about["seed"])
+    chosen, best = chosen_samples(rows, seed=samples.about["seed"]), best_samples(rows)
     crystals = {}
-    for index in chosen:
+    for index in {*chosen, *best}:
         (item,) = decoder.decode(samples.images[index : index + 1], samples.scaling)
         if item.crystal is not None:
             crystals[index] = item.crystal
@@ -279,54 +274,22 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
         metrics,
         rows,
         title=f"{len(rows)} crystals from {samples.about['model']}",
-        statement=_statement(samples, metrics),
+        statement=[_origin(samples)],
         reference=samples.reference,
         crystals=crystals,
+        best=best,
         images={index: samples.images[index] for index in chosen[:_IMAGES_SHOWN]},
     )
     return metrics
 
 
-def shortcomings(metrics: Metrics, reference: Reference) -> list[str]:
-    """Return, in words, what keeps samples from being usable crystals; empty if nothing of this does.
-
-    The bounds are far above what a real crystal's image shows (0 throughout) and say no more than that beyond them the
-    decoded crystal depends on which copy of a value one believes. Samples may repeat formulas as the reference does:
-    of Carbon-24 all are C.
-    """
-    found = []
-    for name, bound, what, unit in _CONSISTENT:
-        value = metrics[name]["value"]
-        if value is not None and math.sqrt(value) > bound:
-            found.append(f"copies of one {what} in an image differ by {math.sqrt(value):.2g} {unit} (real crystals: 0)")
-    merged = metrics["mean_merged_sites"]["value"]
-    if merged is not None and merged > 0.5:
-        found.append(f"{merged:.2g} sites a crystal stood within another and were merged")
-    formulas, decoded = metrics["unique_formula_rate"]["value"], metrics["decoded_rate"]["value"]
-    if decoded and formulas < 0.2 * decoded * len(reference.formulas) / reference.count:
-        found.append(f"only {formulas / decoded:.0%} of the decoded samples have a formula of their own")
-    far = [name for name, entry in metrics.items() if name.startswith("ks_") and (entry["value"] or 0) > 0.5]
-    if far:
-        found.append(
-            f"not distributed like the training data (Kolmogorov-Smirnov statistic over 0.5): {', '.join(far)}"
-        )
-    failed = metrics["failures"]["value"]
-    if failed > 0.05 * metrics["num_samples"]["value"]:
-        found.append(f"{failed} of {metrics['num_samples']['value']} samples could not be decoded")
-    return found
-
-
-def _statement(samples: Samples, metrics: Metrics) -> list[str]:
-    """Return the sentences at the top of the report: where the samples come from, and what they are worth."""
+def _origin(samples: Samples) -> str:
+    """Return the first sentence of the report: where the samples come from."""
     about, reference = samples.about, samples.reference
-    origin = (
+    return (
         f"{len(samples.images)} samples of {about['model']}, trained for {about['trained']} on {reference.name} "
         f"({reference.count} crystals; training seed {about['training_seed']}, sampling seed {about['seed']})."
     )
-    found = shortcomings(metrics, reference)
-    if not found:
-        return [origin]
-    return [origin, f"By these numbers they are not usable crystals: {'; '.join(found)}."]
 
 
 def _cif(decoded: DecodedCrystal) -> str:

@@ -16,6 +16,7 @@ from crystens.metrics.crystal_table import Row, crystal_row, failed_row
 from crystens.metrics.distributions import Reference
 from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import summarise
+from crystens.metrics.verdicts import verdict
 from crystens.samples.references import read_reference
 
 
@@ -49,25 +50,31 @@ def judge(
         raise CrystensError(
             f"{reference=} must be a generator, the name of a data set, the path of a source, or a Reference"
         )
-    rows = [_row(index, item) for index, item in enumerate(crystals)]
-    return summarise(rows, reference)
+    rows = [_row(index, item, reference) for index, item in enumerate(crystals)]
+    metrics = summarise(rows, reference)
+    return metrics | verdict(metrics, reference)
 
 
-def _row(index: int, item: Structure | Atoms | Crystal | DecodedCrystal | None) -> Row:
+def _row(index: int, item: Structure | Atoms | Crystal | DecodedCrystal | None, reference: Reference | None) -> Row:
     """Return the row of one sample."""
     if item is None:
         return failed_row(index, "no crystal")
     if isinstance(item, DecodedCrystal):
         if item.crystal is None:
             return failed_row(index, item.reason)
-        row = crystal_row(index, item.crystal, stated=item.generated_space_group)
-        row["structurally_valid"] = row["structurally_valid"] and item.merged_sites == 0
-        return row
+        return crystal_row(
+            index,
+            item.crystal,
+            stated=item.generated_space_group,
+            merged=item.merged_sites > 0,
+            reference=reference,
+        )
     if not isinstance(item, Structure | Atoms | Crystal):
         raise CrystensError(
             f"sample {index} is a {type(item).__name__}; give Structures, Atoms, Crystals, DecodedCrystals or None"
         )
     try:
-        return crystal_row(index, as_crystal(item, space_group=1))  # its own group is looked for by the row
+        crystal = as_crystal(item, space_group=1)  # its own group is looked for by the row
     except CrystensError as error:
         return failed_row(index, str(error))
+    return crystal_row(index, crystal, reference=reference)

@@ -7,12 +7,15 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.ingest.generated import JudgingLimits
 from crystens.ingest.ingest import open_store
 from crystens.ingest.kinds import open_source
 from crystens.metrics.distributions import Reference
+from crystens.metrics.held_out import spread, with_held_out
 from crystens.sources.limits import Limits
 from crystens.sources.record import Record, Reject
 
@@ -29,7 +32,7 @@ def read_reference(
     split: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Reference:
-    """Return the real crystals to compare with.
+    """Return the real crystals to compare with; of a source that gives splits, also what another split has.
 
     Args:
         name: "prototypes", one of the `DATA_SETS` (which needs `data_path`), or the path of any source.
@@ -52,13 +55,18 @@ def read_reference(
             first.reason,
         )
     splits = store.column("split")
-    given = any(splits)
-    if split is not None and not given:
+    has_splits = any(splits)
+    if split is not None and not has_splits:
         raise CrystensError(f"--split {split}: {path} gives no splits; leave the option out to take all of it")
-    part = split or ("train" if given else None)
-    rows = [row for row, name in enumerate(splits) if part is None or name == part]
+    part = split or ("train" if has_splits else None)
+    rows = [row for row, given in enumerate(splits) if part is None or given == part]
     batch = store.batch(rows, int(store.counts.max()))
-    return Reference.from_crystals(batch, name, part or "all", progress)
+    reference = Reference.from_crystals(batch, name, part or "all", progress)
+    for other in ("test", "val", "train"):
+        others = spread(np.array([row for row, given in enumerate(splits) if given == other], dtype=np.int64))
+        if other != part and len(others):
+            return with_held_out(reference, (store[row] for row in others.tolist()), other)
+    return reference
 
 
 def read_real(

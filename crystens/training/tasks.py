@@ -43,7 +43,7 @@ from crystens.errors import CrystensError, first_line
 from crystens.generator import CHUNK_SIZE, Generator, decoder_of, model_name
 from crystens.orbits.encodings import ImageDecoder, decoder_for
 from crystens.processes.cores import usable_cores
-from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file, shortcomings
+from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file
 from crystens.training.resume import resumed
 from crystens.training.wandb_run import WandbRun
 
@@ -428,8 +428,8 @@ def _judge(samples: Samples, decoder: ImageDecoder, folder: Path, source: Path) 
     log.info(
         "%s", ", ".join(f"{name} {metrics[name]['value']:.3g}" for name in shown if metrics[name]["value"] is not None)
     )
-    for shortcoming in shortcomings(metrics, samples.reference):
-        log.info("not usable crystals yet: %s", shortcoming)
+    for sentence in metrics["verdict"]["sentences"]:
+        log.info("%s", sentence)
     log.info("report: %s", folder / "report.html")
 
 

@@ -31,7 +31,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from crystens.cif.read import read_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError, first_line
-from crystens.metrics.crystal_table import CrystalTable
+from crystens.metrics.crystal_table import CrystalTable, by_plausibility
 from crystens.processes.atomic_file import write_whole
 from crystens.report.pictures import crystal_picture
 from crystens.sources.limits import Limits
@@ -75,7 +75,7 @@ class WandbRun(WandbLogger):
             otherwise; true and false decide. WANDB_MODE wins over "auto".
         log_checkpoints: whether the checkpoints become an artifact. An offline run holds a copy of them until it is
             uploaded.
-        table_rows: how many samples are shown in the table of crystals, the first ones, failed ones too.
+        table_rows: how many samples are shown in the table of crystals, the most plausible first.
 
     Raises:
         CrystensError: if an option is wrong, or, when the run starts, if W&B cannot start it.
@@ -177,7 +177,7 @@ class WandbRun(WandbLogger):
 
         metrics = json.loads((samples / "metrics.json").read_text())
         numbers = {f"samples/{name}": entry["value"] for name, entry in metrics.items() if _is_number(entry["value"])}
-        rows = CrystalTable(samples / "crystals.csv").rows()[: self.table_rows]
+        rows = by_plausibility(CrystalTable(samples / "crystals.csv").rows())[: self.table_rows]
         with self._staged_here():
             table = wandb.Table(columns=["picture", *_COLUMNS])
             for row in rows:
