@@ -21,7 +21,8 @@ the A that fits the whole image best in the least squares sense. K-means in one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from crystens.encoding import ATTRIBUTES, CELL_ROWS, COORDINATE_ROWS, GROUP_ROW,
 from crystens.errors import CrystensError
 from crystens.scaling import Scaling
 from crystens.symmetry.space_groups import SymmetrisedCrystal, imposed
+from crystens.symmetry.stated_group import stated_group
 
 # How well the copies of a clean float32 image agree: below these the spread of copies is rounding, not disagreement.
 _NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table are always told apart
@@ -108,6 +110,8 @@ class DecodedCrystal:
             was not a number.
         merged_sites: how many sites were merged into others.
         symmetry: the symmetry that the crystal was brought to; None if it was left as it was.
+        moved: how far each site, or each orbit, was moved onto its place in the stated group, angstrom; empty where
+            that group was not imposed.
     """
 
     crystal: Crystal | None
@@ -116,6 +120,7 @@ class DecodedCrystal:
     generated_space_group: int | None
     merged_sites: int = 0
     symmetry: SymmetrisedCrystal | None = None
+    moved: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 def count_sites(images: Tensor, scaling: Scaling) -> Tensor:
@@ -259,10 +264,12 @@ class Decoder:
         merge_distance: sites nearer than this, over periodic images, become one, in angstrom.
         merge_unlike: whether sites of different elements are merged too (the element of the lower site index stays:
             of sites in canonical order the lighter); if not, unlike sites on one place are a failure.
-        symmetrise: find the space group of the atoms again and symmetrise the crystal.
+        symmetrise: find the space group of the atoms again and symmetrise the crystal. With "project" the space group
+            that the image states is imposed first, if no site has to move by more than `most_move`.
+        most_move: angstrom.
 
     Raises:
-        CrystensError: if a K is neither a positive number nor "auto".
+        CrystensError: if a K is neither a positive number nor "auto", or another value is out of range.
     """
 
     atom_clusters: Clusters = "auto"
@@ -270,7 +277,8 @@ class Decoder:
     periodic: bool = True
     merge_distance: float = 0.5
     merge_unlike: bool = True
-    symmetrise: bool = True
+    symmetrise: bool | Literal["project"] = True
+    most_move: float = 0.5
 
     def __post_init__(self) -> None:
         """Check the numbers of clusters."""
@@ -280,6 +288,10 @@ class Decoder:
                 raise CrystensError(f"decode.{name} must be a positive whole number or auto, got {value!r}")
         if not isinstance(self.merge_distance, int | float) or not self.merge_distance >= 0:
             raise CrystensError(f"decode.merge_distance must be a distance in angstrom, got {self.merge_distance!r}")
+        if not isinstance(self.most_move, int | float) or not self.most_move > 0:
+            raise CrystensError(f"decode.most_move must be a distance in angstrom, got {self.most_move!r}")
+        if self.symmetrise not in (True, False, "project"):
+            raise CrystensError(f"decode.symmetrise must be true, false or project, got {self.symmetrise!r}")
 
     def decode(
         self,
@@ -374,13 +386,19 @@ class Decoder:
         if len(crystal) > 1 and nearest < _COINCIDENT:
             return DecodedCrystal(None, f"sites of different elements coincide: {nearest:.2g} angstrom", count, group)
         merged = count - len(crystal)
+        if self.symmetrise == "project" and group > 1:
+            # A site that moves by half the shortest distance may be taken for its neighbour.
+            stated = stated_group(crystal, group, min(self.most_move, nearest / 2))
+            if stated is not None:
+                symmetry = stated.symmetry
+                return DecodedCrystal(symmetry.crystal, "", count, group, merged, symmetry, stated.displacements)
         if self.symmetrise:
             # Where the atoms do not have the stated group, the tolerance follows the spread of the coordinate votes, so
             # that a clean image keeps its small distortions.
             limit = max(3.0 * coordinate_spread * float(crystal.lengths.max()), _FOUND_WITHIN)
-            symmetry = imposed(crystal, group, _STATED_WITHIN, limit, nearest=nearest)
-            if symmetry is not None:
-                return DecodedCrystal(symmetry[0].crystal, "", count, group, merged, symmetry[0])
+            found = imposed(crystal, group, _STATED_WITHIN, limit, nearest=nearest)
+            if found is not None:
+                return DecodedCrystal(found[0].crystal, "", count, group, merged, found[0])
         return DecodedCrystal(crystal, "", count, group, merged)
 
     def _distinct_places(self, numbers: np.ndarray, distances: np.ndarray) -> int:

@@ -1,6 +1,7 @@
 """Decoding inverts encoding, exactly for clean images and closely for noisy ones."""
 
 import multiprocessing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -245,3 +246,25 @@ def _decode(batch: CrystalBatch) -> None:
 def test_a_wrong_number_of_clusters_is_refused(value) -> None:
     with pytest.raises(CrystensError, match=r"decode.atom_clusters must be a positive whole number or auto"):
         Decoder(atom_clusters=value)
+
+
+def test_the_stated_group_is_imposed_where_it_is_asked_for() -> None:
+    oxygen = [[0.305, 0.305, 0], [0.695, 0.695, 0], [0.195, 0.805, 0.5], [0.805, 0.195, 0.5]]
+    places = np.array([[0, 0, 0], [0.5, 0.5, 0.5], *oxygen])
+    rutile = Crystal([4.6, 4.6, 2.96], [90] * 3, 136, [22, 22, 8, 8, 8, 8], places)
+    batch = CrystalBatch.from_crystals([rutile], 20)
+    noise = torch.randn(batch.coordinates.shape, generator=torch.Generator().manual_seed(1))
+    off = batch.coordinates + 0.12 / 4.6 * noise
+    scaling = Scaling.fit(batch)
+    images = scaling.encode(replace(batch, coordinates=off % 1))
+    (found,), (projected,) = (replace(AUTO, symmetrise=how).decode(images, scaling) for how in (True, "project"))
+    assert found.generated_space_group == projected.generated_space_group == 136
+    assert found.crystal.space_group == 1
+    assert found.moved.size == 0
+    assert projected.crystal.space_group == 136
+    assert 0.05 < projected.moved.max() < 0.5
+    assert len(projected.symmetry.rotations) == 16
+    (refused,) = replace(AUTO, symmetrise="project", most_move=0.01).decode(images, scaling)
+    assert refused.crystal.space_group == 1
+    with pytest.raises(CrystensError, match="project"):
+        replace(AUTO, symmetrise="projected")

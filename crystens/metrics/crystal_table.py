@@ -63,16 +63,17 @@ IMAGE_COLUMNS = (
     "structurally_valid",
     *PLAUSIBILITY_COLUMNS,
     "merged_sites",
+    "largest_move",  # of a site, or an orbit, onto its place in the stated space group, angstrom
     *STATISTICS,
 )
-# Behind these, of samples that came as images of orbits: orbits of the crystal, repairs of each kind that decoding made
-# (`crystens.symmetry.projection`), and how far it moved an orbit onto its Wyckoff position at most, angstrom.
-ORBIT_COLUMNS = ("num_orbits", *(f"{kind}_orbits" for kind in REPAIRS), "largest_move")
+# Behind these, of samples that came as images of orbits: orbits of the crystal, and repairs of each kind that decoding
+# made (`crystens.symmetry.projection`).
+ORBIT_COLUMNS = ("num_orbits", *(f"{kind}_orbits" for kind in REPAIRS))
 CRYSTAL_COLUMNS = (
     "index",
     "file",
     "entry",
-    *(name for name in IMAGE_COLUMNS[2:] if name not in ("merged_sites", *STATISTICS)),
+    *(name for name in IMAGE_COLUMNS[2:] if name not in ("merged_sites", "largest_move", *STATISTICS)),
 )
 PROTOCOL_COLUMNS = (
     "num_elements",
@@ -94,7 +95,7 @@ _TEXTS = {
 _INTEGERS = {
     *("index", "num_sites", "generated_space_group", "merged_sites", "num_elements"),
     *SYMMETRY_COLUMNS[:2],
-    *ORBIT_COLUMNS[:-1],
+    *ORBIT_COLUMNS,
 }
 _TRUTHS = {
     *("structurally_valid", "composition_valid", "valid", "covered", "covered_strict"),
@@ -135,6 +136,8 @@ def image_rows(
         else:
             row.update(status=OK, file=f"cifs/{index:06d}.cif", merged_sites=sample.merged_sites)
             row.update(_measured(sample.crystal, sample.merged_sites > 0, reference))
+        if np.isfinite(sample.moved).any():
+            row["largest_move"] = float(np.nanmax(sample.moved))
         row.update({name: values[place] for name, values in columns.items()})
         if isinstance(images.scaling, OrbitScaling):
             row.update(_orbit_columns(sample))
@@ -147,10 +150,7 @@ def _orbit_columns(sample: DecodedCrystal) -> Row:
     row: Row = dict.fromkeys(ORBIT_COLUMNS)
     if isinstance(sample, DecodedOrbits):
         row.update({f"{kind}_orbits": count for kind, count in sample.repairs.items()})
-        row.update(
-            num_orbits=None if sample.orbits is None else len(sample.orbits),
-            largest_move=float(np.nanmax(sample.moved)) if np.isfinite(sample.moved).any() else None,
-        )
+        row["num_orbits"] = None if sample.orbits is None else len(sample.orbits)
     return row
 
 

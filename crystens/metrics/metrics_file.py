@@ -137,6 +137,9 @@ def summarise(
         )
     if ORBIT_COLUMNS[0] in rows[0]:
         metrics |= _repairs(rows)
+    if moves := [row["largest_move"] for row in rows if row.get("largest_move") is not None]:
+        text = "longest way of a site onto its place in the stated space group, mean over samples that have it imposed"
+        metrics["mean_largest_move"] = average(moves, "angstrom", text)
     metrics |= _plausibility(rows, reference)
     metrics["failures"] = _failures(rows)
     if reference is not None and reference.held_out is not None:
@@ -282,7 +285,6 @@ def _repairs(rows: Sequence[Row]) -> Metrics:
     kinds = {kind: f"{kind}_orbits" for kind in REPAIRS}
     mended = {kind: sum(bool(row[column]) for row in rows) for kind, column in kinds.items()}
     any_kind = sum(any(row[column] for column in kinds.values()) for row in rows)
-    moves = [row["largest_move"] for row in rows if row["largest_move"] is not None]
     return {
         "repaired_rate": entry(
             any_kind / total,
@@ -291,11 +293,6 @@ def _repairs(rows: Sequence[Row]) -> Metrics:
             "other, or orbits on top of each other",
             total,
             samples=mended,
-        ),
-        "mean_largest_move": average(
-            moves,
-            "angstrom",
-            "longest way of an orbit onto its Wyckoff position, mean over samples that were projected",
         ),
     }
 

@@ -42,12 +42,10 @@ class DecodedOrbits(DecodedCrystal):
 
     Attributes:
         orbits: the crystal as orbits; None if decoding failed.
-        moved: (K,) how far each orbit was from its position, angstrom; empty if decoding failed before.
         repairs: how often each of `crystens.symmetry.projection.REPAIRS` was made.
     """
 
     orbits: OrbitCrystal | None = None
-    moved: np.ndarray = field(default_factory=lambda: np.zeros(0))
     repairs: dict[str, int] = field(default_factory=dict)
 
 
@@ -175,9 +173,9 @@ class OrbitDecoder:
             group,
             sum(made.repairs.values()),
             symmetry,
-            made.crystal,
-            made.moved,
-            made.repairs,
+            moved=made.moved,
+            orbits=made.crystal,
+            repairs=made.repairs,
         )
 
 

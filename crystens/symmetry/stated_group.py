@@ -1,0 +1,362 @@
+"""Operations of a stated space group, found in a noisy crystal that has them only roughly.
+
+A search for "whatever symmetry there is" (moyopy) has to be told how far atoms may be off, and beyond some 0.3 angstrom
+it takes neighbours for each other. A generator states the group, so that less has to be found: how the cell of the
+group lies in the lattice, and where its origin is.
+
+1. Bases: of all cells of the lattice with small whole coefficients, those whose metric tensor the group's rotations
+   keep within a strain. Of cells that the rotations turn into each other one is looked at.
+2. Origins: a generator of the group takes a site of the rarest element to one of its kind. Each choice states the
+   translation of this generator; the choices of all generators state an origin if they agree on one. It solves linear
+   equations modulo lattice translations, by the Smith normal form of the generators' rotations.
+3. Of all that takes every site to one of its kind, the one that moves sites least is imposed: cell and sites are
+   averaged over the operations.
+
+Source for the Smith normal form in this place: Grosse-Kunstleve, Acta Cryst. A 55 (1999) 383.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+
+import moyopy
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from crystens.crystal import Crystal, wrap
+from crystens.distances import nearest_steps, shortest_translation
+from crystens.symmetry.space_groups import (
+    SymmetrisedCrystal,
+    SymmetryError,
+    cell_of_metric,
+    space_group_number,
+)
+from crystens.symmetry.wyckoff import SpaceGroup, space_group
+
+_VERIFY_SYMPREC = 1e-3  # angstrom, at which a crystal must show the group that was imposed
+_LARGEST = 2  # coefficients of a basis, in the Niggli-reduced one
+_MOST_BASES = 400  # within the strain, the most compact first
+_BASES_OF_ONE_KIND = 8  # with the same rotations
+_MOST_CHOICES = 12  # of the site that a generator takes a site to
+_MOST_ORIGINS = 24
+_AGREE = 0.2  # of a cell edge, by which the origins of generators may differ
+_UNLIKE = 1e6  # angstrom squared
+
+
+@dataclass(frozen=True, eq=False)
+class ImposedGroup:
+    """A crystal with a space group imposed, and the price.
+
+    Attributes:
+        symmetry: the crystal in its cell, with the group's operations.
+        displacements: (N,) how far each site was moved within the cell, angstrom.
+        strain: the largest change of a component of the metric tensor, in products of the lengths it belongs to.
+    """
+
+    symmetry: SymmetrisedCrystal
+    displacements: np.ndarray
+    strain: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """Operations of a group in one of its cells.
+
+    Attributes:
+        rotations: (M, 3, 3) int.
+        translations: (M, 3).
+        average: (6, 6), takes the six components of a metric tensor to their means over the rotations.
+        generators: the operations that generate all rotations.
+        left, right, diagonal: left @ D @ right is diagonal, of the unit matrix less the rotation for each generator,
+            stacked as D (3 g, 3); left (3 g, 3 g) and right (3, 3) are unimodular.
+    """
+
+    rotations: np.ndarray
+    translations: np.ndarray
+    average: np.ndarray
+    generators: list[int]
+    left: np.ndarray
+    right: np.ndarray
+    diagonal: np.ndarray
+
+    def from_origin(self, origin: np.ndarray) -> np.ndarray:
+        """Return the translations (M, 3) of the operations around an origin (3,)."""
+        return self.translations + origin - self.rotations @ origin
+
+
+def stated_group(crystal: Crystal, number: int, within: float, strain: float = 0.1) -> ImposedGroup | None:
+    """Return a crystal with a space group imposed in the cell that it stands in; None if it is too far from it.
+
+    The cell may be primitive or conventional for the group; a group is not recognised in a supercell of these.
+
+    Args:
+        crystal: the crystal, its sites apart.
+        number: the group, 1-230.
+        within: how far a site may be moved, angstrom.
+        strain: how much a component of the metric tensor may change, in products of the lengths it belongs to.
+    """
+    vectors, change = (np.array(part, dtype=np.float64) for part in moyopy.niggli_reduce(crystal.vectors.tolist()))
+    to_given = change.T  # rows: vectors of the reduced cell in the basis of the crystal
+    found = [
+        imposed
+        for setting in _settings(number)
+        for basis in _bases(vectors @ vectors.T, setting, strain)
+        if (imposed := _imposed(crystal, number, setting, basis @ to_given, within)) is not None
+    ]
+    found = [imposed for imposed in found if imposed.strain <= strain]
+    edge = abs(np.linalg.det(crystal.vectors)) ** (1 / 3)  # by which a strain is a distance
+    return min(found, key=lambda imposed: imposed.displacements.max() + imposed.strain * edge, default=None)
+
+
+def _imposed(
+    crystal: Crystal, number: int, setting: _Setting, to_given: np.ndarray, within: float
+) -> ImposedGroup | None:
+    """Return the crystal with the operations of a setting imposed in one basis, from the origin that suits it best.
+
+    Args:
+        crystal: the crystal.
+        number: the group.
+        setting: its operations in this basis.
+        to_given: (3, 3), vectors of this basis as rows, in the basis of the crystal.
+        within: how far a site may be moved, angstrom.
+    """
+    to_here = np.linalg.inv(to_given)
+    vectors = to_given @ crystal.vectors
+    places = crystal.coordinates @ to_here
+    alike = crystal.numbers[:, None] == crystal.numbers
+    fits = [
+        fit
+        for origin in _origins(setting, vectors, crystal.numbers, places, within)
+        if (fit := _fitted(setting, origin, vectors, places, alike)) is not None
+    ]
+    fit = min(fits, key=lambda fit: float(fit.distances.max()), default=None)
+    if fit is None or fit.distances.max() > within:
+        return None
+    metric = vectors @ vectors.T
+    kept = _full(setting.average @ _parts(metric))
+    edges = np.sqrt(np.diag(metric))
+    strain = float((np.abs(kept - metric) / np.outer(edges, edges)).max())
+    lengths, angles = cell_of_metric(to_here @ kept @ to_here.T)
+    result = Crystal(lengths, angles, number, crystal.numbers, fit.places @ to_given)
+    try:
+        again = space_group_number(lengths, angles, result.numbers, result.coordinates, _VERIFY_SYMPREC)
+    except SymmetryError:
+        return None
+    if again != number:  # the atoms have a group of more operations
+        return None
+    rotations = np.rint(to_given.T @ setting.rotations @ to_here.T).astype(np.int64)
+    translations = setting.from_origin(fit.origin) @ to_given
+    symmetry = SymmetrisedCrystal(result, rotations, wrap(translations), fit.orbits, fit.origin @ to_given)
+    return ImposedGroup(symmetry, fit.distances, strain)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Sites moved onto places that operations from an origin map on each other.
+
+    Attributes:
+        origin: (3,), fractional.
+        places: (N, 3), fractional.
+        distances: (N,) by which sites were moved, angstrom.
+        orbits: (N,) int, the first site of each orbit.
+    """
+
+    origin: np.ndarray
+    places: np.ndarray
+    distances: np.ndarray
+    orbits: np.ndarray
+
+
+def _fitted(
+    setting: _Setting, origin: np.ndarray, vectors: np.ndarray, places: np.ndarray, alike: np.ndarray
+) -> _Fit | None:
+    """Return sites averaged over the operations of a setting; None if one has no partner of its element."""
+    lacking = (np.eye(3) - setting.rotations).reshape(-1, 3)
+    # First the origin that the generators state, then the one that all operations agree on.
+    for _ in range(2):
+        matched = _matched(setting.rotations, setting.from_origin(origin), vectors, places, alike)
+        if matched is None:
+            return None
+        origin = origin + np.linalg.lstsq(lacking, matched[0].mean(axis=1).reshape(-1), rcond=None)[0]
+    translations = setting.from_origin(origin)
+    matched = _matched(setting.rotations, translations, vectors, places, alike)
+    if matched is None:
+        return None
+    steps, onto = matched
+    moves = np.zeros_like(places)
+    np.add.at(moves, onto, -steps / len(steps))
+    exact = places + moves
+    orbits = onto.min(axis=0)
+    for site, first in enumerate(orbits):
+        if site != first:
+            by = int((onto[:, first] == site).argmax())
+            image = setting.rotations[by] @ exact[first] + translations[by]
+            exact[site] = image + np.rint(exact[site] - image)
+    return _Fit(origin, exact, np.linalg.norm(moves @ vectors, axis=1), orbits)
+
+
+def _matched(
+    rotations: np.ndarray, translations: np.ndarray, vectors: np.ndarray, places: np.ndarray, alike: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the step from each image of each site to the site it is taken for, (M, N, 3), and which that is, (M, N).
+
+    None if a site would have to be taken for one of another element.
+    """
+    images = places @ rotations.transpose(0, 2, 1) + translations[:, None]
+    steps = places - images[:, :, None]  # (M, N, N, 3)
+    steps = nearest_steps(vectors, steps, 0.3 * shortest_translation(vectors))
+    squares = np.where(alike, np.square(steps @ vectors).sum(axis=3), _UNLIKE)
+    onto = squares.argmin(axis=2)
+    sites = np.arange(len(places))
+    for operation in np.flatnonzero((np.sort(onto, axis=1) != sites).any(axis=1)):
+        onto[operation] = linear_sum_assignment(squares[operation])[1]
+    chosen = np.take_along_axis(steps, onto[:, :, None, None], axis=2)[:, :, 0]
+    worst = np.take_along_axis(squares, onto[:, :, None], axis=2).max()
+    return (chosen, onto) if worst < _UNLIKE else None
+
+
+def _origins(
+    setting: _Setting, vectors: np.ndarray, numbers: np.ndarray, places: np.ndarray, within: float
+) -> list[np.ndarray]:
+    """Return origins (3,) at which the generators take every site near to one of its kind, the best first."""
+    kinds, counts = np.unique(numbers, return_counts=True)
+    rarest = np.flatnonzero(numbers == kinds[counts.argmin()])
+    alike = numbers[:, None] == numbers
+    reach = 0.3 * shortest_translation(vectors)
+    choices: list[list[tuple[float, np.ndarray]]] = []
+    for generator in setting.generators:
+        images = places @ setting.rotations[generator].T
+        shifts = places[rarest] - images[rarest[0]]
+        steps = nearest_steps(vectors, places - (images + shifts[:, None])[:, :, None], reach)
+        squares = np.where(alike, np.square(steps @ vectors).sum(axis=3), _UNLIKE)  # (J, N, N)
+        nearest = squares.argmin(axis=2)
+        missed = np.take_along_axis(steps, nearest[:, :, None, None], axis=2)[:, :, 0].mean(axis=1)
+        worst = np.sqrt(squares.min(axis=2).max(axis=1))
+        kept = np.argsort(worst)[:_MOST_CHOICES]
+        # A site may be off, and its image, and the shift that one pair of them states.
+        choices.append([(worst[j], shifts[j] + missed[j]) for j in kept if worst[j] <= 4 * within])
+    if not setting.generators:
+        return [np.zeros(3)]
+    found = []
+    wanted = setting.translations[setting.generators]
+    for choice in itertools.product(*choices):
+        stated = np.stack([shift for _, shift in choice]) - wanted
+        values = setting.left @ stated.reshape(-1)
+        solvable = np.zeros(len(values), dtype=bool)
+        solvable[:3] = setting.diagonal != 0
+        # Equations without an unknown are whole if the generators agree on an origin.
+        if np.abs(values - np.rint(values))[~solvable].max(initial=0.0) > _AGREE:
+            continue
+        parts = np.where(solvable[:3], values[:3] / np.where(solvable[:3], setting.diagonal, 1), 0.0)
+        found.append((sum(worst for worst, _ in choice), setting.right @ parts))
+    found.sort(key=lambda pair: pair[0])
+    return [origin for _, origin in found[:_MOST_ORIGINS]]
+
+
+def _bases(metric: np.ndarray, setting: _Setting, strain: float) -> list[np.ndarray]:
+    """Return bases (3, 3), whole rows in a reduced one, whose metric tensor the rotations of a setting nearly keep."""
+    if np.allclose(setting.average, np.eye(6)):  # triclinic: every basis will do
+        return [np.eye(3)]
+    small, triples = _unimodular()
+    products = small @ metric @ small.T
+    one, two, three = triples.T
+    pairs = ((one, one), (two, two), (three, three), (two, three), (one, three), (one, two))
+    parts = np.stack([products[pair] for pair in pairs], axis=1)  # (n, 6)
+    changes = np.abs(parts @ setting.average.T - parts)
+    squares = parts[:, :3]
+    scales = np.sqrt(np.concatenate([squares**2, squares[:, [1, 0, 0]] * squares[:, [2, 2, 1]]], axis=1))
+    strains = (changes / scales).max(axis=1)
+    near = np.flatnonzero(strains <= strain)
+    near = near[np.argsort(squares[near].sum(axis=1), kind="stable")][:_MOST_BASES]
+    proper = setting.rotations[np.linalg.det(setting.rotations) > 0].transpose(0, 2, 1)
+    seen: set[bytes] = set()
+    kinds: dict[bytes, list[int]] = {}
+    for place in near:
+        basis = small[triples[place]].astype(np.int64)
+        if basis.tobytes() in seen:
+            continue
+        seen.update(np.ascontiguousarray(turned).tobytes() for turned in proper @ basis)
+        turned = np.rint(basis.T @ setting.rotations @ np.linalg.inv(basis.T)).astype(np.int64).reshape(-1, 9)
+        kind = np.unique(turned, axis=0).tobytes()
+        kinds.setdefault(kind, []).append(int(place))
+    ordered = sorted(kinds.values(), key=lambda places: strains[places].min())
+    return [small[triples[place]].astype(float) for places in ordered for place in places[:_BASES_OF_ONE_KIND]]
+
+
+@functools.cache
+def _unimodular() -> tuple[np.ndarray, np.ndarray]:
+    """Return small whole vectors (n, 3) without a common factor, and triples of them, (m, 3), of determinant 1."""
+    every = itertools.product(range(-_LARGEST, _LARGEST + 1), repeat=3)
+    small = np.array([vector for vector in every if np.gcd.reduce(vector) == 1])
+    determinants = np.einsum("ijk,lk->ijl", np.cross(small[:, None], small), small)
+    return small, np.argwhere(determinants == 1)
+
+
+@functools.cache
+def _settings(number: int) -> list[_Setting]:
+    """Return the operations of a group in its primitive cell and, if that is another, in its conventional one."""
+    group = space_group(number)
+    every = np.arange(len(group.rotations))
+    cells = [(np.eye(3), every)]
+    if len(group.centring) > 1:
+        firsts = np.unique(group.rotations.reshape(-1, 9), axis=0, return_index=True)[1]
+        cells.insert(0, (group.primitive, np.sort(firsts)))
+    return [_setting(group, cell, operations) for cell, operations in cells]
+
+
+def _setting(group: SpaceGroup, cell: np.ndarray, operations: np.ndarray) -> _Setting:
+    """Return operations of a group in a cell whose vectors are rows in the basis of the conventional one."""
+    from sympy import ZZ, Matrix
+    from sympy.matrices.normalforms import smith_normal_decomp
+
+    back = np.linalg.inv(cell.T)
+    rotations = np.rint(back @ group.rotations[operations] @ cell.T).astype(np.int64)
+    translations = group.translations[operations] @ back.T
+    average = np.zeros((6, 6))
+    for column, part in enumerate(np.eye(6)):
+        kept = (rotations.transpose(0, 2, 1) @ _full(part) @ rotations).mean(axis=0)
+        average[:, column] = _parts(kept)
+    generators = _generators(rotations)
+    lacking = (np.eye(3, dtype=np.int64) - rotations[generators]).reshape(-1, 3)
+    if not generators:
+        return _Setting(rotations, translations, average, [], np.eye(3), np.eye(3), np.zeros(3))
+    form, left, right = smith_normal_decomp(Matrix(lacking.tolist()), domain=ZZ)
+    left, right, form = (np.array(part.tolist(), dtype=np.float64) for part in (left, right, form))
+    return _Setting(rotations, translations, average, generators, left, right, np.diag(form[:3]))
+
+
+def _generators(rotations: np.ndarray) -> list[int]:
+    """Return as few operations as generate all rotations (M, 3, 3)."""
+    keys = {rotation.tobytes(): place for place, rotation in reversed(list(enumerate(rotations)))}
+    firsts = sorted(keys.values())
+    for count in range(4):
+        for chosen in itertools.combinations(firsts, count):
+            if len(_closure([rotations[place] for place in chosen])) == len(keys):
+                return list(chosen)
+    raise AssertionError("three rotations generate any point group")
+
+
+def _closure(generators: list[np.ndarray]) -> set[bytes]:
+    """Return all products of rotations (3, 3) of int64."""
+    unit = np.eye(3, dtype=np.int64)
+    found, new = {unit.tobytes()}, [unit]
+    while new:
+        made = [one @ generator for one in new for generator in generators]
+        new = []
+        for one in made:
+            if one.tobytes() not in found:
+                found.add(one.tobytes())
+                new.append(one)
+    return found
+
+
+def _parts(metric: np.ndarray) -> np.ndarray:
+    """Return the six components 11, 22, 33, 23, 13, 12 of a symmetric tensor (3, 3)."""
+    return metric[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+
+
+def _full(parts: np.ndarray) -> np.ndarray:
+    """Return the symmetric tensor (3, 3) of six components."""
+    return parts[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
