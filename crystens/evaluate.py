@@ -38,6 +38,7 @@ from crystens.metrics.verdicts import verdict
 from crystens.processes.command import run_command
 from crystens.processes.cores import usable_cores
 from crystens.processes.cost_estimate import CostEstimate, Show
+from crystens.processes.engines import add_engine, engine_running
 from crystens.processes.progress_bars import ProgressBars
 from crystens.properties.cgcnn import load_networks
 from crystens.properties.properties import PropertyOptions
@@ -231,8 +232,13 @@ def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
         cutoffs=tuple(cutoffs),
         oxidation_states=options.oxidation_states,
         seed=options.seed,
-        fingerprints=FingerprintOptions(workers=options.workers, time_limit=options.time_limit),
+        fingerprints=FingerprintOptions(**_how(options)),
     )
+
+
+def _how(options: argparse.Namespace) -> dict[str, Any]:
+    """Return how fingerprints and properties are computed."""
+    return {"workers": options.workers, "time_limit": options.time_limit, "engine": options.engine}
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens.evaluate") -> int:
@@ -244,7 +250,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens
 
 def _evaluated(options: argparse.Namespace) -> str:
     """Judge as the command line says, and return the metrics as lines of text."""
-    with ProgressBars() as bars:
+    with ProgressBars() as bars, engine_running(options.engine):
         metrics = _judged(options, CostEstimate(bars, _ADVICE))
     return _told(metrics, options.out)
 
@@ -304,7 +310,7 @@ def _judged(options: argparse.Namespace, bars: Show) -> Metrics:
 
 def _properties(options: argparse.Namespace, bars: Show) -> PropertyMetrics:
     """Return what predicts properties, with those of the reference computed, if there is one."""
-    how = PropertyOptions(workers=options.workers, time_limit=options.time_limit)
+    how = PropertyOptions(**_how(options))
     if options.reference is None:
         return PropertyMetrics(how)
     found, part = read_real(options.reference, options.data_path, options.split, default="train")
@@ -331,7 +337,8 @@ def _protocol(
     """Return the protocol, with all that it asks of the real crystals computed, which were drawn from `total`."""
     energies = None
     if potential is not None:
-        how = EnergyOptions(workers=options.fingerprints.workers, time_limit=options.fingerprints.time_limit)
+        prints = options.fingerprints
+        how = EnergyOptions(workers=prints.workers, time_limit=prints.time_limit, engine=prints.engine)
         energies = EnergyDistance(real, name, potential, how, lambda done: bars("its energies", done, len(real)))
     drawn_of = total if len(real) < total else None
     return CdvaeProtocol(
@@ -398,6 +405,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         default=usable_cores(),
         help="processes for fingerprints, energies and properties; by default one for each core that may be used",
     )
+    add_engine(parser)
     parser.add_argument(
         "--time-limit",
         metavar="SECONDS",

@@ -110,6 +110,28 @@ def test_what_computes_too_long_without_processes_is_given_up() -> None:
         time.sleep(0.3)  # takes no time of the processor
 
 
+def test_of_two_limits_one_inside_the_other_the_shorter_holds() -> None:
+    with guarded_pool.time_limit(100.0):
+        with pytest.raises(TimeoutError, match=r"given up after 0.1 s"), guarded_pool.time_limit(0.1):
+            compute(100.0)
+        compute(0.2)
+    with (
+        pytest.raises(TimeoutError, match=r"given up after 0.3 s"),
+        guarded_pool.time_limit(0.3),
+        guarded_pool.time_limit(100.0),
+    ):
+        compute(100.0)
+
+
+def test_limit_goes_on_after_one_inside_it() -> None:
+    with guarded_pool.time_limit(100.0):
+        with guarded_pool.time_limit(10.0):
+            compute(0.1)
+        left, _ = signal.getitimer(signal.ITIMER_PROF)
+    assert 90 < left < 100
+    assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
+
+
 def count_processes(_: str) -> str:
     """Return the number of this process."""
     time.sleep(0.05)

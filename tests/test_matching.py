@@ -181,7 +181,7 @@ def _die_of_three(chunk: list[int]) -> list[int]:
 
 
 def test_process_that_dies_costs_its_pair_alone():
-    with matching._Comparer(2, None) as comparer:
+    with matching._Comparer(2, None, "processes") as comparer:
         found = [answer for made in comparer._spread(_die_of_three, list(range(40))) for answer in made]
     assert found[3] == "broke down: its process ended with status 1"
     assert found[:3] + found[4:] == [*range(3), *range(4, 40)]

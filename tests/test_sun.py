@@ -21,6 +21,7 @@ from crystens.energies.potentials import CHGNet, Potential
 from crystens.ingest.kinds import open_source
 from crystens.matching import structure_matching as matching
 from crystens.matching import unique_pool as sameness
+from crystens.matching.known_search import KnownSearch
 from crystens.matching.unique_pool import Comparable, Pool, successive_minima
 from crystens.sources.limits import Limits
 from crystens.sun import judge as judge_module
@@ -131,6 +132,14 @@ def test_known_crystal_is_found_in_another_cell_and_an_unknown_one_is_not(nacl, 
     assert pool.find(Comparable(Crystal.from_structure(supercell, 1))).place == 1
     assert pool.find(Comparable(replace(nacl, numbers=np.where(nacl.numbers == 11, 19, 17)))).place is None
     assert pool.counts["compared"] == 1
+
+
+def test_search_by_processes_finds_the_same_known_crystals(nacl):
+    crystals = _on_both_sides_of_the_tolerances(0, 24)
+    known, samples = crystals[:12], [Comparable(crystal) for crystal in (*crystals[12:], nacl)]
+    found = KnownSearch(known, workers=2).find(samples)
+    assert found == KnownSearch(known).find(samples)
+    assert {answer.place is None for answer in found} == {True, False}
 
 
 def test_formula_that_no_other_crystal_has_is_not_reduced(nacl, copper_primitive, monkeypatch):

@@ -36,6 +36,7 @@ from crystens.errors import CrystensError
 from crystens.ingest.kinds import KINDS
 from crystens.processes.atomic_file import write_whole
 from crystens.processes.command import run_command
+from crystens.processes.engines import add_engine, engine_running
 from crystens.processes.progress_bars import ProgressBars
 from crystens.sources.record import SPLITS
 
@@ -70,7 +71,9 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
             "an energy above hull needs crystals to compare with; give --reference, --entries or --hull-energies"
         )
     potential = potential or CHGNet(options.weights)
-    energy_options = EnergyOptions(workers=options.workers, time_limit=options.time_limit, cache=options.cache)
+    energy_options = EnergyOptions(
+        workers=options.workers, time_limit=options.time_limit, cache=options.cache, engine=options.engine
+    )
     by = options.rank_by or ("above_hull" if given else "formation_energy")
     chosen = SelectionOptions(
         options.number,
@@ -82,7 +85,7 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
         Relaxation(steps=options.steps, force=options.force),
         options.relaxations,
     )
-    with ProgressBars() as bars:
+    with ProgressBars() as bars, engine_running(options.engine):
         bars("reading", 0, None)
         samples = read_generated(options.samples, options.kind, options.split)
         bars("reading", len(samples), len(samples))
@@ -208,6 +211,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     chosen.add_argument("--title", default="", help="stands above the picture, such as what the model is")
     chosen.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
     chosen.add_argument("--workers", type=int, default=1, help="processes of one thread; by default 1; 0: this one")
+    add_engine(chosen)
     limit = "for one energy or relaxation, seconds of processor time; by default 600"
     chosen.add_argument("--time-limit", type=float, default=600.0, help=limit)
     chosen.add_argument("--cache", metavar="DIR", help="folder of known energies; by default in ~/.cache/crystens")

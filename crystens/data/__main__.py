@@ -21,6 +21,7 @@ from crystens.ingest.kinds import KINDS, open_source
 from crystens.ingest.store import CrystalStore
 from crystens.processes.atomic_file import write_whole
 from crystens.processes.command import run_command
+from crystens.processes.engines import add_engine, engine_running
 from crystens.processes.progress_bars import ProgressBars
 from crystens.sources.limits import GROUPS, OCCUPANCIES, SITE_ORDERS, Limits
 from crystens.sources.rejects import describe
@@ -90,13 +91,14 @@ def _leaks(source: Source, limits: Limits, ingest: IngestOptions, options: argpa
         for name, rows in places.items():
             for row in rows:
                 splits[row] = name
-    with ProgressBars() as bars:
+    with ProgressBars() as bars, engine_running(options.engine):
         report = leak_report(
             store,
             splits,
             None if options.exhaustive else options.candidates,
             max(ingest.num_workers, 1),
             lambda count: bars("comparisons", count, None),
+            engine=options.engine,
         )
     text = f"{source}\n{report.describe()}\n"
     path = write_leaks(report.leaks, store.column("file"), store.column("entry"), options.out / "leaks.csv")
@@ -173,6 +175,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     leaks.add_argument("--split", choices=("auto", "given", "random"), default="auto", help="as data.split")
     leaks.add_argument("--split-seed", type=int, default=0, help="as data.split_seed")
     leaks.add_argument("--split-fractions", type=float, nargs=3, default=(0.9, 0.05, 0.05), help="train, val, test")
+    add_engine(leaks)
     ingest = command("ingest", _ingest, "read a source into a store")
     told = "make shard K (0 to N-1) of N; inputs are dealt out 256 at a time"
     parts = ingest.add_mutually_exclusive_group()

@@ -5,23 +5,20 @@ processes. A task whose process or machine dies, or that fails, is run again by 
 shard that is done returns at once. All paths must mean the same on every machine: absolute, on a file system that they
 share.
 
-The cluster is the one this process is connected to, else that of RAY_ADDRESS, else one that is started here and shut
-down again, without a dashboard and without Ray's usage reports.
+Which cluster that is: `crystens.processes.ray_cluster`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from crystens.errors import CrystensError, first_line
 from crystens.ingest.ingest import IngestOptions, ingest_shard
+from crystens.processes.ray_cluster import ray_cluster
 from crystens.sources.limits import Limits
 from crystens.sources.source import Source
 
@@ -61,7 +58,7 @@ def ingest_on_ray(
     cpus = max(options.num_workers, 1)
     done: dict[int, Path] = {}
     failed: dict[int, str] = {}
-    with _cluster() as ray:
+    with ray_cluster() as ray:
         _check_cpus(ray, cpus)
         task = ray.remote(num_cpus=cpus, max_retries=_RETRIES, retry_exceptions=True, scheduling_strategy="SPREAD")(
             ingest_shard
@@ -86,41 +83,6 @@ def ingest_on_ray(
             "mend the cause and give the same command again"
         )
     return [done[shard] for shard in range(shards)]
-
-
-@contextmanager
-def _cluster() -> Iterator[Any]:
-    """Give the module ray, connected; what was started for it is shut down at the end."""
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise CrystensError("Ray is not installed: pip install 'crystens[ray]'") from error
-    if ray.is_initialized():
-        yield ray
-        return
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        _check_address(address)
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CrystensError(
-            f"cannot reach Ray at {address}: {first_line(error)}; start a cluster there, or unset RAY_ADDRESS to use "
-            "this machine"
-        ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Raise an OSError if nobody answers at HOST:PORT; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _check_cpus(ray: Any, cpus: int) -> None:

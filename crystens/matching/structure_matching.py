@@ -40,7 +40,8 @@ from scipy.spatial.distance import cdist
 from crystens.crystal import Crystal, wrap
 from crystens.errors import CrystensError
 from crystens.formulas import reduced_composition
-from crystens.processes.pool import Broken, GuardedPool, time_limit
+from crystens.processes.engines import PROCESSES, check_engine, open_pool
+from crystens.processes.pool import Broken, time_limit
 
 CANDIDATES = 8
 
@@ -62,6 +63,7 @@ def group_matches(
     candidates: int | None = CANDIDATES,
     workers: int = 1,
     progress: Progress | None = None,
+    engine: str = PROCESSES,
 ) -> np.ndarray:
     """Return for each crystal the position of the first member of its group, (M,) int64.
 
@@ -75,13 +77,14 @@ def group_matches(
         workers: processes; 1 stays in this one. A script that asks for more must guard its start by
             `if __name__ == "__main__"`.
         progress: called now and then with the number of comparisons made so far.
+        engine: what the workers are, one of `crystens.processes.engines.ENGINES`; Ray's are used from the first one on.
 
     Raises:
         CrystensError: if an option is out of range.
     """
-    _check(candidates, workers)
+    _check(candidates, workers, engine)
     parents = np.arange(len(crystals))
-    with _Comparer(workers, progress) as comparer:
+    with _Comparer(workers, progress, engine) as comparer:
         formulas = [reduced_composition(crystal.numbers) for crystal in crystals]
         counts = Counter(formulas)
         cells = comparer.reduce(crystals, [counts[formula] > 1 for formula in formulas])
@@ -104,6 +107,7 @@ def find_matches(
     candidates: int | None = CANDIDATES,
     workers: int = 1,
     progress: Progress | None = None,
+    engine: str = PROCESSES,
 ) -> np.ndarray:
     """Return for each probe the position of a reference that is the same crystal, or -1, (P,) int64.
 
@@ -117,13 +121,14 @@ def find_matches(
             number the matches found are a lower bound.
         workers: as in `group_matches`.
         progress: as in `group_matches`.
+        engine: as in `group_matches`.
 
     Raises:
         CrystensError: if an option is out of range.
     """
-    _check(candidates, workers)
+    _check(candidates, workers, engine)
     found = np.full(len(probes), -1, dtype=np.int64)
-    with _Comparer(workers, progress) as comparer:
+    with _Comparer(workers, progress, engine) as comparer:
         probed = [reduced_composition(crystal.numbers) for crystal in probes]
         referred = [reduced_composition(crystal.numbers) for crystal in references]
         shared = set(probed) & set(referred)
@@ -141,7 +146,10 @@ def find_matches(
 
 
 def match_pairs(
-    pairs: Sequence[tuple[Crystal, Crystal]], workers: int = 1, progress: Progress | None = None
+    pairs: Sequence[tuple[Crystal, Crystal]],
+    workers: int = 1,
+    progress: Progress | None = None,
+    engine: str = PROCESSES,
 ) -> np.ndarray:
     """Return for each pair whether its crystals are the same, (P,) bool.
 
@@ -149,13 +157,14 @@ def match_pairs(
         pairs: P pairs of crystals; the order within a pair makes no difference.
         workers: as in `group_matches`.
         progress: as in `group_matches`.
+        engine: as in `group_matches`.
 
     Raises:
         CrystensError: if an option is out of range.
     """
-    _check(None, workers)
+    _check(None, workers, engine)
     same = np.zeros(len(pairs), dtype=bool)
-    with _Comparer(workers, progress) as comparer:
+    with _Comparer(workers, progress, engine) as comparer:
         equal = [reduced_composition(first.numbers) == reduced_composition(second.numbers) for first, second in pairs]
         firsts = comparer.reduce([first for first, _ in pairs], equal)
         seconds = comparer.reduce([second for _, second in pairs], equal)
@@ -216,9 +225,10 @@ class _Comparer:
     A crystal that cannot be reduced and a pair that cannot be compared match nothing; they are counted and logged.
     """
 
-    def __init__(self, workers: int, progress: Progress | None) -> None:
+    def __init__(self, workers: int, progress: Progress | None, engine: str) -> None:
         self._progress = progress
-        self._pool = GuardedPool(workers, _SECONDS, _MEMORY, [__name__]) if workers > 1 else None
+        spread = workers > 1 or engine != PROCESSES
+        self._pool = open_pool(engine, workers, _SECONDS, _MEMORY, [__name__]) if spread else None
         self._workers = workers
         self._comparisons = 0
         self._failures: list[str] = []
@@ -374,9 +384,10 @@ def _root(parents: np.ndarray, member: int) -> int:
     return member
 
 
-def _check(candidates: int | None, workers: int) -> None:
+def _check(candidates: int | None, workers: int, engine: str) -> None:
     """Raise a CrystensError for options out of range."""
     if candidates is not None and candidates < 1:
         raise CrystensError(f"{candidates=} must be at least 1, or None for all")
     if workers < 1:
         raise CrystensError(f"{workers=} must be at least 1")
+    check_engine(engine, workers)

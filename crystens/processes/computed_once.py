@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.processes.pool import Broken, GuardedPool
+from crystens.processes.engines import PROCESSES, check_engine, open_pool
+from crystens.processes.pool import Broken
 from crystens.processes.result_cache import R, ResultCache
 
 
@@ -33,6 +34,7 @@ class ComputeOptions:
         time_limit: longest processor time for one crystal, seconds.
         memory_limit: most memory that one crystal may take, GiB.
         cache: folder of what was computed; None for one in `crystens.processes.cache_folder.cache_folder()`.
+        engine: what the workers are, one of `crystens.processes.engines.ENGINES`.
 
     Raises:
         CrystensError: if an option is out of range.
@@ -42,6 +44,7 @@ class ComputeOptions:
     time_limit: float
     memory_limit: float
     cache: str | Path | None = None
+    engine: str = PROCESSES
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -51,6 +54,7 @@ class ComputeOptions:
             raise CrystensError(f"time_limit must be above 0 seconds, got {self.time_limit}")
         if not self.memory_limit > 0:
             raise CrystensError(f"memory_limit must be above 0 GiB, got {self.memory_limit}")
+        check_engine(self.engine, self.workers)
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -132,7 +136,7 @@ def _computed(waiting: dict[str, Crystal], options: ComputeOptions, work: Work[R
     tasks = ((key, (crystal, *work.more)) for key, crystal in waiting.items())
     processes = min(options.workers, len(waiting))
     limits = options.time_limit, options.memory_limit
-    with GuardedPool(processes, *limits, [work.module], work.begin, work.arguments) as pool:
+    with open_pool(options.engine, processes, *limits, [work.module], work.begin, work.arguments) as pool:
         for key, found in pool.results(tasks, work.compute):
             if isinstance(found, Broken):
                 yield key, work.failed(found.reason, found.seconds), found.lasting

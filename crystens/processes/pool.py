@@ -26,14 +26,15 @@ import sys
 import threading
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
-from types import ModuleType
-from typing import Any, Generic, TypeVar
+from types import ModuleType, TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 import pebble
 from threadpoolctl import threadpool_limits
@@ -67,7 +68,67 @@ class Broken:
     lasting: bool = False
 
 
-class GuardedPool:
+class ProcessesEnded(CrystensError):
+    """Told where all processes were ended by something that no task is known to be the reason of."""
+
+
+class TaskPool(ABC):
+    """Something that does tasks, each under limits in time and memory."""
+
+    @abstractmethod
+    def __enter__(self) -> Self:
+        """Return itself."""
+
+    @abstractmethod
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Wait for what was started to end, or end it if something went wrong."""
+
+    @abstractmethod
+    def results(
+        self, tasks: Iterable[tuple[Key, tuple[Any, ...]]], function: Callable[..., Result], once: bool = False
+    ) -> Iterator[tuple[Key, Result | Broken]]:
+        """Yield the result of each task, with its key, as it is ready.
+
+        Args:
+            tasks: key of each task and arguments of `function`; few are taken ahead of the results.
+            function: of the top level of a module; what it raises is raised here.
+            once: do not give out a task again whose process ended, as for a chunk, which is done again by its items.
+
+        Raises:
+            ProcessesEnded: if something else ended all processes.
+        """
+
+    def chunked(
+        self, chunks: Iterable[tuple[Key, Sequence[Item]]], function: Callable[[Sequence[Item]], Result]
+    ) -> Iterator[tuple[Key, list[tuple[Sequence[Item], Result | Broken]]]]:
+        """Yield what becomes of each chunk of items, with its key, as it is ready.
+
+        The time limit is that of one item. Sound items take far less, so that a chunk of them ends within it as well.
+
+        Args:
+            chunks: key of each chunk, and its items.
+            function: as in `results`, called with the items of a chunk.
+
+        Returns:
+            For each chunk the items and their result: one pair for the whole chunk, or one an item if the chunk broke.
+        """
+        given: dict[Key, Sequence[Item]] = {}
+
+        def tasks() -> Iterator[tuple[Key, tuple[Sequence[Item]]]]:
+            for key, items in chunks:
+                given[key] = items
+                yield key, (items,)
+
+        for key, found in self.results(tasks(), function, once=True):
+            items = given.pop(key)
+            if isinstance(found, Broken):
+                alone = dict(self.results(((place, ([item],)) for place, item in enumerate(items)), function))
+                yield key, [([item], alone[place]) for place, item in enumerate(items)]
+            else:
+                yield key, [(items, found)]
+
+
+class GuardedPool(TaskPool):
     """Processes of one thread each.
 
     Args:
@@ -100,11 +161,11 @@ class GuardedPool:
             initargs=(memory_limit, begin, arguments),
         )
 
-    def __enter__(self) -> GuardedPool:
+    def __enter__(self) -> Self:
         """Return itself; the processes start with the first task."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Wait for the processes to end, or end them if something went wrong."""
         if kind is None:
             self._pool.close()
@@ -115,16 +176,7 @@ class GuardedPool:
     def results(
         self, tasks: Iterable[tuple[Key, tuple[Any, ...]]], function: Callable[..., Result], once: bool = False
     ) -> Iterator[tuple[Key, Result | Broken]]:
-        """Yield the result of each task, with its key, as it is ready.
-
-        Args:
-            tasks: key of each task and arguments of `function`; few are taken ahead of the results.
-            function: of the top level of a module; what it raises is raised here.
-            once: do not give out a task again whose process ended, as for a chunk, which is done again by its items.
-
-        Raises:
-            CrystensError: if something else ended all processes.
-        """
+        """Yield the result of each task, see `TaskPool.results`."""
         running: dict[Future, _Given[Key]] = {}
 
         def give(key: Key, arguments: tuple[Any, ...], again: bool) -> None:
@@ -140,7 +192,7 @@ class GuardedPool:
                 except TimeoutError:
                     yield task.key, task.broken(f"stands still: no result after {_PATIENCE * self._time_limit:g} s")
                 except BrokenProcessPool as error:
-                    raise CrystensError(
+                    raise ProcessesEnded(
                         f"all processes were ended from outside ({error}); what is done is kept, run the same again"
                     ) from error
                 except pebble.ProcessExpired as error:
@@ -158,54 +210,26 @@ class GuardedPool:
         while running:
             yield from ready()
 
-    def chunked(
-        self, chunks: Iterable[tuple[Key, Sequence[Item]]], function: Callable[[Sequence[Item]], Result]
-    ) -> Iterator[tuple[Key, list[tuple[Sequence[Item], Result | Broken]]]]:
-        """Yield what becomes of each chunk of items, with its key, as it is ready.
-
-        The time limit is that of one item. Sound items take far less, so that a chunk of them ends within it as well.
-
-        Args:
-            chunks: key of each chunk, and its items.
-            function: as in `results`, called with the items of a chunk.
-
-        Returns:
-            For each chunk the items and their result: one pair for the whole chunk, or one an item if the chunk broke.
-        """
-        given: dict[Key, Sequence[Item]] = {}
-
-        def tasks() -> Iterator[tuple[Key, tuple[Sequence[Item]]]]:
-            for key, items in chunks:
-                given[key] = items
-                yield key, (items,)
-
-        for key, found in self.results(tasks(), function, once=True):
-            items = given.pop(key)
-            if isinstance(found, Broken):
-                alone = dict(self.results(((place, ([item],)) for place, item in enumerate(items)), function))
-                yield key, [([item], alone[place]) for place, item in enumerate(items)]
-            else:
-                yield key, [(items, found)]
-
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise a TimeoutError in what computes longer in this process, where signals can do that.
 
-    This is for what is done without processes: in the main thread, on Unix. The time is that of the processor, as in
-    the processes, where it does nothing: their limit holds. A library that swallows the first error meets a second one.
+    This is for the main thread, on Unix. The time is that of the processor, as in the processes. Of the limit of a task
+    and one inside it the shorter holds. A library that swallows the first error meets a second one.
     """
-    if (
-        not _HAS_TIMER
-        or threading.current_thread() is not threading.main_thread()
-        or signal.getitimer(signal.ITIMER_PROF)[0] > 0
-    ):
+    if not _HAS_TIMER or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    left, _ = signal.getitimer(signal.ITIMER_PROF)
+    if 0 < left <= seconds:
         yield
         return
 
     def give_up(number: int, frame: object) -> None:
         raise TimeoutError(f"given up after {seconds:g} s")
 
+    begun = time.process_time()
     handler = signal.signal(signal.SIGPROF, give_up)
     signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
     try:
@@ -213,6 +237,8 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, handler)
+        if left > 0:
+            signal.setitimer(signal.ITIMER_PROF, max(left - (time.process_time() - begun), 1e-6))
 
 
 @dataclass(frozen=True)

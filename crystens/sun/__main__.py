@@ -29,12 +29,14 @@ from crystens.errors import CrystensError
 from crystens.ingest.generated import is_sample_folder, read_generated
 from crystens.ingest.kinds import KINDS
 from crystens.ingest.sample_folder import SampleFolder
+from crystens.matching.known_search import KnownSearch
 from crystens.matching.unique_pool import MATCHER
 from crystens.metrics.crystal_table import CrystalTable
 from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import write_metrics
 from crystens.processes.atomic_file import write_whole
 from crystens.processes.command import run_command
+from crystens.processes.engines import add_engine, engine_running
 from crystens.processes.progress_bars import ProgressBars
 from crystens.processes.result_cache import digest_of
 from crystens.sources.record import SPLITS, Entry, Reject
@@ -62,7 +64,7 @@ def main(
 
 def _rated(options: argparse.Namespace, potential: Potential | None) -> str:
     """Judge the samples, and return the metrics as lines of text."""
-    with ProgressBars() as bars:
+    with ProgressBars() as bars, engine_running(options.engine):
         metrics = _judged(options, potential, bars)
     return _told(metrics, options.out)
 
@@ -73,7 +75,9 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Prog
         raise CrystensError(f"--number {options.number} and --seed {options.seed} must be at least 0")
     if options.out.resolve() == Path(options.source).resolve():
         raise CrystensError(f"--out {options.out} is SOURCE itself, among whose files it would write; choose another")
-    how = EnergyOptions(workers=options.workers, time_limit=options.time_limit, cache=options.cache)
+    how = EnergyOptions(
+        workers=options.workers, time_limit=options.time_limit, cache=options.cache, engine=options.engine
+    )
     relaxation = Relaxation(steps=options.steps, force=options.force)
     hulls = ("hull_reference", "hull_entries", "hull_energies")
     given = [f"--{name.replace('_', '-')}" for name in hulls if getattr(options, name) is not None]
@@ -97,7 +101,9 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Prog
     settings = _settings(samples, known, stability, merged)
     _check_settings(options.out, settings)
     table = CrystalTable(options.out / "crystals.csv", COLUMNS)
-    rows = judge(samples, known, table, stability, lambda done: bars("judging", done, len(samples)), merged)
+    search = KnownSearch(known.crystals, options.workers, options.engine)
+    told = partial(bars, "judging")
+    rows = judge(samples, known, table, stability, lambda done: told(done, len(samples)), merged, search)
     about = {"source": options.source, "source_split": options.source_split, "number": options.number or None}
     metrics = rates(rows, known, stability, about | {"seed": options.seed})
     write_metrics(options.out / "metrics.json", metrics)
@@ -245,6 +251,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of --number; by default 0")
     parser.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread; by default 1; 0: this one")
+    add_engine(parser)
     limit = "for one energy or relaxation, seconds of processor time; by default 600"
     parser.add_argument("--time-limit", type=float, default=600.0, help=limit)
     parser.add_argument("--cache", metavar="DIR", help="folder of known energies; by default in ~/.cache/crystens")

@@ -6,7 +6,7 @@ energies, whatever the run was at, from their cache (`crystens.energies.energies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from crystens.crystal import Crystal
@@ -17,6 +17,7 @@ from crystens.energies.known_crystals import KnownCrystals
 from crystens.energies.potentials import Potential
 from crystens.energies.relaxation import Energy, Relaxation
 from crystens.errors import CrystensError
+from crystens.matching.known_search import KnownSearch
 from crystens.matching.unique_pool import Comparable, Found, Pool
 from crystens.metrics.crystal_table import FAILED, OK, CrystalTable
 from crystens.metrics.validity import is_structurally_valid
@@ -79,6 +80,7 @@ def judge(
     stability: Stability | None = None,
     progress: Progress | None = None,
     merged: Collection[int] = (),
+    search: KnownSearch | None = None,
 ) -> list[Row]:
     """Return the rows of all samples, and write those that are not in the table yet behind its last one.
 
@@ -89,12 +91,11 @@ def judge(
         stability: how stability is judged; None leaves it out.
         progress: called with the number of samples that have a row.
         merged: indices of samples in which decoding merged sites; they are not structurally valid.
+        search: looks for samples among the known crystals; None does so in this process.
     """
+    search = search or KnownSearch(known.crystals)
     states = STATES[: 0 if stability is None else 1 if stability.relaxation is None else 2]
     pools = {state: Pool() for state in states or STATES[:1]}
-    train = Pool()
-    for place, crystal in enumerate(known.crystals):
-        train.add(place, Comparable(crystal))
     done = len(table)
     if done:
         _remember(samples[:done], read_sun_rows(table.path), pools, stability)
@@ -102,7 +103,7 @@ def judge(
         progress(done)
     size = _RELAXED_CHUNK if len(states) == 2 else _CHUNK
     for start in range(done, len(samples), size):
-        table.append(_rows(samples[start : start + size], known, train, pools, stability, states, merged))
+        table.append(_rows(samples[start : start + size], known, search, pools, stability, states, merged))
         if progress is not None:
             progress(min(start + size, len(samples)))
     return read_sun_rows(table.path)
@@ -130,7 +131,7 @@ def _remember(
 def _rows(
     samples: Sequence[tuple[int, Entry | Reject]],
     known: KnownCrystals,
-    train: Pool,
+    search: KnownSearch,
     pools: dict[str, Pool],
     stability: Stability | None,
     states: Sequence[str],
@@ -138,7 +139,7 @@ def _rows(
 ) -> list[Row]:
     """Return the rows of samples that come next."""
     crystals = [item.crystal for _, item in samples if isinstance(item, Entry)]
-    judged = {state: iter(_judged(crystals, stability, state)) for state in pools}
+    judged = {state: _searched(_judged(crystals, stability, state), search) for state in pools}
     rows = []
     for index, item in samples:
         row: Row = dict.fromkeys(COLUMNS)
@@ -149,8 +150,8 @@ def _rows(
         row |= {"status": OK, "formula": item.crystal.formula, "num_sites": len(item.crystal)}
         row["structurally_valid"] = index not in merged and is_structurally_valid(item.crystal)
         for state, pool in pools.items():
-            one = next(judged[state])
-            columns = _sameness(index, one, pool, train, known) | _energetics(one)
+            one, crystal, trained = next(judged[state])
+            columns = _sameness(index, one, crystal, trained, pool, known) | _energetics(one)
             row |= {f"{state}{name}": value for name, value in columns.items()}
             if state and one.energy is not None and (relaxed := one.energy.relaxed) is not None:
                 row |= {"relaxation_steps": relaxed.steps, "converged": relaxed.converged}
@@ -179,12 +180,23 @@ def _judged(crystals: Sequence[Crystal], stability: Stability | None, state: str
     return made
 
 
-def _sameness(index: int, judged: _Judged, pool: Pool, train: Pool, known: KnownCrystals) -> Row:
+def _searched(
+    judged: Sequence[_Judged], search: KnownSearch
+) -> Iterator[tuple[_Judged, Comparable | None, Found | None]]:
+    """Yield each crystal, ready to be compared, and what was found of it among the known ones; None of no crystal."""
+    ready = [None if one.crystal is None else Comparable(one.crystal) for one in judged]
+    found = iter(search.find([crystal for crystal in ready if crystal is not None]))
+    for one, crystal in zip(judged, ready, strict=True):
+        yield one, crystal, None if crystal is None else next(found)
+
+
+def _sameness(
+    index: int, judged: _Judged, crystal: Comparable | None, trained: Found | None, pool: Pool, known: KnownCrystals
+) -> Row:
     """Return the columns of uniqueness and novelty of a crystal, and add it to the pool if it is unique."""
-    if judged.crystal is None:
+    if crystal is None or trained is None:
         return {"sameness_reason": _one_line(judged.reason or "")}
-    crystal = Comparable(judged.crystal)
-    earlier, trained = pool.find(crystal, lowest=True), train.find(crystal)
+    earlier = pool.find(crystal, lowest=True)
     unique, novel = _is_new(earlier), _is_new(trained)
     if unique:
         pool.add(index, crystal)

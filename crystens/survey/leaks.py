@@ -19,6 +19,7 @@ from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.matching.structure_matching import CANDIDATES, Progress, find_matches, match_pairs
 from crystens.processes.atomic_file import write_csv
+from crystens.processes.engines import PROCESSES
 
 _HELD_OUT = ("val", "test")
 _COLUMNS = ("split", "file", "entry", "matches_file", "matches_entry", "formula")
@@ -92,6 +93,7 @@ def leak_report(
     progress: Progress | None = None,
     null_pairs: int = 300,
     seed: int = 0,
+    engine: str = PROCESSES,
 ) -> LeakReport:
     """Return what val and test share with train.
 
@@ -104,11 +106,12 @@ def leak_report(
         progress: called with the number of comparisons made so far, without those of the null rate.
         null_pairs: random pairs for the null rate of each split.
         seed: of these pairs.
+        engine: what the workers are, one of `crystens.processes.engines.ENGINES`.
 
     Raises:
         CrystensError: if there is nothing in train, or nothing in val and test, or an option is out of range.
     """
-    leaks = find_leaks(crystals, splits, candidates, workers, progress)
+    leaks = find_leaks(crystals, splits, candidates, workers, progress, engine)
     places = _places(splits)
     formulas = [crystal.formula if split else "" for crystal, split in zip(crystals, splits, strict=True)]
     trained = {formulas[k] for k in places["train"]}
@@ -119,7 +122,7 @@ def leak_report(
         inside[split] = sum(formulas[k] in trained for k in places[split])
         pairs = _random_pairs(crystals, places[split], places["train"], null_pairs, seed)
         drawn[split] = len(pairs)
-        matched[split] = int(match_pairs(pairs, workers).sum())
+        matched[split] = int(match_pairs(pairs, workers, engine=engine).sum())
     sizes = {split: len(positions) for split, positions in places.items()}
     return LeakReport(leaks, sizes, candidates, shared, inside, drawn, matched)
 
@@ -130,6 +133,7 @@ def find_leaks(
     candidates: int | None = CANDIDATES,
     workers: int = 1,
     progress: Progress | None = None,
+    engine: str = PROCESSES,
 ) -> list[Leak]:
     """Return the crystals of val and test that match one of train, val first; arguments as in `leak_report`.
 
@@ -139,7 +143,12 @@ def find_leaks(
     places = _places(splits)
     held_out = [(split, k) for split in _HELD_OUT for k in places[split]]
     found = find_matches(
-        [crystals[k] for _, k in held_out], [crystals[k] for k in places["train"]], candidates, workers, progress
+        [crystals[k] for _, k in held_out],
+        [crystals[k] for k in places["train"]],
+        candidates,
+        workers,
+        progress,
+        engine,
     )
     return [
         Leak(split, k, places["train"][match], crystals[k].formula)
