@@ -244,6 +244,66 @@ def test_what_a_symmetric_network_draws_is_trained_before_it_is_averaged() -> No
     assert symmetric.network.symmetric
 
 
+def test_self_conditioning_shows_the_estimate_of_the_call_before() -> None:
+    edm = model({"self_conditioning": True})
+    train(edm, images(), max_epochs=1)
+    calls: list[tuple[torch.Tensor | None, torch.Tensor]] = []
+    edm.average_network.register_forward_hook(
+        lambda _, __, options, out: calls.append((options["estimate"], out)), with_kwargs=True
+    )
+    edm.sample(2, torch.Generator().manual_seed(0))
+    assert len(calls) == 9
+    assert calls[0][0] is None
+    mask = present_cells(torch.full((2,), 2), SIDE)[:, None]
+    for (_, before), (shown, _) in itertools.pairwise(calls):
+        assert torch.equal(shown, before * mask)
+
+
+def test_half_the_training_images_are_shown_their_first_estimate() -> None:
+    edm = model({"self_conditioning": True})
+    torch.nn.init.normal_(edm.network.transformer.out_proj.weight)
+    calls: list[tuple[torch.Tensor | None, bool]] = []
+    edm.network.register_forward_hook(
+        lambda _, __, options, out: calls.append((options["estimate"], out.requires_grad)), with_kwargs=True
+    )
+    edm.loss(images(200), torch.full((200,), 2)).backward()
+    (first, learned_from), (shown, learned_from_second) = calls
+    assert first is None
+    assert not learned_from
+    assert learned_from_second
+    share = (shown != 0).flatten(1).any(dim=1).float().mean()
+    assert 0.35 < share < 0.65
+
+
+def test_scaled_cells_are_less_noisy_and_come_back_as_they_are() -> None:
+    edm = model(atom_scale=2.0, group_scale=4.0, noise_mean=math.log(2), noise_deviation=1e-9, rows=11)
+    read: list[torch.Tensor] = []
+    edm.network.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    edm.loss(images(400), torch.full((400,), 2))
+    for row, scale in ((0, 2.0), (5, 1.0), (10, 4.0)):
+        cells = read[0][:, 0, row, HEADER]
+        clean = (0.2 + 0.07 * row - 0.5) / 0.25
+        assert cells.mean().item() == pytest.approx(clean * scale / (scale**2 + 4) ** 0.5, abs=0.12)
+        assert cells.std().item() == pytest.approx(2 / (scale**2 + 4) ** 0.5, rel=0.12)
+
+    class Perfect(torch.nn.Module):
+        image_side = SIDE
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, given: torch.Tensor, log_noise: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+            return ((images(len(given)) - 0.5) / 0.25) + self.unused
+
+    for scales in ({}, {"atom_scale": 2.0, "group_scale": 4.0}):
+        known = EDM(Perfect(), functools.partial(torch.optim.AdamW, lr=1e-3), network_calls=9, **scales)
+        assert known.loss(images(4), torch.full((4,), 2)).item() == pytest.approx(0, abs=1e-9)
+        known.site_counts[2] = 1
+        mask = present_cells(torch.full((3,), 2), SIDE)[:, None]
+        torch.testing.assert_close(known.sample(3), images(3) * mask, atol=1e-5, rtol=0)
+
+
 def test_a_model_that_was_never_trained_is_not_sampled() -> None:
     with pytest.raises(CrystensError, match="not been trained"):
         model().sample(1)
@@ -393,6 +453,8 @@ def test_the_learning_rate_rises_and_falls_to_0_at_the_planned_end() -> None:
         ({"max_weight": None}, "inf bounds no weight"),
         ({"churn": -1.0}, "churn"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"group_scale": 0.0}, "group_scale"),
+        ({"atom_scale": 2.0, "prediction": "residual"}, "prediction=residual"),
         ({"sample_chunk": 0}, "sample_chunk"),
         ({"sample_chunk": 2.5}, "sample_chunk"),
         ({"network_options": {"parts": 2.5}}, "parts=2.5"),

@@ -76,7 +76,15 @@ def test_cells_are_made_of_the_two_tokens_that_share_them(network: RowTransforme
     assert not image[:, :12, :12].any()
 
 
-@pytest.mark.parametrize("options", [{}, {"geometric_pairs": True, "surroundings": True}, {"symmetric": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"geometric_pairs": True, "surroundings": True},
+        {"symmetric": True},
+        {"self_conditioning": True, "surroundings": True},
+    ],
+)
 def test_a_batch_divided_by_size_is_the_whole_batch(options: dict[str, bool]) -> None:
     torch.manual_seed(0)
     network = RowTransformer(16, width=16, depth=2, heads=2, **options)
@@ -86,18 +94,48 @@ def test_a_batch_divided_by_size_is_the_whole_batch(options: dict[str, bool]) ->
     counts = torch.tensor([4, 1, 2, 2, 3])
     present = present_cells(counts, 16)[:, None]
     images, noise = torch.randn(5, 4, 16, 16) * present, torch.linspace(-2, 2, 5)
-    whole = network(images, noise, counts) * present
+    known = (torch.rand(5, 4, 16, 16) * present,) if network.self_conditioning else ()
+    whole = network(images, noise, counts, *known) * present
     whole.square().sum().backward()
     gradient = network.transformer.in_proj.weight.grad.clone()
     network.zero_grad()
     seen = []
     network.transformer.in_proj.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[:2]))
     network.parts = 3
-    divided = network(images, noise, counts) * present
+    divided = network(images, noise, counts, *known) * present
     divided.square().sum().backward()
     assert seen == [(2, 14), (2, 15), (1, 16)]
     torch.testing.assert_close(divided, whole, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(network.transformer.in_proj.weight.grad, gradient, atol=1e-2, rtol=1e-3)
+
+
+def test_an_estimate_is_read_and_zeros_are_none() -> None:
+    torch.manual_seed(0)
+    network = RowTransformer(16, width=16, depth=2, heads=2, self_conditioning=True)
+    torch.nn.init.normal_(network.transformer.out_proj.weight, std=0.1)
+    images, noise, counts = inputs()
+    without = network(images, noise, counts)
+    assert torch.equal(network(images, noise, counts, torch.zeros_like(images)), without)
+    assert (network(images, noise, counts, images) - without).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+
+
+def test_surroundings_are_of_the_estimate_where_there_is_one() -> None:
+    torch.manual_seed(0)
+    options = {"self_conditioning": True, "surroundings": True}
+    network = RowTransformer(16, width=16, depth=1, heads=2, **options)
+    network.tell_scales(torch.ones(13), torch.zeros(13), (-2.0, 2.0))
+    given: list[torch.Tensor] = []
+    network.transformer.in_proj.register_forward_pre_hook(lambda _, read: given.append(read[0][..., 2 * 8 * 16 :]))
+    images, noise, counts = inputs()
+    estimate = torch.rand(3, 4, 16, 16) * present_cells(counts, 16)[:, None]
+    estimate[1] = 0
+    network(images, noise, counts)
+    network(images, noise, counts, estimate)
+    network(-images, noise + 3, counts, estimate)
+    none, of_estimate, of_another_image = given
+    assert not none.any()
+    assert of_estimate.flatten(1).any(dim=1).tolist() == [True, False, True]
+    assert torch.equal(of_estimate, of_another_image)
 
 
 def geometric_network(symmetric: bool = False) -> RowTransformer:

@@ -6,6 +6,9 @@ the source, but that no noise is added anew in the last step; so are preconditio
 `prediction="residual"` and no `max_weight`, but that the network is told log(sigma) and not a quarter of it. Denoisers,
 solvers' steps and backbones come from `azula`.
 
+A network with `self_conditioning` also reads its estimate of the call before; in training, of half the images a first
+estimate of the same noisy image, through which no gradient runs.
+
 By default the network gives the image itself and the weight has a limit: an image has far more cells than a crystal has
 numbers, and a residual would have it hand the noise of every cell on through tokens that are too narrow for that.
 
@@ -41,7 +44,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from crystens.devices.sharding import shard
 from crystens.devices.xla import close_graph, is_xla
-from crystens.encoding import ATTRIBUTES, CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
+from crystens.encoding import ATTRIBUTES, CELL_ROWS, GROUP_ROW, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
 from crystens.models.averaging import follow
 from crystens.models.chunks import sample_in_chunks
@@ -51,6 +54,8 @@ from crystens.scaling import Scaling
 
 SAMPLERS = ("heun", "euler")
 PREDICTIONS = {"residual": KarrasDenoiser, "image": SimpleDenoiser}
+
+_SHOWN = 0.5  # share of the training images of which a network with self-conditioning is shown its first estimate
 
 _MIDDLE, _WIDTH = 0.5, 0.25  # image values in [0, 1] become (value - 0.5) / 0.25, of a variance of about 1
 
@@ -100,6 +105,10 @@ class EDM(pl.LightningModule):
         rows: how many rows and columns of the header hold values: the eleven attributes, or with Wyckoff positions
             twelve.
         position_weight: weight of the cells of Wyckoff positions, row and column 11, if there are any.
+        atom_scale: how many times larger than other cells those of atomic numbers are when noise is added. The larger,
+            the earlier in sampling they are settled, and the others then by what they are.
+        group_scale: the same of the cells of the space group, row and column 10.
+        position_scale: the same of the cells of Wyckoff positions.
         warmup_steps: steps in which the learning rate rises from 0.
         decay: whether the learning rate then falls to 0 at the planned end of training, along a cosine.
         ema_decay: decay of the averaged weights in a step; smaller in the first steps.
@@ -138,6 +147,9 @@ class EDM(pl.LightningModule):
         sample_chunk: int = 256,
         rows: int = len(ATTRIBUTES),
         position_weight: float = 10.0,
+        atom_scale: float = 1.0,
+        group_scale: float = 1.0,
+        position_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if not 0 < sigma_min < sigma_max:
@@ -161,6 +173,11 @@ class EDM(pl.LightningModule):
             raise CrystensError(
                 f"{churn=} must not be negative; {noise_deviation=}, {max_weight=}, {atom_weight=}, "
                 f"{attribute_weight=}, {pair_weight=}, {position_weight=} and {rho=} must be positive"
+            )
+        scales = (atom_scale, group_scale, position_scale)
+        if min(scales) <= 0 or (prediction == "residual" and any(scale != 1 for scale in scales)):
+            raise CrystensError(
+                f"{atom_scale=}, {group_scale=} and {position_scale=} must be positive, and 1 with prediction=residual"
             )
         if not len(ATTRIBUTES) <= rows <= HEADER:
             raise CrystensError(f"{rows=} must be {len(ATTRIBUTES)}, of attributes, or {HEADER}")
@@ -189,6 +206,7 @@ class EDM(pl.LightningModule):
         self.decay = decay
         self.ema_decay = ema_decay
         self.sample_chunk = sample_chunk
+        self.scales = scales
         self._optimizer = optimizer
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("site_counts", torch.zeros(self.image_side - HEADER + 1, dtype=torch.long))
@@ -279,15 +297,22 @@ class EDM(pl.LightningModule):
             counts: (B,) numbers of sites.
         """
         mask = self._present(counts)
-        clean = (images - _MIDDLE) / _WIDTH * mask
+        scales = self._scales(images.device)
+        clean = (images - _MIDDLE) / _WIDTH * mask * scales
         level = draw_rows(self, len(images), lambda rows: torch.randn(rows, 1, 1, 1, device=images.device))
         sigma = (self.noise_mean + self.noise_deviation * level).exp()
         noise = draw_rows(self, len(images), lambda rows: torch.randn(rows, *images.shape[1:], device=images.device))
         denoiser = self._denoiser(self.network, counts, mask)
+        noisy, times = clean + sigma * noise * mask, self.schedule.time(sigma.flatten())
         with _as_drawn(self.network):  # of an average alone, the difference of mirror images would never be trained
-            denoised = denoiser(clean + sigma * noise * mask, self.schedule.time(sigma.flatten())).mean
+            if denoiser.self_conditioning:
+                shown = draw_rows(self, len(images), lambda rows: torch.rand(rows, 1, 1, 1, device=images.device))
+                with torch.no_grad():
+                    first = denoiser(noisy, times).mean
+                denoiser.estimate = first / scales * (shown < _SHOWN)
+            denoised = denoiser(noisy, times).mean
         importance = (1 + sigma.square().reciprocal()).clamp(max=self.max_weight)
-        error = (denoised - clean).square() * importance * mask
+        error = ((denoised - clean) / scales).square() * importance * mask
         weight = torch.full(images.shape[2:], self.pair_weight, device=images.device)
         weight[:HEADER] = weight[:, :HEADER] = self.attribute_weight
         weight[0] = weight[:, 0] = self.atom_weight
@@ -300,7 +325,15 @@ class EDM(pl.LightningModule):
 
     def _denoiser(self, network: nn.Module, counts: Tensor, mask: Tensor) -> _Denoiser:
         """Return the denoiser of images with given numbers of sites."""
-        return _Denoiser(PREDICTIONS[self.prediction](network, self.schedule), counts, mask)
+        scales = self._scales(counts.device)
+        return _Denoiser(PREDICTIONS[self.prediction](_Scaled(network, scales), self.schedule), counts, mask, scales)
+
+    def _scales(self, device: torch.device) -> Tensor:
+        """Return how many times larger than others each cell is when noise is added, (S, S)."""
+        scales = torch.ones(self.image_side, self.image_side, device=device)
+        for row, scale in zip((0, GROUP_ROW, len(ATTRIBUTES)), self.scales, strict=True):
+            scales[row] = scales[:, row] = scale
+        return scales
 
     def configure_gradient_clipping(
         self,
@@ -390,6 +423,7 @@ class EDM(pl.LightningModule):
             images = denoiser(images, times[-1].to(self.device)).mean
         close_graph(self.device)
         on_step()
+        images = images / self._scales(images.device)
         return ((images * _WIDTH + _MIDDLE).clamp(0, 1) * mask).float()
 
 
@@ -407,19 +441,44 @@ def _as_drawn(network: nn.Module) -> Iterator[None]:
             told.symmetric = True
 
 
-class _Denoiser(nn.Module):
-    """A denoiser of images with given numbers of sites, as azula's samplers take it."""
+class _Scaled(nn.Module):
+    """A network of images of variance 1 as one of images whose cells are scaled (S, S)."""
 
-    def __init__(self, denoiser: nn.Module, counts: Tensor, mask: Tensor) -> None:
+    def __init__(self, network: nn.Module, scales: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.scales = scales
+
+    def forward(self, images: Tensor, log_noise: Tensor, **known: Any) -> Tensor:
+        """Return scaled images; those given are divided by the root of 1 + sigma^2, as by `SimpleDenoiser`."""
+        squared = (2 * log_noise.float()).exp()[..., None, None, None]
+        variance = (1 + squared) / (self.scales.square() + squared)
+        return self.network((images * variance.sqrt()).to(images.dtype), log_noise, **known) * self.scales
+
+
+class _Denoiser(nn.Module):
+    """A denoiser of scaled images with given numbers of sites, as azula's samplers take it.
+
+    With self-conditioning the network is shown the estimate of the call before.
+    """
+
+    def __init__(self, denoiser: nn.Module, counts: Tensor, mask: Tensor, scales: Tensor) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
         self.counts = counts
         self.mask = mask
+        self.scales = scales
+        self.self_conditioning = bool(getattr(cast(Any, denoiser.backbone).network, "self_conditioning", False))
+        self.estimate: Tensor | None = None  # not scaled
 
     def forward(self, images: Tensor, time: Tensor) -> DiracPosterior:
         """Return the denoised images, empty where there is nothing."""
-        return DiracPosterior(self.denoiser(images, time, counts=self.counts).mean * self.mask)
+        shown = {"estimate": self.estimate} if self.self_conditioning else {}
+        denoised = self.denoiser(images, time, counts=self.counts, **shown).mean * self.mask
+        if self.self_conditioning:
+            self.estimate = denoised / self.scales
+        return DiracPosterior(denoised)
 
 
 def _count_sites(images: Tensor) -> Tensor:

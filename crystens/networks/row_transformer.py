@@ -23,6 +23,11 @@ With `surroundings` each site's token also reads which neighbours the noisy imag
 surroundings`), from the mean of the copies of cell and coordinates. These are the values that the network is given: a
 denoiser divides an image by the root of 1 + sigma^2, so that with noise they lie nearer to the middle of their ranges.
 
+With `self_conditioning` the tokens also read an earlier estimate of the clean image: in sampling, that of the step
+before; zeros where there is none. Digits of elements, groups and positions, of which the noisy image says little until
+late, then stand once they are decided (Chen, Zhang, Hinton, "Analog Bits", ICLR 2023). Surroundings are those of the
+estimate then, whose places are far better known than those of the noisy image.
+
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
 
@@ -63,6 +68,7 @@ class RowTransformer(nn.Module):
             would compile every batch anew: there a batch stays whole.
         symmetric: whether attributes, but for atoms, and distances are averaged with their mirror images. It has no
             weights: a trained network can be asked for what it gives with or without it.
+        self_conditioning: whether the tokens also read an estimate of the clean image.
 
     Raises:
         CrystensError: if a number is out of range.
@@ -81,6 +87,7 @@ class RowTransformer(nn.Module):
         parts: int = 1,
         symmetric: bool = False,
         orbits: bool = False,
+        self_conditioning: bool = False,
     ) -> None:
         """Check the numbers and build the layers."""
         super().__init__()
@@ -97,13 +104,14 @@ class RowTransformer(nn.Module):
         self.geometric_pairs = geometric_pairs
         self.surroundings = surroundings
         self.orbits = orbits
+        self.self_conditioning = self_conditioning
         self.needs_scales = geometric_pairs or surroundings
         self.products = 1 if geometric_pairs else NUM_CHANNELS  # channels that are scalar products
         self.sizes = [2 * NUM_CHANNELS, 2 * NUM_CHANNELS * HEADER, self.products * rank, self.products * rank]
         self.noise_embedding = nn.Sequential(SineEncoding(width, omega=1e2), nn.Linear(width, width))
         self.count_embedding = nn.Embedding(image_side - HEADER + 1, width)
         self.transformer = DiT(
-            in_channels=2 * NUM_CHANNELS * image_side,  # of a row and a column
+            in_channels=(2 if self_conditioning else 1) * 2 * NUM_CHANNELS * image_side,  # of a row and a column
             out_channels=sum(self.sizes),
             cond_channels=NUM_FEATURES if surroundings else 0,
             mod_features=width,
@@ -136,31 +144,34 @@ class RowTransformer(nn.Module):
         self.slopes, self.offsets = (part.to(device, torch.float32) for part in (slopes, offsets))
         self.limits = torch.tensor(limits, device=device)
 
-    def forward(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
+    def forward(self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None = None) -> Tensor:
         """Return images (B, 4, S, S).
 
         Args:
             images: (B, 4, S, S), scaled to a variance of about 1.
             log_noise: logarithm of the noise level, (B,) or ().
             counts: (B,) int64, numbers of sites.
+            estimate: (B, 4, S, S), of the clean images, 0 where there is none; only with `self_conditioning`.
         """
         log_noise = log_noise.expand(len(images))
         if self.parts == 1 or is_xla(images.device):
-            return self._cropped(images, log_noise, counts)
+            return self._cropped(images, log_noise, counts, estimate)
         given = torch.zeros_like(images)
         for part in counts.argsort().chunk(self.parts):
             side = HEADER + int(counts[part[-1]])
-            cropped = self._cropped(images[part, :, :side, :side], log_noise[part], counts[part])
+            known = None if estimate is None else estimate[part, :, :side, :side]
+            cropped = self._cropped(images[part, :, :side, :side], log_noise[part], counts[part], known)
             given[part, :, :side, :side] = cropped.to(given.dtype)
         return given
 
-    def _cropped(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
+    def _cropped(self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None) -> Tensor:
         """Return images (B, 4, s, s) of images cropped to their first s rows and columns."""
-        rows = images.transpose(1, 2)  # (B, s, 4, s)
-        columns = images.permute(0, 3, 1, 2)
-        lines = nn.functional.pad(torch.cat([rows, columns], dim=2), (0, self.image_side - images.shape[-1])).flatten(2)
+        lines = self._lines(images)
+        if self.self_conditioning:
+            known = torch.zeros_like(lines) if estimate is None else self._lines(estimate)
+            lines = torch.cat([lines, known.to(lines.dtype)], dim=2)
         if self.surroundings:
-            lines = torch.cat([lines, self._neighbours(images, log_noise, counts)], dim=2)
+            lines = torch.cat([lines, self._neighbours(images, log_noise, counts, estimate)], dim=2)
         embedded = self.noise_embedding(log_noise) + self.count_embedding(counts)
         tokens = self._transformed(lines, embedded, counts)
         shared, own, left, right = tokens.split(self.sizes, dim=2)
@@ -179,6 +190,11 @@ class RowTransformer(nn.Module):
         drawn = torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
         return average_mirror_images(drawn) if self.symmetric else drawn
 
+    def _lines(self, images: Tensor) -> Tensor:
+        """Return row i and column i of images (B, 4, s, s) as token i, (B, s, 8 S)."""
+        lines = torch.cat([images.transpose(1, 2), images.permute(0, 3, 1, 2)], dim=2)  # (B, s, 8, s)
+        return nn.functional.pad(lines, (0, self.image_side - images.shape[-1])).flatten(2)
+
     def _transformed(self, lines: Tensor, modulation: Tensor, counts: Tensor) -> Tensor:
         """Return what the transformer makes of tokens (B, s, C), of which those without a site are not looked at.
 
@@ -193,11 +209,17 @@ class RowTransformer(nn.Module):
             tokens = block(tokens, modulation, pos=places, mask=looked_at)
         return self.transformer.out_proj(tokens)
 
-    def _neighbours(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
+    def _neighbours(self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None = None) -> Tensor:
         """Return what stands around the site of each token by an image as it is given, (B, S, F); 0 around attributes.
 
-        Undoing the division by the root of 1 + sigma^2 first made samples no better (`experiments/frontier`).
+        Undoing the division by the root of 1 + sigma^2 first made samples no better (`experiments/frontier`). With
+        `self_conditioning` it is what stands around by the estimate, and 0 where there is none.
         """
+        if self.self_conditioning:
+            if estimate is None:
+                return images.new_zeros(len(images), images.shape[-1], NUM_FEATURES)
+            known = (estimate != 0).flatten(1).any(dim=1)
+            images, log_noise = estimate, torch.full_like(log_noise, -torch.inf)
         rows = slice(COORDINATE_ROWS.start, _ANGLE_ROWS.stop)
         in_row, in_column = images[:, :, HEADER:, rows], images[:, :, rows, HEADER:].mT
         values = torch.cat([in_row, in_column], dim=1).float().mean(dim=1)  # (B, N, 9)
@@ -210,6 +232,8 @@ class RowTransformer(nn.Module):
             found = orbit_surroundings(cells, values[..., :3], present, deviation, groups)
         else:
             found = surroundings(cells, values[..., :3], present, deviation)
+        if self.self_conditioning:
+            found = found * known[:, None, None]
         return nn.functional.pad(found, (0, 0, HEADER, 0)).to(images.dtype)
 
     def _groups(self, images: Tensor, present: Tensor) -> Tensor:
