@@ -3,6 +3,7 @@
 python experiments/symmetry/run.py real DIR/mp_52 [--max-sites N]
 python experiments/symmetry/run.py cost DIR/mp_52 [--max-sites N] [--number N]
 python experiments/symmetry/run.py junk DIR/mp_52 [--minutes M]
+python experiments/symmetry/run.py stated DIR/mp_52 [--number N]
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from crystens.metrics.symmetries import symmetry_of
 from crystens.metrics.validity import shortest_distance
 from crystens.processes.cache_folder import CACHE_VARIABLE
 from crystens.samples.references import read_real
+from crystens.symmetry.space_groups import imposed
+from crystens.symmetry.stated_group import stated_group
 
 _SHOWN = (
     "structural_validity",
@@ -45,10 +48,10 @@ _SHOWN = (
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("real", "cost", "junk"))
+    parser.add_argument("what", choices=("real", "cost", "junk", "stated"))
     parser.add_argument("data")
     parser.add_argument("--max-sites", type=int, default=20)
-    parser.add_argument("--number", type=int, default=10_000, help="crystals that the cost is measured on")
+    parser.add_argument("--number", type=int, default=10_000, help="crystals that are measured, of cost and stated")
     parser.add_argument("--minutes", type=float, default=4.0, help="how long junk is made")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -57,6 +60,8 @@ def main() -> None:
         _real(train, test)
     elif options.what == "cost":
         _cost(train, test, options.number)
+    elif options.what == "stated":
+        _stated(test, options.number)
     else:
         _junk(train, options.minutes)
 
@@ -126,6 +131,38 @@ def _junk(crystals: list[Crystal], minutes: float) -> None:
         symmetry_of(bad, nearest)
         times.append(time.process_time() - start)
     print(json.dumps({"crystals": len(times), "mean ms": 1000 * np.mean(times), "longest ms": 1000 * max(times)}))
+
+
+def _stated(crystals: list[Crystal], number: int) -> None:
+    """Print in how many noisy crystals the group that they had is found again, by each way that decoding has."""
+    chosen = np.random.default_rng(0).permutation(len(crystals))[:number]
+    some = [crystals[place] for place in chosen]
+    groups = [symmetry_of(crystal, shortest_distance(crystal)).space_group for crystal in some]
+    known = [(crystal, group) for crystal, group in zip(some, groups, strict=True) if group is not None and group > 1]
+    for noise in (0.01, 0.05, 0.1, 0.2, 0.3):
+        generator = np.random.default_rng(1)
+        found: dict[str, int] = {"project": 0, "true": 0}
+        seconds = dict.fromkeys(found, 0.0)
+        moves: list[float] = []
+        for crystal, group in known:
+            places = generator.normal(0, noise, (len(crystal), 3)) @ np.linalg.inv(crystal.vectors)
+            lengths = crystal.lengths * (1 + generator.normal(0, noise / 10, 3))
+            noisy = replace(crystal, lengths=lengths, coordinates=(crystal.coordinates + places) % 1, space_group=1)
+            nearest = shortest_distance(noisy)
+            start = time.process_time()
+            projected = stated_group(noisy, group, min(0.5, nearest / 2))
+            middle = time.process_time()
+            searched = imposed(noisy, group, 0.3, 0.01)
+            seconds["project"] += middle - start
+            seconds["true"] += time.process_time() - middle
+            found["true"] += searched is not None and searched[0].crystal.space_group == group
+            if projected is not None:
+                found["project"] += 1
+                moves.append(float(projected.displacements.max()))
+        shares = {f"symmetrise={how}": round(count / len(known), 4) for how, count in found.items()}
+        times = {f"ms, {how}": round(1000 * total / len(known), 1) for how, total in seconds.items()}
+        told = {"noise": noise, "crystals": len(known), **shares, **times, "median move": round(np.median(moves), 3)}
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":
