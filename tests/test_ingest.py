@@ -395,8 +395,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
     from test_ingest import Lines
-    from crystens.ingest.generated import JudgingLimits
-from crystens.ingest.ingest import IngestOptions, open_store
+    from crystens.ingest.ingest import IngestOptions, open_store
     from crystens.sources.limits import Limits
     open_store(Lines(Path(sys.argv[2]), 0.001), Limits(), IngestOptions(workers=2, cache=sys.argv[3]))
 """
