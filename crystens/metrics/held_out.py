@@ -1,4 +1,4 @@
-"""What good is: real crystals that a model was not trained on, judged as if they were samples.
+"""The measure of good: real crystals that a model was not trained on, judged as if they were samples.
 
 No generator can be asked for more than they have. They are at most `MOST` of a split, evenly spread, so that judging
 them takes three seconds. The values of their metrics travel with the `Reference`, also in a checkpoint, and stand

@@ -1,4 +1,4 @@
-"""What numbers say of samples, in words: shares beside those of real crystals, and what keeps samples from use.
+"""Verdicts on samples in words: shares beside those of real crystals, and the faults that keep samples from use.
 
 A verdict is given only where the number of samples allows it: of a share by its confidence limit at 99 %, of a
 distribution by the critical value of its Kolmogorov-Smirnov statistic at 1 %. Two good samples are thus not called bad

@@ -9,8 +9,8 @@ group lies in the lattice, and where its origin is.
 2. Origins: a generator of the group takes a site of the rarest element to one of its kind. Each choice states the
    translation of this generator; the choices of all generators state an origin if they agree on one. It solves linear
    equations modulo lattice translations, by the Smith normal form of the generators' rotations.
-3. Of all that takes every site to one of its kind, the one that moves sites least is imposed: cell and sites are
-   averaged over the operations.
+3. The basis and origin that move sites least are taken, of those whose operations take every site to one of its kind.
+   Cell and sites are averaged over these operations.
 
 Source for the Smith normal form in this place: Grosse-Kunstleve, Acta Cryst. A 55 (1999) 383.
 """
@@ -69,8 +69,10 @@ class _Setting:
         translations: (M, 3).
         average: (6, 6), takes the six components of a metric tensor to their means over the rotations.
         generators: the operations that generate all rotations.
-        left, right, diagonal: left @ D @ right is diagonal, of the unit matrix less the rotation for each generator,
-            stacked as D (3 g, 3); left (3 g, 3 g) and right (3, 3) are unimodular.
+        left: (3 g, 3 g), unimodular. With D (3 g, 3), the unit matrix less the rotation of each of g generators,
+            left @ D @ right is diagonal.
+        right: (3, 3), unimodular.
+        diagonal: (3,), the elements on that diagonal.
     """
 
     rotations: np.ndarray
