@@ -20,7 +20,8 @@ from crystens.crystal import Crystal
 from crystens.encoding import HEADER, average_mirror_images, present_cells
 from crystens.errors import CrystensError
 from crystens.metrics.statistics import image_statistics
-from crystens.models.edm import EDM, KarrasSchedule
+from crystens.models.denoising import KarrasSchedule
+from crystens.models.edm import EDM
 from crystens.networks.row_transformer import RowTransformer
 from crystens.networks.surroundings import surroundings
 from crystens.scaling import Scaling

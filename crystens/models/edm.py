@@ -32,8 +32,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from azula.denoise import DiracPosterior, KarrasDenoiser, SimpleDenoiser
-from azula.noise import Schedule
+from azula.denoise import KarrasDenoiser, SimpleDenoiser
 from azula.sample import EulerSampler, HeunSampler
 from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -49,6 +48,7 @@ from crystens.errors import CrystensError
 from crystens.models.averaging import follow
 from crystens.models.chunks import sample_in_chunks
 from crystens.models.clipping import clip_gradients
+from crystens.models.denoising import CrystalDenoiser, KarrasSchedule, ScaledNetwork
 from crystens.models.draws import draw_rows
 from crystens.scaling import Scaling
 
@@ -58,25 +58,6 @@ PREDICTIONS = {"residual": KarrasDenoiser, "image": SimpleDenoiser}
 _SHOWN = 0.5  # share of the training images of which a network with self-conditioning is shown its first estimate
 
 _MIDDLE, _WIDTH = 0.5, 0.25  # image values in [0, 1] become (value - 0.5) / 0.25, of a variance of about 1
-
-
-class KarrasSchedule(Schedule):
-    """Noise levels from `sigma_min` at t = 0 to `sigma_max` at t = 1, evenly spaced in sigma^(1 / rho).
-
-    Source: Karras et al. 2022, eq. 5.
-    """
-
-    def __init__(self, sigma_min: float, sigma_max: float, rho: float) -> None:
-        """Keep the numbers."""
-        self.low, self.high, self.rho = sigma_min ** (1 / rho), sigma_max ** (1 / rho), rho
-
-    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the factor of the image, 1, and the noise level, at times t of any shape."""
-        return torch.ones_like(t), (self.low + t * (self.high - self.low)) ** self.rho
-
-    def time(self, sigma: Tensor) -> Tensor:
-        """Return the time at which the noise has a level."""
-        return (sigma ** (1 / self.rho) - self.low) / (self.high - self.low)
 
 
 class EDM(pl.LightningModule):
@@ -323,10 +304,12 @@ class EDM(pl.LightningModule):
         """Return which cells of images with given numbers of sites hold values: (B,) to (B, 1, S, S) bool."""
         return present_cells(counts, self.image_side, rows=self.rows)[:, None]
 
-    def _denoiser(self, network: nn.Module, counts: Tensor, mask: Tensor) -> _Denoiser:
+    def _denoiser(self, network: nn.Module, counts: Tensor, mask: Tensor) -> CrystalDenoiser:
         """Return the denoiser of images with given numbers of sites."""
         scales = self._scales(counts.device)
-        return _Denoiser(PREDICTIONS[self.prediction](_Scaled(network, scales), self.schedule), counts, mask, scales)
+        return CrystalDenoiser(
+            PREDICTIONS[self.prediction](ScaledNetwork(network, scales), self.schedule), counts, mask, scales
+        )
 
     def _scales(self, device: torch.device) -> Tensor:
         """Return how many times larger than others each cell is when noise is added, (S, S)."""
@@ -439,46 +422,6 @@ def _as_drawn(network: nn.Module) -> Iterator[None]:
     finally:
         if symmetric:
             told.symmetric = True
-
-
-class _Scaled(nn.Module):
-    """A network of images of variance 1 as one of images whose cells are scaled (S, S)."""
-
-    def __init__(self, network: nn.Module, scales: Tensor) -> None:
-        super().__init__()
-        self.network = network
-        self.scales = scales
-
-    def forward(self, images: Tensor, log_noise: Tensor, **known: Any) -> Tensor:
-        """Return scaled images; those given are divided by the root of 1 + sigma^2, as by `SimpleDenoiser`."""
-        squared = (2 * log_noise.float()).exp()[..., None, None, None]
-        variance = (1 + squared) / (self.scales.square() + squared)
-        return self.network((images * variance.sqrt()).to(images.dtype), log_noise, **known) * self.scales
-
-
-class _Denoiser(nn.Module):
-    """A denoiser of scaled images with given numbers of sites, as azula's samplers take it.
-
-    With self-conditioning the network is shown the estimate of the call before.
-    """
-
-    def __init__(self, denoiser: nn.Module, counts: Tensor, mask: Tensor, scales: Tensor) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self.schedule = denoiser.schedule
-        self.counts = counts
-        self.mask = mask
-        self.scales = scales
-        self.self_conditioning = bool(getattr(cast(Any, denoiser.backbone).network, "self_conditioning", False))
-        self.estimate: Tensor | None = None  # not scaled
-
-    def forward(self, images: Tensor, time: Tensor) -> DiracPosterior:
-        """Return the denoised images, empty where there is nothing."""
-        shown = {"estimate": self.estimate} if self.self_conditioning else {}
-        denoised = self.denoiser(images, time, counts=self.counts, **shown).mean * self.mask
-        if self.self_conditioning:
-            self.estimate = denoised / self.scales
-        return DiracPosterior(denoised)
 
 
 def _count_sites(images: Tensor) -> Tensor:
