@@ -20,6 +20,7 @@ from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.errors import CrystensError
 
 ATOM_ENCODINGS = ("number", "bits", "period_group")
+NO_CODE = 9.0  # in place of a code that there is not: far from every code
 COPIES = 8  # cells a site: four channels in row 0, then four in column 0
 
 _BITS = 7

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from crystens.batch import CrystalBatch
-from crystens.element_codes import atom_codes, nearest_elements
+from crystens.element_codes import NO_CODE, atom_codes, nearest_elements
 from crystens.encoding import ATTRIBUTES, HEADER, QUANTITIES, encode, pair_distances, present_cells
 from crystens.errors import CrystensError
 
@@ -100,6 +100,17 @@ class Scaling(nn.Module):
         self.register_buffer("offsets", (self.gap - factors * limits[:, 0]).float(), persistent=False)
 
     rows = len(ATTRIBUTES)  # of the image's header that hold values
+
+    def code_tables(self) -> dict[int, Tensor]:
+        """Return the codes that stand in rows of the header, as an image states them, by row.
+
+        Of elements (119, 8), by atomic number, if they have codes. `NO_CODE` is in those that there are not.
+        """
+        if self.codes is None:
+            return {}
+        codes = self.codes * (1 - self.gap) + self.gap
+        codes[0] = NO_CODE
+        return {0: codes}
 
     factors: Tensor
     offsets: Tensor

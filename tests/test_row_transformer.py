@@ -119,23 +119,24 @@ def test_an_estimate_is_read_and_zeros_are_none() -> None:
     assert (network(images, noise, counts, images) - without).abs().amax(dim=(1, 2, 3)).min() > 1e-3
 
 
-def test_surroundings_are_of_the_estimate_where_there_is_one() -> None:
+def test_surroundings_are_of_the_estimate_and_fade_with_noise() -> None:
     torch.manual_seed(0)
     options = {"self_conditioning": True, "surroundings": True}
     network = RowTransformer(16, width=16, depth=1, heads=2, **options)
     network.tell_scales(torch.ones(13), torch.zeros(13), (-2.0, 2.0))
     given: list[torch.Tensor] = []
     network.transformer.in_proj.register_forward_pre_hook(lambda _, read: given.append(read[0][..., 2 * 8 * 16 :]))
-    images, noise, counts = inputs()
+    images, _, counts = inputs()
     estimate = torch.rand(3, 4, 16, 16) * present_cells(counts, 16)[:, None]
     estimate[1] = 0
-    network(images, noise, counts)
-    network(images, noise, counts, estimate)
-    network(-images, noise + 3, counts, estimate)
-    none, of_estimate, of_another_image = given
+    calls = ((images, 0.1, None), (images, 0.1, estimate), (-images, 0.6, estimate), (images, 1, estimate))
+    for image, sigma, known in calls:
+        network(image, torch.full((3,), sigma).log(), counts, known)
+    none, clear, blurred, noisy = given
     assert not none.any()
-    assert of_estimate.flatten(1).any(dim=1).tolist() == [True, False, True]
-    assert torch.equal(of_estimate, of_another_image)
+    assert clear.flatten(1).any(dim=1).tolist() == [True, False, True]
+    torch.testing.assert_close(blurred / (1 - 0.6**2), clear / (1 - 0.1**2))
+    assert not noisy.any()
 
 
 def geometric_network(symmetric: bool = False) -> RowTransformer:

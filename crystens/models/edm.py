@@ -43,13 +43,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from crystens.devices.sharding import shard
 from crystens.devices.xla import close_graph, is_xla
-from crystens.encoding import ATTRIBUTES, CELL_ROWS, GROUP_ROW, HEADER, NUM_CHANNELS, present_cells
+from crystens.encoding import ATTRIBUTES, CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
 from crystens.models.averaging import follow
 from crystens.models.chunks import sample_in_chunks
 from crystens.models.clipping import clip_gradients
 from crystens.models.denoising import CrystalDenoiser, KarrasSchedule, ScaledNetwork
 from crystens.models.draws import draw_rows
+from crystens.networks.code_heads import CODED_ROWS
 from crystens.scaling import Scaling
 
 SAMPLERS = ("heun", "euler")
@@ -240,15 +241,31 @@ class EDM(pl.LightningModule):
                 "geometric pairs are fractional distances: take encoding.distance=fractional or "
                 "model.network.geometric_pairs=false"
             )
-        if getattr(self.network, "orbits", False) and getattr(scaling, "space_groups", None) != "bits":
+        of_orbits = getattr(self.network, "orbits", False) and getattr(self.network, "surroundings", False)
+        if of_orbits and getattr(scaling, "space_groups", None) != "bits":
             raise CrystensError(
                 "surroundings of orbits read the space group from bits: take encoding.space_group=bits or "
                 "model.network.surroundings=false"
             )
+        if getattr(self.network, "codes", None) is not None:
+            self._tell_codes(scaling)
         if getattr(self.network, "needs_scales", False):
             slopes, offsets = scaling.factors / _WIDTH, (scaling.offsets - _MIDDLE) / _WIDTH
             for network in (self.network, self.average_network):
                 cast(Any, network).tell_scales(slopes, offsets, (-_MIDDLE / _WIDTH, (1 - _MIDDLE) / _WIDTH))
+
+    def _tell_codes(self, scaling: Scaling) -> None:
+        """Tell the networks which codes these images state."""
+        tables = {row: (codes - _MIDDLE) / _WIDTH for row, codes in scaling.code_tables().items()}
+        scales = dict(zip(CODED_ROWS, self.scales, strict=True))
+        missing = [row for row in CODED_ROWS[: 3 if cast(Any, self.network).orbits else 1] if row not in tables]
+        if missing:
+            raise CrystensError(
+                "this network draws elements and groups as codes, and these images state numbers: take "
+                "encoding.atoms=bits and encoding.space_group=bits, or model.network.codes=false"
+            )
+        for network in (self.network, self.average_network):
+            cast(Any, network).tell_codes(tables, scales)
 
     def on_fit_start(self) -> None:
         """Refuse to train a network that does not know the scales that it needs.
@@ -256,7 +273,10 @@ class EDM(pl.LightningModule):
         Raises:
             CrystensError: if `prepare_for_images` was not called.
         """
-        if getattr(self.network, "needs_scales", False) and cast(Tensor, self.network.limits).isinf().any():
+        codes = getattr(self.network, "codes", None)
+        if (getattr(self.network, "needs_scales", False) and cast(Tensor, self.network.limits).isinf().any()) or (
+            codes is not None and not codes.told
+        ):
             raise CrystensError("this network needs the scales of the images: call prepare_for_images before training")
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -314,7 +334,7 @@ class EDM(pl.LightningModule):
     def _scales(self, device: torch.device) -> Tensor:
         """Return how many times larger than others each cell is when noise is added, (S, S)."""
         scales = torch.ones(self.image_side, self.image_side, device=device)
-        for row, scale in zip((0, GROUP_ROW, len(ATTRIBUTES)), self.scales, strict=True):
+        for row, scale in zip(CODED_ROWS, self.scales, strict=True):
             scales[row] = scales[:, row] = scale
         return scales
 

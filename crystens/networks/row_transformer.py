@@ -26,12 +26,18 @@ denoiser divides an image by the root of 1 + sigma^2, so that with noise they li
 With `self_conditioning` the tokens also read an earlier estimate of the clean image: in sampling, that of the step
 before; zeros where there is none. Digits of elements, groups and positions, of which the noisy image says little until
 late, then stand once they are decided (Chen, Zhang, Hinton, "Analog Bits", ICLR 2023). Surroundings are those of the
-estimate then, whose places are far better known than those of the noisy image.
+estimate then, whose places are far better known than those of the noisy image; they fade as 1 - sigma^2, and above a
+sigma of 1 nothing stands around, for the estimate is a mean of many crystals there.
+
+With `codes` elements, and of orbits groups and positions, are read and drawn as one of the codes that there are
+(`crystens.networks.code_heads`), not digit by digit.
 
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from azula.nn.dit import DiT
@@ -42,6 +48,7 @@ from crystens.crystal import NUM_SPACE_GROUPS
 from crystens.devices.xla import is_xla
 from crystens.encoding import COORDINATE_ROWS, GROUP_ROW, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
 from crystens.errors import CrystensError
+from crystens.networks.code_heads import CodeHeads
 from crystens.networks.surroundings import NUM_FEATURES, orbit_surroundings, surroundings
 
 _ANGLE_ROWS = slice(7, 10)
@@ -69,6 +76,8 @@ class RowTransformer(nn.Module):
         symmetric: whether attributes, but for atoms, and distances are averaged with their mirror images. It has no
             weights: a trained network can be asked for what it gives with or without it.
         self_conditioning: whether the tokens also read an estimate of the clean image.
+        codes: whether elements, and of orbits space groups and positions, are read and drawn as codes and not digit by
+            digit. For images whose codes `tell_codes` says.
 
     Raises:
         CrystensError: if a number is out of range.
@@ -88,6 +97,7 @@ class RowTransformer(nn.Module):
         symmetric: bool = False,
         orbits: bool = False,
         self_conditioning: bool = False,
+        codes: bool = False,
     ) -> None:
         """Check the numbers and build the layers."""
         super().__init__()
@@ -122,6 +132,7 @@ class RowTransformer(nn.Module):
         )
         nn.init.normal_(self.transformer.out_proj.weight, std=1e-2 / width**0.5)
         nn.init.zeros_(self.transformer.out_proj.bias)
+        self.codes = CodeHeads(width, orbits) if codes else None
         if self.needs_scales:
             self.register_buffer("slopes", torch.ones(len(QUANTITIES)))
             self.register_buffer("offsets", torch.zeros(len(QUANTITIES)))
@@ -143,6 +154,11 @@ class RowTransformer(nn.Module):
         device = self.limits.device
         self.slopes, self.offsets = (part.to(device, torch.float32) for part in (slopes, offsets))
         self.limits = torch.tensor(limits, device=device)
+
+    def tell_codes(self, codes: Mapping[int, Tensor], scales: Mapping[int, float]) -> None:
+        """Say which codes there are, which a network with `codes` has to know, see `CodeHeads.tell`."""
+        assert self.codes is not None
+        self.codes.tell(codes, scales)
 
     def forward(self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None = None) -> Tensor:
         """Return images (B, 4, S, S).
@@ -173,12 +189,24 @@ class RowTransformer(nn.Module):
         if self.surroundings:
             lines = torch.cat([lines, self._neighbours(images, log_noise, counts, estimate)], dim=2)
         embedded = self.noise_embedding(log_noise) + self.count_embedding(counts)
-        tokens = self._transformed(lines, embedded, counts)
+        tokens = self.transformer.in_proj(lines)
+        if self.codes is not None:
+            evidence = self.codes.evidence(images, log_noise, counts)
+            read, modulation = self.codes.read(evidence)
+            tokens = tokens + read
+            embedded = embedded if modulation is None else embedded + modulation
+        hidden = self._transformed(tokens, embedded, counts)
+        tokens = self.transformer.out_proj(hidden)
         shared, own, left, right = tokens.split(self.sizes, dim=2)
         shared, own, left, right = shared[:, :HEADER], own[:, HEADER:], left[:, HEADER:], right[:, HEADER:]
         shared = shared.unflatten(2, (2, NUM_CHANNELS)).permute(2, 0, 3, 1)  # (2, B, 4, 12)
         own = own.unflatten(2, (2, NUM_CHANNELS, HEADER)).permute(2, 0, 3, 1, 4)  # (2, B, 4, N, 12)
         in_row, in_column = own + shared[..., None, :]
+        if self.codes is not None:
+            in_row, in_column = in_row.clone(), in_column.clone()
+            for row, cells in self.codes.draw(hidden, evidence).items():
+                in_row[..., row] = cells[..., NUM_CHANNELS:].mT.to(in_row.dtype)
+                in_column[..., row] = cells[..., :NUM_CHANNELS].mT.to(in_column.dtype)
         left, right = (part.unflatten(2, (self.products, self.rank)).transpose(1, 2) for part in (left, right))
         pairs = left @ right.mT / self.rank**0.5  # (B, 4 or 1, N, N)
         if self.geometric_pairs:
@@ -195,19 +223,18 @@ class RowTransformer(nn.Module):
         lines = torch.cat([images.transpose(1, 2), images.permute(0, 3, 1, 2)], dim=2)  # (B, s, 8, s)
         return nn.functional.pad(lines, (0, self.image_side - images.shape[-1])).flatten(2)
 
-    def _transformed(self, lines: Tensor, modulation: Tensor, counts: Tensor) -> Tensor:
-        """Return what the transformer makes of tokens (B, s, C), of which those without a site are not looked at.
+    def _transformed(self, tokens: Tensor, modulation: Tensor, counts: Tensor) -> Tensor:
+        """Return what the blocks make of tokens (B, s, width), of which those without a site are not looked at.
 
-        It is the transformer's own forward, which hands no mask on to its blocks.
+        It is the transformer's own forward between its first and last layer, which hands no mask on to its blocks.
         """
-        places = torch.arange(lines.shape[1], device=lines.device)
+        places = torch.arange(tokens.shape[1], device=tokens.device)
         looked_at = (places < HEADER + counts[:, None])[:, None, None]  # (B, 1, 1, s), for all heads and queries
-        places = places[:, None].to(lines.dtype)
-        tokens = self.transformer.in_proj(lines)
+        places = places[:, None].to(tokens.dtype)
         tokens = tokens + self.transformer.pos_embedding(places)
         for block in self.transformer.blocks:
             tokens = block(tokens, modulation, pos=places, mask=looked_at)
-        return self.transformer.out_proj(tokens)
+        return tokens
 
     def _neighbours(self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None = None) -> Tensor:
         """Return what stands around the site of each token by an image as it is given, (B, S, F); 0 around attributes.
@@ -218,7 +245,7 @@ class RowTransformer(nn.Module):
         if self.self_conditioning:
             if estimate is None:
                 return images.new_zeros(len(images), images.shape[-1], NUM_FEATURES)
-            known = (estimate != 0).flatten(1).any(dim=1)
+            clear = (1 - (2 * log_noise.float()).exp()).clamp(min=0) * (estimate != 0).flatten(1).any(dim=1)
             images, log_noise = estimate, torch.full_like(log_noise, -torch.inf)
         rows = slice(COORDINATE_ROWS.start, _ANGLE_ROWS.stop)
         in_row, in_column = images[:, :, HEADER:, rows], images[:, :, rows, HEADER:].mT
@@ -233,7 +260,7 @@ class RowTransformer(nn.Module):
         else:
             found = surroundings(cells, values[..., :3], present, deviation)
         if self.self_conditioning:
-            found = found * known[:, None, None]
+            found = found * clear[:, None, None]
         return nn.functional.pad(found, (0, 0, HEADER, 0)).to(images.dtype)
 
     def _groups(self, images: Tensor, present: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from crystens.crystal import NUM_SPACE_GROUPS
+from crystens.element_codes import NO_CODE
 from crystens.errors import CrystensError
 from crystens.symmetry.wyckoff import WyckoffPosition, space_group
 
@@ -30,7 +31,6 @@ WYCKOFF_ENCODINGS = ("letter", "multiplicity")
 GROUP_ENCODINGS = ("number", "bits")
 COPIES = 8  # cells: four channels of the row, then four of the column
 MAX_POSITIONS = 27  # of Pmmm
-NO_POSITION = 9.0  # in the codes of positions that a group does not have: far from every code
 
 _MULTIPLICITIES = (1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32, 36, 48, 64, 96, 192)
 _DIGITS = 5
@@ -41,14 +41,14 @@ _FREEDOM_DIGITS = 2
 def wyckoff_codes(wyckoff: str) -> Tensor:
     """Return the code of each position, (231, 27, 8) float32, by space group and the letter's place in it.
 
-    Group 0 has none; a position that a group does not have is `NO_POSITION`.
+    Group 0 has none; a position that a group does not have is `NO_CODE`.
 
     Raises:
         CrystensError: if there is no such encoding.
     """
     if wyckoff not in WYCKOFF_ENCODINGS:
         raise CrystensError(f"{wyckoff=} is not known; use one of {', '.join(WYCKOFF_ENCODINGS)}")
-    codes = torch.full((NUM_SPACE_GROUPS + 1, MAX_POSITIONS, COPIES), NO_POSITION)
+    codes = torch.full((NUM_SPACE_GROUPS + 1, MAX_POSITIONS, COPIES), NO_CODE)
     for number in range(1, NUM_SPACE_GROUPS + 1):
         for place, position in enumerate(space_group(number).positions):
             codes[number, place] = torch.tensor(_position_code(wyckoff, place, position))

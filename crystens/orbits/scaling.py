@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from crystens.batch import CrystalBatch
+from crystens.element_codes import NO_CODE
 from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
 from crystens.orbits.batch import OrbitBatch
@@ -64,6 +65,16 @@ class OrbitScaling(Scaling):
 
     position_codes: Tensor
     group_codes: Tensor
+
+    def code_tables(self) -> dict[int, Tensor]:
+        """Return the codes as `Scaling` does, of positions (231, 27, 8) and, in bits, of groups (231, 8), too."""
+        positions = self.position_codes
+        tables = {POSITION_ROW: torch.where(positions < NO_CODE, positions * (1 - self.gap) + self.gap, NO_CODE)}
+        if self.space_groups == "bits":
+            groups = self.group_codes * (1 - self.gap) + self.gap
+            groups[0] = NO_CODE
+            tables[GROUP_ROW] = groups
+        return super().code_tables() | tables
 
     @classmethod
     def fit(

@@ -1,0 +1,215 @@
+"""What a network knows of codes: which there are, how likely each is in a noisy image, and how it draws one.
+
+Elements, space groups and Wyckoff positions stand in an image as digits (`crystens.element_codes`,
+`crystens.orbits.codes`). A network that draws digit by digit draws them as if they were independent, and most
+combinations of digits are no code, or one that occurs nowhere near. Here it draws among the codes there are.
+
+The noise is Gaussian and known, so the likelihood of each code, given the eight noisy cells, is exact; that of the
+group takes the cells of all orbits. The network adds what it thinks of the rest of the image, as logits; the softmax of
+the sum is the posterior, and the cells drawn are its mean, which is what a denoiser should give. Positions are weighed
+by the groups that have them. The posterior from the cells alone is read by the network as well: with it, where the
+likely position lets a site be (the first representative of International Tables) and how many sites it stands for.
+
+Source: Bayes' rule for x = code + sigma noise; the softmax over codes is that of Dieleman et al., "Continuous diffusion
+for categorical data", 2022, with an exact likelihood in place of a learned one.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
+from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS
+from crystens.symmetry.wyckoff import space_group
+
+CODED_ROWS = (0, GROUP_ROW, HEADER - 1)  # of elements, space groups and Wyckoff positions
+
+_CELLS = 2 * NUM_CHANNELS  # of a site in a row and its column
+_ELEMENTS, _GROUPS = MAX_ATOMIC_NUMBER + 1, NUM_SPACE_GROUPS + 1
+_MOST_PLACES = 27  # Wyckoff positions of a group
+_MOST_POSITIONS = 27 * 4  # different codes of positions: places in the alphabet, and 0 to 3 free parameters
+_PLACE_FEATURES = 13
+_NONE = 30.0  # in place of a code that there is not, in units of an image's deviation
+_IS_NONE = 3.0  # above which cells are no code's
+_LEAST_DEVIATION = 0.05  # of the noise, so that a likelihood stays finite
+_IMPOSSIBLE = -1e4  # logit
+_LEAST_SHARE = 1e-6  # of a position in groups that do not have it
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Log likelihoods of codes by the noisy cells.
+
+    Attributes:
+        elements: (B, N, 119).
+        groups: (B, 231); None where an image states no group in digits.
+        positions: (B, N, 108), of the different codes; None as `groups`.
+    """
+
+    elements: Tensor
+    groups: Tensor | None
+    positions: Tensor | None
+
+
+class CodeHeads(nn.Module):
+    """Reads and draws elements, and of orbits space groups and Wyckoff positions too, as codes.
+
+    Args:
+        width: features of a token.
+        orbits: whether an image is of orbits, and states group and positions in digits.
+    """
+
+    element_codes: Tensor
+    group_codes: Tensor
+    position_codes: Tensor
+    positions: Tensor
+    allowed: Tensor
+    scales: Tensor
+    places: Tensor
+
+    def __init__(self, width: int, orbits: bool) -> None:
+        super().__init__()
+        self.orbits = orbits
+        self.register_buffer("scales", torch.zeros(len(CODED_ROWS)))  # 0 until told
+        self.register_buffer("element_codes", torch.full((_ELEMENTS, _CELLS), _NONE))
+        self.read_elements = nn.Linear(_ELEMENTS, width, bias=False)
+        self.draw_elements = nn.Linear(width, _ELEMENTS)
+        if orbits:
+            self.register_buffer("group_codes", torch.full((_GROUPS, _CELLS), _NONE))
+            self.register_buffer("position_codes", torch.full((_MOST_POSITIONS, _CELLS), _NONE))
+            self.register_buffer("positions", torch.zeros(_GROUPS, _MOST_PLACES, dtype=torch.int16))
+            self.register_buffer("allowed", torch.zeros(_GROUPS, _MOST_POSITIONS, dtype=torch.bool))
+            self.register_buffer("places", _places(), persistent=False)
+            self.read_groups = nn.Linear(_GROUPS, width, bias=False)
+            self.read_positions = nn.Linear(_MOST_POSITIONS, width, bias=False)
+            self.read_places = nn.Linear(_PLACE_FEATURES, width, bias=False)
+            self.draw_groups = nn.Linear(width, _GROUPS)
+            self.draw_positions = nn.Linear(width, _MOST_POSITIONS)
+        for name, layer in self.named_children():
+            if name.startswith("draw") and isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=1e-2 / width**0.5)
+                nn.init.zeros_(layer.bias)
+
+    @property
+    def told(self) -> bool:
+        """Whether `tell` was called, or a trained state loaded."""
+        return bool(self.scales.any())
+
+    def tell(self, codes: Mapping[int, Tensor], scales: Mapping[int, float]) -> None:
+        """Say which codes there are, as they stand in an image of variance 1, and how much larger they are made.
+
+        Args:
+            codes: by row; of elements (119, 8), of groups (231, 8), of positions (231, 27, 8). Codes that there are
+                not are above 3.
+            scales: by row, how many times larger than other cells these are when noise is added.
+        """
+        device = self.scales.device
+        self.scales = torch.tensor([scales[row] for row in CODED_ROWS], device=device)
+        self.element_codes = _without_none(codes[0]).to(device)
+        if self.orbits:
+            self.group_codes = _without_none(codes[GROUP_ROW]).to(device)
+            known, which = _without_none(codes[HEADER - 1]).reshape(-1, _CELLS).unique(dim=0, return_inverse=True)
+            table = torch.full((_MOST_POSITIONS, _CELLS), _NONE)
+            table[: len(known)] = known
+            which = which.view(_GROUPS, _MOST_PLACES)
+            allowed = torch.zeros(_GROUPS, _MOST_POSITIONS).scatter_(1, which, 1.0).bool()
+            allowed &= (table < _IS_NONE).all(dim=1)
+            self.position_codes, self.allowed = table.to(device), allowed.to(device)
+            self.positions = which.to(device, torch.int16)
+
+    def evidence(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Evidence:
+        """Return what the noisy cells say of codes.
+
+        Args:
+            images: (B, 4, s, s) as the network is given them, divided by the root of scale^2 + sigma^2.
+            log_noise: (B,), logarithm of sigma.
+            counts: (B,), numbers of sites.
+        """
+        present = torch.arange(images.shape[-1] - HEADER, device=images.device) < counts[:, None]
+        elements = self._likelihood(images, log_noise, 0, self.element_codes)
+        if not self.orbits:
+            return Evidence(elements, None, None)
+        groups = self._likelihood(images, log_noise, 1, self.group_codes)
+        return Evidence(
+            elements,
+            (groups * present[..., None]).sum(dim=1).clamp(min=_IMPOSSIBLE),
+            self._likelihood(images, log_noise, 2, self.position_codes),
+        )
+
+    def _likelihood(self, images: Tensor, log_noise: Tensor, which: int, codes: Tensor) -> Tensor:
+        """Return log likelihoods (B, N, K) of codes (K, 8), up to what all of an orbit's have in common."""
+        row, scale = CODED_ROWS[which], self.scales[which]
+        with torch.autocast(images.device.type, enabled=False):
+            cells = torch.cat([images[:, :, row, HEADER:].mT, images[:, :, HEADER:, row].mT], dim=2).float()
+            squared = (2 * log_noise.float()).exp()
+            cells = cells * ((scale.square() + squared).sqrt() / scale)[:, None, None]
+            variance = (squared / scale.square()).clamp(min=_LEAST_DEVIATION**2)[:, None, None]
+            apart = codes.square().sum(dim=1) - 2 * cells @ codes.mT
+            apart = apart - apart.amin(dim=2, keepdim=True)
+            likelihood = (-apart / (2 * variance)).clamp(min=_IMPOSSIBLE)
+            return likelihood.masked_fill((codes > _IS_NONE).any(dim=1), _IMPOSSIBLE)
+
+    def read(self, evidence: Evidence) -> tuple[Tensor, Tensor | None]:
+        """Return what is added to the tokens, (B, s, width), and to the modulation of all, (B, width) or None."""
+        read = self.read_elements(evidence.elements.softmax(dim=2))
+        modulation = None
+        if evidence.groups is not None and evidence.positions is not None:
+            shares = evidence.groups.softmax(dim=1)
+            modulation = self.read_groups(shares)
+            seen = evidence.positions + self._among_groups(shares)
+            read = read + self.read_positions(seen.softmax(dim=2))
+            group = evidence.groups.argmax(dim=1)
+            which = self.positions.long()[group]  # (B, 27)
+            exists = self.allowed[group].gather(1, which)
+            of_group = seen.gather(2, which[:, None].expand(-1, seen.shape[1], -1))  # (B, N, 27)
+            of_group = of_group.masked_fill(~exists[:, None], _IMPOSSIBLE).softmax(dim=2)
+            read = read + self.read_places(of_group @ self.places[group])
+        return nn.functional.pad(read, (0, 0, HEADER, 0)), modulation
+
+    def draw(self, tokens: Tensor, evidence: Evidence) -> dict[int, Tensor]:
+        """Return the cells of rows and their columns that are drawn, by row: (B, N, 8).
+
+        Args:
+            tokens: what the transformer made of them before its last layer, (B, s, width).
+            evidence: of the same images.
+        """
+        sites = tokens[:, HEADER:]
+        with torch.autocast(tokens.device.type, enabled=False):
+            elements = (self.draw_elements(sites.float()) + evidence.elements).softmax(dim=2)
+            drawn = {0: elements @ self.element_codes}
+            if evidence.groups is not None and evidence.positions is not None:
+                shares = (self.draw_groups(tokens[:, GROUP_ROW].float()) + evidence.groups).softmax(dim=1)
+                drawn[GROUP_ROW] = (shares @ self.group_codes)[:, None].expand(-1, sites.shape[1], -1)
+                logits = self.draw_positions(sites.float()) + evidence.positions + self._among_groups(shares)
+                drawn[HEADER - 1] = logits.softmax(dim=2) @ self.position_codes
+        return drawn
+
+    def _among_groups(self, shares: Tensor) -> Tensor:
+        """Return what shares of groups (B, 231) say of codes of positions, as logits (B, 1, 108)."""
+        return (shares @ self.allowed.to(shares.dtype)).clamp(min=_LEAST_SHARE).log()[:, None]
+
+
+def _without_none(codes: Tensor) -> Tensor:
+    """Return codes with those that are none put where no likelihood finds them."""
+    return torch.where((codes > _IS_NONE).any(dim=-1, keepdim=True), _NONE, codes.float())
+
+
+@functools.cache
+def _places() -> Tensor:
+    """Return of each position, (231, 27, 13): linear part and shift of its first representative, and its multiplicity.
+
+    The multiplicity as its binary logarithm, divided by 4. Positions that there are not have zeros.
+    """
+    places = torch.zeros(_GROUPS, _MOST_PLACES, _PLACE_FEATURES)
+    for number in range(1, _GROUPS):
+        for place, position in enumerate(space_group(number).positions):
+            places[number, place, :9] = torch.from_numpy(position.linear.flatten())
+            places[number, place, 9:12] = torch.from_numpy(position.shift)
+            places[number, place, 12] = math.log2(position.multiplicity) / 4
+    return places

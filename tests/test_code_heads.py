@@ -1,0 +1,185 @@
+"""Codes in a network: likelihoods are exact, what is drawn is a mean of codes there are, and groups weigh positions."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import pytest
+import torch
+
+from crystens.encoding import GROUP_ROW, HEADER, QUANTITIES
+from crystens.errors import CrystensError
+from crystens.models.edm import EDM
+from crystens.networks.code_heads import CODED_ROWS, CodeHeads
+from crystens.networks.row_transformer import RowTransformer
+from crystens.orbits.scaling import POSITION_ROW, OrbitScaling
+from crystens.scaling import Scaling
+from crystens.symmetry.wyckoff import space_group
+
+SIDE = 16
+SCALES = {0: 2.0, GROUP_ROW: 4.0, POSITION_ROW: 3.0}
+COUNTS = torch.tensor([2, 3])
+LOG_NOISE = torch.tensor([2.0, 5.0]).log()
+
+
+@pytest.fixture(scope="module")
+def scaling() -> OrbitScaling:
+    return OrbitScaling({name: (0.0, 1.0) for name in QUANTITIES}, SIDE - HEADER, gap=0.1, diagonal=True)
+
+
+@pytest.fixture(scope="module")
+def tables(scaling: OrbitScaling) -> dict[int, torch.Tensor]:
+    return {row: (codes - 0.5) / 0.25 for row, codes in scaling.code_tables().items()}
+
+
+@pytest.fixture
+def heads(tables: dict[int, torch.Tensor]) -> CodeHeads:
+    torch.manual_seed(0)
+    made = CodeHeads(32, orbits=True)
+    made.tell(tables, SCALES)
+    return made
+
+
+def scale_of_cells() -> torch.Tensor:
+    scales = torch.ones(SIDE, SIDE)
+    for row, scale in SCALES.items():
+        scales[row] = scales[:, row] = scale
+    return scales
+
+
+def crystal(tables: dict[int, torch.Tensor], group: int, orbits: list[tuple[int, int]]) -> torch.Tensor:
+    """Clean image (4, S, S) of nothing but codes: of each orbit its element and the place of its letter."""
+    image = torch.zeros(4, SIDE, SIDE)
+    for slot, (element, place) in enumerate(orbits, HEADER):
+        codes = {0: tables[0][element], GROUP_ROW: tables[GROUP_ROW][group]}
+        for row, code in (codes | {POSITION_ROW: tables[POSITION_ROW][group, place]}).items():
+            image[:, row, slot], image[:, slot, row] = code[:4], code[4:]
+    return image
+
+
+def clean_images(tables: dict[int, torch.Tensor]) -> torch.Tensor:
+    return torch.stack([crystal(tables, 225, [(11, 0), (17, 1)]), crystal(tables, 14, [(8, 4), (8, 4), (40, 0)])])
+
+
+def given(clean: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Noisy images as a denoiser gives them to a network."""
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
+    sigma = LOG_NOISE.exp()[:, None, None, None]
+    return (clean * scale_of_cells() + sigma * noise) / (scale_of_cells().square() + sigma.square()).sqrt()
+
+
+def test_likelihoods_are_those_of_gaussian_noise(heads: CodeHeads, tables: dict[int, torch.Tensor]) -> None:
+    images = given(clean_images(tables))
+    found = heads.evidence(images, LOG_NOISE, COUNTS)
+    for which, (row, evidence) in enumerate(zip(CODED_ROWS, (found.elements, None, found.positions), strict=True)):
+        sigma = LOG_NOISE.exp()[:, None, None]
+        cells = torch.cat([images[:, :, row, HEADER:].mT, images[:, :, HEADER:, row].mT], dim=2)
+        cells = cells * (SCALES[row] ** 2 + sigma**2).sqrt() / SCALES[row]
+        known = (heads.element_codes, heads.group_codes, heads.position_codes)[which]
+        sites = []
+        for image in range(2):
+            noise = float(LOG_NOISE.exp()[image]) / SCALES[row]
+            each = [torch.distributions.Normal(known, noise).log_prob(one).sum(dim=1) for one in cells[image]]
+            sites.append(torch.stack(each))
+        logits = torch.stack(sites)
+        if evidence is None:  # all orbits state the group
+            there = torch.arange(cells.shape[1]) < COUNTS[:, None]
+            logits, evidence = (logits * there[..., None]).sum(dim=1), found.groups
+        assert evidence is not None
+        torch.testing.assert_close(evidence.softmax(dim=-1), logits.softmax(dim=-1), atol=1e-4, rtol=1e-3)
+
+
+def test_an_untaught_network_draws_the_mean_of_the_codes_by_the_cells_alone(
+    heads: CodeHeads, tables: dict[int, torch.Tensor]
+) -> None:
+    found = heads.evidence(given(clean_images(tables)), LOG_NOISE, COUNTS)
+    torch.nn.init.zeros_(heads.draw_elements.weight)
+    drawn = heads.draw(torch.randn(2, SIDE, 32), found)
+    mean = torch.einsum("bnk,kd->bnd", found.elements[:, :, 1:].softmax(dim=2), tables[0][1:])
+    torch.testing.assert_close(drawn[0], mean, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 1e3])
+def test_what_is_drawn_lies_within_the_codes_there_are(
+    heads: CodeHeads, tables: dict[int, torch.Tensor], sigma: float
+) -> None:
+    clean = clean_images(tables)
+    log_noise = torch.full((2,), math.log(sigma))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    images = (clean * scale_of_cells() + sigma * noise) / (scale_of_cells().square() + sigma**2).sqrt()
+    drawn = heads.draw(torch.zeros(2, SIDE, 32), heads.evidence(images, log_noise, COUNTS))
+    for row in CODED_ROWS:
+        assert drawn[row].abs().max() <= 2 + 1e-4
+        if sigma < 1:  # nearly no noise: the codes themselves
+            cells = torch.cat([clean[:, :, row, HEADER:].mT, clean[:, :, HEADER:, row].mT], dim=2)
+            for image, count in enumerate(COUNTS.tolist()):
+                torch.testing.assert_close(drawn[row][image, :count], cells[image, :count], atol=1e-4, rtol=0)
+
+
+def test_positions_are_those_of_the_group(heads: CodeHeads, tables: dict[int, torch.Tensor]) -> None:
+    """With noise that hides the letter, one that the group does not have is not drawn."""
+    found = heads.evidence(given(clean_images(tables)), LOG_NOISE, COUNTS)
+    groups = torch.full((2, 231), -1e4)
+    groups[:, 14] = 0
+    nothing_seen = torch.zeros_like(found.positions)
+    drawn = heads.draw(torch.zeros(2, SIDE, 32), type(found)(found.elements, groups, nothing_seen))[POSITION_ROW]
+    mean = tables[POSITION_ROW][14, : len(space_group(14).positions)].unique(dim=0).mean(dim=0)
+    torch.testing.assert_close(drawn, mean.expand_as(drawn), atol=0.02, rtol=0)
+
+
+def test_tokens_read_where_the_likely_position_lets_a_site_be(
+    heads: CodeHeads, tables: dict[int, torch.Tensor]
+) -> None:
+    for layer in (heads.read_elements, heads.read_positions):
+        torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(heads.read_places.weight)
+    heads.read_places.weight.data[:13] = torch.eye(13)
+    images = clean_images(tables)
+    log_noise = torch.full((2,), -9.0)
+    read, _ = heads.read(heads.evidence(images, log_noise, COUNTS))
+    assert not read[:, :HEADER].any()
+    for image, (group, places) in enumerate(((225, (0, 1)), (14, (4, 4, 0)))):
+        for slot, place in enumerate(places, HEADER):
+            position = space_group(group).positions[place]
+            expected = [*position.linear.flatten(), *position.shift, math.log2(position.multiplicity) / 4]
+            torch.testing.assert_close(read[image, slot, :13], torch.tensor(expected).float(), atol=1e-4, rtol=0)
+
+
+def test_images_of_all_sites_have_codes_of_elements_alone() -> None:
+    scaling = Scaling({name: (0.0, 1.0) for name in QUANTITIES}, SIDE - HEADER, gap=0.1, diagonal=True, atoms="bits")
+    network = RowTransformer(SIDE, width=16, depth=1, heads=2, codes=True)
+    edm = EDM(network, functools.partial(torch.optim.AdamW, lr=1e-3), atom_scale=2.0)
+    edm.prepare_for_images(SIDE, scaling, "fractional")
+    image = torch.rand(2, 4, SIDE, SIDE)
+    edm.loss(image, COUNTS).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert edm.average_network.codes.scales.tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize("options", [{"atoms": "number"}, {"space_groups": "number"}])
+def test_images_that_state_numbers_are_refused(options: dict[str, str]) -> None:
+    scaling = OrbitScaling({name: (0.0, 1.0) for name in QUANTITIES}, SIDE - HEADER, gap=0.1, diagonal=True, **options)
+    network = RowTransformer(SIDE, width=16, depth=1, heads=2, codes=True, orbits=True)
+    edm = EDM(network, functools.partial(torch.optim.AdamW, lr=1e-3), rows=HEADER)
+    with pytest.raises(CrystensError, match=r"encoding.atoms=bits and encoding.space_group=bits"):
+        edm.prepare_for_images(SIDE, scaling, "fractional")
+    with pytest.raises(CrystensError, match="call prepare_for_images"):
+        edm.on_fit_start()
+
+
+def test_every_weight_of_codes_is_trained(scaling: OrbitScaling, tables: dict[int, torch.Tensor]) -> None:
+    network = RowTransformer(SIDE, width=16, depth=1, heads=2, codes=True, orbits=True)
+    edm = EDM(
+        network,
+        functools.partial(torch.optim.AdamW, lr=1e-3),
+        rows=HEADER,
+        atom_scale=2.0,
+        group_scale=4.0,
+        position_scale=3.0,
+    )
+    edm.prepare_for_images(SIDE, scaling, "fractional")
+    images = (clean_images(tables) * 0.25 + 0.5).repeat(8, 1, 1, 1)
+    edm.loss(images, COUNTS.repeat(8)).backward()
+    untrained = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert untrained == []
