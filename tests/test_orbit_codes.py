@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from crystens.element_codes import NO_CODE
 from crystens.errors import CrystensError
 from crystens.orbits.codes import (
-    NO_POSITION,
     check_group_encoding,
     group_codes,
     nearest_groups,
@@ -24,7 +24,7 @@ def test_letters_have_different_digits_in_every_group():
         assert (apart + 9 * torch.eye(count) >= 1).all()
         # One letter off flips a digit and the parity, or two digits: never one cell alone.
         assert (apart + 9 * torch.eye(count)).min() >= (2 if count > 1 else 1)
-        assert (codes[number, count:] == NO_POSITION).all()
+        assert (codes[number, count:] == NO_CODE).all()
 
 
 def test_a_letter_is_its_place_its_parity_and_its_freedom():
