@@ -1,8 +1,9 @@
 """Entries of a crystens checkpoint beside Lightning's own: all that sampling needs.
 
 Under the key "crystens" stand: `format` (the number of this layout), `version` (of crystens), `config` (the resolved
-config of the run, with its decoder), `representation` (scaling numbers, max_sites, distance) and `reference` (the
-distributions of the training data that samples are compared with).
+config of the run, with its decoder), `representation` (scaling numbers, max_sites, distance), `reference` (the
+distributions of the training data that samples are compared with) and, of images of orbits, `orbits` (the elements and
+Wyckoff positions of the training crystals, from which questions are answered).
 
 A released checkpoint is a file of this package, `crystens/weights/NAME.ckpt`. It holds what sampling needs: the
 averaged weights and no optimizer states. Beside it may stand `NAME.json` with entries of `reference` that crystens
@@ -30,7 +31,12 @@ FORMAT = 1
 _WEIGHTS = Path(__file__).parent / "weights"
 
 
-def card(config: dict[str, Any], representation: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+def card(
+    config: dict[str, Any],
+    representation: dict[str, Any],
+    reference: dict[str, Any],
+    orbits: dict[str, Tensor] | None = None,
+) -> dict[str, Any]:
     """Return what a checkpoint holds under the key "crystens", all in plain types and tensors."""
     return {
         "format": FORMAT,
@@ -38,6 +44,7 @@ def card(config: dict[str, Any], representation: dict[str, Any], reference: dict
         "config": config,
         "representation": representation,
         "reference": reference,
+        **({} if orbits is None else {"orbits": orbits}),
     }
 
 

@@ -25,6 +25,9 @@ from omegaconf import OmegaConf
 from pymatgen.core import Structure
 from torch import Tensor
 
+from crystens.asking.conditions import Answers
+from crystens.asking.known import KnownOrbits
+from crystens.asking.question import Question
 from crystens.checkpoint import KEY, load_checkpoint, load_weights, weights_digest
 from crystens.configs.build import build, overridden
 from crystens.configs.moved import with_current_targets
@@ -64,6 +67,8 @@ class Generator:
         decode: config of its decoder; None for `Decoder()`.
         form: checks crystals and brings them into the form of the training data, for `encode`; None for `Limits()`.
         about: model, training and weights in plain values, for metrics and reports.
+        orbits: elements and Wyckoff positions of the training crystals, with which questions are answered; None where
+            they are not known.
 
     Raises:
         CrystensError: if the model's images have another side than the scaling's.
@@ -78,6 +83,7 @@ class Generator:
         decode: Mapping[str, Any] | None = None,
         form: Limits | None = None,
         about: Mapping[str, Any] | None = None,
+        orbits: KnownOrbits | None = None,
     ) -> None:
         side = image_side(scaling.max_sites)
         if model.image_side != side:
@@ -90,6 +96,7 @@ class Generator:
         self.decoder = decoder_of(decode, scaling)
         self.form = form or Limits().for_images(scaling.max_sites, sites_of(scaling))
         self.about = dict(about or {})
+        self.orbits = orbits
 
     @classmethod
     def from_checkpoint(
@@ -137,6 +144,7 @@ class Generator:
                 **({"symmetric": True} if getattr(built, "symmetric", False) else {}),
                 **({"overrides": dict(model)} if model else {}),
             },
+            KnownOrbits.from_tensors(card["orbits"]) if "orbits" in card else None,
         )
         if decode is not None:
             generator.decoder = decoder_of(config["decode"], generator.scaling, decode)
@@ -166,8 +174,23 @@ class Generator:
             self.model.to(device_named(device) if isinstance(device, str) else device)
         return self
 
+    def answers(self, question: Question) -> Answers | None:
+        """Return the lists of orbits that answer a question; None if nothing is asked.
+
+        Raises:
+            CrystensError: if the model cannot be asked, or nothing can answer.
+        """
+        if not question:
+            return None
+        if self.orbits is None or not getattr(self.model, "shown", 0):
+            raise CrystensError(
+                "this model generates without conditions; train one that can be asked: python train.py "
+                "experiment=mp_52_orbits model.shown=0.5"
+            )
+        return Answers(question, self.orbits, self.scaling.max_sites)
+
     def sample(
-        self, n: int, seed: int = 0, as_: str = "pymatgen", chunk_size: int = CHUNK_SIZE
+        self, n: int, seed: int = 0, as_: str = "pymatgen", chunk_size: int = CHUNK_SIZE, **conditions: Any
     ) -> list[Structure | None] | list[Atoms | None] | list[DecodedCrystal]:
         """Return n generated crystals.
 
@@ -177,13 +200,15 @@ class Generator:
             as_: "pymatgen" for Structures or "ase" for Atoms, both with None where decoding failed, or "decoded" for
                 `DecodedCrystal`s, which hold the crystal with its space group, or the reason of the failure.
             chunk_size: images drawn at a time.
+            **conditions: what the crystals have to be, such as `formula="SrTiO3"` or `space_group=221`, see
+                `crystens.asking.question.Question.of`.
 
         Raises:
-            CrystensError: if an argument is out of range.
+            CrystensError: if an argument is out of range, or a condition cannot be met.
         """
         if as_ not in KINDS:
             raise CrystensError(f"{as_=} is not known; use one of {', '.join(KINDS)}")
-        decoded = self.decode(self.sample_images(n, seed, chunk_size))
+        decoded = self.decode(self.sample_images(n, seed, chunk_size, **conditions))
         if as_ == "decoded":
             return decoded
         crystals = [item.crystal for item in decoded]
@@ -191,27 +216,37 @@ class Generator:
             return [None if crystal is None else crystal.to_atoms() for crystal in crystals]
         return [None if crystal is None else crystal.to_structure() for crystal in crystals]
 
-    def sample_images(self, n: int, seed: int = 0, chunk_size: int = CHUNK_SIZE) -> Tensor:
+    def sample_images(self, n: int, seed: int = 0, chunk_size: int = CHUNK_SIZE, **conditions: Any) -> Tensor:
         """Return n generated images (n, 4, S, S), float32 in [0, 1], on the CPU, as the network gave them.
 
         Raises:
-            CrystensError: if an argument is out of range.
+            CrystensError: if an argument is out of range, or a condition cannot be met.
         """
         check_sampling(n, seed, chunk_size)
-        return torch.cat(
-            [self.sample_chunk(first, min(chunk_size, n - first), seed) for first in range(0, n, chunk_size)]
-        )
+        answers = self.answers(Question.of(**conditions))
+        starts = range(0, n, chunk_size)
+        sizes = ((start, min(chunk_size, n - start)) for start in starts)
+        return torch.cat([self.sample_chunk(start, size, seed, answers=answers) for start, size in sizes])
 
     def sample_chunk(
-        self, first: int, size: int, seed: int, on_step: Callable[[int, int], None] | None = None
+        self,
+        first: int,
+        size: int,
+        seed: int,
+        on_step: Callable[[int, int], None] | None = None,
+        answers: Answers | None = None,
     ) -> Tensor:
         """Return the images `first` to `first + size` of a seed: (size, 4, S, S), float32 in [0, 1], on the CPU.
 
-        A model that samples in steps calls `on_step` after each with the number of steps done and of all steps.
+        A model that samples in steps calls `on_step` after each with the number of steps done and of all steps. Images
+        of `answers` are of lists of orbits drawn from those.
         """
         chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0] >> 1)
         reports = on_step is not None and "on_step" in inspect.signature(self.model.sample).parameters
         options: dict[str, Any] = {"on_step": on_step} if reports else {}
+        if answers is not None:
+            conditions = answers.draw(size, np.random.default_rng([chunk_seed, 1]))
+            options |= {"counts": conditions.counts, "allowed": conditions.allowed}
         return self.model.sample(size, torch.Generator().manual_seed(chunk_seed), **options).float().cpu()
 
     def encode(self, crystals: Structure | Atoms | Crystal | Iterable[Structure | Atoms | Crystal]) -> Tensor:

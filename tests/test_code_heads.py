@@ -11,7 +11,7 @@ import torch
 from crystens.encoding import GROUP_ROW, HEADER, QUANTITIES
 from crystens.errors import CrystensError
 from crystens.models.edm import EDM
-from crystens.networks.code_heads import CODED_ROWS, CodeHeads
+from crystens.networks.code_heads import CODED_ROWS, Allowed, CodeHeads
 from crystens.networks.row_transformer import RowTransformer
 from crystens.orbits.scaling import POSITION_ROW, OrbitScaling
 from crystens.scaling import Scaling
@@ -95,7 +95,7 @@ def test_an_untaught_network_draws_the_mean_of_the_codes_by_the_cells_alone(
 ) -> None:
     found = heads.evidence(given(clean_images(tables)), LOG_NOISE, COUNTS)
     torch.nn.init.zeros_(heads.draw_elements.weight)
-    drawn = heads.draw(torch.randn(2, SIDE, 32), found)
+    drawn = heads.draw(torch.randn(2, SIDE, 32), found, COUNTS)
     mean = torch.einsum("bnk,kd->bnd", found.elements[:, :, 1:].softmax(dim=2), tables[0][1:])
     torch.testing.assert_close(drawn[0], mean, atol=1e-4, rtol=1e-4)
 
@@ -108,7 +108,7 @@ def test_what_is_drawn_lies_within_the_codes_there_are(
     log_noise = torch.full((2,), math.log(sigma))
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     images = (clean * scale_of_cells() + sigma * noise) / (scale_of_cells().square() + sigma**2).sqrt()
-    drawn = heads.draw(torch.zeros(2, SIDE, 32), heads.evidence(images, log_noise, COUNTS))
+    drawn = heads.draw(torch.zeros(2, SIDE, 32), heads.evidence(images, log_noise, COUNTS), COUNTS)
     for row in CODED_ROWS:
         assert drawn[row].abs().max() <= 2 + 1e-4
         if sigma < 1:  # nearly no noise: the codes themselves
@@ -123,9 +123,31 @@ def test_positions_are_those_of_the_group(heads: CodeHeads, tables: dict[int, to
     groups = torch.full((2, 231), -1e4)
     groups[:, 14] = 0
     nothing_seen = torch.zeros_like(found.positions)
-    drawn = heads.draw(torch.zeros(2, SIDE, 32), type(found)(found.elements, groups, nothing_seen))[POSITION_ROW]
+    evidence = type(found)(found.elements, groups, nothing_seen)
+    drawn = heads.draw(torch.zeros(2, SIDE, 32), evidence, torch.tensor([1, 1]))[POSITION_ROW]
     mean = tables[POSITION_ROW][14, : len(space_group(14).positions)].unique(dim=0).mean(dim=0)
-    torch.testing.assert_close(drawn, mean.expand_as(drawn), atol=0.02, rtol=0)
+    torch.testing.assert_close(drawn[:, 0], mean.expand(2, -1), atol=0.02, rtol=0)
+
+
+def test_two_orbits_do_not_share_a_position_that_holds_one(heads: CodeHeads, tables: dict[int, torch.Tensor]) -> None:
+    """Both cells say 4a of group 225, the second less: it goes to the next likely position, and 32f may be shared."""
+    evidence = heads.evidence(given(clean_images(tables)), LOG_NOISE, COUNTS)
+    groups = torch.full((2, 231), -1e4)
+    groups[:, 225] = 0
+    codes = heads.positions.long()[225]
+    positions = torch.full_like(evidence.positions, -50.0)
+    positions[0, :2, codes[0]] = torch.tensor([5.0, 4.0])
+    positions[0, :2, codes[1]] = 0
+    positions[1, :2, codes[5]] = 5
+    for layer in (heads.draw_elements, heads.draw_groups, heads.draw_positions):
+        torch.nn.init.zeros_(layer.weight)
+    known = type(evidence)(evidence.elements, groups, positions)
+    drawn = heads.draw(torch.zeros(2, SIDE, 32), known, torch.tensor([2, 2]))[POSITION_ROW]
+    assert space_group(225).letters[:6] == "abcdef"
+    stated = torch.cdist(drawn[:, :2], tables[POSITION_ROW][225, :9]).argmin(dim=2)
+    assert stated.tolist() == [[0, 1], [5, 5]]
+    alone = heads.draw(torch.zeros(2, SIDE, 32), known, torch.tensor([1, 1]))[POSITION_ROW]
+    torch.testing.assert_close(alone[0, 0], tables[POSITION_ROW][225, 0], atol=0.05, rtol=0)
 
 
 def test_tokens_read_where_the_likely_position_lets_a_site_be(
@@ -137,7 +159,7 @@ def test_tokens_read_where_the_likely_position_lets_a_site_be(
     heads.read_places.weight.data[:13] = torch.eye(13)
     images = clean_images(tables)
     log_noise = torch.full((2,), -9.0)
-    read, _ = heads.read(heads.evidence(images, log_noise, COUNTS))
+    read, _ = heads.read(heads.evidence(images, log_noise, COUNTS), COUNTS)
     assert not read[:, :HEADER].any()
     for image, (group, places) in enumerate(((225, (0, 1)), (14, (4, 4, 0)))):
         for slot, place in enumerate(places, HEADER):
@@ -166,6 +188,37 @@ def test_images_that_state_numbers_are_refused(options: dict[str, str]) -> None:
         edm.prepare_for_images(SIDE, scaling, "fractional")
     with pytest.raises(CrystensError, match="call prepare_for_images"):
         edm.on_fit_start()
+
+
+def test_what_is_not_allowed_is_never_drawn(heads: CodeHeads, tables: dict[int, torch.Tensor]) -> None:
+    allowed = Allowed.everything(2, SIDE - HEADER)
+    allowed.groups[0] = False
+    allowed.groups[0, [221, 225]] = True
+    allowed.elements[0] = False
+    allowed.elements[0, :, [8, 22]] = True
+    allowed.positions[1, 1] = False
+    allowed.positions[1, 1, 3] = True
+    allowed.groups[1] = False
+    allowed.groups[1, 14] = True
+    images, log_noise = torch.zeros(2, 4, SIDE, SIDE), torch.full((2,), 9.0)
+    evidence = heads.evidence(images, log_noise, COUNTS, allowed)
+    chances = evidence.groups.softmax(dim=1)
+    assert chances[0, [221, 225]].sum() == 1
+    assert chances[1, 14] == 1
+    assert evidence.elements[0].softmax(dim=1)[:, [8, 22]].sum(dim=1) == pytest.approx(1)
+    assert evidence.elements[1].softmax(dim=1).max() < 0.02
+    drawn = heads.draw(torch.zeros(2, SIDE, 32), evidence, COUNTS)
+    torch.testing.assert_close(drawn[POSITION_ROW][1, 1], tables[POSITION_ROW][14, 3], atol=1e-4, rtol=0)
+    torch.testing.assert_close(drawn[GROUP_ROW][1, 0], tables[GROUP_ROW][14], atol=1e-4, rtol=0)
+
+
+def test_clean_images_say_what_they_state(heads: CodeHeads, tables: dict[int, torch.Tensor]) -> None:
+    stated = heads.stated(clean_images(tables), COUNTS)
+    assert stated.groups.tolist() == [225, 14]
+    assert stated.elements[0, :2].tolist() == [11, 17]
+    assert stated.elements[1, :3].tolist() == [8, 8, 40]
+    assert stated.places[0, :2].tolist() == [0, 1]
+    assert stated.places[1, :3].tolist() == [4, 4, 0]
 
 
 def test_every_weight_of_codes_is_trained(scaling: OrbitScaling, tables: dict[int, torch.Tensor]) -> None:

@@ -10,7 +10,7 @@ from crystens.checkpoint import KEY, card
 
 
 class CheckpointCard(pl.Callback):
-    """Writes config, scaling numbers and reference distributions into each checkpoint.
+    """Writes config, scaling numbers, reference distributions and known orbits into each checkpoint.
 
     Args:
         config: the resolved config of the run, in plain types.
@@ -25,4 +25,4 @@ class CheckpointCard(pl.Callback):
     ) -> None:
         """Add the entry "crystens" to a checkpoint that is about to be written."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint[KEY] = card(self.config, data.representation, data.reference.state_dict())
+        checkpoint[KEY] = card(self.config, data.representation, data.reference.state_dict(), data.orbits)

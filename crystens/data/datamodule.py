@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from crystens.asking.known import KnownOrbits
 from crystens.batch import CrystalBatch
 from crystens.data.augmentation import Augmentation
 from crystens.data.epoch_order import ORDERS, BlockOrder, shuffled
@@ -41,6 +42,7 @@ from crystens.ingest.recipe import made_from, read_with
 from crystens.ingest.store import CrystalStore
 from crystens.metrics.distributions import Reference
 from crystens.metrics.held_out import spread, with_held_out
+from crystens.orbits.batch import OrbitBatch
 from crystens.orbits.encodings import check_sites, scaling_from_dict, sites_of
 from crystens.scaling import Scaling
 from crystens.sources.limits import Limits
@@ -203,6 +205,12 @@ class CrysTensDataModule(pl.LightningDataModule):
         if self.sites == "all":
             return self.reference
         return Reference.from_crystals(self.listed(self._reference_rows()), str(self.source), with_templates=False)
+
+    @cached_property
+    def orbits(self) -> dict[str, Tensor] | None:
+        """The elements and Wyckoff positions of the training crystals, for a checkpoint; None with `sites="all"`."""
+        batch = None if self.sites == "all" else self.listed(self._reference_rows())
+        return KnownOrbits.of(batch).to_tensors() if isinstance(batch, OrbitBatch) else None
 
     def _reference_rows(self) -> np.ndarray:
         """Return the training rows that samples are compared with."""

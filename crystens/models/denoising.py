@@ -12,6 +12,8 @@ from azula.denoise import DiracPosterior
 from azula.noise import Schedule
 from torch import Tensor, nn
 
+from crystens.networks.code_heads import Allowed
+
 
 class KarrasSchedule(Schedule):
     """Noise levels from `sigma_min` at t = 0 to `sigma_max` at t = 1, evenly spaced in sigma^(1 / rho).
@@ -50,23 +52,27 @@ class ScaledNetwork(nn.Module):
 class CrystalDenoiser(nn.Module):
     """A denoiser of scaled images with given numbers of sites, as azula's samplers take it.
 
-    With self-conditioning the network is shown the estimate of the call before.
+    With self-conditioning the network is shown the estimate of the call before. One that draws codes is told which are
+    allowed.
     """
 
-    def __init__(self, denoiser: nn.Module, counts: Tensor, mask: Tensor, scales: Tensor) -> None:
+    def __init__(
+        self, denoiser: nn.Module, counts: Tensor, mask: Tensor, scales: Tensor, allowed: Allowed | None = None
+    ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
         self.counts = counts
         self.mask = mask
         self.scales = scales
+        self.told = {} if allowed is None else {"allowed": allowed}
         self.self_conditioning = bool(getattr(cast(Any, denoiser.backbone).network, "self_conditioning", False))
         self.estimate: Tensor | None = None  # not scaled
 
     def forward(self, images: Tensor, time: Tensor) -> DiracPosterior:
         """Return the denoised images, empty where there is nothing."""
         shown = {"estimate": self.estimate} if self.self_conditioning else {}
-        denoised = self.denoiser(images, time, counts=self.counts, **shown).mean * self.mask
+        denoised = self.denoiser(images, time, counts=self.counts, **shown, **self.told).mean * self.mask
         if self.self_conditioning:
             self.estimate = denoised / self.scales
         return DiracPosterior(denoised)

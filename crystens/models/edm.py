@@ -50,7 +50,8 @@ from crystens.models.chunks import sample_in_chunks
 from crystens.models.clipping import clip_gradients
 from crystens.models.denoising import CrystalDenoiser, KarrasSchedule, ScaledNetwork
 from crystens.models.draws import draw_rows
-from crystens.networks.code_heads import CODED_ROWS
+from crystens.models.showing import DRAWS, shown
+from crystens.networks.code_heads import CODED_ROWS, Allowed, CodeHeads
 from crystens.scaling import Scaling
 
 SAMPLERS = ("heun", "euler")
@@ -91,6 +92,8 @@ class EDM(pl.LightningModule):
             the earlier in sampling they are settled, and the others then by what they are.
         group_scale: the same of the cells of the space group, row and column 10.
         position_scale: the same of the cells of Wyckoff positions.
+        shown: share of the training images of which the network is told some of what they state, so that it can be
+            asked for it, see `crystens.models.showing`. For a network with `codes`.
         warmup_steps: steps in which the learning rate rises from 0.
         decay: whether the learning rate then falls to 0 at the planned end of training, along a cosine.
         ema_decay: decay of the averaged weights in a step; smaller in the first steps.
@@ -132,6 +135,7 @@ class EDM(pl.LightningModule):
         atom_scale: float = 1.0,
         group_scale: float = 1.0,
         position_scale: float = 1.0,
+        shown: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 < sigma_min < sigma_max:
@@ -161,6 +165,8 @@ class EDM(pl.LightningModule):
             raise CrystensError(
                 f"{atom_scale=}, {group_scale=} and {position_scale=} must be positive, and 1 with prediction=residual"
             )
+        if not 0 <= shown <= 1 or (shown > 0 and getattr(network, "codes", None) is None):
+            raise CrystensError(f"{shown=} must be a share, and above 0 the network needs model.network.codes=true")
         if not len(ATTRIBUTES) <= rows <= HEADER:
             raise CrystensError(f"{rows=} must be {len(ATTRIBUTES)}, of attributes, or {HEADER}")
         if not 0 <= ema_decay < 1:
@@ -189,6 +195,7 @@ class EDM(pl.LightningModule):
         self.ema_decay = ema_decay
         self.sample_chunk = sample_chunk
         self.scales = scales
+        self.shown = shown
         self._optimizer = optimizer
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("site_counts", torch.zeros(self.image_side - HEADER + 1, dtype=torch.long))
@@ -303,7 +310,7 @@ class EDM(pl.LightningModule):
         level = draw_rows(self, len(images), lambda rows: torch.randn(rows, 1, 1, 1, device=images.device))
         sigma = (self.noise_mean + self.noise_deviation * level).exp()
         noise = draw_rows(self, len(images), lambda rows: torch.randn(rows, *images.shape[1:], device=images.device))
-        denoiser = self._denoiser(self.network, counts, mask)
+        denoiser = self._denoiser(self.network, counts, mask, self._shown(images, counts))
         noisy, times = clean + sigma * noise * mask, self.schedule.time(sigma.flatten())
         with _as_drawn(self.network):  # of an average alone, the difference of mirror images would never be trained
             if denoiser.self_conditioning:
@@ -320,16 +327,25 @@ class EDM(pl.LightningModule):
         weight[len(ATTRIBUTES) : HEADER] = weight[:, len(ATTRIBUTES) : HEADER] = self.position_weight
         return ((error * weight).sum((1, 2, 3)) / (weight * mask).sum((1, 2, 3))).mean() / NUM_CHANNELS
 
+    def _shown(self, images: Tensor, counts: Tensor) -> Allowed | None:
+        """Return what the network is told of training images (B, 4, S, S) in [0, 1]; None if it never is."""
+        if self.shown == 0:
+            return None
+        draws = draw_rows(self, len(images), lambda rows: torch.rand(rows, DRAWS, device=images.device))
+        stated = cast(CodeHeads, self.network.codes).stated((images - _MIDDLE) / _WIDTH, counts)
+        return shown(stated, draws, self.shown)
+
     def _present(self, counts: Tensor) -> Tensor:
         """Return which cells of images with given numbers of sites hold values: (B,) to (B, 1, S, S) bool."""
         return present_cells(counts, self.image_side, rows=self.rows)[:, None]
 
-    def _denoiser(self, network: nn.Module, counts: Tensor, mask: Tensor) -> CrystalDenoiser:
-        """Return the denoiser of images with given numbers of sites."""
+    def _denoiser(
+        self, network: nn.Module, counts: Tensor, mask: Tensor, allowed: Allowed | None = None
+    ) -> CrystalDenoiser:
+        """Return the denoiser of images with given numbers of sites, and of those codes that are allowed."""
         scales = self._scales(counts.device)
-        return CrystalDenoiser(
-            PREDICTIONS[self.prediction](ScaledNetwork(network, scales), self.schedule), counts, mask, scales
-        )
+        denoiser = PREDICTIONS[self.prediction](ScaledNetwork(network, scales), self.schedule)
+        return CrystalDenoiser(denoiser, counts, mask, scales, allowed)
 
     def _scales(self, device: torch.device) -> Tensor:
         """Return how many times larger than others each cell is when noise is added, (S, S)."""
@@ -363,7 +379,12 @@ class EDM(pl.LightningModule):
 
     @torch.no_grad()
     def sample(
-        self, n: int, generator: torch.Generator | None = None, on_step: Callable[[int, int], None] | None = None
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+        counts: Tensor | None = None,
+        allowed: Allowed | None = None,
     ) -> Tensor:
         """Return n generated images (n, 4, S, S), float32 in [0, 1], on the module's device.
 
@@ -374,16 +395,31 @@ class EDM(pl.LightningModule):
             n: How many, at least 1.
             generator: CPU generator of the seeds. None draws them from torch's global generator.
             on_step: Called after each step with the number of steps done and of all steps.
+            counts: (n,) int64, how many sites each image lists; None draws them as often as they were trained on.
+            allowed: which codes each image may state; None for all. Only of a network with `codes`.
 
         Raises:
-            CrystensError: if nothing was trained yet, so that no number of sites is known.
+            CrystensError: if nothing was trained yet, so that no number of sites is known, or if the model was not
+                trained to be asked.
         """
+        if allowed is not None and self.shown == 0:
+            raise CrystensError("this model was trained with model.shown=0 and can be asked for nothing")
         if not self.site_counts.any():
             raise CrystensError(
                 "this model has not been trained, and does not know how many sites a crystal has: train it for a step"
             )
+        done = 0
+
+        def at_once(generators: list[torch.Generator], count: Callable[[], None]) -> Tensor:
+            nonlocal done
+            part = slice(done, done + len(generators))
+            done = part.stop
+            given = None if counts is None else counts[part].to(self.device)
+            may = None if allowed is None else allowed.of(part).to(self.device)
+            return self._sample_at_once(generators, count, given, may)
+
         return sample_in_chunks(
-            self._sample_at_once, self.average_network, n, self.sample_chunk, self._sampling_steps, generator, on_step
+            at_once, self.average_network, n, self.sample_chunk, self._sampling_steps, generator, on_step
         )
 
     @property
@@ -396,18 +432,25 @@ class EDM(pl.LightningModule):
         """Steps of sampling, the last of which, from the lowest level to none, is one call by either sampler."""
         return 1 + (self.network_calls - 1) // (2 if self.sampler == "heun" else 1)
 
-    def _sample_at_once(self, generators: list[torch.Generator], on_step: Callable[[], None]) -> Tensor:
+    def _sample_at_once(
+        self,
+        generators: list[torch.Generator],
+        on_step: Callable[[], None],
+        counts: Tensor | None,
+        allowed: Allowed | None,
+    ) -> Tensor:
         """Denoise one image for each generator."""
         shares = (self.site_counts.cpu().double().cumsum(0) / self.site_counts.sum().cpu()).contiguous()
         drawn = torch.cat([torch.rand(1, dtype=torch.float64, generator=g) for g in generators])
-        counts = torch.searchsorted(shares, drawn, right=True).to(self.device)
+        if counts is None:
+            counts = torch.searchsorted(shares, drawn, right=True).to(self.device)
         mask = self._present(counts)
 
         def noise() -> Tensor:
             size = (NUM_CHANNELS, self.image_side, self.image_side)
             return torch.stack([torch.randn(size, generator=g) for g in generators]).to(self.device) * mask
 
-        denoiser = self._denoiser(self.average_network, counts, mask)
+        denoiser = self._denoiser(self.average_network, counts, mask, allowed)
         solver = (HeunSampler if self.sampler == "heun" else EulerSampler)(denoiser)
         steps = self._sampling_steps
         # Times are made on the CPU and moved: as constants they would have XLA compile every step anew.

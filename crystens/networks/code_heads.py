@@ -6,12 +6,21 @@ combinations of digits are no code, or one that occurs nowhere near. Here it dra
 
 The noise is Gaussian and known, so the likelihood of each code, given the eight noisy cells, is exact; that of the
 group takes the cells of all orbits. The network adds what it thinks of the rest of the image, as logits; the softmax of
-the sum is the posterior, and the cells drawn are its mean, which is what a denoiser should give. Positions are weighed
-by the groups that have them. The posterior from the cells alone is read by the network as well: with it, where the
-likely position lets a site be (the first representative of International Tables) and how many sites it stands for.
+the sum is the posterior, and the cells drawn are its mean, which is what a denoiser should give. The posterior from the
+cells alone is read by the network as well: with it, where the likely position lets a site be (the first representative
+of International Tables) and how many sites it stands for.
+
+Positions are weighed by the groups that have them. One without a free parameter holds one orbit: each orbit leaves it
+to the others as far as they want it. The exact posterior is a sum over all matchings of orbits and positions; a few
+rounds of belief propagation come near to it.
+
+Which codes may be drawn can be said (`Allowed`): a space group or the groups of a crystal system, the elements of a
+chemical system, the element or the Wyckoff position of each orbit. Others then have no share in the posterior, at any
+level of noise, so that they are never drawn, and the network reads so.
 
 Source: Bayes' rule for x = code + sigma noise; the softmax over codes is that of Dieleman et al., "Continuous diffusion
-for categorical data", 2022, with an exact likelihood in place of a learned one.
+for categorical data", 2022, with an exact likelihood in place of a learned one. Belief propagation for matchings:
+Chertkov et al., "Inference in particle tracking experiments by passing messages between images", PNAS 107 (2010) 7663.
 """
 
 from __future__ import annotations
@@ -39,12 +48,47 @@ _NONE = 30.0  # in place of a code that there is not, in units of an image's dev
 _IS_NONE = 3.0  # above which cells are no code's
 _LEAST_DEVIATION = 0.05  # of the noise, so that a likelihood stays finite
 _IMPOSSIBLE = -1e4  # logit
+_NOT_ALLOWED = -1e6  # logit: less likely than what is impossible by the cells, which a noisy image may deny
+_ROUNDS = 5  # of belief propagation
+_LEAST_LEFT = 1e-4  # chance that an orbit takes another position, so that odds stay finite
 _LEAST_SHARE = 1e-6  # of a position in groups that do not have it
 
 
 @dataclass(frozen=True, eq=False)
+class Allowed:
+    """Which codes images may state; True where all may.
+
+    Attributes:
+        elements: (B, N, 119) bool, by site.
+        groups: (B, 231) bool.
+        positions: (B, N, 27) bool, by site and place of the letter among those of the group.
+    """
+
+    elements: Tensor
+    groups: Tensor
+    positions: Tensor
+
+    @classmethod
+    def everything(cls, images: int, sites: int, device: torch.device | None = None) -> Allowed:
+        """Return what says nothing, for images of `sites` slots."""
+        return cls(
+            torch.ones(images, sites, _ELEMENTS, dtype=torch.bool, device=device),
+            torch.ones(images, _GROUPS, dtype=torch.bool, device=device),
+            torch.ones(images, sites, _MOST_PLACES, dtype=torch.bool, device=device),
+        )
+
+    def of(self, images: Tensor | slice, sites: int | None = None) -> Allowed:
+        """Return what is allowed in some of the images, and of those in their first sites."""
+        return Allowed(self.elements[images, :sites], self.groups[images], self.positions[images, :sites])
+
+    def to(self, device: torch.device) -> Allowed:
+        """Return the same on a device."""
+        return Allowed(self.elements.to(device), self.groups.to(device), self.positions.to(device))
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence:
-    """Log likelihoods of codes by the noisy cells.
+    """Log likelihoods of codes by the noisy cells, and of those that are not allowed none.
 
     Attributes:
         elements: (B, N, 119).
@@ -55,6 +99,15 @@ class Evidence:
     elements: Tensor
     groups: Tensor | None
     positions: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Stated:
+    """Codes that clean images state: elements (B, N), and of orbits groups (B,) and places of letters (B, N), int64."""
+
+    elements: Tensor
+    groups: Tensor | None
+    places: Tensor | None
 
 
 class CodeHeads(nn.Module):
@@ -72,6 +125,7 @@ class CodeHeads(nn.Module):
     allowed: Tensor
     scales: Tensor
     places: Tensor
+    single: Tensor
 
     def __init__(self, width: int, orbits: bool) -> None:
         super().__init__()
@@ -85,6 +139,7 @@ class CodeHeads(nn.Module):
             self.register_buffer("position_codes", torch.full((_MOST_POSITIONS, _CELLS), _NONE))
             self.register_buffer("positions", torch.zeros(_GROUPS, _MOST_PLACES, dtype=torch.int16))
             self.register_buffer("allowed", torch.zeros(_GROUPS, _MOST_POSITIONS, dtype=torch.bool))
+            self.register_buffer("single", torch.zeros(_GROUPS, _MOST_POSITIONS, dtype=torch.bool))
             self.register_buffer("places", _places(), persistent=False)
             self.read_groups = nn.Linear(_GROUPS, width, bias=False)
             self.read_positions = nn.Linear(_MOST_POSITIONS, width, bias=False)
@@ -122,29 +177,67 @@ class CodeHeads(nn.Module):
             allowed &= (table < _IS_NONE).all(dim=1)
             self.position_codes, self.allowed = table.to(device), allowed.to(device)
             self.positions = which.to(device, torch.int16)
+            self.single = _single(which).to(device)
 
-    def evidence(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Evidence:
+    def evidence(self, images: Tensor, log_noise: Tensor, counts: Tensor, allowed: Allowed | None = None) -> Evidence:
         """Return what the noisy cells say of codes.
 
         Args:
             images: (B, 4, s, s) as the network is given them, divided by the root of scale^2 + sigma^2.
             log_noise: (B,), logarithm of sigma.
             counts: (B,), numbers of sites.
+            allowed: which codes the images may state; None for all.
         """
-        present = torch.arange(images.shape[-1] - HEADER, device=images.device) < counts[:, None]
-        elements = self._likelihood(images, log_noise, 0, self.element_codes)
-        if not self.orbits:
+        seen = self._seen(images, log_noise, counts, self.scales)
+        if allowed is None:
+            return seen
+        elements = seen.elements.masked_fill(~allowed.elements, _NOT_ALLOWED)
+        if seen.groups is None or seen.positions is None:
             return Evidence(elements, None, None)
-        groups = self._likelihood(images, log_noise, 1, self.group_codes)
         return Evidence(
             elements,
-            (groups * present[..., None]).sum(dim=1).clamp(min=_IMPOSSIBLE),
-            self._likelihood(images, log_noise, 2, self.position_codes),
+            seen.groups.masked_fill(~allowed.groups, _NOT_ALLOWED),
+            seen.positions.masked_fill(~self._codes_of(allowed), _NOT_ALLOWED),
         )
 
-    def _likelihood(self, images: Tensor, log_noise: Tensor, which: int, codes: Tensor) -> Tensor:
+    def _seen(self, images: Tensor, log_noise: Tensor, counts: Tensor, scales: Tensor) -> Evidence:
+        """Return what noisy cells say of codes whatever is allowed, of cells made larger by scales (3,)."""
+        elements = self._likelihood(images, log_noise, 0, self.element_codes, scales)
+        if not self.orbits:
+            return Evidence(elements, None, None)
+        present = torch.arange(images.shape[-1] - HEADER, device=images.device) < counts[:, None]
+        groups = self._likelihood(images, log_noise, 1, self.group_codes, scales)
+        groups = (groups * present[..., None]).sum(dim=1).clamp(min=_IMPOSSIBLE)
+        return Evidence(elements, groups, self._likelihood(images, log_noise, 2, self.position_codes, scales))
+
+    def _codes_of(self, allowed: Allowed) -> Tensor:
+        """Return the codes of the positions that are allowed in the groups that are, (B, N, 108) bool."""
+        # A code is allowed if any allowed group has it at an allowed place: most images allow all places or one group.
+        table = torch.zeros(_GROUPS, _MOST_PLACES, _MOST_POSITIONS, device=self.positions.device)
+        table = table.scatter_(2, self.positions.long()[..., None], 1.0).flatten(1)  # (231, 27 x 108)
+        among = (allowed.groups.float() @ table).view(-1, _MOST_PLACES, _MOST_POSITIONS)
+        return (allowed.positions.float() @ among) > 0
+
+    def stated(self, images: Tensor, counts: Tensor) -> Stated:
+        """Return what clean images (B, 4, s, s), of variance 1, state.
+
+        Args:
+            images: not noisy and not scaled.
+            counts: (B,), numbers of sites.
+        """
+        no_noise = images.new_full((len(images),), -torch.inf)
+        found = self._seen(images, no_noise, counts, torch.ones_like(self.scales))
+        elements = found.elements.argmax(dim=2)
+        if found.groups is None or found.positions is None:
+            return Stated(elements, None, None)
+        group = found.groups.argmax(dim=1)
+        which = self.positions.long()[group]  # (B, 27)
+        places = found.positions.gather(2, which[:, None].expand(-1, elements.shape[1], -1)).argmax(dim=2)
+        return Stated(elements, group, places)
+
+    def _likelihood(self, images: Tensor, log_noise: Tensor, which: int, codes: Tensor, scales: Tensor) -> Tensor:
         """Return log likelihoods (B, N, K) of codes (K, 8), up to what all of an orbit's have in common."""
-        row, scale = CODED_ROWS[which], self.scales[which]
+        row, scale = CODED_ROWS[which], scales[which]
         with torch.autocast(images.device.type, enabled=False):
             cells = torch.cat([images[:, :, row, HEADER:].mT, images[:, :, HEADER:, row].mT], dim=2).float()
             squared = (2 * log_noise.float()).exp()
@@ -155,14 +248,15 @@ class CodeHeads(nn.Module):
             likelihood = (-apart / (2 * variance)).clamp(min=_IMPOSSIBLE)
             return likelihood.masked_fill((codes > _IS_NONE).any(dim=1), _IMPOSSIBLE)
 
-    def read(self, evidence: Evidence) -> tuple[Tensor, Tensor | None]:
+    def read(self, evidence: Evidence, counts: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what is added to the tokens, (B, s, width), and to the modulation of all, (B, width) or None."""
+        present = torch.arange(evidence.elements.shape[1], device=counts.device) < counts[:, None]
         read = self.read_elements(evidence.elements.softmax(dim=2))
         modulation = None
         if evidence.groups is not None and evidence.positions is not None:
             shares = evidence.groups.softmax(dim=1)
             modulation = self.read_groups(shares)
-            seen = evidence.positions + self._among_groups(shares)
+            seen = self._one_orbit_each(evidence.positions + self._among_groups(shares), shares, present)
             read = read + self.read_positions(seen.softmax(dim=2))
             group = evidence.groups.argmax(dim=1)
             which = self.positions.long()[group]  # (B, 27)
@@ -172,13 +266,15 @@ class CodeHeads(nn.Module):
             read = read + self.read_places(of_group @ self.places[group])
         return nn.functional.pad(read, (0, 0, HEADER, 0)), modulation
 
-    def draw(self, tokens: Tensor, evidence: Evidence) -> dict[int, Tensor]:
+    def draw(self, tokens: Tensor, evidence: Evidence, counts: Tensor) -> dict[int, Tensor]:
         """Return the cells of rows and their columns that are drawn, by row: (B, N, 8).
 
         Args:
             tokens: what the transformer made of them before its last layer, (B, s, width).
             evidence: of the same images.
+            counts: (B,), numbers of sites.
         """
+        present = torch.arange(evidence.elements.shape[1], device=counts.device) < counts[:, None]
         sites = tokens[:, HEADER:]
         with torch.autocast(tokens.device.type, enabled=False):
             elements = (self.draw_elements(sites.float()) + evidence.elements).softmax(dim=2)
@@ -187,12 +283,30 @@ class CodeHeads(nn.Module):
                 shares = (self.draw_groups(tokens[:, GROUP_ROW].float()) + evidence.groups).softmax(dim=1)
                 drawn[GROUP_ROW] = (shares @ self.group_codes)[:, None].expand(-1, sites.shape[1], -1)
                 logits = self.draw_positions(sites.float()) + evidence.positions + self._among_groups(shares)
+                logits = self._one_orbit_each(logits, shares, present)
                 drawn[HEADER - 1] = logits.softmax(dim=2) @ self.position_codes
         return drawn
 
     def _among_groups(self, shares: Tensor) -> Tensor:
         """Return what shares of groups (B, 231) say of codes of positions, as logits (B, 1, 108)."""
         return (shares @ self.allowed.to(shares.dtype)).clamp(min=_LEAST_SHARE).log()[:, None]
+
+    def _one_orbit_each(self, logits: Tensor, shares: Tensor, present: Tensor) -> Tensor:
+        """Return logits of positions (B, N, 108), less where another orbit takes a position that holds one.
+
+        Args:
+            logits: of each orbit on its own.
+            shares: of groups, (B, 231), which say how likely a code is that of a position without freedom.
+            present: which orbits there are, (B, N).
+        """
+        holds_one = (shares @ self.single.to(shares.dtype))[:, None]  # (B, 1, 108)
+        own = logits.softmax(dim=2)
+        free = torch.ones_like(own)  # how free each position is left for each orbit by the others
+        for _ in range(_ROUNDS):
+            instead = (own * free).sum(dim=2, keepdim=True) - own * free  # what an orbit has but this position
+            odds = own / instead.clamp(min=_LEAST_LEFT) * present[..., None]
+            free = 1 / (1 + holds_one * (odds.sum(dim=1, keepdim=True) - odds).clamp(min=0))
+        return logits + free.log()
 
 
 def _without_none(codes: Tensor) -> Tensor:
@@ -213,3 +327,17 @@ def _places() -> Tensor:
             places[number, place, 9:12] = torch.from_numpy(position.shift)
             places[number, place, 12] = math.log2(position.multiplicity) / 4
     return places
+
+
+def _single(codes: Tensor) -> Tensor:
+    """Return which codes hold one orbit in each group, (231, 108) bool: they mean one position, without freedom.
+
+    Args:
+        codes: of each position, (231, 27) int64.
+    """
+    single = torch.zeros(_GROUPS, _MOST_POSITIONS, dtype=torch.bool)
+    for number in range(1, _GROUPS):
+        of_group = codes[number, : len(space_group(number).positions)].tolist()
+        for code, position in zip(of_group, space_group(number).positions, strict=True):
+            single[number, code] = position.freedom == 0 and of_group.count(code) == 1
+    return single

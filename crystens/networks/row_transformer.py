@@ -48,7 +48,7 @@ from crystens.crystal import NUM_SPACE_GROUPS
 from crystens.devices.xla import is_xla
 from crystens.encoding import COORDINATE_ROWS, GROUP_ROW, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
 from crystens.errors import CrystensError
-from crystens.networks.code_heads import CodeHeads
+from crystens.networks.code_heads import Allowed, CodeHeads
 from crystens.networks.surroundings import NUM_FEATURES, orbit_surroundings, surroundings
 
 _ANGLE_ROWS = slice(7, 10)
@@ -160,7 +160,14 @@ class RowTransformer(nn.Module):
         assert self.codes is not None
         self.codes.tell(codes, scales)
 
-    def forward(self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        log_noise: Tensor,
+        counts: Tensor,
+        estimate: Tensor | None = None,
+        allowed: Allowed | None = None,
+    ) -> Tensor:
         """Return images (B, 4, S, S).
 
         Args:
@@ -168,19 +175,23 @@ class RowTransformer(nn.Module):
             log_noise: logarithm of the noise level, (B,) or ().
             counts: (B,) int64, numbers of sites.
             estimate: (B, 4, S, S), of the clean images, 0 where there is none; only with `self_conditioning`.
+            allowed: codes that the images may state; only with `codes`.
         """
         log_noise = log_noise.expand(len(images))
         if self.parts == 1 or is_xla(images.device):
-            return self._cropped(images, log_noise, counts, estimate)
+            return self._cropped(images, log_noise, counts, estimate, allowed)
         given = torch.zeros_like(images)
         for part in counts.argsort().chunk(self.parts):
             side = HEADER + int(counts[part[-1]])
             known = None if estimate is None else estimate[part, :, :side, :side]
-            cropped = self._cropped(images[part, :, :side, :side], log_noise[part], counts[part], known)
+            may = None if allowed is None else allowed.of(part, side - HEADER)
+            cropped = self._cropped(images[part, :, :side, :side], log_noise[part], counts[part], known, may)
             given[part, :, :side, :side] = cropped.to(given.dtype)
         return given
 
-    def _cropped(self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None) -> Tensor:
+    def _cropped(
+        self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None, allowed: Allowed | None
+    ) -> Tensor:
         """Return images (B, 4, s, s) of images cropped to their first s rows and columns."""
         lines = self._lines(images)
         if self.self_conditioning:
@@ -191,8 +202,8 @@ class RowTransformer(nn.Module):
         embedded = self.noise_embedding(log_noise) + self.count_embedding(counts)
         tokens = self.transformer.in_proj(lines)
         if self.codes is not None:
-            evidence = self.codes.evidence(images, log_noise, counts)
-            read, modulation = self.codes.read(evidence)
+            evidence = self.codes.evidence(images, log_noise, counts, allowed)
+            read, modulation = self.codes.read(evidence, counts)
             tokens = tokens + read
             embedded = embedded if modulation is None else embedded + modulation
         hidden = self._transformed(tokens, embedded, counts)
@@ -204,7 +215,7 @@ class RowTransformer(nn.Module):
         in_row, in_column = own + shared[..., None, :]
         if self.codes is not None:
             in_row, in_column = in_row.clone(), in_column.clone()
-            for row, cells in self.codes.draw(hidden, evidence).items():
+            for row, cells in self.codes.draw(hidden, evidence, counts).items():
                 in_row[..., row] = cells[..., NUM_CHANNELS:].mT.to(in_row.dtype)
                 in_column[..., row] = cells[..., :NUM_CHANNELS].mT.to(in_column.dtype)
         left, right = (part.unflatten(2, (self.products, self.rank)).transpose(1, 2) for part in (left, right))

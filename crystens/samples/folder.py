@@ -30,6 +30,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from crystens import __version__
+from crystens.asking.conditions import Answers
+from crystens.asking.question import Question
 from crystens.cif.write import GENERATED_GROUP, write_cif
 from crystens.decoding import CACHED_IMAGES, DecodedCrystal, read_copies
 from crystens.encoding import NUM_CHANNELS, average_mirror_images
@@ -76,24 +78,33 @@ class Samples:
 
 
 def sample_to_file(
-    generator: Generator, folder: Path, num_samples: int, chunk_size: int, seed: int, replace: bool = False
+    generator: Generator,
+    folder: Path,
+    num_samples: int,
+    chunk_size: int,
+    seed: int,
+    replace: bool = False,
+    question: Question | None = None,
 ) -> Samples | None:
     """Sample a generator into folder/images.safetensors, chunk by chunk, and return the samples.
 
-    The images are those of `generator.sample_images(num_samples, seed, chunk_size)`. Goes on with a part that an
-    interrupted call left, if it was made by the same call. With `replace`, samples of another call in the folder are
-    deleted; otherwise they are an error.
+    The images are those of `generator.sample_images(num_samples, seed, chunk_size)` under the conditions of `question`.
+    Goes on with a part that an interrupted call left, if it was made by the same call. With `replace`, samples of
+    another call in the folder are deleted; otherwise they are an error.
 
     Where several processes train together (torch.distributed), all of them call this, and chunks are dealt to them in
     turn; the images are those of one process. The first writes; the others return None.
 
     Raises:
-        CrystensError: if a number is out of range, or the folder holds other samples.
+        CrystensError: if a number is out of range, the question cannot be answered, or the folder holds other samples.
     """
     check_sampling(num_samples, seed, chunk_size)
     side = generator.model.image_side
+    question = question or Question()
+    answers = generator.answers(question)
     about = {
         **generator.about,
+        **({"asked": question.to_dict()} if question else {}),
         "num_samples": num_samples,
         "chunk_size": chunk_size,
         "seed": seed,
@@ -116,7 +127,7 @@ def sample_to_file(
     done = _told_by_first(done)
     if rank > 0:
         for start in range(done, num_samples, ranks * chunk_size):
-            _sample_chunks(generator, start, num_samples, chunk_size, seed)
+            _sample_chunks(generator, start, num_samples, chunk_size, seed, answers)
         return None
     if final.exists():
         return read_samples(final)
@@ -130,7 +141,7 @@ def sample_to_file(
             def on_step(step: int, steps: int, start: int = start) -> None:
                 bars("sampling", min(start + ranks * chunk_size * step // steps, num_samples), num_samples)
 
-            for images in _sample_chunks(generator, start, num_samples, chunk_size, seed, on_step):
+            for images in _sample_chunks(generator, start, num_samples, chunk_size, seed, answers, on_step):
                 file.write(images.astype("<f4").tobytes())
             bars("sampling", min(start + ranks * chunk_size, num_samples), num_samples)
             file.flush()
@@ -159,6 +170,7 @@ def _sample_chunks(
     end: int,
     chunk_size: int,
     seed: int,
+    answers: Answers | None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
     """Sample one chunk in each process, from image `start` on; return those of all in the first process.
@@ -173,7 +185,7 @@ def _sample_chunks(
     size = min(chunk_size, end - first)
     images = None
     if size > 0:
-        images = generator.sample_chunk(first, size, seed, on_step).numpy()
+        images = generator.sample_chunk(first, size, seed, on_step, answers).numpy()
     if ranks == 1:
         return [] if images is None else [images]
     gathered: list[np.ndarray | None] | None = [None] * ranks if rank == 0 else None

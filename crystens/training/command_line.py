@@ -40,12 +40,13 @@ from crystens.processes.command import exit_status
 from crystens.training.tasks import SampleConfig, TrainConfig, objective_value
 
 FAILED = "error.txt"  # in the folder of a job of a sweep that failed: why
+_TEXTS = ("condition.formula", "condition.chemical_system")  # keys whose values are taken as they stand
 _INSTALL = {name: '-e ".[sweep]"' for name in ("joblib", "submitit_slurm", "submitit_local", "optuna")}
 _INSTALL["ray"] = '-e ".[ray-sweep]", in an environment of its own'
 # By schema: the name of the command, and a hint for keys that it does not have.
 _COMMANDS = {
     TrainConfig: ("train", ""),
-    SampleConfig: ("sample", "; models generate without conditions, such as a formula or a space group"),
+    SampleConfig: ("sample", "; what samples have to be is asked with condition.formula=SrTiO3 and so on"),
 }
 
 
@@ -66,7 +67,8 @@ def main(
     program = list(sys.argv[:1] if program is None else program)
     before = sys.argv
     # Hydra reads sys.argv, and its usage line says sys.argv[0].
-    sys.argv = [" ".join([Path(program[0]).name, *program[1:]]), *(before[1:] if arguments is None else arguments)]
+    given = before[1:] if arguments is None else arguments
+    sys.argv = [" ".join([Path(program[0]).name, *program[1:]]), *map(_as_written, given)]
     try:
         options = get_args_parser().parse_intermixed_args()
         # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
@@ -81,6 +83,18 @@ def main(
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=name)(job)()
     finally:
         sys.argv = before
+
+
+def _as_written(argument: str) -> str:
+    """Return an argument of the command line, quoted for Hydra if it is a formula or a sentence.
+
+    Hydra's grammar would take the brackets, commas and blanks of Ca3(PO4)2 or "a cubic oxide, black" as its own, and
+    NaN and InF as numbers. A value that a person quoted stays as it is.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or key not in _TEXTS or value[:1] in ("'", '"') or value == "null":
+        return argument
+    return f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
 
 
 def conf_folder() -> Path:

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from crystens.asking.question import Question
 from crystens.callbacks.acceleration import precision_arguments
 from crystens.callbacks.batch_graphs import BatchGraphs
 from crystens.callbacks.checkpoint_card import CheckpointCard
@@ -89,6 +90,18 @@ class TrainConfig:
 
 
 @dataclass
+class ConditionConfig:
+    """What samples have to be, see `crystens.asking.question`, which reads the values."""
+
+    formula: Any = None
+    chemical_system: Any = None
+    elements: Any = None
+    space_group: Any = None
+    crystal_system: Any = None
+    z: Any = None
+
+
+@dataclass
 class SampleConfig:
     """Every top-level key of sample.py."""
 
@@ -103,6 +116,7 @@ class SampleConfig:
     device: str = "auto"
     threads: Any = "auto"
     model: dict[str, Any] = field(default_factory=dict)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
     out: str | None = None
     run_folder: str = MISSING
 
@@ -227,7 +241,7 @@ def _trained(
         "epoch": trainer.current_epoch - 1,
         "global_step": trainer.global_step,
         "state_dict": gathered(model),
-        KEY: card(config, data.representation, data.reference.state_dict()),
+        KEY: card(config, data.representation, data.reference.state_dict(), data.orbits),
     }
     return Generator.from_checkpoint(checkpoint)
 
@@ -332,9 +346,11 @@ def sample(cfg: DictConfig) -> Path:
         return out
     prepare_accelerator(cfg.device)
     source = checkpoint_path(cfg.checkpoint)
+    question = Question.from_mapping(_plain(cfg.condition))
     generator = Generator.from_checkpoint(load_checkpoint(source), cfg.checkpoint, _plain(cfg.model), decode=overrides)
     _build(cfg.acceleration, "acceleration").apply(cast(torch.nn.Module, generator.model))
-    sampled = sample_to_file(generator.to(cfg.device), out, cfg.num_samples, cfg.chunk_size, cfg.seed)
+    generator.to(cfg.device)
+    sampled = sample_to_file(generator, out, cfg.num_samples, cfg.chunk_size, cfg.seed, question=question)
     assert sampled is not None
     _judge(sampled, generator.decoder, out, source=Path(cfg.checkpoint))
     _log_sampled(cfg, out)
@@ -454,7 +470,7 @@ def _check_numbers(cfg: DictConfig) -> None:
 def _check_no_sampling(cfg: DictConfig) -> None:
     """Refuse keys that only sampling reads, where images of a file are decoded."""
     defaults = SampleConfig()
-    for name in ("num_samples", "chunk_size", "seed", "device", "model"):
+    for name in ("num_samples", "chunk_size", "seed", "device", "model", "condition"):
         if cfg[name] != getattr(defaults, name):
             raise CrystensError(
                 f"{name}={cfg[name]} is for sampling, and images={cfg.images} is decoded without it; leave {name} out, "

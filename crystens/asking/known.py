@@ -1,0 +1,205 @@
+"""The orbits of the training crystals: which elements stand on which Wyckoff positions of which space group.
+
+A question is answered with lists of orbits as real crystals have them. For a formula, these are the training crystals
+of the same kind of formula, whose elements are exchanged for those asked for; the more alike the elements, the more
+likely a crystal is taken. Alike is near in the table of Mendeleev numbers, which puts elements that replace each other
+in crystals next to each other.
+
+Source: Pettifor, "A chemical scale for crystal-structure maps", Solid State Communications 51 (1984) 31; numbers as
+pymatgen's `Element.mendeleev_no` gives them, from Villars et al., J. Alloys Compd. 367 (2004) 167.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pymatgen.core import Element
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from crystens.crystal import MAX_ATOMIC_NUMBER
+from crystens.orbits.batch import OrbitBatch
+from crystens.symmetry.wyckoff import space_group
+
+_ALIKE = 4.0  # mean difference of Mendeleev numbers at which a crystal is taken e times less often
+_APART = 1e6  # cost of an exchange that changes the formula
+
+
+@dataclass(frozen=True, eq=False)
+class Orbits:
+    """The orbits of one crystal without cell and coordinates.
+
+    Attributes:
+        space_group: 1-230.
+        numbers: (K,) int64, atomic number of each orbit.
+        places: (K,) int64, place of its Wyckoff letter among those of the group.
+    """
+
+    space_group: int
+    numbers: np.ndarray
+    places: np.ndarray
+
+    @property
+    def amounts(self) -> dict[int, int]:
+        """How many sites of each element the primitive cell has, by atomic number."""
+        found: dict[int, int] = defaultdict(int)
+        multiplicities = primitive_multiplicities(self.space_group)
+        for number, place in zip(self.numbers.tolist(), self.places.tolist(), strict=True):
+            found[number] += multiplicities[place]
+        return dict(found)
+
+
+class KnownOrbits:
+    """The orbits of many crystals.
+
+    Args:
+        crystals: lists of orbits.
+    """
+
+    def __init__(self, crystals: Iterable[Orbits]) -> None:
+        self.crystals = list(crystals)
+
+    def __len__(self) -> int:
+        """Return how many crystals there are."""
+        return len(self.crystals)
+
+    @classmethod
+    def of(cls, batch: OrbitBatch) -> KnownOrbits:
+        """Return the orbits of a batch of crystals."""
+        parts = (batch.space_groups, batch.counts, batch.numbers, batch.positions)
+        groups, counts, numbers, places = (part.numpy(force=True).astype(np.int64) for part in parts)
+        return cls(
+            Orbits(int(group), listed[:count], positions[:count])
+            for group, count, listed, positions in zip(groups, counts, numbers, places, strict=True)
+        )
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the same as tensors, for a checkpoint: a byte an orbit for its element, and one for its position."""
+        numbers = np.concatenate([one.numbers for one in self.crystals] or [np.zeros(0)])
+        places = np.concatenate([one.places for one in self.crystals] or [np.zeros(0)])
+        return {
+            "groups": torch.tensor([one.space_group for one in self.crystals], dtype=torch.uint8),
+            "counts": torch.tensor([len(one.numbers) for one in self.crystals], dtype=torch.uint8),
+            "numbers": torch.tensor(numbers, dtype=torch.uint8),
+            "places": torch.tensor(places, dtype=torch.uint8),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> KnownOrbits:
+        """Return what `to_tensors` wrote."""
+        groups, counts = tensors["groups"].tolist(), tensors["counts"].tolist()
+        numbers, places = (tensors[name].long().split(counts) for name in ("numbers", "places"))
+        listed = zip(groups, numbers, places, strict=True)
+        return cls(Orbits(group, elements.numpy(), positions.numpy()) for group, elements, positions in listed)
+
+    @functools.cached_property
+    def elements(self) -> frozenset[int]:
+        """The elements that occur, by atomic number."""
+        return frozenset(number for one in self.crystals for number in one.numbers.tolist())
+
+    @functools.cached_property
+    def group_counts(self) -> dict[int, int]:
+        """How many crystals have each space group, of those that occur."""
+        found: dict[int, int] = defaultdict(int)
+        for one in self.crystals:
+            found[one.space_group] += 1
+        return dict(found)
+
+    @functools.cached_property
+    def place_counts(self) -> dict[int, np.ndarray]:
+        """How many orbits stand on each position of each space group that occurs, (P,)."""
+        found: dict[int, np.ndarray] = {}
+        for one in self.crystals:
+            counts = found.setdefault(one.space_group, np.zeros(len(space_group(one.space_group).positions)))
+            np.add.at(counts, one.places, 1)
+        return found
+
+    @functools.cached_property
+    def most_sites(self) -> int:
+        """The most sites that a primitive cell has."""
+        return max((sum(one.amounts.values()) for one in self.crystals), default=0)
+
+    @functools.cached_property
+    def _by_amounts(self) -> dict[tuple[int, ...], list[int]]:
+        """Crystals by the amounts of their elements in the primitive cell, sorted."""
+        found: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, one in enumerate(self.crystals):
+            found[tuple(sorted(one.amounts.values()))].append(place)
+        return dict(found)
+
+    def of_formula(self, amounts: Mapping[int, int], groups: Sequence[int]) -> tuple[list[Orbits], np.ndarray]:
+        """Return known crystals with elements exchanged so that they have given amounts, and how alike they are.
+
+        Args:
+            amounts: sites of each element in the primitive cell, by atomic number.
+            groups: the space groups that are looked at.
+
+        Returns:
+            K lists of orbits, and their weights (K,), 1 where no element was exchanged.
+        """
+        asked, wanted = np.array(sorted(amounts)), set(groups)
+        found, weights = [], []
+        for place in self._by_amounts.get(tuple(sorted(amounts.values())), []):
+            one = self.crystals[place]
+            if one.space_group not in wanted:
+                continue
+            own = one.amounts
+            labels = np.array(sorted(own))
+            have = np.array([own[number] for number in labels.tolist()])
+            want = np.array([amounts[number] for number in asked.tolist()])
+            steps = unlikeness()[labels[:, None], asked] * have[:, None]
+            exchanged, distance = _exchanged(one, labels, asked, np.where(have[:, None] == want, steps, _APART))
+            found.append(exchanged)
+            weights.append(np.exp(-distance / have.sum() / _ALIKE))
+        return found, np.array(weights)
+
+    def of_system(self, elements: Sequence[int], groups: Sequence[int]) -> tuple[list[Orbits], np.ndarray]:
+        """Return known crystals of so many elements, exchanged for given ones, and their weights, as `of_formula`."""
+        asked, wanted = np.array(sorted(elements)), set(groups)
+        found, weights = [], []
+        for one in self.crystals:
+            labels, amounts = np.unique(one.numbers, return_counts=True)
+            if len(labels) != len(asked) or one.space_group not in wanted:
+                continue
+            steps = unlikeness()[labels[:, None], asked] * amounts[:, None]
+            exchanged, distance = _exchanged(one, labels, asked, steps)
+            found.append(exchanged)
+            weights.append(np.exp(-distance / amounts.sum() / _ALIKE))
+        return found, np.array(weights)
+
+
+def _exchanged(one: Orbits, labels: np.ndarray, asked: np.ndarray, costs: np.ndarray) -> tuple[Orbits, float]:
+    """Return orbits with elements `labels` exchanged for those `asked` at the least cost, (L, L), and that cost."""
+    rows, columns = linear_sum_assignment(costs)
+    table = np.zeros(MAX_ATOMIC_NUMBER + 1, dtype=np.int64)
+    table[labels[rows]] = asked[columns]
+    return Orbits(one.space_group, table[one.numbers], one.places), float(costs[rows, columns].sum())
+
+
+@functools.cache
+def unlikeness() -> np.ndarray:
+    """Return differences of the Mendeleev numbers of elements, (119, 119), by atomic number.
+
+    Elements without a number, 104 and above, are as far from all others as any two are.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of elements without a number
+        numbers = [Element.from_Z(number).mendeleev_no for number in range(1, MAX_ATOMIC_NUMBER + 1)]
+    places = np.array([np.nan, *(np.nan if number is None else number for number in numbers)], dtype=float)
+    apart = np.abs(places[:, None] - places)
+    apart = np.nan_to_num(apart, nan=np.nanmax(apart))
+    np.fill_diagonal(apart, 0)
+    return apart
+
+
+@functools.cache
+def primitive_multiplicities(number: int) -> tuple[int, ...]:
+    """Return of each Wyckoff position how many sites a primitive cell has, by the place of its letter."""
+    group = space_group(number)
+    return tuple(position.multiplicity // len(group.centring) for position in group.positions)

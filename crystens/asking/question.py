@@ -1,0 +1,179 @@
+"""A question: what a generated crystal has to be.
+
+    Question.of(formula="SrTiO3", space_group=221)
+
+Every mistake is found here, before anything is sampled.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pymatgen.core import Composition, Element
+
+from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
+from crystens.errors import CrystensError
+from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS, crystal_system
+
+_SYMBOLS = {Element.from_Z(number).symbol: number for number in range(1, MAX_ATOMIC_NUMBER + 1)}
+
+
+@dataclass(frozen=True)
+class Question:
+    """Conditions of a sample, all optional; those given hold together.
+
+    Attributes:
+        formula: (atomic number, amount) by atomic number, as written: Sr2Ti2O6 asks for a formula unit of ten sites.
+        chemical_system: atomic numbers of exactly the elements that there are, sorted.
+        elements: atomic numbers of the elements that there may be, sorted.
+        space_group: 1-230.
+        crystal_system: such as "cubic".
+        z: formula units in the primitive cell.
+    """
+
+    formula: tuple[tuple[int, int], ...] | None = None
+    chemical_system: tuple[int, ...] | None = None
+    elements: tuple[int, ...] | None = None
+    space_group: int | None = None
+    crystal_system: str | None = None
+    z: int | None = None
+
+    @classmethod
+    def of(cls, **conditions: Any) -> Question:
+        """Return the question of conditions as a person writes them; None asks nothing.
+
+        Args:
+            **conditions: `formula` such as "Ca3(PO4)2"; `chemical_system` such as "Li-P-O"; `elements`, a list of
+                symbols or "Li,P,O"; `space_group`, a number; `crystal_system`; `z`.
+
+        Raises:
+            CrystensError: if a condition is not known, cannot be read, or contradicts another.
+        """
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(set(conditions) - set(names))
+        if unknown:
+            raise CrystensError(f"condition.{unknown[0]} is not known; a model is asked for {', '.join(names)}")
+        read: dict[str, Callable[[Any], Any]] = {
+            "formula": _formula,
+            "chemical_system": lambda text: _elements(text, "chemical_system"),
+            "elements": lambda text: _elements(text, "elements"),
+            "space_group": lambda number: _whole(number, "space_group", 1, NUM_SPACE_GROUPS),
+            "crystal_system": _crystal_system,
+            "z": lambda number: _whole(number, "z", 1, None),
+        }
+        asked = cls(**{name: read[name](value) for name, value in conditions.items() if value is not None})
+        asked._check()
+        return asked
+
+    @classmethod
+    def from_mapping(cls, conditions: Mapping[str, Any]) -> Question:
+        """Return the question of a mapping, see `of`."""
+        return cls.of(**{str(name): value for name, value in conditions.items()})
+
+    def __bool__(self) -> bool:
+        """Whether anything is asked."""
+        return self != Question()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is asked as a person writes it, without what is not."""
+        told: dict[str, Any] = {}
+        if self.formula is not None:
+            amounts = Composition({Element.from_Z(number): amount for number, amount in self.formula})
+            told["formula"] = "".join(
+                part.removesuffix("1") if part[-2:-1].isalpha() else part for part in amounts.formula.split()
+            )
+        for name in ("chemical_system", "elements"):
+            numbers = getattr(self, name)
+            if numbers is not None:
+                told[name] = "-".join(Element.from_Z(number).symbol for number in numbers)
+        for name in ("space_group", "crystal_system", "z"):
+            if getattr(self, name) is not None:
+                told[name] = getattr(self, name)
+        return told
+
+    @property
+    def symbols(self) -> str:
+        """The elements that are asked for, "Sr-Ti-O" or so, for messages."""
+        of_formula = tuple(number for number, _ in self.formula or ())
+        numbers = of_formula or self.chemical_system or self.elements or ()
+        return "-".join(Element.from_Z(number).symbol for number in numbers)
+
+    def groups(self) -> list[int]:
+        """Return the space groups that answer, all 230 where none is asked for."""
+        if self.space_group is not None:
+            return [self.space_group]
+        every = range(1, NUM_SPACE_GROUPS + 1)
+        return [number for number in every if self.crystal_system in (None, crystal_system(number))]
+
+    def _check(self) -> None:
+        """Raise a CrystensError where two conditions contradict each other."""
+        if self.space_group is not None and self.crystal_system not in (None, crystal_system(self.space_group)):
+            raise CrystensError(
+                f"condition.space_group={self.space_group} is {crystal_system(self.space_group)}, and "
+                f"condition.crystal_system={self.crystal_system} asks for another: leave one out"
+            )
+        if self.formula is not None:
+            numbers = {number for number, _ in self.formula}
+            if self.chemical_system is not None and set(self.chemical_system) != numbers:
+                raise CrystensError(
+                    "condition.formula has other elements than condition.chemical_system: leave one out"
+                )
+            if self.elements is not None and numbers - set(self.elements):
+                raise CrystensError("condition.formula has elements that condition.elements does not allow")
+        if self.formula is None and self.z is not None:
+            raise CrystensError("condition.z counts formula units: give condition.formula too")
+        if self.elements is not None and set(self.chemical_system or ()) - set(self.elements):
+            raise CrystensError("condition.chemical_system has elements that condition.elements does not allow")
+
+
+def _formula(text: Any) -> tuple[tuple[int, int], ...]:
+    """Return amounts by atomic number of a formula."""
+    if text is True or text is False or not isinstance(text, str) or not text.strip():
+        raise CrystensError(f"condition.formula={text!r} is no formula, such as SrTiO3; put it in quotes")
+    if re.search(r"[+-]|\^", text):
+        raise CrystensError(f"condition.formula={text} has a charge; ask for a neutral formula, without + and -")
+    unknown = [symbol for symbol in re.findall(r"[A-Z][a-z]?", text) if symbol not in _SYMBOLS]
+    if unknown:
+        raise CrystensError(f"condition.formula={text} has {unknown[0]}, which is no element")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            amounts = Composition(text).as_dict()
+    except (ValueError, KeyError, TypeError) as error:
+        raise CrystensError(f"condition.formula={text} cannot be read: {error}") from error
+    if not amounts or any(amount <= 0 or amount != round(amount) for amount in amounts.values()):
+        raise CrystensError(f"condition.formula={text} needs whole amounts of at least one element")
+    return tuple(sorted((_SYMBOLS[symbol], round(amount)) for symbol, amount in amounts.items()))
+
+
+def _elements(told: Any, name: str) -> tuple[int, ...]:
+    """Return atomic numbers of symbols in a list or in a text."""
+    symbols = re.split(r"[-,\s]+", told.strip()) if isinstance(told, str) else list(told) if _is_list(told) else [told]
+    for symbol in symbols:
+        if symbol not in _SYMBOLS:
+            raise CrystensError(f"condition.{name} has {symbol!r}, which is no element; write it as Li-P-O")
+    return tuple(sorted({_SYMBOLS[symbol] for symbol in symbols}))
+
+
+def _is_list(told: Any) -> bool:
+    """Return whether this is a list of values and not a text."""
+    return isinstance(told, Iterable) and not isinstance(told, str | bytes | Mapping)
+
+
+def _whole(value: Any, name: str, low: int, high: int | None) -> int:
+    """Return a whole number in a range."""
+    limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        raise CrystensError(f"condition.{name}={value} must be a whole number {limits}")
+    return value
+
+
+def _crystal_system(text: Any) -> str:
+    """Return the name of a crystal system."""
+    if text not in CRYSTAL_SYSTEMS:
+        raise CrystensError(f"condition.crystal_system={text} is none of {', '.join(CRYSTAL_SYSTEMS)}")
+    return str(text)
