@@ -65,14 +65,20 @@ class CrystalDenoiser(nn.Module):
         self.counts = counts
         self.mask = mask
         self.scales = scales
-        self.told = {} if allowed is None else {"allowed": allowed}
+        self.allowed = allowed
         self.self_conditioning = bool(getattr(cast(Any, denoiser.backbone).network, "self_conditioning", False))
         self.estimate: Tensor | None = None  # not scaled
+
+    def of(self, rows: Tensor) -> CrystalDenoiser:
+        """Return the denoiser of some of the images, without an estimate."""
+        allowed = None if self.allowed is None else self.allowed.of(rows)
+        return CrystalDenoiser(self.denoiser, self.counts[rows], self.mask[rows], self.scales, allowed)
 
     def forward(self, images: Tensor, time: Tensor) -> DiracPosterior:
         """Return the denoised images, empty where there is nothing."""
         shown = {"estimate": self.estimate} if self.self_conditioning else {}
-        denoised = self.denoiser(images, time, counts=self.counts, **shown, **self.told).mean * self.mask
+        told = {} if self.allowed is None else {"allowed": self.allowed}
+        denoised = self.denoiser(images, time, counts=self.counts, **shown, **told).mean * self.mask
         if self.self_conditioning:
             self.estimate = denoised / self.scales
         return DiracPosterior(denoised)

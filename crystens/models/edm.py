@@ -315,9 +315,7 @@ class EDM(pl.LightningModule):
         with _as_drawn(self.network):  # of an average alone, the difference of mirror images would never be trained
             if denoiser.self_conditioning:
                 shown = draw_rows(self, len(images), lambda rows: torch.rand(rows, 1, 1, 1, device=images.device))
-                with torch.no_grad():
-                    first = denoiser(noisy, times).mean
-                denoiser.estimate = first / scales * (shown < _SHOWN)
+                denoiser.estimate = self._first_estimate(noisy, times, denoiser, shown.flatten() < _SHOWN)
             denoised = denoiser(noisy, times).mean
         importance = (1 + sigma.square().reciprocal()).clamp(max=self.max_weight)
         error = ((denoised - clean) / scales).square() * importance * mask
@@ -326,6 +324,16 @@ class EDM(pl.LightningModule):
         weight[0] = weight[:, 0] = self.atom_weight
         weight[len(ATTRIBUTES) : HEADER] = weight[:, len(ATTRIBUTES) : HEADER] = self.position_weight
         return ((error * weight).sum((1, 2, 3)) / (weight * mask).sum((1, 2, 3))).mean() / NUM_CHANNELS
+
+    def _first_estimate(self, noisy: Tensor, times: Tensor, denoiser: CrystalDenoiser, shown: Tensor) -> Tensor:
+        """Return the estimates (B, 4, S, S), not scaled, of those noisy images that are shown one, (B,); others 0."""
+        # Only those are estimated, but on XLA devices, which would compile a step anew for each number of them.
+        rows = torch.arange(len(shown), device=shown.device) if is_xla(shown.device) else shown.nonzero()[:, 0]
+        estimate = torch.zeros_like(noisy)
+        if len(rows):
+            with torch.no_grad():
+                estimate[rows] = denoiser.of(rows)(noisy[rows], times[rows]).mean.to(estimate.dtype)
+        return estimate / denoiser.scales * shown[:, None, None, None]
 
     def _shown(self, images: Tensor, counts: Tensor) -> Allowed | None:
         """Return what the network is told of training images (B, 4, S, S) in [0, 1]; None if it never is."""

@@ -49,7 +49,7 @@ _IS_NONE = 3.0  # above which cells are no code's
 _LEAST_DEVIATION = 0.05  # of the noise, so that a likelihood stays finite
 _IMPOSSIBLE = -1e4  # logit
 _NOT_ALLOWED = -1e6  # logit: less likely than what is impossible by the cells, which a noisy image may deny
-_ROUNDS = 5  # of belief propagation
+_ROUNDS = 4  # of belief propagation
 _LEAST_LEFT = 1e-4  # chance that an orbit takes another position, so that odds stay finite
 _LEAST_SHARE = 1e-6  # of a position in groups that do not have it
 

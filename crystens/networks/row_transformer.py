@@ -52,6 +52,8 @@ from crystens.networks.code_heads import Allowed, CodeHeads
 from crystens.networks.surroundings import NUM_FEATURES, orbit_surroundings, surroundings
 
 _ANGLE_ROWS = slice(7, 10)
+Read = tuple[Tensor | None, Tensor | None]  # what is added to tokens and to the modulation
+
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
 
 
@@ -108,6 +110,7 @@ class RowTransformer(nn.Module):
         if depth < 1 or rank < 1 or parts < 1 or not isinstance(parts, int):
             raise CrystensError(f"{depth=}, {rank=} and {parts=} of RowTransformer must be whole and at least 1")
         self.image_side = image_side
+        self.width = width
         self.rank = rank
         self.parts = parts
         self.symmetric = symmetric
@@ -178,21 +181,45 @@ class RowTransformer(nn.Module):
             allowed: codes that the images may state; only with `codes`.
         """
         log_noise = log_noise.expand(len(images))
+        if self.codes is None:
+            return self._drawn(images, log_noise, counts, estimate)[0]
+        evidence = self.codes.evidence(images, log_noise, counts, allowed)
+        drawn, tokens = self._drawn(images, log_noise, counts, estimate, self.codes.read(evidence, counts))
+        drawn = drawn.clone()
+        for row, cells in self.codes.draw(tokens, evidence, counts).items():
+            drawn[:, :, row, HEADER:] = cells[..., :NUM_CHANNELS].mT.to(drawn.dtype)
+            drawn[:, :, HEADER:, row] = cells[..., NUM_CHANNELS:].mT.to(drawn.dtype)
+        return drawn
+
+    def _drawn(
+        self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None, read: Read = (None, None)
+    ) -> tuple[Tensor, Tensor]:
+        """Return images as `_cropped` does, part by part, and the tokens that they were made of, (B, S, width).
+
+        Args:
+            images: as in `forward`, and so are the next three.
+            log_noise: (B,).
+            counts: (B,).
+            estimate: (B, 4, S, S).
+            read: what is added to the tokens, (B, S, width), and to the modulation, (B, width).
+        """
         if self.parts == 1 or is_xla(images.device):
-            return self._cropped(images, log_noise, counts, estimate, allowed)
+            return self._cropped(images, log_noise, counts, estimate, read)
         given = torch.zeros_like(images)
+        tokens = images.new_zeros(len(images), self.image_side, self.width)
         for part in counts.argsort().chunk(self.parts):
             side = HEADER + int(counts[part[-1]])
             known = None if estimate is None else estimate[part, :, :side, :side]
-            may = None if allowed is None else allowed.of(part, side - HEADER)
-            cropped = self._cropped(images[part, :, :side, :side], log_noise[part], counts[part], known, may)
+            extra = (None if read[0] is None else read[0][part, :side], None if read[1] is None else read[1][part])
+            cropped, made = self._cropped(images[part, :, :side, :side], log_noise[part], counts[part], known, extra)
             given[part, :, :side, :side] = cropped.to(given.dtype)
-        return given
+            tokens[part, :side] = made.to(tokens.dtype)
+        return given, tokens
 
     def _cropped(
-        self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None, allowed: Allowed | None
-    ) -> Tensor:
-        """Return images (B, 4, s, s) of images cropped to their first s rows and columns."""
+        self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None, read: Read
+    ) -> tuple[Tensor, Tensor]:
+        """Return images (B, 4, s, s) of images cropped to their first s rows and columns, and their tokens."""
         lines = self._lines(images)
         if self.self_conditioning:
             known = torch.zeros_like(lines) if estimate is None else self._lines(estimate)
@@ -201,23 +228,17 @@ class RowTransformer(nn.Module):
             lines = torch.cat([lines, self._neighbours(images, log_noise, counts, estimate)], dim=2)
         embedded = self.noise_embedding(log_noise) + self.count_embedding(counts)
         tokens = self.transformer.in_proj(lines)
-        if self.codes is not None:
-            evidence = self.codes.evidence(images, log_noise, counts, allowed)
-            read, modulation = self.codes.read(evidence, counts)
-            tokens = tokens + read
-            embedded = embedded if modulation is None else embedded + modulation
-        hidden = self._transformed(tokens, embedded, counts)
-        tokens = self.transformer.out_proj(hidden)
-        shared, own, left, right = tokens.split(self.sizes, dim=2)
+        if read[0] is not None:
+            tokens = tokens + read[0]
+        if read[1] is not None:
+            embedded = embedded + read[1]
+        tokens = self._transformed(tokens, embedded, counts)
+        parts = self.transformer.out_proj(tokens)
+        shared, own, left, right = parts.split(self.sizes, dim=2)
         shared, own, left, right = shared[:, :HEADER], own[:, HEADER:], left[:, HEADER:], right[:, HEADER:]
         shared = shared.unflatten(2, (2, NUM_CHANNELS)).permute(2, 0, 3, 1)  # (2, B, 4, 12)
         own = own.unflatten(2, (2, NUM_CHANNELS, HEADER)).permute(2, 0, 3, 1, 4)  # (2, B, 4, N, 12)
         in_row, in_column = own + shared[..., None, :]
-        if self.codes is not None:
-            in_row, in_column = in_row.clone(), in_column.clone()
-            for row, cells in self.codes.draw(hidden, evidence, counts).items():
-                in_row[..., row] = cells[..., NUM_CHANNELS:].mT.to(in_row.dtype)
-                in_column[..., row] = cells[..., :NUM_CHANNELS].mT.to(in_column.dtype)
         left, right = (part.unflatten(2, (self.products, self.rank)).transpose(1, 2) for part in (left, right))
         pairs = left @ right.mT / self.rank**0.5  # (B, 4 or 1, N, N)
         if self.geometric_pairs:
@@ -227,7 +248,7 @@ class RowTransformer(nn.Module):
         corner = pairs.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER)
         upper = torch.cat([corner, in_column.mT], dim=3)
         drawn = torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
-        return average_mirror_images(drawn) if self.symmetric else drawn
+        return average_mirror_images(drawn) if self.symmetric else drawn, tokens
 
     def _lines(self, images: Tensor) -> Tensor:
         """Return row i and column i of images (B, 4, s, s) as token i, (B, s, 8 S)."""
