@@ -43,8 +43,16 @@ def test_a_key_of_a_run_that_goes_on_is_told_how_to_be_set() -> None:
 @pytest.mark.parametrize(
     ("command", "override", "message"),
     [
-        ("sample", "+formula=SrTiO3", "sample has .*checkpoint.*; models generate without conditions"),
-        ("sample", "formula=SrTiO3", "sample has .*checkpoint.*; models generate without conditions"),
+        (
+            "sample",
+            "+formula=SrTiO3",
+            "sample has .*checkpoint.*is asked with condition.formula=SrTiO3",
+        ),
+        (
+            "sample",
+            "formula=SrTiO3",
+            "sample has .*checkpoint.*is asked with condition.formula=SrTiO3",
+        ),
         ("sample", "+space_group=221", "no config key 'space_group'"),
         ("train", "+formula=SrTiO3", "no config key 'formula'; train has acceleration, "),
         ("train", "+encoding.foo=1", "no config key 'encoding.foo'; encoding has sites, distance, atoms"),

@@ -7,6 +7,7 @@ Every mistake is found here, before anything is sampled.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -108,6 +109,30 @@ class Question:
             return [self.space_group]
         every = range(1, NUM_SPACE_GROUPS + 1)
         return [number for number in every if self.crystal_system in (None, crystal_system(number))]
+
+    def met_by(self, formula: str | None, space_group: int | None) -> dict[str, bool]:
+        """Return which of the conditions that are asked a crystal meets, by name; of z, a size of the cell, nothing.
+
+        Args:
+            formula: of the crystal, any multiple of it; None where there is no crystal, which meets none.
+            space_group: that its atoms have; None as `formula`.
+        """
+        amounts = {} if formula is None else Composition(formula).reduced_composition.get_el_amt_dict()
+        numbers = {_SYMBOLS[symbol]: round(amount) for symbol, amount in amounts.items()}
+        group = space_group if numbers else None
+        met: dict[str, bool] = {}
+        if self.formula is not None:
+            divisor = math.gcd(*(amount for _, amount in self.formula))
+            met["formula"] = numbers == {number: amount // divisor for number, amount in self.formula}
+        if self.chemical_system is not None:
+            met["chemical_system"] = set(numbers) == set(self.chemical_system)
+        if self.elements is not None:
+            met["elements"] = bool(numbers) and set(numbers) <= set(self.elements)
+        if self.space_group is not None:
+            met["space_group"] = group == self.space_group
+        if self.crystal_system is not None:
+            met["crystal_system"] = group is not None and crystal_system(group) == self.crystal_system
+        return met
 
     def _check(self) -> None:
         """Raise a CrystensError where two conditions contradict each other."""

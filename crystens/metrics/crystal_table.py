@@ -69,6 +69,9 @@ IMAGE_COLUMNS = (
 # Behind these, of samples that came as images of orbits: orbits of the crystal, and repairs of each kind that decoding
 # made (`crystens.symmetry.projection`).
 ORBIT_COLUMNS = ("num_orbits", *(f"{kind}_orbits" for kind in REPAIRS))
+# Behind these, of samples that were asked for: each condition that was asked, and whether the crystal meets it.
+ASKED = ("formula", "chemical_system", "elements", "space_group", "crystal_system")
+MET_COLUMNS = ("asked", *(f"{name}_met" for name in ASKED))
 CRYSTAL_COLUMNS = (
     "index",
     "file",
@@ -90,7 +93,7 @@ ENERGY_COLUMNS = ("energy_per_atom", "energy_reason")
 
 _TEXTS = {
     *("file", "entry", "status", "formula", "composition_verdict", "crystal_system", "wyckoff_template"),
-    *("reason", "fingerprint_reason", "energy_reason", "cgcnn_reason"),
+    *("reason", "fingerprint_reason", "energy_reason", "cgcnn_reason", "asked"),
 }
 _INTEGERS = {
     *("index", "num_sites", "generated_space_group", "merged_sites", "num_elements"),
@@ -100,6 +103,7 @@ _INTEGERS = {
 _TRUTHS = {
     *("structurally_valid", "composition_valid", "valid", "covered", "covered_strict"),
     *("charge_neutral", "known_formula", "known_template"),
+    *MET_COLUMNS[1:],
 }
 
 

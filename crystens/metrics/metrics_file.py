@@ -23,6 +23,7 @@ from torch import Tensor
 
 from crystens import __version__
 from crystens.errors import CrystensError
+from crystens.metrics.adherence import adherence_metrics
 from crystens.metrics.crystal_table import OK, ORBIT_COLUMNS, Row
 from crystens.metrics.distributions import QUANTITIES, Reference, critical_ks, finite_counts, ks_statistics
 from crystens.metrics.entries import Metrics, average, entry, rate
@@ -145,6 +146,7 @@ def summarise(
     if reference is not None and reference.held_out is not None:
         for name in metrics.keys() & reference.held_out.keys():
             metrics[name]["held_out"] = reference.held_out[name]
+    metrics |= adherence_metrics(rows)
     metrics["provenance"] = _provenance(total, reference, about or {})
     return metrics
 

@@ -37,7 +37,15 @@ from crystens.decoding import CACHED_IMAGES, DecodedCrystal, read_copies
 from crystens.encoding import NUM_CHANNELS, average_mirror_images
 from crystens.errors import CrystensError
 from crystens.generator import Generator, check_sampling
-from crystens.metrics.crystal_table import IMAGE_COLUMNS, ORBIT_COLUMNS, CrystalTable, image_rows
+from crystens.metrics.crystal_table import (
+    ASKED,
+    IMAGE_COLUMNS,
+    MET_COLUMNS,
+    ORBIT_COLUMNS,
+    CrystalTable,
+    Row,
+    image_rows,
+)
 from crystens.metrics.distributions import Reference
 from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import summarise, write_metrics
@@ -250,6 +258,8 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
     for old in cifs.glob("[0-9]*.cif"):
         old.unlink()
     columns = (*IMAGE_COLUMNS, *(ORBIT_COLUMNS if sites_of(samples.scaling) == "orbits" else ()))
+    question = Question.of(**samples.about.get("asked", {}))
+    columns += MET_COLUMNS if question else ()
     table = CrystalTable(folder / "crystals.csv", columns)
     table.keep(0)
     projected: list[dict[str, Tensor]] = []
@@ -262,7 +272,8 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
             for index, item in enumerate(decoded, start):
                 if item.crystal is not None:
                     (cifs / f"{index:06d}.cif").write_text(_cif(item))
-            table.append(image_rows(copies, decoded, samples.distance, start, samples.reference))
+            found = image_rows(copies, decoded, samples.distance, start, samples.reference)
+            table.append([row | _met(question, row) for row in found] if question else found)
             if samples.about.get("symmetric"):
                 counts = torch.tensor([item.num_sites for item in decoded])
                 averaged = average_mirror_images(images)
@@ -302,6 +313,13 @@ def _origin(samples: Samples) -> str:
         f"{len(samples.images)} samples of {about['model']}, trained for {about['trained']} on {reference.name} "
         f"({reference.count} crystals; training seed {about['training_seed']}, sampling seed {about['seed']})."
     )
+
+
+def _met(question: Question, row: Row) -> Row:
+    """Return the `MET_COLUMNS` of a sample: what was asked, and whether it came."""
+    asked = ", ".join(f"{name} {value}" for name, value in question.to_dict().items())
+    met = question.met_by(row["formula"], row["space_group"])
+    return {"asked": asked, **{f"{name}_met": met.get(name) for name in ASKED}}
 
 
 def _cif(decoded: DecodedCrystal) -> str:

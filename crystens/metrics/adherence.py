@@ -1,0 +1,31 @@
+"""How many samples are what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crystens.metrics.crystal_table import ASKED, Row
+from crystens.metrics.entries import Metrics, rate
+
+_TEXTS = {
+    "formula": "the formula, any multiple of it",
+    "chemical_system": "exactly the elements",
+    "elements": "no other elements than those",
+    "space_group": "the space group, found in its atoms at 0.01 angstrom,",
+    "crystal_system": "the crystal system, found in its atoms at 0.01 angstrom,",
+}
+
+
+def adherence_metrics(rows: Sequence[Row]) -> Metrics:
+    """Return the share of all samples that meet each condition that was asked, failed samples in the denominator.
+
+    Args:
+        rows: of samples, with `MET_COLUMNS` where something was asked.
+    """
+    metrics: Metrics = {}
+    for name in ASKED:
+        met = [row.get(f"{name}_met") for row in rows]
+        if any(value is not None for value in met):
+            meaning = f"samples that have {_TEXTS[name]} that was asked for"
+            metrics[f"{name}_met_rate"] = rate(sum(value is True for value in met), len(rows), meaning)
+    return metrics
