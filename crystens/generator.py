@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from pymatgen.core import Structure
 from torch import Tensor
 
-from crystens.asking.conditions import Answers
+from crystens.asking.conditions import Answers, Conditions
 from crystens.asking.known import KnownOrbits
 from crystens.asking.question import Question
 from crystens.checkpoint import KEY, load_checkpoint, load_weights, weights_digest
@@ -174,20 +174,25 @@ class Generator:
             self.model.to(device_named(device) if isinstance(device, str) else device)
         return self
 
-    def answers(self, question: Question) -> Answers | None:
-        """Return the lists of orbits that answer a question; None if nothing is asked.
+    def answers(self, questions: Sequence[Question], each: int = 1) -> list[Answers]:
+        """Return what the orbits of each sample are drawn from, question by question; nothing if nothing is asked.
+
+        Args:
+            questions: one or many.
+            each: samples of each question.
 
         Raises:
             CrystensError: if the model cannot be asked, or nothing can answer.
         """
-        if not question:
-            return None
+        if not any(questions):
+            return []
         if self.orbits is None or not getattr(self.model, "shown", 0):
             raise CrystensError(
                 "this model generates without conditions; train one that can be asked: python train.py "
                 "experiment=mp_52_orbits model.shown=0.5"
             )
-        return Answers(question, self.orbits, self.scaling.max_sites)
+        found = {one: Answers(one, self.orbits, self.scaling.max_sites) for one in dict.fromkeys(questions)}
+        return [found[one] for one in questions for _ in range(each)]
 
     def sample(
         self, n: int, seed: int = 0, as_: str = "pymatgen", chunk_size: int = CHUNK_SIZE, **conditions: Any
@@ -223,9 +228,8 @@ class Generator:
             CrystensError: if an argument is out of range, or a condition cannot be met.
         """
         check_sampling(n, seed, chunk_size)
-        answers = self.answers(Question.of(**conditions))
-        starts = range(0, n, chunk_size)
-        sizes = ((start, min(chunk_size, n - start)) for start in starts)
+        answers = self.answers([Question.of(**conditions)], n)
+        sizes = ((start, min(chunk_size, n - start)) for start in range(0, n, chunk_size))
         return torch.cat([self.sample_chunk(start, size, seed, answers=answers) for start, size in sizes])
 
     def sample_chunk(
@@ -234,18 +238,19 @@ class Generator:
         size: int,
         seed: int,
         on_step: Callable[[int, int], None] | None = None,
-        answers: Answers | None = None,
+        answers: Sequence[Answers] = (),
     ) -> Tensor:
         """Return the images `first` to `first + size` of a seed: (size, 4, S, S), float32 in [0, 1], on the CPU.
 
-        A model that samples in steps calls `on_step` after each with the number of steps done and of all steps. Images
-        of `answers` are of lists of orbits drawn from those.
+        A model that samples in steps calls `on_step` after each with the number of steps done and of all steps. If
+        there are `answers`, one for each image of the seed, it draws the lists of orbits from those.
         """
         chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0] >> 1)
         reports = on_step is not None and "on_step" in inspect.signature(self.model.sample).parameters
         options: dict[str, Any] = {"on_step": on_step} if reports else {}
-        if answers is not None:
-            conditions = answers.draw(size, np.random.default_rng([chunk_seed, 1]))
+        if answers:
+            random = np.random.default_rng([chunk_seed, 1])
+            conditions = Conditions.cat([one.draw(1, random) for one in answers[first : first + size]])
             options |= {"counts": conditions.counts, "allowed": conditions.allowed}
         return self.model.sample(size, torch.Generator().manual_seed(chunk_seed), **options).float().cpu()
 

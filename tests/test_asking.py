@@ -18,6 +18,7 @@ from crystens.asking.conditions import Answers
 from crystens.asking.known import KnownOrbits, Orbits, primitive_multiplicities, unlikeness
 from crystens.asking.positions import Assignments
 from crystens.asking.question import Question
+from crystens.asking.table import read_questions
 from crystens.errors import CrystensError
 from crystens.generator import Generator
 from crystens.symmetry.wyckoff import space_group
@@ -273,8 +274,7 @@ def test_samples_are_what_was_asked(generator: Generator) -> None:
 
 def test_sample_py_says_what_was_asked_and_what_came(generator: Generator, tmp_path: Path) -> None:
     run = tmp_path / "one"
-    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    trained(tmp_path, "model.shown=0.8")
+    checkpoint = trained(tmp_path, "model.shown=0.8") / "checkpoints" / "last.ckpt"
     lines = [f"checkpoint={checkpoint}", "num_samples=5", "condition.formula='KBr'", f"run_folder={run}", "device=cpu"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         tasks.sample(compose("sample", overrides=lines))
@@ -285,7 +285,52 @@ def test_sample_py_says_what_was_asked_and_what_came(generator: Generator, tmp_p
     assert {row["space_group_met"] for row in rows} == {""}
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["formula_met_rate"]["value"] == sum(met) / 5
-    assert metrics["provenance"]["value"]["asked"] == {"formula": "KBr"}
+    assert metrics["provenance"]["value"]["asked"] == [{"formula": "KBr"}]
+
+    table = tmp_path / "questions.csv"
+    table.write_text("formula,space_group\nNaCl,\n,221\n")
+    lines = [f"checkpoint={checkpoint}", "num_samples=3", f"questions={table}", f"run_folder={tmp_path / 'many'}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        tasks.sample(compose("sample", overrides=[*lines, "device=cpu"]))
+    rows = sorted(csv.DictReader((tmp_path / "many" / "crystals.csv").open()), key=lambda row: int(row["index"]))
+    assert [row["asked"] for row in rows] == ["formula NaCl"] * 3 + ["space_group 221"] * 3
+    assert [row["formula_met"] != "" for row in rows] == [True] * 3 + [False] * 3
+    assert {row["generated_space_group"] for row in rows[3:]} == {"221"}
+    metrics = json.loads((tmp_path / "many" / "metrics.json").read_text())
+    assert metrics["formula_met_rate"]["count"] == 3
+    with pytest.raises(CrystensError, match="not both"), initialize_config_dir(str(CONF), version_base="1.3"):
+        tasks.sample(compose("sample", overrides=[*lines, "condition.space_group=1"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "formula,space_group\nNaCl,\nXy2,3\n", r"line 3: condition.formula=Xy2 has Xy, which is no element"),
+        ("a.csv", "formula,space_group\nNaCl\n", "line 2 has another number of columns"),
+        ("a.csv", "formula,space_group\n,\n", "line 2 asks for nothing"),
+        ("a.csv", "formula\n", "holds no questions"),
+        ("a.csv", "space_group\n2.5\n", "line 2: condition.space_group=2.5 must be a whole number"),
+        ("a.csv", "bandgap\n2.5\n", "line 2: condition.bandgap is not known"),
+        ("a.jsonl", '{"formula": "NaCl"}\n{"formula": NaCl}\n', "line 2 is no JSON"),
+        ("a.jsonl", '["NaCl"]\n', "line 1 is no JSON object"),
+        ("a.txt", "NaCl", r"neither .csv nor .jsonl"),
+    ],
+)
+def test_a_bad_table_is_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CrystensError, match=message) as caught:
+        read_questions(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_questions_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("formula,space_group,z\nNaN,225,\n,14,\nSrTiO3,,1\n")
+    (tmp_path / "a.jsonl").write_text(
+        '{"formula": "NaN", "space_group": 225}\n\n{"space_group": 14}\n{"formula": "SrTiO3", "z": 1}\n'
+    )
+    assert read_questions(tmp_path / "a.csv") == read_questions(tmp_path / "a.jsonl")
+    with pytest.raises(CrystensError, match="no questions at"):
+        read_questions(tmp_path / "b.csv")
 
 
 def test_a_model_that_was_shown_nothing_is_not_asked(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ the coordinates are the model's to draw.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -34,6 +35,15 @@ class Conditions:
 
     counts: Tensor
     allowed: Allowed
+
+    @classmethod
+    def cat(cls, parts: Sequence[Conditions]) -> Conditions:
+        """Return the conditions of all samples, one part after the other."""
+        allowed = [part.allowed for part in parts]
+        return cls(
+            torch.cat([part.counts for part in parts]),
+            Allowed(*(torch.cat([getattr(one, field.name) for one in allowed]) for field in fields(Allowed))),
+        )
 
 
 class Answers:

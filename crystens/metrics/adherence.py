@@ -17,15 +17,15 @@ _TEXTS = {
 
 
 def adherence_metrics(rows: Sequence[Row]) -> Metrics:
-    """Return the share of all samples that meet each condition that was asked, failed samples in the denominator.
+    """Return the share of samples that meet each condition, of all that were asked for it; failed ones meet none.
 
     Args:
         rows: of samples, with `MET_COLUMNS` where something was asked.
     """
     metrics: Metrics = {}
     for name in ASKED:
-        met = [row.get(f"{name}_met") for row in rows]
-        if any(value is not None for value in met):
-            meaning = f"samples that have {_TEXTS[name]} that was asked for"
-            metrics[f"{name}_met_rate"] = rate(sum(value is True for value in met), len(rows), meaning)
+        met = [row[f"{name}_met"] for row in rows if row.get(f"{name}_met") is not None]
+        if met:
+            meaning = f"of the samples asked for it, those that have {_TEXTS[name]} that was asked for"
+            metrics[f"{name}_met_rate"] = rate(sum(met), len(met), meaning)
     return metrics

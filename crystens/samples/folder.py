@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,27 +92,26 @@ def sample_to_file(
     chunk_size: int,
     seed: int,
     replace: bool = False,
-    question: Question | None = None,
+    questions: Sequence[Question] = (),
 ) -> Samples | None:
     """Sample a generator into folder/images.safetensors, chunk by chunk, and return the samples.
 
-    The images are those of `generator.sample_images(num_samples, seed, chunk_size)` under the conditions of `question`.
-    Goes on with a part that an interrupted call left, if it was made by the same call. With `replace`, samples of
-    another call in the folder are deleted; otherwise they are an error.
+    The images are those of `generator.sample_images(num_samples, seed, chunk_size)`; if there are questions, equally
+    many answer each, one question after the other. Goes on with a part that an interrupted call left, if it was made by
+    the same call. With `replace`, samples of another call in the folder are deleted; otherwise they are an error.
 
     Where several processes train together (torch.distributed), all of them call this, and chunks are dealt to them in
     turn; the images are those of one process. The first writes; the others return None.
 
     Raises:
-        CrystensError: if a number is out of range, the question cannot be answered, or the folder holds other samples.
+        CrystensError: if a number is out of range, a question cannot be answered, or the folder holds other samples.
     """
     check_sampling(num_samples, seed, chunk_size)
     side = generator.model.image_side
-    question = question or Question()
-    answers = generator.answers(question)
+    answers = generator.answers(questions, num_samples // max(1, len(questions)))
     about = {
         **generator.about,
-        **({"asked": question.to_dict()} if question else {}),
+        **({"asked": [question.to_dict() for question in questions]} if answers else {}),
         "num_samples": num_samples,
         "chunk_size": chunk_size,
         "seed": seed,
@@ -178,7 +177,7 @@ def _sample_chunks(
     end: int,
     chunk_size: int,
     seed: int,
-    answers: Answers | None,
+    answers: Sequence[Answers],
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
     """Sample one chunk in each process, from image `start` on; return those of all in the first process.
@@ -258,8 +257,8 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
     for old in cifs.glob("[0-9]*.cif"):
         old.unlink()
     columns = (*IMAGE_COLUMNS, *(ORBIT_COLUMNS if sites_of(samples.scaling) == "orbits" else ()))
-    question = Question.of(**samples.about.get("asked", {}))
-    columns += MET_COLUMNS if question else ()
+    questions = [Question.of(**asked) for asked in samples.about.get("asked", ())]
+    columns += MET_COLUMNS if questions else ()
     table = CrystalTable(folder / "crystals.csv", columns)
     table.keep(0)
     projected: list[dict[str, Tensor]] = []
@@ -273,7 +272,10 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
                 if item.crystal is not None:
                     (cifs / f"{index:06d}.cif").write_text(_cif(item))
             found = image_rows(copies, decoded, samples.distance, start, samples.reference)
-            table.append([row | _met(question, row) for row in found] if question else found)
+            if questions:
+                each = len(samples.images) // len(questions)
+                found = [row | _met(questions[row["index"] // each], row) for row in found]
+            table.append(found)
             if samples.about.get("symmetric"):
                 counts = torch.tensor([item.num_sites for item in decoded])
                 averaged = average_mirror_images(images)

@@ -28,6 +28,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from crystens.asking.question import Question
+from crystens.asking.table import read_questions
 from crystens.callbacks.acceleration import precision_arguments
 from crystens.callbacks.batch_graphs import BatchGraphs
 from crystens.callbacks.checkpoint_card import CheckpointCard
@@ -117,6 +118,7 @@ class SampleConfig:
     threads: Any = "auto"
     model: dict[str, Any] = field(default_factory=dict)
     condition: ConditionConfig = field(default_factory=ConditionConfig)
+    questions: str | None = None
     out: str | None = None
     run_folder: str = MISSING
 
@@ -346,11 +348,17 @@ def sample(cfg: DictConfig) -> Path:
         return out
     prepare_accelerator(cfg.device)
     source = checkpoint_path(cfg.checkpoint)
-    question = Question.from_mapping(_plain(cfg.condition))
+    questions = [Question.from_mapping(_plain(cfg.condition))]
+    if cfg.questions is not None:
+        if any(questions):
+            raise CrystensError("give either questions=FILE or condition.NAME=VALUE, not both")
+        questions = read_questions(Path(cfg.questions))
     generator = Generator.from_checkpoint(load_checkpoint(source), cfg.checkpoint, _plain(cfg.model), decode=overrides)
     _build(cfg.acceleration, "acceleration").apply(cast(torch.nn.Module, generator.model))
     generator.to(cfg.device)
-    sampled = sample_to_file(generator, out, cfg.num_samples, cfg.chunk_size, cfg.seed, question=question)
+    sampled = sample_to_file(
+        generator, out, len(questions) * cfg.num_samples, cfg.chunk_size, cfg.seed, questions=questions
+    )
     assert sampled is not None
     _judge(sampled, generator.decoder, out, source=Path(cfg.checkpoint))
     _log_sampled(cfg, out)
@@ -470,7 +478,7 @@ def _check_numbers(cfg: DictConfig) -> None:
 def _check_no_sampling(cfg: DictConfig) -> None:
     """Refuse keys that only sampling reads, where images of a file are decoded."""
     defaults = SampleConfig()
-    for name in ("num_samples", "chunk_size", "seed", "device", "model", "condition"):
+    for name in ("num_samples", "chunk_size", "seed", "device", "model", "condition", "questions"):
         if cfg[name] != getattr(defaults, name):
             raise CrystensError(
                 f"{name}={cfg[name]} is for sampling, and images={cfg.images} is decoded without it; leave {name} out, "

@@ -1,0 +1,68 @@
+"""A table of questions, one a line: CSV with the names of conditions as its head, or JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from crystens.asking.question import Question
+from crystens.errors import CrystensError
+
+_WHOLE = ("space_group", "z")  # numbers, which CSV holds as text
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Return the questions of a file, in order.
+
+    Raises:
+        CrystensError: if the file cannot be read, or a question is none, with its line.
+    """
+    if not path.is_file():
+        raise CrystensError(f"no questions at {path}")
+    questions = []
+    for line, conditions in _lines(path):
+        try:
+            question = Question.from_mapping(conditions)
+        except CrystensError as error:
+            raise CrystensError(f"{path}, line {line}: {error}") from error
+        if not question:
+            raise CrystensError(f"{path}, line {line} asks for nothing")
+        questions.append(question)
+    if not questions:
+        raise CrystensError(f"{path} holds no questions")
+    return questions
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give the number of each line and what it says."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CrystensError(f"{path} is not in UTF-8: {error}") from error
+    if path.suffix.lower() == ".csv":
+        table = csv.DictReader(text.splitlines())
+        for row in table:
+            if None in row or None in row.values():
+                raise CrystensError(f"{path}, line {table.line_num} has another number of columns than the first line")
+            yield table.line_num, {name: _value(name, value.strip()) for name, value in row.items() if value.strip()}
+    elif path.suffix.lower() in (".jsonl", ".ndjson"):
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                told = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise CrystensError(f"{path}, line {number} is no JSON: {error}") from error
+            if not isinstance(told, dict):
+                raise CrystensError(f'{path}, line {number} is no JSON object, such as {{"formula": "SrTiO3"}}')
+            yield number, told
+    else:
+        raise CrystensError(f"{path} is neither .csv nor .jsonl")
+
+
+def _value(name: str, text: str) -> Any:
+    """Return a value of a CSV file, whose numbers are texts."""
+    return int(text) if name in _WHOLE and text.isdigit() else text
