@@ -1,0 +1,192 @@
+"""Crystal structure prediction: of real crystals whose composition was asked for, how many were found?
+
+Samples answer references, k each. A sample matches its reference if pymatgen's StructureMatcher (stol 0.5, ltol 0.3,
+angle_tol 10) says so; how far they are apart is its root mean square displacement, divided by (V / N)^(1/3).
+
+- `match_rate`: references that one of their samples matches, of all references. Failed samples match nothing.
+- `match_rate_of_valid`: the same where only samples are looked at that are valid by structure; papers mix the two.
+- `rmse`: mean over the matched references of the smallest distance. It says nothing of those that no sample matches.
+- `metre`: references that any sample of their composition matches, whichever reference it was drawn for, so that two
+  polymorphs that come in the other order count. `crmse` is the mean over all references of the smallest such distance,
+  and stol where there is none.
+
+Sources: Jiao et al., "Crystal Structure Prediction by Joint Equivariant Diffusion" (DiffCSP), NeurIPS 2023, Sec. 5.1;
+Hoellmer et al., "Open Materials Generation with Stochastic Interpolants", 2025 (METRe and cRMSE).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+from crystens.formulas import reduced_composition
+from crystens.matching.structure_matching import attempted
+from crystens.metrics.entries import Metrics, entry, rate
+from crystens.metrics.validity import is_structurally_valid
+from crystens.processes.engines import PROCESSES, check_engine, open_pool
+from crystens.processes.pool import Broken
+
+LTOL, STOL, ANGLE_TOL = 0.3, 0.5, 10.0
+
+_SECONDS = 600.0  # of the processor for the pairs of one reference
+_MEMORY = 4.0  # GiB that they may take beyond what a fresh process has
+_CHUNK = 16  # references that go to a process at once
+
+Pairs = tuple[Crystal, list[Crystal]]  # a reference, and samples
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """How far samples are from the references of their composition.
+
+    Attributes:
+        own: (n, k) distance of each reference to its own samples, NaN where they do not match.
+        any: (n,) smallest distance of each reference to a sample of its composition, NaN where none matches.
+        valid: (n, k) which samples are valid by structure.
+        failures: pairs that could not be compared, which match nothing.
+    """
+
+    own: np.ndarray
+    any: np.ndarray
+    valid: np.ndarray
+    failures: int
+
+
+def find_matches_of_references(
+    references: Sequence[Crystal],
+    samples: Sequence[Sequence[Crystal | None]],
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+    engine: str = PROCESSES,
+) -> Matches:
+    """Return how far samples are from the references that they answer, and from others of the same composition.
+
+    Args:
+        references: n real crystals.
+        samples: of each reference k crystals, None where decoding failed.
+        workers: processes; 1 stays in this one.
+        progress: called with the number of references that were compared.
+        engine: what the workers are, one of `crystens.processes.engines.ENGINES`.
+
+    Raises:
+        CrystensError: if the numbers do not fit.
+    """
+    counts = {len(own) for own in samples}
+    if len(samples) != len(references) or len(counts) != 1 or not next(iter(counts)):
+        raise CrystensError(
+            f"{len(references)} references need equally many samples each, at least one; got samples of {len(samples)}"
+        )
+    each = counts.pop()
+    flat = [crystal for own in samples for crystal in own]
+    compositions = [None if crystal is None else reduced_composition(crystal.numbers) for crystal in flat]
+    of_composition: dict[object, list[int]] = defaultdict(list)
+    for place, composition in enumerate(compositions):
+        if composition is not None:
+            of_composition[composition].append(place)
+    asked = [of_composition[reduced_composition(reference.numbers)] for reference in references]
+    tasks = [
+        (reference, [crystal for place in places if (crystal := flat[place]) is not None])
+        for reference, places in zip(references, asked, strict=True)
+    ]
+    own = np.full((len(references), each), np.nan)
+    smallest = np.full(len(references), np.nan)
+    failures = 0
+    for row, answers in enumerate(_spread(tasks, workers, progress, engine)):
+        for place, answer in zip(asked[row], answers, strict=True):
+            failures += isinstance(answer, str)
+            if not isinstance(answer, float):
+                continue
+            smallest[row] = np.fmin(smallest[row], answer)
+            if place // each == row:
+                own[row, place % each] = answer
+    valid = np.array([crystal is not None and is_structurally_valid(crystal) for crystal in flat])
+    return Matches(own, smallest, valid.reshape(-1, each), failures)
+
+
+def csp_metrics(matches: Matches) -> Metrics:
+    """Return the protocol's metrics, with one sample each and with all k."""
+    total, each = matches.own.shape
+    metrics: Metrics = {}
+    for k in sorted({1, each}):
+        own = matches.own[:, :k]
+        found = np.isfinite(own)
+        of_valid = (found & matches.valid[:, :k]).any(axis=1)
+        name, what = ("", "one sample") if k == 1 else (f"_at_{k}", f"{k} samples")
+        metrics[f"match_rate{name}"] = rate(
+            int(found.any(axis=1).sum()), total, f"references that {what} of their own match(es)"
+        )
+        metrics[f"match_rate_of_valid{name}"] = rate(
+            int(of_valid.sum()), total, f"the same, of {what} those that are valid by structure"
+        )
+        best = np.fmin.reduce(own, axis=1)
+        metrics[f"rmse{name}"] = _mean(best[np.isfinite(best)], "mean over matched references of the smallest distance")
+    metrics["metre"] = rate(
+        int(np.isfinite(matches.any).sum()), total, "references that any sample of their composition matches"
+    )
+    filled = np.nan_to_num(matches.any, nan=STOL)
+    metrics["crmse"] = _mean(filled, "mean over all references of that distance, stol where none matches")
+    metrics["pairs_not_compared"] = entry(matches.failures, "1", "pairs that could not be compared, no match", total)
+    return metrics
+
+
+def _mean(values: np.ndarray, meaning: str) -> dict[str, object]:
+    """Return the entry of a mean distance, null of none."""
+    return entry(float(values.mean()) if len(values) else None, "(V/N)^(1/3)", meaning, len(values))
+
+
+def _spread(
+    tasks: Sequence[Pairs], workers: int, progress: Callable[[int], None] | None, engine: str
+) -> list[list[float | str | None]]:
+    """Return the answers of all tasks, in order, here or spread over processes."""
+    check_engine(engine, workers)
+    answers: list[list[float | str | None]] = [[] for _ in tasks]
+    done = 0
+    if workers <= 1 and engine == PROCESSES:
+        for place, task in enumerate(tasks):
+            answers[place] = _distances(task)
+            done += 1
+            if progress is not None:
+                progress(done)
+        return answers
+    chunks = [list(range(start, min(start + _CHUNK, len(tasks)))) for start in range(0, len(tasks), _CHUNK)]
+    given = ((number, [tasks[place] for place in chunk]) for number, chunk in enumerate(chunks))
+    with open_pool(engine, workers, _SECONDS, _MEMORY, [__name__]) as pool:
+        for number, parts in pool.chunked(given, _all_distances):
+            made: list[list[float | str | None]] = []
+            for items, found in parts:
+                if isinstance(found, Broken):
+                    made += [[found.reason] * len(samples) for _, samples in items]
+                else:
+                    made += found
+            for place, answer in zip(chunks[number], made, strict=True):
+                answers[place] = answer
+            done += len(chunks[number])
+            if progress is not None:
+                progress(done)
+    return answers
+
+
+def _all_distances(tasks: Sequence[Pairs]) -> list[list[float | str | None]]:
+    """Return `_distances` of each task."""
+    return [_distances(task) for task in tasks]
+
+
+def _distances(task: Pairs) -> list[float | str | None]:
+    """Return how far a reference is from each sample, None where they do not match, or why they cannot be compared."""
+    reference, samples = task
+    return [attempted(_distance, (sample, reference)) for sample in samples]
+
+
+def _distance(pair: tuple[Crystal, Crystal]) -> float | None:
+    """Return the root mean square displacement of a sample from a reference, None if they do not match."""
+    from pymatgen.core.structure_matcher import StructureMatcher
+
+    sample, reference = pair
+    matcher = StructureMatcher(ltol=LTOL, stol=STOL, angle_tol=ANGLE_TOL)
+    found = matcher.get_rms_dist(sample.to_structure(), reference.to_structure())
+    return None if found is None else float(found[0])
