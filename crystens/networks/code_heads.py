@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
 from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS
+from crystens.networks.repulsion import representatives
 from crystens.symmetry.wyckoff import space_group
 
 CODED_ROWS = (0, GROUP_ROW, HEADER - 1)  # of elements, space groups and Wyckoff positions
@@ -321,10 +322,10 @@ def _places() -> Tensor:
     The multiplicity as its binary logarithm, divided by 4. Positions that there are not have zeros.
     """
     places = torch.zeros(_GROUPS, _MOST_PLACES, _PLACE_FEATURES)
+    linear, shift = representatives()
+    places[..., :9], places[..., 9:12] = linear.flatten(2), shift
     for number in range(1, _GROUPS):
         for place, position in enumerate(space_group(number).positions):
-            places[number, place, :9] = torch.from_numpy(position.linear.flatten())
-            places[number, place, 9:12] = torch.from_numpy(position.shift)
             places[number, place, 12] = math.log2(position.multiplicity) / 4
     return places
 

@@ -29,6 +29,9 @@ late, then stand once they are decided (Chen, Zhang, Hinton, "Analog Bits", ICLR
 estimate then, whose places are far better known than those of the noisy image; they fade as 1 - sigma^2, and above a
 sigma of 1 nothing stands around, for the estimate is a mean of many crystals there.
 
+With `repulsion` the atoms of orbits that a nearly clean image states are moved apart where they stand within each
+other (`crystens.networks.repulsion`), in sampling.
+
 With `codes` elements, and of orbits groups and positions, are read and drawn as one of the codes that there are
 (`crystens.networks.code_heads`), not digit by digit.
 
@@ -49,11 +52,13 @@ from crystens.devices.xla import is_xla
 from crystens.encoding import COORDINATE_ROWS, GROUP_ROW, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
 from crystens.errors import CrystensError
 from crystens.networks.code_heads import Allowed, CodeHeads
+from crystens.networks.repulsion import pushed_apart
 from crystens.networks.surroundings import NUM_FEATURES, orbit_surroundings, surroundings
 
 _ANGLE_ROWS = slice(7, 10)
 Read = tuple[Tensor | None, Tensor | None]  # what is added to tokens and to the modulation
 
+_ROUNDS = 5  # of pushing atoms apart, in one call
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
 
 
@@ -80,6 +85,8 @@ class RowTransformer(nn.Module):
         self_conditioning: whether the tokens also read an estimate of the clean image.
         codes: whether elements, and of orbits space groups and positions, are read and drawn as codes and not digit by
             digit. For images whose codes `tell_codes` says.
+        repulsion: share of the sum of the covalent radii below which atoms of orbits are moved apart where there is
+            little noise; 0 for not. As `symmetric`, it has no weights, and it is not done in training.
 
     Raises:
         CrystensError: if a number is out of range.
@@ -100,6 +107,7 @@ class RowTransformer(nn.Module):
         orbits: bool = False,
         self_conditioning: bool = False,
         codes: bool = False,
+        repulsion: float = 0.0,
     ) -> None:
         """Check the numbers and build the layers."""
         super().__init__()
@@ -109,6 +117,11 @@ class RowTransformer(nn.Module):
             raise CrystensError(f"{width=} of RowTransformer must be even and a multiple of {heads=}")
         if depth < 1 or rank < 1 or parts < 1 or not isinstance(parts, int):
             raise CrystensError(f"{depth=}, {rank=} and {parts=} of RowTransformer must be whole and at least 1")
+        if repulsion < 0 or (repulsion > 0 and not (codes and orbits and geometric_pairs)):
+            raise CrystensError(
+                f"{repulsion=} of RowTransformer must not be negative, and above 0 it takes codes=true, "
+                "geometric_pairs=true and images of orbits"
+            )
         self.image_side = image_side
         self.width = width
         self.rank = rank
@@ -135,6 +148,7 @@ class RowTransformer(nn.Module):
         )
         nn.init.normal_(self.transformer.out_proj.weight, std=1e-2 / width**0.5)
         nn.init.zeros_(self.transformer.out_proj.bias)
+        self.repulsion = repulsion
         self.codes = CodeHeads(width, orbits) if codes else None
         if self.needs_scales:
             self.register_buffer("slopes", torch.ones(len(QUANTITIES)))
@@ -189,6 +203,34 @@ class RowTransformer(nn.Module):
         for row, cells in self.codes.draw(tokens, evidence, counts).items():
             drawn[:, :, row, HEADER:] = cells[..., :NUM_CHANNELS].mT.to(drawn.dtype)
             drawn[:, :, HEADER:, row] = cells[..., NUM_CHANNELS:].mT.to(drawn.dtype)
+        return self._pushed_apart(drawn, log_noise, counts) if self.repulsion > 0 and not self.training else drawn
+
+    def _pushed_apart(self, drawn: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
+        """Return drawn images (B, 4, S, S) whose atoms are apart, as far as there is little noise."""
+        clear = log_noise < 0
+        if not clear.any() or self.codes is None:
+            return drawn
+        images, counts = drawn[clear].float(), counts[clear]
+        rows = slice(COORDINATE_ROWS.start, _ANGLE_ROWS.stop)
+        copies = torch.cat([images[:, :, HEADER:, rows], images[:, :, rows, HEADER:].mT], dim=1)  # (b, 8, N, 9)
+        values = (copies.mean(dim=1) - self.offsets[rows]) / self.slopes[rows]
+        present = torch.arange(values.shape[1], device=images.device) < counts[:, None]
+        cells = (values[..., 3:] * present[..., None]).sum(dim=1) / counts[:, None].clamp(min=1)
+        stated = self.codes.stated(images, counts)
+        assert stated.groups is not None
+        assert stated.places is not None
+        told = (present, stated.groups, stated.places, stated.elements)
+        pushed = pushed_apart(cells, values[..., :3], *told, self.repulsion, _ROUNDS)
+        share = 1 - (2 * log_noise[clear].float()).exp()
+        moves = (pushed - values[..., :3]) * share[:, None, None] * present[..., None] * self.slopes[COORDINATE_ROWS]
+        # As near the faces as coordinates are, which are cut to [0, 1) in the end.
+        coordinates = copies[..., :3]
+        moved = (coordinates + moves[:, None]).clamp(*self.limits)
+        nothing = torch.zeros(len(images), 1, values.shape[1], values.shape[1], device=images.device)
+        images[:, :, HEADER:, COORDINATE_ROWS] = moved[:, :NUM_CHANNELS]
+        images[:, :, COORDINATE_ROWS, HEADER:] = moved[:, NUM_CHANNELS:].mT
+        images[:, :, HEADER:, HEADER:] += self._geometry(moved, nothing) - self._geometry(coordinates, nothing)
+        drawn[clear] = images.to(drawn.dtype)
         return drawn
 
     def _drawn(
