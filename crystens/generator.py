@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -174,6 +174,12 @@ class Generator:
             self.model.to(device_named(device) if isinstance(device, str) else device)
         return self
 
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What the model can be asked for, the names of `Question`'s conditions; nothing for most models."""
+        asked = self.orbits is not None and getattr(self.model, "shown", 0) > 0
+        return tuple(field.name for field in fields(Question)) if asked else ()
+
     def answers(self, questions: Sequence[Question], each: int = 1) -> list[Answers]:
         """Return what the orbits of each sample are drawn from, question by question; nothing if nothing is asked.
 
@@ -186,7 +192,7 @@ class Generator:
         """
         if not any(questions):
             return []
-        if self.orbits is None or not getattr(self.model, "shown", 0):
+        if self.orbits is None or not self.conditions:
             raise CrystensError(
                 "this model generates without conditions; train one that can be asked: python train.py "
                 "experiment=mp_52_orbits model.shown=0.5"

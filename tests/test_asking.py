@@ -267,6 +267,7 @@ def test_samples_are_what_was_asked(generator: Generator) -> None:
         assert item.generated_space_group == 225
     for item in generator.sample(6, as_="decoded", chemical_system="Ga-As"):
         assert item.crystal is None or set(item.crystal.numbers.tolist()) <= {31, 33}
+    assert generator.conditions[:2] == ("formula", "chemical_system")
     images = generator.sample_images(6, seed=2, formula="KBr")
     assert torch.equal(images, generator.sample_images(6, seed=2, formula="KBr"))
     assert not torch.equal(images, generator.sample_images(6, seed=2, formula="NaCl"))
@@ -340,6 +341,7 @@ def test_a_model_that_was_shown_nothing_is_not_asked(tmp_path: Path) -> None:
     with pytest.raises(CrystensError, match=r"condition\.formul is not known"):
         plain.sample(1, formul="KBr")
     released = crystens.load("perov_5", device="cpu")
+    assert plain.conditions == released.conditions == ()
     with pytest.raises(CrystensError, match="generates without conditions"):
         released.sample(1, space_group=221)
 
