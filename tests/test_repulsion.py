@@ -28,7 +28,7 @@ def pushed(group: int, letters: str, places: list[list[float]], numbers: list[in
     index[0, : len(letters)] = torch.tensor([known.index(letter) for letter in letters])
     elements[0, : len(letters)] = torch.tensor(numbers)
     cells = torch.tensor([CELLS[group], CELLS[225]], dtype=torch.float32)
-    moved = pushed_apart(cells, given, present, torch.tensor([group, 225]), index, elements, 0.7, rounds)
+    moved, _ = pushed_apart(cells, given, present, torch.tensor([group, 225]), index, elements, 0.7, rounds)
     assert torch.equal(moved[1], torch.zeros(slots, 3))
     return moved[0, : len(letters)]
 
@@ -52,9 +52,7 @@ def test_orbits_that_are_too_near_are_pushed_apart_on_their_positions(
     group: int, letters: str, places: list[list[float]], numbers: list[int]
 ) -> None:
     moved = pushed(group, letters, places, numbers)
-    assert (
-        shortest(group, letters, torch.tensor(places), numbers) < 0.7
-    )
+    assert shortest(group, letters, torch.tensor(places), numbers) < 0.7
     metric = np.diag(np.square(CELLS[group][:3])).astype(float)
     for letter, place in zip(letters, moved.double().numpy(), strict=True):
         position = space_group(group).position(letter)

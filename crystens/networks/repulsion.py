@@ -6,7 +6,7 @@ the covalent radii: other orbits' and its own. A site moves only as its position
 its symmetry, and a position without freedom stays where it is.
 
 It is a correction of what a denoiser estimates, as in guided diffusion, and knows no energies: only that no real
-crystal has atoms so near.
+crystal has atoms so near. Where sites cannot move, the cell grows.
 
 Source of the radii: Cordero et al., Dalton Trans. 2008, 2832, as ASE gives them.
 """
@@ -29,6 +29,7 @@ _MOST_PLACES = 27  # Wyckoff positions of a group
 _LENGTHS, _ANGLES = (2.0, 30.0), (40.0, 140.0)  # to which the cell is cut, angstrom and degrees
 _ITSELF = 0.05  # angstrom: nearer images of a site, on its position, are the site
 _LONGEST_STEP = 0.3  # angstrom, of one push
+_LONGEST_STRAIN = 0.02  # of a cell length, in one round
 _FAR = 1e2  # to where a site itself and slots without one are put, angstrom
 _SMALL = 1e-6  # added to a metric, angstrom squared, so that a position without freedom has an inverse
 
@@ -42,8 +43,13 @@ def pushed_apart(
     numbers: Tensor,
     ratio: float,
     rounds: int,
-) -> Tensor:
-    """Return the places of orbits, put onto their positions and pushed apart, (B, N, 3), fractional, not wrapped.
+) -> tuple[Tensor, Tensor]:
+    """Return the places of orbits, put onto their positions and pushed apart, and the lengths of their cells.
+
+    What is too near after half of the rounds, such as two positions without freedom, makes the cell longer.
+
+    Returns:
+        (B, N, 3), fractional, not wrapped; and (B, 3), angstrom.
 
     Args:
         cells: lengths and angles of the conventional cell, (B, 6), angstrom and degrees.
@@ -62,19 +68,22 @@ def pushed_apart(
     places = _on_position(places, shift, free, vectors)
     radii = _radii().to(places)[numbers]
     nearest = ratio * (radii[:, :, None] + radii[:, None])  # (B, N, N)
-    rows = torch.arange(len(places), device=places.device)
-    for _ in range(rounds):
-        push = _push(vectors[rows], places[rows], present[rows], groups[rows], nearest[rows])
+    lengths, rows = cells[:, :3], torch.arange(len(places), device=places.device)
+    for done in range(rounds):
+        push, strain = _push(vectors[rows], places[rows], present[rows], groups[rows], nearest[rows])
         moves = (push[..., None, :] @ torch.linalg.inv(vectors[rows])[:, None]) @ free[rows].mT
         places = places.index_add(0, rows, moves[..., 0, :])
+        if done >= rounds // 2:
+            lengths = lengths.index_add(0, rows, lengths[rows] * strain)
+            vectors = vectors.index_add(0, rows, vectors[rows] * strain[..., None])
         rows = rows[push.flatten(1).any(dim=1)]  # those that are apart stay as they are
         if not len(rows):
             break
-    return places
+    return places, lengths
 
 
-def _push(vectors: Tensor, places: Tensor, present: Tensor, groups: Tensor, nearest: Tensor) -> Tensor:
-    """Return how far each site is pushed by all others, (B, N, 3), angstrom; 0 where none is too near.
+def _push(vectors: Tensor, places: Tensor, present: Tensor, groups: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how far each site is pushed by others, and by how much the cell is too short; 0 where none is too near.
 
     Args:
         vectors: of the cells, (B, 3, 3).
@@ -82,6 +91,9 @@ def _push(vectors: Tensor, places: Tensor, present: Tensor, groups: Tensor, near
         present: (B, N).
         groups: (B,).
         nearest: how near sites of two orbits may come, (B, N, N), angstrom.
+
+    Returns:
+        (B, N, 3), angstrom; and (B, 3), a share of each cell length, at most `_LONGEST_STRAIN`.
     """
     all_slots, slots = present.shape[1], int(present.sum(dim=1).max())
     places, present, nearest = places[:, :slots], present[:, :slots], nearest[:, :slots, :slots, None]
@@ -91,6 +103,7 @@ def _push(vectors: Tensor, places: Tensor, present: Tensor, groups: Tensor, near
     made = torch.einsum("bkxy,bny->bnkx", rotations, places) + translations[:, None]
     steps = places[:, :, None, None] - made[:, None]  # (B, N, N, O, 3)
     steps = steps - steps.round()
+    along = (steps * vectors.norm(dim=2)[:, None, None, None]).square()
     steps = (steps.flatten(1, 3) @ vectors).view(steps.shape)  # angstrom
     distances = steps.square().sum(dim=-1).sqrt()
     there = (present[:, :, None] & present[:, None])[..., None] & exists[:, None, None]
@@ -101,7 +114,11 @@ def _push(vectors: Tensor, places: Tensor, present: Tensor, groups: Tensor, near
     push = (overlap / distances.clamp(min=_ITSELF) / times[:, None, :, None])[..., None] * steps / 2
     push = push.sum(dim=(2, 3))
     push = push * (_LONGEST_STEP / push.norm(dim=2, keepdim=True).clamp(min=_LONGEST_STEP))
-    return nn.functional.pad(push, (0, 0, 0, all_slots - slots))
+    short = (
+        (overlap / distances.clamp(min=_ITSELF))[..., None] * along / along.sum(dim=-1, keepdim=True).clamp(min=_SMALL)
+    )
+    strain = short.flatten(1, 3).amax(dim=1).clamp(max=_LONGEST_STRAIN)
+    return nn.functional.pad(push, (0, 0, 0, all_slots - slots)), strain
 
 
 def _projections(linear: Tensor, metric: Tensor) -> Tensor:

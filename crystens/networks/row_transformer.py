@@ -55,10 +55,11 @@ from crystens.networks.code_heads import Allowed, CodeHeads
 from crystens.networks.repulsion import pushed_apart
 from crystens.networks.surroundings import NUM_FEATURES, orbit_surroundings, surroundings
 
+_LENGTH_ROWS = slice(4, 7)
 _ANGLE_ROWS = slice(7, 10)
 Read = tuple[Tensor | None, Tensor | None]  # what is added to tokens and to the modulation
 
-_ROUNDS = 5  # of pushing atoms apart, in one call
+_ROUNDS = 8  # of pushing atoms apart, at most, in one call
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
 
 
@@ -220,10 +221,12 @@ class RowTransformer(nn.Module):
         assert stated.groups is not None
         assert stated.places is not None
         told = (present, stated.groups, stated.places, stated.elements)
-        pushed = pushed_apart(cells, values[..., :3], *told, self.repulsion, _ROUNDS)
-        share = 1 - (2 * log_noise[clear].float()).exp()
-        moves = (pushed - values[..., :3]) * share[:, None, None] * present[..., None] * self.slopes[COORDINATE_ROWS]
-        # As near the faces as coordinates are, which are cut to [0, 1) in the end.
+        pushed, lengths = pushed_apart(cells, values[..., :3], *told, self.repulsion, _ROUNDS)
+        share = (1 - (2 * log_noise[clear].float()).exp())[:, None]
+        grown = (lengths - cells[:, :3]) * share * self.slopes[_LENGTH_ROWS]
+        images[:, :, HEADER:, _LENGTH_ROWS] += (grown[:, None] * present[..., None])[:, None]
+        images[:, :, _LENGTH_ROWS, HEADER:] += (grown[..., None] * present[:, None])[:, None]
+        moves = (pushed - values[..., :3]) * share[..., None] * present[..., None] * self.slopes[COORDINATE_ROWS]
         coordinates = copies[..., :3]
         moved = (coordinates + moves[:, None]).clamp(*self.limits)
         nothing = torch.zeros(len(images), 1, values.shape[1], values.shape[1], device=images.device)
