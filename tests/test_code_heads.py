@@ -236,3 +236,15 @@ def test_every_weight_of_codes_is_trained(scaling: OrbitScaling, tables: dict[in
     edm.loss(images, COUNTS.repeat(8)).backward()
     untrained = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert untrained == []
+
+
+def test_codes_are_read_in_float32_whatever_the_precision_of_the_weights(tables: dict[int, torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    network = RowTransformer(SIDE, width=16, depth=1, heads=2, codes=True, orbits=True).to(torch.bfloat16)
+    network.tell_codes(tables, SCALES)
+    images = given(clean_images(tables)).to(torch.bfloat16)
+    drawn = network(images, torch.full((2,), -3.0, dtype=torch.bfloat16), COUNTS)
+    assert drawn.dtype == torch.bfloat16
+    assert network.codes.stated(clean_images(tables), COUNTS).groups.tolist() == [225, 14]
+    drawn.float().square().sum().backward()
+    assert network.codes.draw_groups.weight.grad.isfinite().all()

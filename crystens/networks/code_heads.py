@@ -252,19 +252,19 @@ class CodeHeads(nn.Module):
     def read(self, evidence: Evidence, counts: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what is added to the tokens, (B, s, width), and to the modulation of all, (B, width) or None."""
         present = torch.arange(evidence.elements.shape[1], device=counts.device) < counts[:, None]
-        read = self.read_elements(evidence.elements.softmax(dim=2))
+        read = _applied(self.read_elements, evidence.elements.softmax(dim=2))
         modulation = None
         if evidence.groups is not None and evidence.positions is not None:
             shares = evidence.groups.softmax(dim=1)
-            modulation = self.read_groups(shares)
+            modulation = _applied(self.read_groups, shares)
             seen = self._one_orbit_each(evidence.positions + self._among_groups(shares), shares, present)
-            read = read + self.read_positions(seen.softmax(dim=2))
+            read = read + _applied(self.read_positions, seen.softmax(dim=2))
             group = evidence.groups.argmax(dim=1)
             which = self.positions.long()[group]  # (B, 27)
             exists = self.allowed[group].gather(1, which)
             of_group = seen.gather(2, which[:, None].expand(-1, seen.shape[1], -1))  # (B, N, 27)
             of_group = of_group.masked_fill(~exists[:, None], _IMPOSSIBLE).softmax(dim=2)
-            read = read + self.read_places(of_group @ self.places[group])
+            read = read + _applied(self.read_places, of_group @ self.places[group].float())
         return nn.functional.pad(read, (0, 0, HEADER, 0)), modulation
 
     def draw(self, tokens: Tensor, evidence: Evidence, counts: Tensor) -> dict[int, Tensor]:
@@ -278,12 +278,12 @@ class CodeHeads(nn.Module):
         present = torch.arange(evidence.elements.shape[1], device=counts.device) < counts[:, None]
         sites = tokens[:, HEADER:]
         with torch.autocast(tokens.device.type, enabled=False):
-            elements = (self.draw_elements(sites.float()) + evidence.elements).softmax(dim=2)
+            elements = (_applied(self.draw_elements, sites) + evidence.elements).softmax(dim=2)
             drawn = {0: elements @ self.element_codes}
             if evidence.groups is not None and evidence.positions is not None:
-                shares = (self.draw_groups(tokens[:, GROUP_ROW].float()) + evidence.groups).softmax(dim=1)
+                shares = (_applied(self.draw_groups, tokens[:, GROUP_ROW]) + evidence.groups).softmax(dim=1)
                 drawn[GROUP_ROW] = (shares @ self.group_codes)[:, None].expand(-1, sites.shape[1], -1)
-                logits = self.draw_positions(sites.float()) + evidence.positions + self._among_groups(shares)
+                logits = _applied(self.draw_positions, sites) + evidence.positions + self._among_groups(shares)
                 logits = self._one_orbit_each(logits, shares, present)
                 drawn[HEADER - 1] = logits.softmax(dim=2) @ self.position_codes
         return drawn
@@ -308,6 +308,11 @@ class CodeHeads(nn.Module):
             odds = own / instead.clamp(min=_LEAST_LEFT) * present[..., None]
             free = 1 / (1 + holds_one * (odds.sum(dim=1, keepdim=True) - odds).clamp(min=0))
         return logits + free.log()
+
+
+def _applied(layer: nn.Linear, given: Tensor) -> Tensor:
+    """Return what a layer makes of its input, float32 whatever the precision of its weights."""
+    return layer(given.to(layer.weight.dtype)).float()
 
 
 def _without_none(codes: Tensor) -> Tensor:

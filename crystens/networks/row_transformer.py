@@ -274,9 +274,9 @@ class RowTransformer(nn.Module):
         embedded = self.noise_embedding(log_noise) + self.count_embedding(counts)
         tokens = self.transformer.in_proj(lines)
         if read[0] is not None:
-            tokens = tokens + read[0]
+            tokens = tokens + read[0].to(tokens.dtype)
         if read[1] is not None:
-            embedded = embedded + read[1]
+            embedded = embedded + read[1].to(embedded.dtype)
         tokens = self._transformed(tokens, embedded, counts)
         parts = self.transformer.out_proj(tokens)
         shared, own, left, right = parts.split(self.sizes, dim=2)
