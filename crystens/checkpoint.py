@@ -113,16 +113,38 @@ def load_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def release(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+def release(checkpoint: Mapping[str, Any], model: nn.Module, half: bool = False) -> dict[str, Any]:
     """Return what sampling needs of a checkpoint, as a released file holds it.
+
+    Of paths in it, which are those of the machine that trained, the last part is kept.
 
     Args:
         checkpoint: of a finished run.
         model: the model of its config, whose `training_only` names the modules that are left out.
+        half: whether weights are written with 16 bits; they are loaded into a model of 32.
     """
-    kept = {key: checkpoint[key] for key in ("epoch", "global_step", KEY)}
-    weights = {name: value for name, value in checkpoint["state_dict"].items() if not _is_training_only(model, name)}
+    kept = {key: checkpoint[key] for key in ("epoch", "global_step")}
+    told = checkpoint[KEY]
+    name = _without_folders(told["reference"].get("name"))
+    kept[KEY] = {**told, "config": _without_folders(told["config"]), "reference": {**told["reference"], "name": name}}
+    learned = {name for name, _ in model.named_parameters()} if half else set()
+    weights = {
+        name: value.half() if name in learned else value
+        for name, value in checkpoint["state_dict"].items()
+        if not _is_training_only(model, name)
+    }
     return {**kept, "state_dict": weights}
+
+
+def _without_folders(config: Any) -> Any:
+    """Return plain values whose absolute paths, whole texts or words of one, are cut to their last part."""
+    if isinstance(config, Mapping):
+        return {name: _without_folders(value) for name, value in config.items()}
+    if isinstance(config, list):
+        return [_without_folders(value) for value in config]
+    if not isinstance(config, str):
+        return config
+    return " ".join(Path(word).name if word.startswith("/") else word for word in config.split(" "))
 
 
 def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:

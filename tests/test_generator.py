@@ -52,6 +52,23 @@ def test_released_weights_hold_no_module_that_only_training_needs(perov_5: Gener
     assert set(checkpoint) == {"epoch", "global_step", "state_dict", "crystens"}
 
 
+def test_a_release_has_no_paths_and_half_of_the_bits(perov_5: Generator) -> None:
+    checkpoint = crystens.checkpoint.load_checkpoint("perov_5")
+    told = checkpoint["crystens"]
+    told["config"] = {**told["config"], "run_folder": "/home/somebody/run"}
+    told["reference"] = {**told["reference"], "name": "perov_5 of /home/somebody/perov_5"}
+    made = crystens.checkpoint.release(checkpoint, perov_5.model, half=True)
+    assert made["crystens"]["config"]["run_folder"] == "run"
+    assert made["crystens"]["reference"]["name"] == "perov_5 of perov_5"
+    assert told["reference"]["name"] == "perov_5 of /home/somebody/perov_5"
+    kinds = {name: tensor.dtype for name, tensor in made["state_dict"].items()}
+    assert kinds["average_network.transformer.in_proj.weight"] == torch.float16
+    assert kinds["site_counts"] == torch.int64
+    again = Generator.from_checkpoint(made)
+    whole, rounded = perov_5.sample_images(4, seed=0), again.sample_images(4, seed=0)
+    assert 0 < (whole - rounded).abs().max() < 0.1
+
+
 def test_released_weights_know_templates_and_held_out_crystals(perov_5: Generator, tmp_path: Path) -> None:
     reference = perov_5.reference
     assert reference.has_template("221 abc of 3 elements")

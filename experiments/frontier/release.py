@@ -1,9 +1,10 @@
 """Write what sampling needs of a finished run's checkpoint, as it is released in `crystens/weights/NAME.ckpt`.
 
 python experiments/frontier/release.py s0/checkpoints/last.ckpt crystens/weights/perov_5.ckpt
+python experiments/frontier/release.py RUN/checkpoints/last.ckpt crystens/weights/mp_52.ckpt --half
 python experiments/frontier/release.py crystens/weights/perov_5.ckpt crystens/weights/perov_5.json --data DIR/perov_5
 
-The second command writes what a reference of the same data holds today and that of an old checkpoint lacks. The file of
+The last command writes what a reference of the same data holds today and that of an old checkpoint lacks. The file of
 weights then stays as it is.
 """
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--half", action="store_true", help="weights of 16 bits")
     parser.add_argument("--data", help="folder of the data that the model was trained on")
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(arguments.checkpoint)
@@ -38,7 +40,7 @@ def main() -> None:
         return
     model = Generator.from_checkpoint(checkpoint, str(arguments.checkpoint)).model
     assert isinstance(model, torch.nn.Module)
-    torch.save(release(checkpoint, model), arguments.out)
+    torch.save(release(checkpoint, model, arguments.half), arguments.out)
     content = arguments.out.read_bytes()
     print(f"{arguments.out}: {len(content) / 1e6:.1f} MB, SHA-256 {hashlib.sha256(content).hexdigest()}")
 
