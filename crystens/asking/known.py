@@ -27,7 +27,7 @@ from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.orbits.batch import OrbitBatch
 from crystens.symmetry.wyckoff import space_group
 
-_ALIKE = 4.0  # mean difference of Mendeleev numbers at which a crystal is taken e times less often
+_ALIKE = 1.0  # mean difference of Mendeleev numbers at which a crystal is taken e times less often
 _APART = 1e6  # cost of an exchange that changes the formula
 
 

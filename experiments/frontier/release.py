@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from crystens.checkpoint import KEY, load_checkpoint, release
 from crystens.errors import CrystensError
@@ -32,8 +33,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--half", action="store_true", help="weights of 16 bits")
     parser.add_argument("--data", help="folder of the data that the model was trained on")
+    parser.add_argument("--model", action="append", default=[], metavar="KEY=VALUE", help="of sampling, in the config")
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(arguments.checkpoint)
+    config = OmegaConf.create(checkpoint[KEY]["config"]["model"])
+    changed = OmegaConf.unsafe_merge(config, OmegaConf.from_dotlist(arguments.model))
+    checkpoint[KEY]["config"]["model"] = OmegaConf.to_container(changed)
     if arguments.data is not None:
         later = json.dumps(_learned_later(checkpoint, arguments.data), indent=1)
         arguments.out.write_text(f"{later}\n", encoding="utf-8")
