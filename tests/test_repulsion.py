@@ -67,6 +67,27 @@ def test_sites_are_put_onto_their_positions_and_not_moved_where_they_are_apart()
     torch.testing.assert_close(pushed(62, "d", general, [1]), torch.tensor(general), atol=1e-6, rtol=0)
 
 
+def test_cells_that_angles_do_not_form_stay_as_they_are() -> None:
+    cells = torch.tensor([[4.0, 4.0, 4.0, 40.0, 40.0, 140.0], [4.0, 4.0, 4.0, 120.0, 120.0, 120.0]])
+    places = torch.rand(2, 2, 3)
+    present, numbers = torch.ones(2, 2, dtype=torch.bool), torch.full((2, 2), 8)
+    moved, lengths = pushed_apart(
+        cells, places, present, torch.ones(2).long(), torch.zeros(2, 2).long(), numbers, 5.0, 4
+    )
+    torch.testing.assert_close(moved, places)
+    assert torch.equal(lengths, cells[:, :3])
+
+
+def test_where_sites_cannot_move_the_cell_grows() -> None:
+    cells = torch.tensor([[3.0, 3.0, 3.0, 90.0, 90.0, 90.0]])
+    places = torch.tensor([[[0.0] * 3, [0.45] * 3]])
+    given = (places, torch.ones(1, 2, dtype=torch.bool), torch.tensor([225]), torch.tensor([[0, 1]]))
+    moved, lengths = pushed_apart(cells, *given, torch.tensor([[11, 17]]), 0.8, 60)
+    torch.testing.assert_close(moved[0], torch.tensor([[0.0] * 3, [0.5] * 3]), atol=1e-3, rtol=0)
+    # A second orbit, half an edge away: 0.8 (1.66 + 1.02) angstrom.
+    torch.testing.assert_close(lengths[0], torch.full((3,), 2 * 0.8 * 2.68), atol=0.1, rtol=0)
+
+
 def test_repulsion_is_of_codes_of_orbits() -> None:
     options = {"image_side": 16, "width": 16, "depth": 1, "heads": 2}
     for more in ({}, {"codes": True}, {"codes": True, "orbits": True}):

@@ -27,6 +27,7 @@ from crystens.symmetry.wyckoff import space_group
 
 _MOST_PLACES = 27  # Wyckoff positions of a group
 _LENGTHS, _ANGLES = (2.0, 30.0), (40.0, 140.0)  # to which the cell is cut, angstrom and degrees
+_LEAST_VOLUME = 1.0  # cubic angstrom
 _ITSELF = 0.05  # angstrom: nearer images of a site, on its position, are the site
 _LONGEST_STEP = 0.3  # angstrom, of one push
 _LONGEST_STRAIN = 0.02  # of a cell length, in one round
@@ -65,11 +66,15 @@ def pushed_apart(
     vectors = cell_vectors(lengths, angles)  # (B, 3, 3)
     linear, shift = (table.to(places.device)[groups[:, None], letters] for table in representatives())
     free = _projections(linear, (vectors @ vectors.mT)[:, None])
-    places = _on_position(places, shift, free, vectors)
+    # Angles that form no cell give one without a volume, in which nothing can be moved.
+    sound = torch.linalg.det(vectors) > _LEAST_VOLUME
+    places = torch.where(sound[:, None, None], _on_position(places, shift, free, vectors), places)
     radii = _radii().to(places)[numbers]
     nearest = ratio * (radii[:, :, None] + radii[:, None])  # (B, N, N)
-    lengths, rows = cells[:, :3], torch.arange(len(places), device=places.device)
+    lengths, rows = cells[:, :3], sound.nonzero()[:, 0]
     for done in range(rounds):
+        if not len(rows):
+            break
         push, strain = _push(vectors[rows], places[rows], present[rows], groups[rows], nearest[rows])
         moves = (push[..., None, :] @ torch.linalg.inv(vectors[rows])[:, None]) @ free[rows].mT
         places = places.index_add(0, rows, moves[..., 0, :])
@@ -77,8 +82,6 @@ def pushed_apart(
             lengths = lengths.index_add(0, rows, lengths[rows] * strain)
             vectors = vectors.index_add(0, rows, vectors[rows] * strain[..., None])
         rows = rows[push.flatten(1).any(dim=1)]  # those that are apart stay as they are
-        if not len(rows):
-            break
     return places, lengths
 
 
