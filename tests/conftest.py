@@ -26,9 +26,13 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what is stored for later in a folder of the tests' own: nothing is taken from, or left on, the machine."""
+    """Keep what is stored for later in a folder of the tests' own: nothing is taken from, or left on, the machine.
+
+    The workers of pytest-xdist share the folder, so that pymatgen's prototypes, which take seconds, are read once.
+    """
+    own = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CRYSTENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("CRYSTENS_CACHE", str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"))
         yield
 
 

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from test_train import CONF, config, losses
 from torch import nn
 
@@ -36,6 +37,16 @@ FUSED = {
 # whose gradient is rounding, goes either way.
 ROUNDING = {"gan": 1e-2, "wgan": 1e-3, "diffusion": 1e-3}
 
+# Two epochs of each loss; the two stages of the diffusion model take turns. Samples are judged once, at the end.
+EPOCHS = {"gan": 2, "wgan": 2, "diffusion": 4}
+
+
+def short(folder: Path, model: str, *more: str) -> DictConfig:
+    """Return the config of a run of two epochs of each loss."""
+    return config(
+        folder, model, f"trainer.max_epochs={EPOCHS[model]}", "callbacks.sample_statistics.every_n_epochs=4", *more
+    )
+
 
 @pytest.fixture(autouse=True)
 def _as_before():
@@ -49,7 +60,7 @@ def plain(tmp_path_factory) -> dict[str, Path]:
     """A run of each model without any switch, made once."""
     folders = {model: tmp_path_factory.mktemp("plain") / model for model in FUSED}
     for model, folder in folders.items():
-        tasks.train(config(folder, model))
+        tasks.train(short(folder, model))
     return folders
 
 
@@ -95,13 +106,13 @@ CASES = [
 
 @pytest.mark.parametrize(("model", "switches", "rel"), CASES, ids=lambda case: str(case))
 def test_losses_with_a_switch_are_near_those_without(tmp_path, plain, model, switches, rel):
-    tasks.train(config(tmp_path, model, *switches))
+    tasks.train(short(tmp_path, model, *switches))
     assert_near(losses(tmp_path, model), losses(plain[model], model), rel)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_images_are_given_out_in_float32_whatever_the_precision(tmp_path, precision):
-    tasks.train(config(tmp_path, "gan", f"trainer.precision={precision}", "num_samples=3"))
+    tasks.train(short(tmp_path, "gan", f"trainer.precision={precision}", "num_samples=3"))
     images = read_samples(tmp_path / "samples" / "images.safetensors").images
     assert images.dtype == torch.float32
     assert images.min() >= 0
@@ -109,7 +120,7 @@ def test_images_are_given_out_in_float32_whatever_the_precision(tmp_path, precis
 
 
 def test_bf16_true_trains_weights_of_16_bits_and_averages_in_float32(tmp_path):
-    tasks.train(config(tmp_path, "diffusion", "trainer.precision=bf16-true"))
+    tasks.train(short(tmp_path, "diffusion", "trainer.precision=bf16-true", "trainer.max_epochs=2"))
     state = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
     kinds = {
         part: {v.dtype for n, v in state.items() if n.startswith(part) and v.is_floating_point()}
@@ -122,7 +133,7 @@ def test_bf16_true_sees_images_that_were_encoded_in_float32(tmp_path, monkeypatc
     seen = []
     step = GAN.training_step
     monkeypatch.setattr(GAN, "training_step", lambda self, batch, i: seen.append(batch) or step(self, batch, i))
-    tasks.train(config(tmp_path, "gan", "trainer.precision=bf16-true"))
+    tasks.train(short(tmp_path, "gan", "trainer.precision=bf16-true"))
     assert {images.dtype for images in seen} == {torch.float32}
     assert any(not torch.equal(images, images.bfloat16().float()) for images in seen)
 
@@ -181,12 +192,12 @@ def test_channels_last_reaches_weights_and_what_convolutions_give():
 @pytest.mark.parametrize(("before", "after"), [("false", "true"), ("true", "false")])
 def test_a_run_goes_on_with_another_layout_and_a_fused_optimizer(tmp_path, before, after):
     fused = FUSED["gan"]
-    tasks.train(config(tmp_path / "whole", "gan", *fused))
+    tasks.train(short(tmp_path / "whole", "gan", *fused))
     folder = tmp_path / "changed"
-    tasks.train(config(folder, "gan", *fused, f"acceleration.channels_last={before}", "trainer.max_epochs=2"))
+    tasks.train(short(folder, "gan", *fused, f"acceleration.channels_last={before}", "trainer.max_epochs=1"))
     path = folder / "config.yaml"
     path.write_text(path.read_text().replace(f"channels_last: {before}", f"channels_last: {after}"))
-    path.write_text(path.read_text().replace("max_epochs: 2", "max_epochs: 4"))
+    path.write_text(path.read_text().replace("max_epochs: 1", "max_epochs: 2"))
     tasks.train(config(folder, "gan", f"resume={folder}"))
     # Two networks against each other enlarge the rounding of another layout; by how much depends on the processor.
     assert_near(losses(folder, "gan"), losses(tmp_path / "whole", "gan"), 5e-3)
@@ -224,7 +235,7 @@ def test_what_is_compiled_cannot_be_differentiated_twice_and_run_eagerly_is_why_
 
 @pytest.mark.parametrize("model", ["gan", "wgan", pytest.param("diffusion", marks=pytest.mark.slow)])
 def test_compiled_networks_have_the_losses_and_names_of_those_that_are_not(tmp_path, plain, traced, model):
-    tasks.train(config(tmp_path, model, "acceleration.compile=default"))
+    tasks.train(short(tmp_path, model, "acceleration.compile=default"))
     assert traced
     assert_near(losses(tmp_path, model), losses(plain[model], model), 1e-3)
     states = [load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (tmp_path, plain[model])]
@@ -232,10 +243,10 @@ def test_compiled_networks_have_the_losses_and_names_of_those_that_are_not(tmp_p
 
 
 def test_a_run_is_compiled_or_not_when_it_goes_on(tmp_path, plain, traced):
-    tasks.train(config(tmp_path, "gan", "acceleration.compile=reduce-overhead", "trainer.max_epochs=2"))
+    tasks.train(short(tmp_path, "gan", "acceleration.compile=reduce-overhead", "trainer.max_epochs=1"))
     path = tmp_path / "config.yaml"
     path.write_text(path.read_text().replace("compile: reduce-overhead", "compile: null"))
-    path.write_text(path.read_text().replace("max_epochs: 2", "max_epochs: 4"))
+    path.write_text(path.read_text().replace("max_epochs: 1", "max_epochs: 2"))
     tasks.train(config(tmp_path, "gan", f"resume={tmp_path}"))
     assert_near(losses(tmp_path, "gan"), losses(plain["gan"], "gan"), 1e-3)
 

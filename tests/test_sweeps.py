@@ -24,9 +24,13 @@ from crystens.errors import CrystensError
 from crystens.training.command_line import FAILED, FailedJobs, _explain, check_overrides
 from crystens.training.tasks import objective_value
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("[a-z]*.yaml"))
 LAUNCHERS = {"processes": "Joblib", "slurm": "Slurm", "slurm_local": "Local", "ray_jobs": "Ray"}
+
+
+def environment() -> dict[str, str]:
+    """Return what a command of its own is to see: the tests' own cache folder among it."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 def needs(plugin: str) -> None:
@@ -43,7 +47,7 @@ def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     small = [line for line in overrides(folder, "gan") if not line.startswith(left_out)]
     command = [sys.executable, str(REPOSITORY / "train.py"), "-m", *small, "num_samples=4", f"hydra.sweep.dir={folder}"]
     return subprocess.run(
-        [*command, *arguments], env=ENVIRONMENT, cwd=folder, capture_output=True, text=True, timeout=900
+        [*command, *arguments], env=environment(), cwd=folder, capture_output=True, text=True, timeout=900
     )
 
 
@@ -118,7 +122,7 @@ def test_a_misspelt_launcher_is_answered_with_those_that_exist() -> None:
 def test_a_sweep_without_m_is_refused(tmp_path: Path) -> None:
     needs("OptunaSweeper")
     command = [sys.executable, str(REPOSITORY / "train.py"), "sweep=gan", f"hydra.run.dir={tmp_path / 'run'}"]
-    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr.startswith("error: sweep=... searches with -m")
 
@@ -228,7 +232,7 @@ def test_a_job_that_breaks_on_a_mistake_of_ours_does_not_end_the_sweep_and_leave
     script = tmp_path / "broken.py"
     script.write_text(_BROKEN)
     command = [sys.executable, str(script), "-m", "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "job of seed 2" in done.stdout
     assert "ZeroDivisionError" in (tmp_path / "sweep" / "0" / FAILED).read_text()
