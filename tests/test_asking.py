@@ -73,6 +73,7 @@ def test_formulas_are_read_as_they_stand(formula: str, amounts: dict[int, int]) 
         ({"space_group": 231}, "whole number from 1 to 230"),
         ({"space_group": 0}, "whole number from 1 to 230"),
         ({"space_group": 14.0}, "whole number from 1 to 230"),
+        ({"space_group": "Fm-3x"}, "Fm-3x is no space group"),
         ({"space_group": float("nan")}, "whole number from 1 to 230"),
         ({"space_group": 225, "crystal_system": "hexagonal"}, "225 is cubic.*leave one out"),
         ({"crystal_system": "rhombic"}, "none of triclinic, monoclinic"),
@@ -85,6 +86,11 @@ def test_a_bad_question_is_one_line(conditions: dict, message: str) -> None:
     with pytest.raises(CrystensError, match=message) as caught:
         Question.of(**conditions)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("symbol", "number"), [("Fm-3m", 225), ("P2_1/c", 14), ("Pnma", 62), ("P1", 1)])
+def test_space_groups_have_symbols(symbol: str, number: int) -> None:
+    assert Question.of(space_group=symbol) == Question.of(space_group=number)
 
 
 def test_nothing_asked_is_no_question() -> None:
@@ -310,7 +316,7 @@ def test_sample_py_says_what_was_asked_and_what_came(generator: Generator, tmp_p
         ("a.csv", "formula,space_group\nNaCl\n", "line 2 has another number of columns"),
         ("a.csv", "formula,space_group\n,\n", "line 2 asks for nothing"),
         ("a.csv", "formula\n", "holds no questions"),
-        ("a.csv", "space_group\n2.5\n", "line 2: condition.space_group=2.5 must be a whole number"),
+        ("a.csv", "space_group\n2.5\n", "line 2: condition.space_group=2.5 is no space group"),
         ("a.csv", "bandgap\n2.5\n", "line 2: condition.bandgap is not known"),
         ("a.jsonl", '{"formula": "NaCl"}\n{"formula": NaCl}\n', "line 2 is no JSON"),
         ("a.jsonl", '["NaCl"]\n', "line 1 is no JSON object"),

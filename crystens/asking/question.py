@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from pymatgen.core import Composition, Element
+from pymatgen.symmetry.groups import SpaceGroup
 
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
 from crystens.errors import CrystensError
@@ -49,7 +50,7 @@ class Question:
 
         Args:
             **conditions: `formula` such as "Ca3(PO4)2"; `chemical_system` such as "Li-P-O"; `elements`, a list of
-                symbols or "Li,P,O"; `space_group`, a number; `crystal_system`; `z`.
+                symbols or "Li,P,O"; `space_group`, a number or a symbol such as "Fm-3m"; `crystal_system`; `z`.
 
         Raises:
             CrystensError: if a condition is not known, cannot be read, or contradicts another.
@@ -62,7 +63,7 @@ class Question:
             "formula": _formula,
             "chemical_system": lambda text: _elements(text, "chemical_system"),
             "elements": lambda text: _elements(text, "elements"),
-            "space_group": lambda number: _whole(number, "space_group", 1, NUM_SPACE_GROUPS),
+            "space_group": _space_group,
             "crystal_system": _crystal_system,
             "z": lambda number: _whole(number, "z", 1, None),
         }
@@ -195,6 +196,19 @@ def _whole(value: Any, name: str, low: int, high: int | None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
         raise CrystensError(f"condition.{name}={value} must be a whole number {limits}")
     return value
+
+
+def _space_group(told: Any) -> int:
+    """Return the number of a space group that is told by its number or its Hermann-Mauguin symbol."""
+    if not isinstance(told, str):
+        return _whole(told, "space_group", 1, NUM_SPACE_GROUPS)
+    try:
+        return int(SpaceGroup(told).int_number)
+    except ValueError:
+        raise CrystensError(
+            f"condition.space_group={told} is no space group; give a number from 1 to {NUM_SPACE_GROUPS}, or a symbol "
+            "such as Fm-3m or P2_1/c"
+        ) from None
 
 
 def _crystal_system(text: Any) -> str:
