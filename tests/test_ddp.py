@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from test_samples import ABOUT, Noise
 from test_train import REPOSITORY, losses, overrides
+from two_ranks import TwoRanks, train_here, two_ranks
 
 from crystens.batch import CrystalBatch
 from crystens.generator import Generator
@@ -22,16 +24,19 @@ from crystens.scaling import Scaling
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"} | {
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(__file__).parent),
-}
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[TwoRanks]:
+    """Two processes that train together."""
+    with two_ranks() as ranks:
+        yield ranks
 
 
 def train(*arguments: str) -> str:
-    """Run train.py by two processes and return what it says."""
+    """Run train.py, which starts the second of two processes, and return what it says."""
     command = [sys.executable, str(REPOSITORY / "train.py"), "trainer=ddp", "trainer.devices=2", *arguments]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    environment = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -90,33 +95,34 @@ def _lines_of(model: str, epochs: int) -> list[str]:
     return [*kept, *SAME[model], "num_samples=0", f"trainer.max_epochs={epochs}"]
 
 
-def _alone(*arguments: str) -> None:
-    command = [sys.executable, str(REPOSITORY / "train.py"), *arguments]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize("model", list(SAME))
-def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(tmp_path, model):
-    some = _lines_of(model, 8)  # of three batches
-    _alone(*some, "data.batch_size=16", f"hydra.run.dir={tmp_path / 'one'}")
-    train(*some, "data.batch_size=8", f"hydra.run.dir={tmp_path / 'two'}")
+def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(tmp_path, ranks, model):
+    some = _lines_of(model, 4)  # of three batches
+    train_here(*some, "data.batch_size=16", f"run_folder={tmp_path / 'one'}")
+    ranks.train(*some, "trainer=ddp", "trainer.devices=2", "data.batch_size=8", f"run_folder={tmp_path / 'two'}")
     one, two = losses(tmp_path / "one", model), losses(tmp_path / "two", model)
     for name, values in one.items():
         assert len(values) >= 2
         assert two[name] == pytest.approx(values, rel=1e-4, abs=1e-6), name
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
-    some = _lines_of("wgan", 4)
-    for name, first, then in (("shrinks", 2, 1), ("grows", 1, 2)):
-        run = tmp_path / name
-        devices = [f"trainer.devices={first}", f"data.batch_size={16 // first}"]
-        train(*some, *devices, f"hydra.run.dir={run}")
-        more = [f"trainer.devices={then}", f"data.batch_size={16 // then}", "trainer.max_epochs=8"]
-        _alone(f"resume={run}", *more)
-    _alone(*_lines_of("wgan", 8), "data.batch_size=16", f"hydra.run.dir={tmp_path / 'whole'}")
+def go_on_with_another_number(folder: Path, ranks: TwoRanks, trainer: str, first: list[str], then: list[str]) -> None:
+    """Train two epochs by one number of processes and two more by the other, into folders `shrinks` and `grows`."""
+
+    def train(devices: int, *overrides: str) -> None:
+        by = ranks.train if devices == 2 else train_here
+        by(*overrides, f"trainer.devices={devices}", f"data.batch_size={16 // devices}")
+
+    for name, before, after in (("shrinks", 2, 1), ("grows", 1, 2)):
+        train(before, *first, f"trainer={trainer}", f"run_folder={folder / name}")
+        train(after, f"resume={folder / name}", *then, "trainer.max_epochs=4")
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, ranks):
+    go_on_with_another_number(tmp_path, ranks, "ddp", _lines_of("wgan", 2), [])
+    train_here(*_lines_of("wgan", 4), "data.batch_size=16", f"run_folder={tmp_path / 'whole'}")
     whole = losses(tmp_path / "whole", "wgan")
     for name in ("shrinks", "grows"):
         for loss, values in losses(tmp_path / name, "wgan").items():
+            assert len(values) == 4
             assert values == pytest.approx(whole[loss], rel=1e-4, abs=1e-6), (name, loss)

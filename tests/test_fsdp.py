@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_ddp import SAME, _alone, _lines_of, lines
+from test_ddp import SAME, _lines_of, go_on_with_another_number, lines
 from test_ddp import train as train_by_two
 from test_train import losses
+from two_ranks import TwoRanks, train_here, two_ranks
 
 from crystens.callbacks.acceleration import Acceleration, NetworksOf16Bits
 from crystens.checkpoint import load_checkpoint
@@ -20,16 +22,23 @@ from crystens.samples.folder import read_samples
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[TwoRanks]:
+    """Two processes that train together."""
+    with two_ranks() as ranks:
+        yield ranks
+
+
 def train(*arguments: str) -> str:
     """Run train.py by two processes that share the weights and return what it says."""
     return train_by_two("trainer=fsdp", *arguments)
 
 
 @pytest.mark.parametrize("model", list(SAME))
-def test_two_processes_that_share_weights_have_the_losses_of_one_with_the_doubled_batch(tmp_path, model):
-    some = _lines_of(model, 8)
-    _alone(*some, "data.batch_size=16", f"hydra.run.dir={tmp_path / 'one'}")
-    train(*some, "data.batch_size=8", f"hydra.run.dir={tmp_path / 'two'}")
+def test_two_processes_that_share_weights_have_the_losses_of_one_with_the_doubled_batch(tmp_path, ranks, model):
+    some = _lines_of(model, 4)
+    train_here(*some, "data.batch_size=16", f"run_folder={tmp_path / 'one'}")
+    ranks.train(*some, "trainer=fsdp", "trainer.devices=2", "data.batch_size=8", f"run_folder={tmp_path / 'two'}")
     one, two = losses(tmp_path / "one", model), losses(tmp_path / "two", model)
     for name, values in one.items():
         assert len(values) >= 2
@@ -46,18 +55,13 @@ def test_two_processes_that_share_weights_have_the_losses_of_one_with_the_double
 
 
 @pytest.mark.parametrize("model", ["wgan", "diffusion"])
-def test_a_run_goes_on_with_another_number_of_processes_that_share_weights(tmp_path, model):
-    some = _lines_of(model, 4)
-    fixed = ["model.first_stage_share=0.25"] if model == "diffusion" else []  # so that the stages change at one step
-    for name, first, then in (("shrinks", 2, 1), ("grows", 1, 2)):
-        run = tmp_path / name
-        devices = [f"trainer.devices={first}", f"data.batch_size={16 // first}"]
-        train(*some, *fixed, *devices, f"hydra.run.dir={run}")
-        share = ["+model.first_stage_share=0.125"] if fixed else []
-        more = [f"trainer.devices={then}", f"data.batch_size={16 // then}", "trainer.max_epochs=8", *share]
-        _alone(f"resume={run}", *more)
-    share = ["model.first_stage_share=0.125"] if fixed else []
-    _alone(*_lines_of(model, 8), *share, "data.batch_size=16", f"hydra.run.dir={tmp_path / 'whole'}")
+def test_a_run_goes_on_with_another_number_of_processes_that_share_weights(tmp_path, ranks, model):
+    # Shares of two and of four epochs, so that the stages change at one step.
+    first, then = (
+        (["model.first_stage_share=0.5"], ["model.first_stage_share=0.25"]) if model == "diffusion" else ([], [])
+    )
+    go_on_with_another_number(tmp_path, ranks, "fsdp", [*_lines_of(model, 2), *first], [f"+{line}" for line in then])
+    train_here(*_lines_of(model, 4), *then, "data.batch_size=16", f"run_folder={tmp_path / 'whole'}")
     whole = losses(tmp_path / "whole", model)
     for name in ("shrinks", "grows"):
         for loss, values in losses(tmp_path / name, model).items():
