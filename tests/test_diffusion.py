@@ -249,7 +249,7 @@ def test_both_losses_fall_on_one_batch() -> None:
         return [model.stage_loss(stage, images.repeat(16, 1, 1, 1)).item() for stage in (0, 1)]
 
     before = losses()
-    _train(model, images, max_steps=120)
+    _train(model, images, max_steps=80)
     after = losses()
     assert after[0] < 0.3 * before[0]
     assert after[1] < 0.3 * before[1]

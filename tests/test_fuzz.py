@@ -124,7 +124,7 @@ def test_broken_input_gives_sound_crystals_and_readable_rejects(name):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", FUZZ.FORMATS)
 def test_many_broken_inputs_give_sound_crystals_and_readable_rejects(name):
-    for seed in range(1000):
+    for seed in range(300):
         _check(name, seed)
 
 
