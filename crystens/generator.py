@@ -194,8 +194,8 @@ class Generator:
             return []
         if self.orbits is None or not self.conditions:
             raise CrystensError(
-                "this model generates without conditions; train one that can be asked: python train.py "
-                "experiment=mp_52_orbits model.shown=0.5"
+                "this model generates without conditions; one of orbits that was trained with model.shown=0.5 can be "
+                "asked, such as that of experiment=mp_52_orbits"
             )
         found = {one: Answers(one, self.orbits, self.scaling.max_sites) for one in dict.fromkeys(questions)}
         return [found[one] for one in questions for _ in range(each)]

@@ -341,8 +341,8 @@ def test_a_table_of_questions_is_read(tmp_path: Path) -> None:
 
 
 def test_a_model_that_was_shown_nothing_is_not_asked(tmp_path: Path) -> None:
-    plain = crystens.load(trained(tmp_path), device="cpu")
-    with pytest.raises(CrystensError, match=r"generates without conditions; .*model.shown=0.5"):
+    plain = crystens.load(trained(tmp_path, "model.shown=0"), device="cpu")
+    with pytest.raises(CrystensError, match=r"generates without conditions; .*model.shown=0.5 can be asked"):
         plain.sample(1, formula="KBr")
     with pytest.raises(CrystensError, match=r"condition\.formul is not known"):
         plain.sample(1, formul="KBr")
