@@ -27,6 +27,7 @@ from crystens.symmetry.wyckoff import space_group
 
 _MOST_PLACES = 27  # Wyckoff positions of a group
 _LENGTHS, _ANGLES = (2.0, 30.0), (40.0, 140.0)  # to which the cell is cut, angstrom and degrees
+_PARTS = 6  # of a batch, by the cost of a crystal
 _LEAST_VOLUME = 1.0  # cubic angstrom
 _ITSELF = 0.05  # angstrom: nearer images of a site, on its position, are the site
 _LONGEST_STEP = 0.3  # angstrom, of one push
@@ -62,6 +63,26 @@ def pushed_apart(
         ratio: share of the sum of the covalent radii below which two sites push each other.
         rounds: how often.
     """
+    moved, lengths = places.clone(), cells[:, :3].clone()
+    # Pairs of orbits times operations differ a hundredfold, and a part costs as much as its largest crystal.
+    costs = operations()[2].sum(dim=1).to(places.device)[groups] * present.sum(dim=1).square()
+    for part in costs.argsort().chunk(_PARTS):
+        told = (present[part], groups[part], letters[part], numbers[part])
+        moved[part], lengths[part] = _pushed_apart(cells[part], places[part], *told, ratio, rounds)
+    return moved, lengths
+
+
+def _pushed_apart(
+    cells: Tensor,
+    places: Tensor,
+    present: Tensor,
+    groups: Tensor,
+    letters: Tensor,
+    numbers: Tensor,
+    ratio: float,
+    rounds: int,
+) -> tuple[Tensor, Tensor]:
+    """Return `pushed_apart` of crystals that are handled together."""
     lengths, angles = cells[:, :3].clamp(*_LENGTHS), cells[:, 3:].clamp(*_ANGLES)
     vectors = cell_vectors(lengths, angles)  # (B, 3, 3)
     linear, shift = (table.to(places.device)[groups[:, None], letters] for table in representatives())

@@ -40,6 +40,7 @@ The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -59,6 +60,7 @@ _LENGTH_ROWS = slice(4, 7)
 _ANGLE_ROWS = slice(7, 10)
 Read = tuple[Tensor | None, Tensor | None]  # what is added to tokens and to the modulation
 
+_CLEAR = 0.5  # sigma below which atoms are moved apart; above, places are too uncertain
 _ROUNDS = 8  # of pushing atoms apart, at most, in one call
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
 
@@ -208,7 +210,7 @@ class RowTransformer(nn.Module):
 
     def _pushed_apart(self, drawn: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
         """Return drawn images (B, 4, S, S) whose atoms are apart, as far as there is little noise."""
-        clear = log_noise < 0
+        clear = log_noise < math.log(_CLEAR)
         if not clear.any() or self.codes is None:
             return drawn
         images, counts = drawn[clear].float(), counts[clear]
@@ -222,7 +224,7 @@ class RowTransformer(nn.Module):
         assert stated.places is not None
         told = (present, stated.groups, stated.places, stated.elements)
         pushed, lengths = pushed_apart(cells, values[..., :3], *told, self.repulsion, _ROUNDS)
-        share = (1 - (2 * log_noise[clear].float()).exp())[:, None]
+        share = (1 - (log_noise[clear].float().exp() / _CLEAR).square())[:, None]
         grown = (lengths - cells[:, :3]) * share * self.slopes[_LENGTH_ROWS]
         images[:, :, HEADER:, _LENGTH_ROWS] += (grown[:, None] * present[..., None])[:, None]
         images[:, :, _LENGTH_ROWS, HEADER:] += (grown[..., None] * present[:, None])[:, None]
