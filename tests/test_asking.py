@@ -46,6 +46,7 @@ def known() -> KnownOrbits:
         ("Ca3(PO4)2", {20: 3, 15: 2, 8: 8}),
         ("Ca3AlB2[OH]15", {20: 3, 13: 1, 5: 2, 8: 15, 1: 15}),
         ("Sr2Ti2O6", {38: 2, 22: 2, 8: 6}),
+        ("Sr Ti O₃", {38: 1, 22: 1, 8: 3}),
     ],
 )
 def test_formulas_are_read_as_they_stand(formula: str, amounts: dict[int, int]) -> None:
@@ -62,6 +63,11 @@ def test_formulas_are_read_as_they_stand(formula: str, amounts: dict[int, int]) 
         ({"formula": "XqO2"}, "Xq, which is no element"),
         ({"formula": "srtio3"}, "cannot be read"),
         ({"formula": "SrTiO2.95"}, "whole amounts"),
+        ({"formula": "SrTiO0"}, "whole amounts, at least 1"),
+        ({"formula": "CuSO4.5H2O"}, r"write a hydrate as CuSO4\(H2O\)5"),
+        ({"formula": "LiFePO4@C"}, "it has '@'"),
+        ({"formula": "NaCl,KCl"}, "must be one formula; ask for more with questions=FILE"),
+        ({"formula": ["NaCl"]}, "is no formula"),
         ({"formula": ""}, "is no formula"),
         ({"formula": float("nan")}, "is no formula.*in quotes"),
         ({"formula": True}, "is no formula"),
@@ -70,6 +76,7 @@ def test_formulas_are_read_as_they_stand(formula: str, amounts: dict[int, int]) 
         ({"chemical_system": "Li-P-O", "elements": "Li,O"}, "elements that condition.elements does not allow"),
         ({"chemical_system": "Li-Pp"}, "'Pp', which is no element"),
         ({"elements": [8, 22]}, "8, which is no element"),
+        ({"elements": [["Li"]]}, "which is no element"),
         ({"space_group": 231}, "whole number from 1 to 230"),
         ({"space_group": 0}, "whole number from 1 to 230"),
         ({"space_group": 14.0}, "whole number from 1 to 230"),
@@ -77,6 +84,7 @@ def test_formulas_are_read_as_they_stand(formula: str, amounts: dict[int, int]) 
         ({"space_group": float("nan")}, "whole number from 1 to 230"),
         ({"space_group": 225, "crystal_system": "hexagonal"}, "225 is cubic.*leave one out"),
         ({"crystal_system": "rhombic"}, "none of triclinic, monoclinic"),
+        ({"crystal_system": ["cubic"]}, "none of triclinic, monoclinic"),
         ({"z": 2}, "give condition.formula too"),
         ({"formula": "NaCl", "z": 0}, "whole number of at least 1"),
         ({"band_gap": 1.0}, "condition.band_gap is not known; a model is asked for formula"),
@@ -88,7 +96,13 @@ def test_a_bad_question_is_one_line(conditions: dict, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("symbol", "number"), [("Fm-3m", 225), ("P2_1/c", 14), ("Pnma", 62), ("P1", 1)])
+@pytest.mark.parametrize(
+    ("symbol", "number"),
+    [
+        *(("Fm-3m", 225), ("Fm3m", 225), ("P2_1/c", 14), ("P21/c", 14), ("P 1 21/n 1", 14), ("Pnma", 62), ("P1", 1)),
+        *(("Cmca", 64), ("Fd-3m:2", 227), ("R-3mH", 166), ("225", 225), (np.int64(225), 225)),
+    ],
+)
 def test_space_groups_have_symbols(symbol: str, number: int) -> None:
     assert Question.of(space_group=symbol) == Question.of(space_group=number)
 
@@ -96,6 +110,7 @@ def test_space_groups_have_symbols(symbol: str, number: int) -> None:
 def test_nothing_asked_is_no_question() -> None:
     assert not Question.of()
     assert not Question.of(formula=None, space_group=None)
+    assert Question.of(formula="NaCl", z=np.int64(2)) == Question.of(formula="NaCl", z="2")
     assert Question.of(space_group=1)
 
 
@@ -104,6 +119,9 @@ def test_a_crystal_meets_what_it_has() -> None:
     assert question.met_by("SrTiO3", 221) == {"formula": True, "elements": True, "crystal_system": True}
     assert question.met_by("Sr2TiO4", 139) == {"formula": False, "elements": True, "crystal_system": False}
     assert question.met_by(None, None) == {"formula": False, "elements": False, "crystal_system": False}
+    for formula in ("O", "O2", "O4"):
+        assert Question.of(formula=formula).met_by("O2", 12) == {"formula": True}  # so pymatgen writes it
+    assert Question.of(formula="LiO").met_by("Li2O2", 194) == {"formula": True}
     assert Question.of(chemical_system="Sr-O").met_by("SrTiO3", 221) == {"chemical_system": False}
     assert Question.of(space_group=221).met_by("SrTiO3", None) == {"space_group": False}
 
@@ -317,6 +335,11 @@ def test_sample_py_says_what_was_asked_and_what_came(generator: Generator, tmp_p
         ("a.csv", "formula,space_group\n,\n", "line 2 asks for nothing"),
         ("a.csv", "formula\n", "holds no questions"),
         ("a.csv", "space_group\n2.5\n", "line 2: condition.space_group=2.5 is no space group"),
+        ("a.csv", "space_group\n²\n", "line 2: condition.space_group=² must be a whole number"),
+        ("a.csv", "formula;space_group\nNaCl;225\n", "must have commas between its columns"),
+        ("a.csv", "formula,formula\nNaCl,KCl\n", "two columns of one name"),
+        ("a.csv", 'formula\n"NaCl\nKCl\n', "is no CSV: unexpected end"),
+        ("a.jsonl", '{"elements": {"Li": 1}}\n', "line 1: condition.elements has"),
         ("a.csv", "bandgap\n2.5\n", "line 2: condition.bandgap is not known"),
         ("a.jsonl", '{"formula": "NaCl"}\n{"formula": NaCl}\n', "line 2 is no JSON"),
         ("a.jsonl", '["NaCl"]\n', "line 1 is no JSON object"),
@@ -336,6 +359,10 @@ def test_a_table_of_questions_is_read(tmp_path: Path) -> None:
         '{"formula": "NaN", "space_group": 225}\n\n{"space_group": 14}\n{"formula": "SrTiO3", "z": 1}\n'
     )
     assert read_questions(tmp_path / "a.csv") == read_questions(tmp_path / "a.jsonl")
+    (tmp_path / "excel.csv").write_bytes(
+        "formula, space_group,z,\r\nNaN, 225,,\r\n\r\n,P21/c,,\r\nSrTiO3,,1,\r\n".encode("utf-8-sig")
+    )
+    assert read_questions(tmp_path / "excel.csv") == read_questions(tmp_path / "a.csv")
     with pytest.raises(CrystensError, match="no questions at"):
         read_questions(tmp_path / "b.csv")
 

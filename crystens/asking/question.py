@@ -12,15 +12,17 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 from pymatgen.core import Composition, Element
-from pymatgen.symmetry.groups import SpaceGroup
 
+from crystens.cif.settings import number_of_symbol
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
 from crystens.errors import CrystensError
 from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS, crystal_system
 
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SYMBOLS = {Element.from_Z(number).symbol: number for number in range(1, MAX_ATOMIC_NUMBER + 1)}
 
 
@@ -50,7 +52,8 @@ class Question:
 
         Args:
             **conditions: `formula` such as "Ca3(PO4)2"; `chemical_system` such as "Li-P-O"; `elements`, a list of
-                symbols or "Li,P,O"; `space_group`, a number or a symbol such as "Fm-3m"; `crystal_system`; `z`.
+                symbols or "Li,P,O"; `space_group`, a number or a symbol of any setting such as "Fm-3m" or "P21/c";
+                `crystal_system`; `z`.
 
         Raises:
             CrystensError: if a condition is not known, cannot be read, or contradicts another.
@@ -118,13 +121,11 @@ class Question:
             formula: of the crystal, any multiple of it; None where there is no crystal, which meets none.
             space_group: that its atoms have; None as `formula`.
         """
-        amounts = {} if formula is None else Composition(formula).reduced_composition.get_el_amt_dict()
-        numbers = {_SYMBOLS[symbol]: round(amount) for symbol, amount in amounts.items()}
+        numbers = {} if formula is None else _reduced(_formula(formula))
         group = space_group if numbers else None
         met: dict[str, bool] = {}
         if self.formula is not None:
-            divisor = math.gcd(*(amount for _, amount in self.formula))
-            met["formula"] = numbers == {number: amount // divisor for number, amount in self.formula}
+            met["formula"] = numbers == _reduced(self.formula)
         if self.chemical_system is not None:
             met["chemical_system"] = set(numbers) == set(self.chemical_system)
         if self.elements is not None:
@@ -156,13 +157,27 @@ class Question:
             raise CrystensError("condition.chemical_system has elements that condition.elements does not allow")
 
 
-def _formula(text: Any) -> tuple[tuple[int, int], ...]:
+def _reduced(formula: tuple[tuple[int, int], ...]) -> dict[int, int]:
+    """Return amounts without a common divisor; pymatgen's reduced formulas of O and LiO are O2 and Li2O2."""
+    divisor = math.gcd(*(amount for _, amount in formula))
+    return {number: amount // divisor for number, amount in formula}
+
+
+def _formula(told: Any) -> tuple[tuple[int, int], ...]:
     """Return amounts by atomic number of a formula."""
-    if text is True or text is False or not isinstance(text, str) or not text.strip():
-        raise CrystensError(f"condition.formula={text!r} is no formula, such as SrTiO3; put it in quotes")
+    if not isinstance(told, str) or not told.strip():
+        raise CrystensError(f"condition.formula={told!r} is no formula, such as SrTiO3; put it in quotes")
+    text = told.translate(_SUBSCRIPTS)
     if re.search(r"[+-]|\^", text):
         raise CrystensError(f"condition.formula={text} has a charge; ask for a neutral formula, without + and -")
-    unknown = [symbol for symbol in re.findall(r"[A-Z][a-z]?", text) if symbol not in _SYMBOLS]
+    if "," in text:
+        raise CrystensError(f"condition.formula={text} must be one formula; ask for more with questions=FILE")
+    if odd := re.search(r"[^\w.()\[\]{}\s]", text):
+        raise CrystensError(
+            f"condition.formula={text} cannot be read: it has {odd[0]!r}, as no formula; write a hydrate as CuSO4(H2O)5"
+        )
+    symbols = re.findall(r"[A-Z][a-z]?", text)
+    unknown = [symbol for symbol in symbols if symbol not in _SYMBOLS]
     if unknown:
         raise CrystensError(f"condition.formula={text} has {unknown[0]}, which is no element")
     try:
@@ -171,8 +186,11 @@ def _formula(text: Any) -> tuple[tuple[int, int], ...]:
             amounts = Composition(text).as_dict()
     except (ValueError, KeyError, TypeError) as error:
         raise CrystensError(f"condition.formula={text} cannot be read: {error}") from error
-    if not amounts or any(amount <= 0 or amount != round(amount) for amount in amounts.values()):
-        raise CrystensError(f"condition.formula={text} needs whole amounts of at least one element")
+    # pymatgen leaves out elements whose amount is 0.
+    if set(symbols) != set(amounts) or any(amount <= 0 or amount != round(amount) for amount in amounts.values()):
+        raise CrystensError(
+            f"condition.formula={text} needs whole amounts, at least 1, of its elements; write a hydrate as CuSO4(H2O)5"
+        )
     return tuple(sorted((_SYMBOLS[symbol], round(amount)) for symbol, amount in amounts.items()))
 
 
@@ -180,7 +198,7 @@ def _elements(told: Any, name: str) -> tuple[int, ...]:
     """Return atomic numbers of symbols in a list or in a text."""
     symbols = re.split(r"[-,\s]+", told.strip()) if isinstance(told, str) else list(told) if _is_list(told) else [told]
     for symbol in symbols:
-        if symbol not in _SYMBOLS:
+        if not isinstance(symbol, str) or symbol not in _SYMBOLS:
             raise CrystensError(f"condition.{name} has {symbol!r}, which is no element; write it as Li-P-O")
     return tuple(sorted({_SYMBOLS[symbol] for symbol in symbols}))
 
@@ -191,28 +209,30 @@ def _is_list(told: Any) -> bool:
 
 
 def _whole(value: Any, name: str, low: int, high: int | None) -> int:
-    """Return a whole number in a range."""
+    """Return a whole number in a range, also of digits in a text, as tables hold them."""
     limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value) else value
+    whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if not whole or number < low or (high is not None and number > high):
         raise CrystensError(f"condition.{name}={value} must be a whole number {limits}")
-    return value
+    return int(number)
 
 
 def _space_group(told: Any) -> int:
     """Return the number of a space group that is told by its number or its Hermann-Mauguin symbol."""
-    if not isinstance(told, str):
+    if not isinstance(told, str) or told.strip().isdigit():
         return _whole(told, "space_group", 1, NUM_SPACE_GROUPS)
-    try:
-        return int(SpaceGroup(told).int_number)
-    except ValueError:
+    number = number_of_symbol(told)
+    if number is None:
         raise CrystensError(
             f"condition.space_group={told} is no space group; give a number from 1 to {NUM_SPACE_GROUPS}, or a symbol "
             "such as Fm-3m or P2_1/c"
-        ) from None
+        )
+    return number
 
 
 def _crystal_system(text: Any) -> str:
     """Return the name of a crystal system."""
-    if text not in CRYSTAL_SYSTEMS:
+    if not isinstance(text, str) or text not in CRYSTAL_SYSTEMS:
         raise CrystensError(f"condition.crystal_system={text} is none of {', '.join(CRYSTAL_SYSTEMS)}")
     return str(text)

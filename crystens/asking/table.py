@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from crystens.asking.question import Question
 from crystens.errors import CrystensError
-
-_WHOLE = ("space_group", "z")  # numbers, which CSV holds as text
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -43,11 +42,10 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError as error:
         raise CrystensError(f"{path} is not in UTF-8: {error}") from error
     if path.suffix.lower() == ".csv":
-        table = csv.DictReader(text.splitlines())
-        for row in table:
-            if None in row or None in row.values():
-                raise CrystensError(f"{path}, line {table.line_num} has another number of columns than the first line")
-            yield table.line_num, {name: _value(name, value.strip()) for name, value in row.items() if value.strip()}
+        try:
+            yield from _rows(path, text)
+        except csv.Error as error:
+            raise CrystensError(f"{path} is no CSV: {error}") from error
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():
@@ -63,6 +61,16 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise CrystensError(f"{path} is neither .csv nor .jsonl")
 
 
-def _value(name: str, text: str) -> Any:
-    """Return a value of a CSV file, whose numbers are texts."""
-    return int(text) if name in _WHOLE and text.isdigit() else text
+def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Give the number of each line of a CSV file and what it says."""
+    table = csv.DictReader(text.splitlines(), strict=True)
+    head = [name.strip() for name in table.fieldnames or ()]
+    if len(head) == 1 and re.search(r"[;\t]", head[0]):
+        raise CrystensError(f"{path} must have commas between its columns; its first line is {head[0]!r}")
+    if len(set(head)) < len(head):
+        raise CrystensError(f"{path} has two columns of one name: {', '.join(head)}")
+    table.fieldnames = head
+    for row in table:
+        if None in row or None in row.values():
+            raise CrystensError(f"{path}, line {table.line_num} has another number of columns than the first line")
+        yield table.line_num, {name: value.strip() for name, value in row.items() if value.strip()}

@@ -121,6 +121,12 @@ def stated_number(items: Items) -> int | None:
     return None
 
 
+def number_of_symbol(symbol: str) -> int | None:
+    """Return the international number of a Hermann-Mauguin symbol, short or full, in any setting; None if unknown."""
+    found = _settings("symbol", symbol)
+    return found[0].number if found else None
+
+
 @functools.lru_cache(maxsize=1024)
 def _statement(found: tuple[tuple[str, str, str], ...]) -> Statement:
     """Return what items say, as (kind, name, value)."""
