@@ -12,7 +12,7 @@ from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.metrics.crystal_table import crystal_row, failed_row
 from crystens.metrics.distributions import Reference, critical_ks
-from crystens.metrics.entries import Metrics
+from crystens.metrics.entries import Metrics, rate
 from crystens.metrics.held_out import MOST, spread, with_held_out
 from crystens.metrics.metrics_file import summarise
 from crystens.metrics.verdicts import _least, _most, good, shortcomings, summary, verdict
@@ -85,6 +85,18 @@ def test_many_samples_of_another_distribution_are_told(real: list[Crystal], refe
     assert [one for one in found if "not distributed like the training data" in one]
     told = " ".join(verdict(_judged([*small[:9]], reference), reference)["verdict"]["sentences"])
     assert "9 samples are too few to judge distributions by" in told
+
+
+def test_what_was_asked_for_is_no_shortcoming(real: list[Crystal], reference: Reference) -> None:
+    small = [replace(real[0], lengths=np.full(3, 4.0), space_group=1)] * len(real)  # one formula, one cell
+    plain = _judged([*small], reference)
+    found = " ".join(shortcomings(plain, reference))
+    assert "have a formula of their own" in found
+    assert "not distributed like" in found
+    asked = plain | {"formula_met_rate": rate(len(small), len(small), "asked for")}
+    assert shortcomings(asked, reference) == []
+    lost = _judged([*small[:30], *([None] * 30)], reference) | {"formula_met_rate": rate(30, 60, "asked for")}
+    assert shortcomings(lost, reference) == ["30 of 60 samples could not be decoded"]
 
 
 def test_a_share_is_judged_by_its_confidence_limit(real: list[Crystal], reference: Reference) -> None:

@@ -8,10 +8,12 @@ because two samples cannot be distributed like thousands.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from scipy.stats import beta
 
+from crystens.metrics.crystal_table import ASKED
 from crystens.metrics.distributions import Reference, critical_ks
 from crystens.metrics.entries import Metrics, entry
 from crystens.metrics.plausibility import MIN_RATIO
@@ -23,6 +25,10 @@ _HALF = 0.5  # share of samples that have to be crystals at all
 _LACKING = 0.3  # how far a share of samples may be from that of real crystals
 _NEUTRAL = 0.8  # share of neutral compositions where that of real crystals is not known: mp_52 and mp_3dsc have as much
 _FAILING = 0.05  # share of samples that may fail
+
+# Conditions (`ASKED`) that say what a sample is made of, and which group it has.
+_COMPOSITIONS = ("formula", "chemical_system", "elements")
+_GROUPS = ("space_group", "crystal_system")
 
 # Variances whose root is called a shortcoming above a bound: metric, bound, what it is of, unit. The bounds are far
 # above what a real crystal's image shows (0 throughout) and say no more than that beyond them the decoded crystal
@@ -95,7 +101,8 @@ def summary(metrics: Metrics, reference: Reference | None = None) -> str:
 def shortcomings(metrics: Metrics, reference: Reference | None = None) -> list[str]:
     """Return, in words, what keeps samples from being usable crystals; empty if nothing of this is shown to do so.
 
-    Samples may repeat formulas as the reference does: of Carbon-24 all are C.
+    Samples may repeat formulas as the reference does: of Carbon-24 all are C. Samples that were asked for something
+    need not be distributed like the reference, and what was asked of them is no shortcoming.
     """
     found = []
     for name, bound, what, unit in _CONSISTENT if _CONSISTENT[0][0] in metrics else ():
@@ -106,12 +113,12 @@ def shortcomings(metrics: Metrics, reference: Reference | None = None) -> list[s
     if merged is not None and merged > 0.5:
         found.append(f"{merged:.2g} sites a crystal stood within another and were merged")
     found += _poor_shares(metrics, reference)
-    if reference is not None:
+    if reference is not None and not _asked(metrics):
         formulas, decoded = metrics["unique_formula_rate"]["value"], metrics["decoded_rate"]["value"]
         if decoded and formulas < 0.2 * decoded * len(reference.formulas) / reference.count:
             found.append(f"only {formulas / decoded:.0%} of the decoded samples have a formula of their own")
     far = [name for name, one in metrics.items() if name.startswith("ks_") and _is_far(one)]
-    if far:
+    if far and not _asked(metrics):
         found.append(
             f"not distributed like the training data (Kolmogorov-Smirnov statistic over {_FAR:g}): {', '.join(far)}"
         )
@@ -173,12 +180,12 @@ def _poor_shares(metrics: Metrics, reference: Reference | None) -> list[str]:
         found.append(f"only {_percent(metrics['structural_validity']['value'])} are structurally valid")
     composition = metrics[_names(metrics)[0]]
     neutral = _real(composition, _NEUTRAL)
-    if _at_most(composition) < (neutral - _LACKING) * decoded:
+    if not _asked(metrics, _COMPOSITIONS) and _at_most(composition) < (neutral - _LACKING) * decoded:
         found.append(f"only {_percent(composition['value'])} have a neutral composition (real: {_percent(neutral)})")
     known = 0.0 if reference is None else float((reference.values["space_group"] == 1).mean())
     p1 = metrics["p1_rate"]
     lattices = _real(p1, known)
-    if _at_least(p1) > lattices + _LACKING:
+    if not _asked(metrics, _GROUPS) and _at_least(p1) > lattices + _LACKING:
         found.append(f"{_percent(p1['value'])} have no symmetry (P1; real: {_percent(lattices)})")
     failed, total = metrics["failures"]["value"], metrics["num_samples"]["value"]
     if _least(failed, total) > _FAILING:
@@ -191,7 +198,12 @@ def _is_junk(metrics: Metrics) -> bool:
     both, decoded = metrics[_names(metrics)[1]], metrics["decoded_rate"]["value"]
     if _at_most(metrics["plausible_distance_rate"]) < _HALF * decoded:
         return True
-    return _at_most(both) < _real(both, _NEUTRAL) / 4 * decoded
+    return not _asked(metrics, _COMPOSITIONS) and _at_most(both) < _real(both, _NEUTRAL) / 4 * decoded
+
+
+def _asked(metrics: Metrics, names: Sequence[str] = ASKED) -> bool:
+    """Return whether samples were asked for any of these."""
+    return any(f"{name}_met_rate" in metrics for name in names)
 
 
 def _is_far(entry: dict[str, Any]) -> bool:
