@@ -166,7 +166,8 @@ def _make_way(folder: Path, head: bytes, replace: bool) -> None:
             continue
         if not replace:
             raise CrystensError(
-                f"{path} holds samples of another model, number, seed or chunk size; give another out=DIR, or delete it"
+                f"{path} holds samples of another model, number, seed, chunk size or question; give another out=DIR, "
+                "or delete it"
             )
         path.unlink()
 
