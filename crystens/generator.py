@@ -197,7 +197,14 @@ class Generator:
                 "this model generates without conditions; one of orbits that was trained with model.shown=0.5 can be "
                 "asked, such as that of experiment=mp_52_orbits"
             )
-        found = {one: Answers(one, self.orbits, self.scaling.max_sites) for one in dict.fromkeys(questions)}
+        found: dict[Question, Answers] = {}
+        for place, one in enumerate(questions, 1):
+            try:
+                found[one] = found.get(one) or Answers(one, self.orbits, self.scaling.max_sites)
+            except CrystensError as error:
+                if len(questions) == 1:
+                    raise
+                raise CrystensError(f"question {place}, {one.to_dict()}: {error}") from error
         return [found[one] for one in questions for _ in range(each)]
 
     def sample(

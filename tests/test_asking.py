@@ -292,6 +292,8 @@ def test_samples_are_what_was_asked(generator: Generator) -> None:
     for item in generator.sample(6, as_="decoded", chemical_system="Ga-As"):
         assert item.crystal is None or set(item.crystal.numbers.tolist()) <= {31, 33}
     assert generator.conditions[:2] == ("formula", "chemical_system")
+    with pytest.raises(CrystensError, match=r"^question 2, {'chemical_system': '.*'}: "):
+        generator.answers([Question.of(formula="KBr"), Question.of(chemical_system="Na-K-Rb-Cs-O-S-F-Cl-Br")])
     images = generator.sample_images(6, seed=2, formula="KBr")
     assert torch.equal(images, generator.sample_images(6, seed=2, formula="KBr"))
     assert not torch.equal(images, generator.sample_images(6, seed=2, formula="NaCl"))
