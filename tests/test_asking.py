@@ -388,7 +388,12 @@ def test_a_model_that_was_shown_nothing_is_not_asked(tmp_path: Path) -> None:
         ("condition.formula=NaN", "condition.formula='NaN'"),
         ("condition.formula='SrTiO3'", "condition.formula='SrTiO3'"),
         ("condition.formula=null", "condition.formula=null"),
+        ("++condition.formula=NaN", "++condition.formula='NaN'"),
+        ("condition.elements=Li,O", "condition.elements='Li,O'"),
+        ("condition.elements=[Li,O]", "condition.elements=[Li,O]"),
         ("condition.space_group=14", "condition.space_group=14"),
+        ("condition.space_group=14,225", "condition.space_group=14,225"),
+        ("condition.space_group=Fd-3m:2", "condition.space_group='Fd-3m:2'"),
         ("-m", "-m"),
     ],
 )

@@ -138,11 +138,7 @@ class Answers:
         return f" in a {self.question.crystal_system} group" if self.question.crystal_system else ""
 
     def draw(self, n: int, random: np.random.Generator) -> Conditions:
-        """Return what n samples may be.
-
-        Raises:
-            CrystensError: if a list of orbits has more than the image has room for.
-        """
+        """Return what n samples may be."""
         drawn = [self._draw_one(random) for _ in range(n)]
         counts = torch.tensor([len(one.numbers) for one in drawn])
         allowed = Allowed.everything(n, self.slots)

@@ -40,7 +40,8 @@ from crystens.processes.command import exit_status
 from crystens.training.tasks import SampleConfig, TrainConfig, objective_value
 
 FAILED = "error.txt"  # in the folder of a job of a sweep that failed: why
-_TEXTS = ("condition.formula", "condition.chemical_system")  # keys whose values are taken as they stand
+# Keys whose values are taken as they stand.
+_TEXTS = ("condition.formula", "condition.chemical_system", "condition.elements", "condition.space_group")
 _INSTALL = {name: '-e ".[sweep]"' for name in ("joblib", "submitit_slurm", "submitit_local", "optuna")}
 _INSTALL["ray"] = '-e ".[ray-sweep]", in an environment of its own'
 # By schema: the name of the command, and a hint for keys that it does not have.
@@ -92,7 +93,8 @@ def _as_written(argument: str) -> str:
     NaN and InF as numbers. A value that a person quoted stays as it is.
     """
     key, equals, value = argument.partition("=")
-    if not equals or key not in _TEXTS or value[:1] in ("'", '"') or value == "null":
+    told = key.lstrip("+") in _TEXTS and value[:1] not in ("'", '"', "[") and not value.isdigit() and value != "null"
+    if not equals or not told or (key.endswith("space_group") and "," in value):  # a sweep over groups
         return argument
     return f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
 
