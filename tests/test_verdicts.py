@@ -56,6 +56,17 @@ def _judged(crystals: list[Crystal | None], reference: Reference | None) -> Metr
     return summarise(rows, reference)
 
 
+def test_a_third_with_atoms_within_each_other_is_a_shortcoming_and_no_junk(
+    junk: list[Crystal], real: list[Crystal], reference: Reference
+) -> None:
+    for broken, told in ((50, True), (2, False)):
+        metrics = _judged([*junk[:broken], *real, *real], reference)
+        entry = verdict(metrics, reference)["verdict"]
+        found = [text for text in entry["shortcomings"] if "within each other" in text]
+        assert bool(found) == told
+        assert not any("junk" in sentence for sentence in entry["sentences"])
+
+
 @pytest.mark.parametrize("compared", [True, False])
 def test_junk_is_called_junk(junk: list[Crystal], reference: Reference, compared: bool) -> None:
     against = reference if compared else None

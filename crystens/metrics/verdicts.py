@@ -22,6 +22,7 @@ from crystens.metrics.statistics import STATISTICS
 _CONFIDENCE = 0.99
 _FAR = 0.5  # Kolmogorov-Smirnov statistic of samples that are distributed otherwise than the training data
 _HALF = 0.5  # share of samples that have to be crystals at all
+_SOUND = 0.8  # share of samples whose atoms have to be apart, of those that were decoded; all real crystals' are
 _LACKING = 0.3  # how far a share of samples may be from that of real crystals
 _NEUTRAL = 0.8  # share of neutral compositions where that of real crystals is not known: mp_52 and mp_3dsc have as much
 _FAILING = 0.05  # share of samples that may fail
@@ -170,13 +171,13 @@ def _percent(share: float) -> str:
 def _poor_shares(metrics: Metrics, reference: Reference | None) -> list[str]:
     """Return what is wrong with shares of samples, by their confidence limits; samples that failed are told apart."""
     found, decoded = [], metrics["decoded_rate"]["value"]
-    if _at_most(metrics["plausible_distance_rate"]) < _HALF * decoded:
+    if _at_most(metrics["plausible_distance_rate"]) < _SOUND * decoded:
         within = decoded - metrics["plausible_distance_rate"]["value"]
         found.append(
             f"in {_percent(within)} of them atoms stand within each other (nearer than {MIN_RATIO:g} of the sum of "
             "their covalent radii, as in no real crystal)"
         )
-    if _at_most(metrics["structural_validity"]) < _HALF * decoded:
+    if _at_most(metrics["structural_validity"]) < _SOUND * decoded:
         found.append(f"only {_percent(metrics['structural_validity']['value'])} are structurally valid")
     composition = metrics[_names(metrics)[0]]
     neutral = _real(composition, _NEUTRAL)
