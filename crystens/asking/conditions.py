@@ -21,6 +21,7 @@ from crystens.asking.question import Question
 from crystens.errors import CrystensError
 from crystens.networks.code_heads import Allowed
 
+_NEGLIGIBLE = 1e-3  # weight of a list of orbits, beside that of the most alike one, below which it is left out
 _SELDOM = 0.5  # how often a position is taken to occur that no training crystal of the group has
 
 
@@ -71,8 +72,10 @@ class Answers:
                 "other elements"
             )
         self.ways: list[Assignments] = []
-        self.lists, weights = self._lists()
-        self.weights = weights / weights.sum() if len(weights) else weights
+        lists, weights = self._lists()
+        kept = np.flatnonzero(weights > _NEGLIGIBLE * weights.max(initial=0))  # thousands would be held for a system
+        self.lists = [lists[place] for place in kept.tolist()]
+        self.weights = weights[kept] / weights[kept].sum() if len(kept) else weights[kept]
 
     def _lists(self) -> tuple[list[Orbits], np.ndarray]:
         """Return known lists of orbits and their weights, and find the ways where there are none."""
