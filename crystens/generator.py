@@ -176,7 +176,7 @@ class Generator:
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What the model can be asked for, the names of `Question`'s conditions; nothing for most models."""
+        """The conditions that the model can be asked for, by their names in `Question`; most models know none."""
         asked = self.orbits is not None and getattr(self.model, "shown", 0) > 0
         return tuple(field.name for field in fields(Question)) if asked else ()
 

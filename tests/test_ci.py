@@ -1,4 +1,4 @@
-"""What .ci/run makes of a report of pytest: the tests that were skipped run again, and no others."""
+""".ci/run reads a report of pytest: the tests that were skipped run again, and no others."""
 
 from __future__ import annotations
 

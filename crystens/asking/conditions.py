@@ -27,7 +27,7 @@ _SELDOM = 0.5  # how often a position is taken to occur that no training crystal
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """What n samples may be.
+    """Conditions of n samples.
 
     Attributes:
         counts: (n,) int64, how many orbits each lists.

@@ -1,8 +1,8 @@
 """Parts of training crystals that a network is shown, so that it can be asked for them later.
 
-Of a share of the images, each on its own, the network is told some of what they state: the space group or the crystal
-system; the elements of all sites, or those of each; the Wyckoff position of each orbit, with its group. Each is told or
-hidden at random, so that one network draws crystals with and without conditions.
+The network is told parts of a share of the training images: the space group or the crystal system; the elements of all
+sites, or the element of each; the Wyckoff position of each orbit, with its group. Chance decides on each part. So one
+network draws crystals with and without conditions.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class TrainConfig:
 
 @dataclass
 class ConditionConfig:
-    """What samples have to be, see `crystens.asking.question`, which reads the values."""
+    """Conditions of samples; `crystens.asking.question` reads the values."""
 
     formula: Any = None
     chemical_system: Any = None
