@@ -42,6 +42,7 @@ HEADER = 12  # rows and columns before the pair block: eleven attributes and one
 COORDINATE_ROWS = slice(1, 4)  # x, y, z
 CELL_ROWS = slice(4, 11)  # a, b, c, alpha, beta, gamma, space group: one value a crystal
 GROUP_ROW = 10  # space group, the last of them
+POSITION_ROW = HEADER - 1  # Wyckoff positions, in images of orbits; empty in the paper
 DISTANCES = ("fractional", "cartesian")
 
 _CACHED_CRYSTALS = 64

@@ -8,12 +8,12 @@ import math
 import pytest
 import torch
 
-from crystens.encoding import GROUP_ROW, HEADER, QUANTITIES
+from crystens.encoding import GROUP_ROW, HEADER, POSITION_ROW, QUANTITIES
 from crystens.errors import CrystensError
 from crystens.models.edm import EDM
 from crystens.networks.code_heads import CODED_ROWS, Allowed, CodeHeads
 from crystens.networks.row_transformer import RowTransformer
-from crystens.orbits.scaling import POSITION_ROW, OrbitScaling
+from crystens.orbits.scaling import OrbitScaling
 from crystens.scaling import Scaling
 from crystens.symmetry.wyckoff import space_group
 

@@ -1,4 +1,4 @@
-"""What a network knows of codes: which there are, how likely each is in a noisy image, and how it draws one.
+"""Codes in a network: it knows which there are and how likely each is in a noisy image, and draws one of them.
 
 Elements, space groups and Wyckoff positions stand in an image as digits (`crystens.element_codes`,
 `crystens.orbits.codes`). A network that draws digit by digit draws them as if they were independent, and most
@@ -34,15 +34,14 @@ import torch
 from torch import Tensor, nn
 
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
-from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS
+from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS, POSITION_ROW
 from crystens.networks.repulsion import representatives
-from crystens.symmetry.wyckoff import space_group
+from crystens.symmetry.wyckoff import MAX_POSITIONS, space_group
 
-CODED_ROWS = (0, GROUP_ROW, HEADER - 1)  # of elements, space groups and Wyckoff positions
+CODED_ROWS = (0, GROUP_ROW, POSITION_ROW)  # of elements, space groups and Wyckoff positions
 
 _CELLS = 2 * NUM_CHANNELS  # of a site in a row and its column
 _ELEMENTS, _GROUPS = MAX_ATOMIC_NUMBER + 1, NUM_SPACE_GROUPS + 1
-_MOST_PLACES = 27  # Wyckoff positions of a group
 _MOST_POSITIONS = 27 * 4  # different codes of positions: places in the alphabet, and 0 to 3 free parameters
 _PLACE_FEATURES = 13
 _NONE = 30.0  # in place of a code that there is not, in units of an image's deviation
@@ -75,7 +74,7 @@ class Allowed:
         return cls(
             torch.ones(images, sites, _ELEMENTS, dtype=torch.bool, device=device),
             torch.ones(images, _GROUPS, dtype=torch.bool, device=device),
-            torch.ones(images, sites, _MOST_PLACES, dtype=torch.bool, device=device),
+            torch.ones(images, sites, MAX_POSITIONS, dtype=torch.bool, device=device),
         )
 
     def of(self, images: Tensor | slice, sites: int | None = None) -> Allowed:
@@ -138,7 +137,7 @@ class CodeHeads(nn.Module):
         if orbits:
             self.register_buffer("group_codes", torch.full((_GROUPS, _CELLS), _NONE))
             self.register_buffer("position_codes", torch.full((_MOST_POSITIONS, _CELLS), _NONE))
-            self.register_buffer("positions", torch.zeros(_GROUPS, _MOST_PLACES, dtype=torch.int16))
+            self.register_buffer("positions", torch.zeros(_GROUPS, MAX_POSITIONS, dtype=torch.int16))
             self.register_buffer("allowed", torch.zeros(_GROUPS, _MOST_POSITIONS, dtype=torch.bool))
             self.register_buffer("single", torch.zeros(_GROUPS, _MOST_POSITIONS, dtype=torch.bool))
             self.register_buffer("places", _places(), persistent=False)
@@ -170,10 +169,10 @@ class CodeHeads(nn.Module):
         self.element_codes = _without_none(codes[0]).to(device)
         if self.orbits:
             self.group_codes = _without_none(codes[GROUP_ROW]).to(device)
-            known, which = _without_none(codes[HEADER - 1]).reshape(-1, _CELLS).unique(dim=0, return_inverse=True)
+            known, which = _without_none(codes[POSITION_ROW]).reshape(-1, _CELLS).unique(dim=0, return_inverse=True)
             table = torch.full((_MOST_POSITIONS, _CELLS), _NONE)
             table[: len(known)] = known
-            which = which.view(_GROUPS, _MOST_PLACES)
+            which = which.view(_GROUPS, MAX_POSITIONS)
             allowed = torch.zeros(_GROUPS, _MOST_POSITIONS).scatter_(1, which, 1.0).bool()
             allowed &= (table < _IS_NONE).all(dim=1)
             self.position_codes, self.allowed = table.to(device), allowed.to(device)
@@ -214,9 +213,9 @@ class CodeHeads(nn.Module):
     def _codes_of(self, allowed: Allowed) -> Tensor:
         """Return the codes of the positions that are allowed in the groups that are, (B, N, 108) bool."""
         # A code is allowed if any allowed group has it at an allowed place: most images allow all places or one group.
-        table = torch.zeros(_GROUPS, _MOST_PLACES, _MOST_POSITIONS, device=self.positions.device)
+        table = torch.zeros(_GROUPS, MAX_POSITIONS, _MOST_POSITIONS, device=self.positions.device)
         table = table.scatter_(2, self.positions.long()[..., None], 1.0).flatten(1)  # (231, 27 x 108)
-        among = (allowed.groups.float() @ table).view(-1, _MOST_PLACES, _MOST_POSITIONS)
+        among = (allowed.groups.float() @ table).view(-1, MAX_POSITIONS, _MOST_POSITIONS)
         return (allowed.positions.float() @ among) > 0
 
     def stated(self, images: Tensor, counts: Tensor) -> Stated:
@@ -285,7 +284,7 @@ class CodeHeads(nn.Module):
                 drawn[GROUP_ROW] = (shares @ self.group_codes)[:, None].expand(-1, sites.shape[1], -1)
                 logits = _applied(self.draw_positions, sites) + evidence.positions + self._among_groups(shares)
                 logits = self._one_orbit_each(logits, shares, present)
-                drawn[HEADER - 1] = logits.softmax(dim=2) @ self.position_codes
+                drawn[POSITION_ROW] = logits.softmax(dim=2) @ self.position_codes
         return drawn
 
     def _among_groups(self, shares: Tensor) -> Tensor:
@@ -326,7 +325,7 @@ def _places() -> Tensor:
 
     The multiplicity as its binary logarithm, divided by 4. Positions that there are not have zeros.
     """
-    places = torch.zeros(_GROUPS, _MOST_PLACES, _PLACE_FEATURES)
+    places = torch.zeros(_GROUPS, MAX_POSITIONS, _PLACE_FEATURES)
     linear, shift = representatives()
     places[..., :9], places[..., 9:12] = linear.flatten(2), shift
     for number in range(1, _GROUPS):

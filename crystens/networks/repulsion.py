@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from crystens.batch import cell_vectors
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
 from crystens.networks.surroundings import operations
-from crystens.symmetry.wyckoff import space_group
+from crystens.symmetry.wyckoff import MAX_POSITIONS, space_group
 
-_MOST_PLACES = 27  # Wyckoff positions of a group
 _LENGTHS, _ANGLES = (2.0, 30.0), (40.0, 140.0)  # to which the cell is cut, angstrom and degrees
 _PARTS = 6  # of a batch, by the cost of a crystal
 _LEAST_VOLUME = 1.0  # cubic angstrom
@@ -48,7 +47,7 @@ def pushed_apart(
 ) -> tuple[Tensor, Tensor]:
     """Return the places of orbits, put onto their positions and pushed apart, and the lengths of their cells.
 
-    What is too near after half of the rounds, such as two positions without freedom, makes the cell longer.
+    The cell grows where sites are too near after half of the rounds, such as two positions without freedom.
 
     Returns:
         (B, N, 3), fractional, not wrapped; and (B, 3), angstrom.
@@ -172,8 +171,8 @@ def representatives() -> tuple[Tensor, Tensor]:
 
     By space group and place of the letter; float32, 0 where there is no such position.
     """
-    linear = torch.zeros(NUM_SPACE_GROUPS + 1, _MOST_PLACES, 3, 3)
-    shift = torch.zeros(NUM_SPACE_GROUPS + 1, _MOST_PLACES, 3)
+    linear = torch.zeros(NUM_SPACE_GROUPS + 1, MAX_POSITIONS, 3, 3)
+    shift = torch.zeros(NUM_SPACE_GROUPS + 1, MAX_POSITIONS, 3)
     for number in range(1, NUM_SPACE_GROUPS + 1):
         for place, position in enumerate(space_group(number).positions):
             linear[number, place] = torch.from_numpy(position.linear)

@@ -25,12 +25,11 @@ from torch import Tensor
 from crystens.crystal import NUM_SPACE_GROUPS
 from crystens.element_codes import NO_CODE
 from crystens.errors import CrystensError
-from crystens.symmetry.wyckoff import WyckoffPosition, space_group
+from crystens.symmetry.wyckoff import MAX_POSITIONS, WyckoffPosition, space_group
 
 WYCKOFF_ENCODINGS = ("letter", "multiplicity")
 GROUP_ENCODINGS = ("number", "bits")
 COPIES = 8  # cells: four channels of the row, then four of the column
-MAX_POSITIONS = 27  # of Pmmm
 
 _MULTIPLICITIES = (1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32, 36, 48, 64, 96, 192)
 _DIGITS = 5

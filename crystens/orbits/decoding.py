@@ -20,10 +20,10 @@ from torch import Tensor
 from crystens.clustering import Clusters, cluster
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, cell_vectors
 from crystens.decoding import DecodedCrystal, ImageCopies, average_copies, read_copies
-from crystens.encoding import GROUP_ROW
+from crystens.encoding import GROUP_ROW, POSITION_ROW
 from crystens.errors import CrystensError
 from crystens.orbits.codes import nearest_groups
-from crystens.orbits.scaling import POSITION_ROW, OrbitScaling
+from crystens.orbits.scaling import OrbitScaling
 from crystens.scaling import Scaling
 from crystens.symmetry.orbit_crystal import CELLS, OrbitCrystal
 from crystens.symmetry.projection import Projection

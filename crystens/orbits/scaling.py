@@ -18,13 +18,11 @@ from torch import Tensor
 
 from crystens.batch import CrystalBatch
 from crystens.element_codes import NO_CODE
-from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS
+from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS, POSITION_ROW
 from crystens.errors import CrystensError
 from crystens.orbits.batch import OrbitBatch
 from crystens.orbits.codes import COPIES, check_group_encoding, group_codes, wyckoff_codes
 from crystens.scaling import Scaling
-
-POSITION_ROW = HEADER - 1
 
 
 class OrbitScaling(Scaling):

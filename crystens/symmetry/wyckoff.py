@@ -30,6 +30,8 @@ import numpy as np
 from crystens.crystal import NUM_SPACE_GROUPS, wrap
 from crystens.errors import CrystensError
 
+MAX_POSITIONS = 27  # Wyckoff positions of a group, those of Pmmm
+
 _GRID = 24  # translations of the table are in 24ths
 
 # Parameters with which a point of a position lies on no position of higher symmetry, in any group.
