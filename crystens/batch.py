@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -140,6 +140,13 @@ class CrystalBatch:
             numbers=self.numbers.gather(1, order),
             coordinates=self.coordinates.gather(1, order[..., None].expand_as(self.coordinates)),
         )
+
+
+class ImageBatch(NamedTuple):
+    """Images of crystals, (B, 4, S, S) in [0, 1], and their properties, (B, P), NaN where one is missing."""
+
+    images: Tensor
+    properties: Tensor
 
 
 def cell_vectors(lengths: Tensor, angles: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from crystens.devices.accelerator import device_named, prepare_accelerator
 from crystens.encoding import NUM_CHANNELS, image_side
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
+from crystens.networks.told import Told
 from crystens.orbits.encodings import ImageDecoder, batch_for, decoder_for, scaling_from_dict, sites_of
 from crystens.scaling import Scaling
 from crystens.sources.limits import Limits
@@ -264,7 +265,7 @@ class Generator:
         if answers:
             random = np.random.default_rng([chunk_seed, 1])
             conditions = Conditions.cat([one.draw(1, random) for one in answers[first : first + size]])
-            options |= {"counts": conditions.counts, "allowed": conditions.allowed}
+            options |= {"counts": conditions.counts, "told": Told(conditions.allowed)}
         return self.model.sample(size, torch.Generator().manual_seed(chunk_seed), **options).float().cpu()
 
     def encode(self, crystals: Structure | Atoms | Crystal | Iterable[Structure | Atoms | Crystal]) -> Tensor:

@@ -15,13 +15,13 @@ from hydra import compose, initialize_config_dir
 
 import crystens
 from crystens.asking.conditions import Answers
-from crystens.asking.known import KnownOrbits, Orbits, primitive_multiplicities, unlikeness
+from crystens.asking.known import KnownOrbits, Orbits, unlikeness
 from crystens.asking.positions import Assignments
 from crystens.asking.question import Question
 from crystens.asking.table import read_questions
 from crystens.errors import CrystensError
 from crystens.generator import Generator
-from crystens.symmetry.wyckoff import space_group
+from crystens.symmetry.wyckoff import primitive_multiplicities, space_group
 from crystens.training import command_line, tasks
 
 CONF = Path(__file__).parent.parent / "conf"

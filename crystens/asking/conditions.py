@@ -9,7 +9,7 @@ the coordinates are the model's to draw.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,11 +40,7 @@ class Conditions:
     @classmethod
     def cat(cls, parts: Sequence[Conditions]) -> Conditions:
         """Return the conditions of all samples, one part after the other."""
-        allowed = [part.allowed for part in parts]
-        return cls(
-            torch.cat([part.counts for part in parts]),
-            Allowed(*(torch.cat([getattr(one, field.name) for one in allowed]) for field in fields(Allowed))),
-        )
+        return cls(torch.cat([part.counts for part in parts]), Allowed.cat([part.allowed for part in parts]))
 
 
 class Answers:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.orbits.batch import OrbitBatch
-from crystens.symmetry.wyckoff import space_group
+from crystens.symmetry.wyckoff import primitive_multiplicities, space_group
 
 _ALIKE = 1.0  # mean difference of Mendeleev numbers at which a crystal is taken e times less often
 _APART = 1e6  # cost of an exchange that changes the formula
@@ -196,10 +196,3 @@ def unlikeness() -> np.ndarray:
     apart = np.nan_to_num(apart, nan=np.nanmax(apart))
     np.fill_diagonal(apart, 0)
     return apart
-
-
-@functools.cache
-def primitive_multiplicities(number: int) -> tuple[int, ...]:
-    """Return of each Wyckoff position how many sites a primitive cell has, by the place of its letter."""
-    group = space_group(number)
-    return tuple(position.multiplicity // len(group.centring) for position in group.positions)

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from crystens.asking.known import Orbits, primitive_multiplicities
-from crystens.symmetry.wyckoff import space_group
+from crystens.asking.known import Orbits
+from crystens.symmetry.wyckoff import primitive_multiplicities, space_group
 
 
 class Assignments:

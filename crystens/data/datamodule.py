@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from crystens.asking.known import KnownOrbits
-from crystens.batch import CrystalBatch
+from crystens.batch import CrystalBatch, ImageBatch
 from crystens.data.augmentation import Augmentation
 from crystens.data.epoch_order import ORDERS, BlockOrder, shuffled
 from crystens.data.split_groups import crystal_groups
@@ -320,11 +320,29 @@ class CrysTensDataModule(pl.LightningDataModule):
             generator=torch.Generator(),
         )
 
-    def on_after_batch_transfer(self, batch: CrystalBatch, dataloader_idx: int = 0) -> Tensor:
-        """Return the images of a batch, on its device: (B, 4, S, S) float32, scaled."""
+    def on_after_batch_transfer(self, batch: CrystalBatch, dataloader_idx: int = 0) -> Tensor | ImageBatch:
+        """Return the images of a batch, on its device: (B, 4, S, S) float32, scaled.
+
+        A model that names `learned_properties` gets an `ImageBatch` with these.
+        """
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
             batch = self.augmentation(batch)
-        return self.encode(batch)
+        learned = () if self.trainer is None else getattr(self.trainer.lightning_module, "learned_properties", ())
+        if not learned or batch.properties is None:
+            return self.encode(batch)
+        return ImageBatch(self.encode(batch), batch.properties[:, [self.properties.index(name) for name in learned]])
+
+    @cached_property
+    def property_scales(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation in the training split of each property that is kept and varies, by name."""
+        self.setup()
+        values = self.store.properties(self.properties, self._splits["train"])  # (B, P)
+        scales = {}
+        for column, name in enumerate(self.properties):
+            known = values[np.isfinite(values[:, column]), column]
+            if len(known) and (deviation := float(known.std())) > 0:
+                scales[name] = (float(known.mean()), deviation)
+        return scales
 
     def encode(self, crystals: CrystalBatch) -> Tensor:
         """Return scaled images (B, 4, S, S) float32 of crystals, on their device."""

@@ -12,7 +12,7 @@ from azula.denoise import DiracPosterior
 from azula.noise import Schedule
 from torch import Tensor, nn
 
-from crystens.networks.code_heads import Allowed
+from crystens.networks.told import Told
 
 
 class KarrasSchedule(Schedule):
@@ -52,12 +52,30 @@ class ScaledNetwork(nn.Module):
 class CrystalDenoiser(nn.Module):
     """A denoiser of scaled images with given numbers of sites, as azula's samplers take it.
 
-    With self-conditioning the network is shown the estimate of the call before. One that draws codes is told which are
-    allowed.
+    With self-conditioning the network is shown the estimate of the call before.
+
+    Classifier-free guidance (Ho and Salimans 2022): with a `guidance` w other than 1 the estimate is
+    D(nothing) + w (D(told) - D(nothing)), of two calls of the network. 1 is the plain conditional model.
+
+    Args:
+        denoiser: of azula, around a `ScaledNetwork`.
+        counts: (B,), numbers of sites.
+        mask: which cells hold values, (B, 1, S, S).
+        scales: (S, S).
+        told: what the network is told.
+        guidance: w.
+        hidden: what it is told where it is told nothing; for guidance.
     """
 
     def __init__(
-        self, denoiser: nn.Module, counts: Tensor, mask: Tensor, scales: Tensor, allowed: Allowed | None = None
+        self,
+        denoiser: nn.Module,
+        counts: Tensor,
+        mask: Tensor,
+        scales: Tensor,
+        told: Told | None = None,
+        guidance: float = 1.0,
+        hidden: Told | None = None,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -65,20 +83,29 @@ class CrystalDenoiser(nn.Module):
         self.counts = counts
         self.mask = mask
         self.scales = scales
-        self.allowed = allowed
+        self.told = told
+        self.guidance = guidance
+        self.hidden = hidden
         self.self_conditioning = bool(getattr(cast(Any, denoiser.backbone).network, "self_conditioning", False))
         self.estimate: Tensor | None = None  # not scaled
 
     def of(self, rows: Tensor) -> CrystalDenoiser:
         """Return the denoiser of some of the images, without an estimate."""
-        allowed = None if self.allowed is None else self.allowed.of(rows)
-        return CrystalDenoiser(self.denoiser, self.counts[rows], self.mask[rows], self.scales, allowed)
+        told = None if self.told is None else self.told.of(rows)
+        return CrystalDenoiser(self.denoiser, self.counts[rows], self.mask[rows], self.scales, told)
 
     def forward(self, images: Tensor, time: Tensor) -> DiracPosterior:
         """Return the denoised images, empty where there is nothing."""
-        shown = {"estimate": self.estimate} if self.self_conditioning else {}
-        told = {} if self.allowed is None else {"allowed": self.allowed}
-        denoised = self.denoiser(images, time, counts=self.counts, **shown, **told).mean * self.mask
+        denoised = self._denoised(images, time, self.told)
+        if self.guidance != 1:
+            without = self._denoised(images, time, self.hidden)
+            denoised = without + self.guidance * (denoised - without)
         if self.self_conditioning:
             self.estimate = denoised / self.scales
         return DiracPosterior(denoised)
+
+    def _denoised(self, images: Tensor, time: Tensor, told: Told | None) -> Tensor:
+        """Return what the network makes of images if it is told so much."""
+        shown = {"estimate": self.estimate} if self.self_conditioning else {}
+        known = {} if told is None else {"told": told}
+        return self.denoiser(images, time, counts=self.counts, **shown, **known).mean * self.mask

@@ -27,7 +27,8 @@ import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -41,6 +42,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from crystens.batch import ImageBatch
 from crystens.devices.sharding import shard
 from crystens.devices.xla import close_graph, is_xla
 from crystens.encoding import ATTRIBUTES, CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
@@ -50,14 +52,18 @@ from crystens.models.chunks import sample_in_chunks
 from crystens.models.clipping import clip_gradients
 from crystens.models.denoising import CrystalDenoiser, KarrasSchedule, ScaledNetwork
 from crystens.models.draws import draw_rows
-from crystens.models.showing import DRAWS, shown
-from crystens.networks.code_heads import CODED_ROWS, Allowed, CodeHeads
+from crystens.models.showing import DRAWS, shown_cells, shown_codes, shown_facts
+from crystens.networks.code_heads import CODED_ROWS, CodeHeads, Stated
+from crystens.networks.facts import Facts, counted
+from crystens.networks.told import Told
 from crystens.scaling import Scaling
 
 SAMPLERS = ("heun", "euler")
 PREDICTIONS = {"residual": KarrasDenoiser, "image": SimpleDenoiser}
 
 _SHOWN = 0.5  # share of the training images of which a network with self-conditioning is shown its first estimate
+
+_MOST_ELEMENTS, _MOST_SITES = 15, 128  # in a crystal, that are counted
 
 _MIDDLE, _WIDTH = 0.5, 0.25  # image values in [0, 1] become (value - 0.5) / 0.25, of a variance of about 1
 
@@ -108,6 +114,7 @@ class EDM(pl.LightningModule):
 
     steps: Tensor
     site_counts: Tensor
+    size_counts: Tensor
 
     def __init__(
         self,
@@ -198,7 +205,22 @@ class EDM(pl.LightningModule):
         self.shown = shown
         self._optimizer = optimizer
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self.register_buffer("site_counts", torch.zeros(self.image_side - HEADER + 1, dtype=torch.long))
+        slots = self.image_side - HEADER
+        self.register_buffer("site_counts", torch.zeros(slots + 1, dtype=torch.long))
+        if self.facts is not None and self.facts.counted:
+            # By sites that an image lists, elements, and sites of the primitive cell.
+            sizes = torch.zeros(slots + 1, _MOST_ELEMENTS + 1, _MOST_SITES + 1, dtype=torch.int32)
+            self.register_buffer("size_counts", sizes)
+
+    @property
+    def facts(self) -> Facts | None:
+        """The facts that the network can be told."""
+        return cast(Facts | None, getattr(self.network, "facts", None))
+
+    @property
+    def learned_properties(self) -> tuple[str, ...]:
+        """The properties of the data that the network is told of training crystals, in the order that it takes."""
+        return () if self.facts is None else self.facts.properties
 
     def configure_model(self) -> None:
         """Divide the networks among the devices where the strategy says so."""
@@ -220,10 +242,17 @@ class EDM(pl.LightningModule):
             return risen
         return risen * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, planned))))
 
-    def prepare_for_images(self, image_side: int, scaling: Scaling, distance: str) -> None:
+    def prepare_for_images(
+        self,
+        image_side: int,
+        scaling: Scaling,
+        distance: str,
+        properties: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         """Refuse images that the loss and the network do not know, and give the network the scales of the others.
 
-        To be called before training, whose images have this side, scaling and content of the pair block.
+        To be called before training, whose images have this side, scaling and content of the pair block, and whose
+        crystals have properties of these means and standard deviations.
 
         Raises:
             CrystensError: if the images have another side or header than the network; if their pair block has an
@@ -256,6 +285,9 @@ class EDM(pl.LightningModule):
             )
         if getattr(self.network, "codes", None) is not None:
             self._tell_codes(scaling)
+        if self.facts is not None:
+            for network in (self.network, self.average_network):
+                cast(Any, network).facts.tell(properties or {})
         if getattr(self.network, "needs_scales", False):
             slopes, offsets = scaling.factors / _WIDTH, (scaling.offsets - _MIDDLE) / _WIDTH
             for network in (self.network, self.average_network):
@@ -282,27 +314,38 @@ class EDM(pl.LightningModule):
         """
         codes = getattr(self.network, "codes", None)
         if (getattr(self.network, "needs_scales", False) and cast(Tensor, self.network.limits).isinf().any()) or (
-            codes is not None and not codes.told
+            codes is not None and not (codes.told and (self.facts is None or self.facts.told))
         ):
             raise CrystensError("this network needs the scales of the images: call prepare_for_images before training")
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensor | ImageBatch, batch_idx: int) -> Tensor:
         """Return the loss on images (B, 4, S, S) in [0, 1] at random noise levels, a scalar."""
-        counts = _count_sites(batch)
+        images, properties = batch if isinstance(batch, ImageBatch) else (batch, None)
+        counts = _count_sites(images)
+        stated = self._stated(images, counts)
         with torch.no_grad():
             seen = nn.functional.one_hot(counts, len(self.site_counts)).sum(dim=0)
             self.site_counts += self.trainer.strategy.reduce(seen, reduce_op="sum")
-        loss = self.loss(batch, counts)
+            if stated is not None and self.facts is not None and self.facts.counted:
+                sizes = self._sizes(counts, stated)
+                self.size_counts += self.trainer.strategy.reduce(sizes, reduce_op="sum")
+        loss = self.loss(images, counts, stated, properties)
         self.log("train/loss", loss.detach(), prog_bar=not is_xla(self.device))
         self.log("train/loss_epoch", loss.detach(), on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
-    def loss(self, images: Tensor, counts: Tensor) -> Tensor:
+    def loss(
+        self, images: Tensor, counts: Tensor, stated: Stated | None = None, properties: Tensor | None = None
+    ) -> Tensor:
         """Return the weighted mean square error of denoised images, a scalar: the mean over the cells of each image.
+
+        Cells that the network is told are left out.
 
         Args:
             images: (B, 4, S, S) in [0, 1].
             counts: (B,) numbers of sites.
+            stated: what the images state; None finds it, where it is needed.
+            properties: (B, P), of `learned_properties`, NaN where one is missing; None for none.
         """
         mask = self._present(counts)
         scales = self._scales(images.device)
@@ -310,7 +353,8 @@ class EDM(pl.LightningModule):
         level = draw_rows(self, len(images), lambda rows: torch.randn(rows, 1, 1, 1, device=images.device))
         sigma = (self.noise_mean + self.noise_deviation * level).exp()
         noise = draw_rows(self, len(images), lambda rows: torch.randn(rows, *images.shape[1:], device=images.device))
-        denoiser = self._denoiser(self.network, counts, mask, self._shown(images, counts))
+        told = self._shown(images, counts, stated or self._stated(images, counts), properties)
+        denoiser = self._denoiser(self.network, counts, mask, told)
         noisy, times = clean + sigma * noise * mask, self.schedule.time(sigma.flatten())
         with _as_drawn(self.network):  # of an average alone, the difference of mirror images would never be trained
             if denoiser.self_conditioning:
@@ -323,7 +367,13 @@ class EDM(pl.LightningModule):
         weight[:HEADER] = weight[:, :HEADER] = self.attribute_weight
         weight[0] = weight[:, 0] = self.atom_weight
         weight[len(ATTRIBUTES) : HEADER] = weight[:, len(ATTRIBUTES) : HEADER] = self.position_weight
-        return ((error * weight).sum((1, 2, 3)) / (weight * mask).sum((1, 2, 3))).mean() / NUM_CHANNELS
+        if told is not None and told.cells is not None:
+            mask = mask & ~told.cells.isfinite()
+            error = error * mask
+            cells = (weight * mask).sum((1, 2, 3)) / NUM_CHANNELS
+        else:
+            cells = (weight * mask).sum((1, 2, 3))
+        return ((error * weight).sum((1, 2, 3)) / cells).mean() / NUM_CHANNELS
 
     def _first_estimate(self, noisy: Tensor, times: Tensor, denoiser: CrystalDenoiser, shown: Tensor) -> Tensor:
         """Return the estimates (B, 4, S, S), not scaled, of those noisy images that are shown one, (B,); others 0."""
@@ -335,25 +385,68 @@ class EDM(pl.LightningModule):
                 estimate[rows] = denoiser.of(rows)(noisy[rows], times[rows]).mean.to(estimate.dtype)
         return estimate / denoiser.scales * shown[:, None, None, None]
 
-    def _shown(self, images: Tensor, counts: Tensor) -> Allowed | None:
-        """Return what the network is told of training images (B, 4, S, S) in [0, 1]; None if it never is."""
-        if self.shown == 0:
+    def _stated(self, images: Tensor, counts: Tensor) -> Stated | None:
+        """Return what images (B, 4, S, S) in [0, 1] state; None if the network is told nothing of it."""
+        if self.shown == 0 and self.facts is None:
             return None
-        draws = draw_rows(self, len(images), lambda rows: torch.rand(rows, DRAWS, device=images.device))
-        stated = cast(CodeHeads, self.network.codes).stated((images - _MIDDLE) / _WIDTH, counts)
-        return shown(stated, draws, self.shown)
+        return cast(CodeHeads, self.network.codes).stated((images - _MIDDLE) / _WIDTH, counts)
+
+    def _sizes(self, counts: Tensor, stated: Stated) -> Tensor:
+        """Return how many images have each size, as `size_counts`."""
+        facts = counted(stated, counts)
+        elements = facts["num_elements"].clamp(max=_MOST_ELEMENTS)
+        places = (counts * (_MOST_ELEMENTS + 1) + elements) * (_MOST_SITES + 1)
+        places = places + facts["num_sites"].clamp(max=_MOST_SITES)
+        sizes = torch.zeros_like(self.size_counts).flatten()
+        return sizes.index_add_(0, places, torch.ones_like(places, dtype=sizes.dtype)).view_as(self.size_counts)
+
+    def _shown(self, images: Tensor, counts: Tensor, stated: Stated | None, properties: Tensor | None) -> Told | None:
+        """Return what the network is told of training images (B, 4, S, S) in [0, 1]; None if it never is."""
+        if stated is None:
+            return None
+
+        def drawn(columns: int) -> Tensor:
+            return draw_rows(self, len(images), lambda rows: torch.rand(rows, columns, device=images.device))
+
+        draws = drawn(DRAWS)
+        allowed = shown_codes(stated, draws, self.shown) if self.shown > 0 else None
+        facts = cells = None
+        if self.facts is not None:
+            numbers = counted(stated, counts)
+            told = torch.stack([numbers[name] for name in self.facts.counted], dim=1).float()
+            of_properties = drawn(len(self.facts.properties) + 1)
+            if properties is None:
+                properties = told.new_full((len(told), len(self.facts.properties)), torch.nan)
+            facts = shown_facts(told, properties, draws, of_properties, self.shown)
+        if self.shown > 0 and getattr(self.network, "known_mark", None) is not None:
+            clean = (images - _MIDDLE) / _WIDTH
+            cells = shown_cells(clean, counts, draws, drawn(self.image_side - HEADER), self.shown)
+        return Told(allowed, facts, cells)
 
     def _present(self, counts: Tensor) -> Tensor:
         """Return which cells of images with given numbers of sites hold values: (B,) to (B, 1, S, S) bool."""
         return present_cells(counts, self.image_side, rows=self.rows)[:, None]
 
     def _denoiser(
-        self, network: nn.Module, counts: Tensor, mask: Tensor, allowed: Allowed | None = None
+        self,
+        network: nn.Module,
+        counts: Tensor,
+        mask: Tensor,
+        told: Told | None = None,
+        guidance: float = 1.0,
     ) -> CrystalDenoiser:
-        """Return the denoiser of images with given numbers of sites, and of those codes that are allowed."""
+        """Return the denoiser of images with given numbers of sites, of which the network is told something."""
         scales = self._scales(counts.device)
         denoiser = PREDICTIONS[self.prediction](ScaledNetwork(network, scales), self.schedule)
-        return CrystalDenoiser(denoiser, counts, mask, scales, allowed)
+        return CrystalDenoiser(denoiser, counts, mask, scales, told, guidance, self._hidden(told))
+
+    def _hidden(self, told: Told | None) -> Told | None:
+        """Return what remains if nothing that can be asked for is told: how many elements and sites there are."""
+        if told is None or told.facts is None or self.facts is None:
+            return None
+        facts = told.facts.clone()
+        facts[:, len(self.facts.counted) :] = torch.nan
+        return Told(facts=facts)
 
     def _scales(self, device: torch.device) -> Tensor:
         """Return how many times larger than others each cell is when noise is added, (S, S)."""
@@ -392,7 +485,8 @@ class EDM(pl.LightningModule):
         generator: torch.Generator | None = None,
         on_step: Callable[[int, int], None] | None = None,
         counts: Tensor | None = None,
-        allowed: Allowed | None = None,
+        told: Told | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:
         """Return n generated images (n, 4, S, S), float32 in [0, 1], on the module's device.
 
@@ -404,13 +498,15 @@ class EDM(pl.LightningModule):
             generator: CPU generator of the seeds. None draws them from torch's global generator.
             on_step: Called after each step with the number of steps done and of all steps.
             counts: (n,) int64, how many sites each image lists; None draws them as often as they were trained on.
-            allowed: which codes each image may state; None for all. Only of a network with `codes`.
+            told: what is asked of each image; None asks nothing.
+            guidance: factor of classifier-free guidance, see `crystens.models.denoising`; it is not applied in the last
+                step, so that codes that are not allowed have no share.
 
         Raises:
             CrystensError: if nothing was trained yet, so that no number of sites is known, or if the model was not
                 trained to be asked.
         """
-        if allowed is not None and self.shown == 0:
+        if told is not None and self.shown == 0:
             raise CrystensError("this model was trained with model.shown=0 and can be asked for nothing")
         if not self.site_counts.any():
             raise CrystensError(
@@ -423,8 +519,8 @@ class EDM(pl.LightningModule):
             part = slice(done, done + len(generators))
             done = part.stop
             given = None if counts is None else counts[part].to(self.device)
-            may = None if allowed is None else allowed.of(part).to(self.device)
-            return self._sample_at_once(generators, count, given, may)
+            asked = None if told is None else told.of(part).to(self.device)
+            return self._sample_at_once(generators, count, given, asked, guidance)
 
         return sample_in_chunks(
             at_once, self.average_network, n, self.sample_chunk, self._sampling_steps, generator, on_step
@@ -445,20 +541,23 @@ class EDM(pl.LightningModule):
         generators: list[torch.Generator],
         on_step: Callable[[], None],
         counts: Tensor | None,
-        allowed: Allowed | None,
+        told: Told | None,
+        guidance: float,
     ) -> Tensor:
         """Denoise one image for each generator."""
         shares = (self.site_counts.cpu().double().cumsum(0) / self.site_counts.sum().cpu()).contiguous()
         drawn = torch.cat([torch.rand(1, dtype=torch.float64, generator=g) for g in generators])
         if counts is None:
             counts = torch.searchsorted(shares, drawn, right=True).to(self.device)
+        if self.facts is not None and (told is None or told.facts is None):
+            told = replace(told or Told(), facts=self._drawn_sizes(counts, generators))
         mask = self._present(counts)
 
         def noise() -> Tensor:
             size = (NUM_CHANNELS, self.image_side, self.image_side)
             return torch.stack([torch.randn(size, generator=g) for g in generators]).to(self.device) * mask
 
-        denoiser = self._denoiser(self.average_network, counts, mask, allowed)
+        denoiser = self._denoiser(self.average_network, counts, mask, told, guidance)
         solver = (HeunSampler if self.sampler == "heun" else EulerSampler)(denoiser)
         steps = self._sampling_steps
         # Times are made on the CPU and moved: as constants they would have XLA compile every step anew.
@@ -473,12 +572,26 @@ class EDM(pl.LightningModule):
             images = solver.step(images, time.to(self.device), after.to(self.device))
             close_graph(self.device)
             on_step()
+        denoiser.guidance = 1.0
         with _as_drawn(self.average_network):
             images = denoiser(images, times[-1].to(self.device)).mean
         close_graph(self.device)
         on_step()
         images = images / self._scales(images.device)
         return ((images * _WIDTH + _MIDDLE).clamp(0, 1) * mask).float()
+
+    def _drawn_sizes(self, counts: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """Return facts (B, F) of images that list so many sites: numbers as often as in training, properties hidden."""
+        assert self.facts is not None
+        facts = torch.full((len(counts), len(self.facts.names)), torch.nan)
+        if self.facts.counted:
+            seen = self.size_counts.cpu()[counts.cpu()].flatten(1).double().cumsum(dim=1)
+            drawn = torch.cat([torch.rand(1, dtype=torch.float64, generator=g) for g in generators])
+            place = torch.searchsorted(seen.contiguous(), (drawn * seen[:, -1])[:, None], right=True)[:, 0]
+            numbers = {"num_elements": place // (_MOST_SITES + 1), "num_sites": place % (_MOST_SITES + 1)}
+            for column, name in enumerate(self.facts.counted):
+                facts[:, column] = torch.where(seen[:, -1] > 0, numbers[name], torch.nan)
+        return facts.to(counts.device)
 
 
 @contextlib.contextmanager

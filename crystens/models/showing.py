@@ -1,8 +1,8 @@
 """Parts of training crystals that a network is shown, so that it can be asked for them later.
 
 The network is told parts of a share of the training images: the space group or the crystal system; the elements of all
-sites, or the element of each; the Wyckoff position of each orbit, with its group. Chance decides on each part. So one
-network draws crystals with and without conditions.
+sites, or the element of each; the Wyckoff position of each orbit, with its group; the cell; the coordinates of some
+sites; properties. Chance decides on each part. So one network draws crystals with and without conditions.
 """
 
 from __future__ import annotations
@@ -13,22 +13,30 @@ import torch
 from torch import Tensor
 
 from crystens.crystal import NUM_SPACE_GROUPS
+from crystens.encoding import COORDINATE_ROWS, GROUP_ROW, HEADER
 from crystens.networks.code_heads import Allowed, Stated
 from crystens.symmetry.space_groups import crystal_system
 
-DRAWS = 3  # random numbers an image: whether anything is shown, of groups and positions, of elements
+# Random numbers an image: whether any code or cell is shown, of groups and positions, of elements, of the cell, of
+# coordinates, and whether any property is.
+DRAWS = 6
 
 # Shares of the images that are shown anything.
 _GROUP, _SYSTEM, _POSITIONS = 0.3, 0.15, 0.3
 _SET, _EACH = 0.25, 0.5
+_CELL = 0.2
+_ALL_COORDINATES, _SOME_COORDINATES = 0.25, 0.5  # of those whose positions are shown
+
+_HIDDEN_COUNTS = 0.1  # share of all images whose numbers of elements and sites are hidden
+_PROPERTY = 0.6  # of the images that are shown any property
 
 
-def shown(stated: Stated, draws: Tensor, share: float) -> Allowed:
-    """Return what the network is told of images.
+def shown_codes(stated: Stated, draws: Tensor, share: float) -> Allowed:
+    """Return which codes images may state by what the network is shown.
 
     Args:
         stated: what the images state, B of N sites.
-        draws: uniform random numbers, (B, 3), on the device of `stated`.
+        draws: uniform random numbers, (B, 6), on the device of `stated`.
         share: of the images that are shown anything.
     """
     images, sites = stated.elements.shape
@@ -44,7 +52,7 @@ def shown(stated: Stated, draws: Tensor, share: float) -> Allowed:
     elements = torch.where(is_set[:, None, None], of_set, elements)
     if stated.groups is None or stated.places is None:
         return Allowed(elements, everything.groups, everything.positions)
-    has_positions = anything & (draws[:, 1] < _POSITIONS)
+    has_positions = _has_positions(draws, share)
     has_group = anything & (draws[:, 1] < _POSITIONS + _GROUP)
     has_system = anything & ~has_group & (draws[:, 1] < _POSITIONS + _GROUP + _SYSTEM)
     group = torch.nn.functional.one_hot(stated.groups, NUM_SPACE_GROUPS + 1).bool()
@@ -53,6 +61,62 @@ def shown(stated: Stated, draws: Tensor, share: float) -> Allowed:
     groups = torch.where(has_system[:, None], systems[stated.groups], groups)
     places = torch.nn.functional.one_hot(stated.places, everything.positions.shape[2]).bool()
     return Allowed(elements, groups, torch.where(has_positions[:, None, None], places, everything.positions))
+
+
+def shown_cells(images: Tensor, counts: Tensor, draws: Tensor, of_sites: Tensor, share: float) -> Tensor:
+    """Return images (B, 4, S, S) with NaN in all cells but those of lattice parameters and coordinates that are shown.
+
+    Coordinates are shown of images whose Wyckoff positions are, which say where the origin is.
+
+    Args:
+        images: clean images.
+        counts: (B,), numbers of sites.
+        draws: uniform random numbers, (B, 6).
+        of_sites: uniform random numbers of each site, (B, N).
+        share: of the images that are shown anything.
+    """
+    present = torch.arange(of_sites.shape[1], device=counts.device) < counts[:, None]
+    cell = (draws[:, 0] < share) & (draws[:, 3] < _CELL)
+    every = _has_positions(draws, share) & (draws[:, 4] < _ALL_COORDINATES)
+    some = _has_positions(draws, share) & (draws[:, 4] < _ALL_COORDINATES + _SOME_COORDINATES)
+    sites = (every[:, None] | (some[:, None] & (of_sites < 0.5))) & present
+    return only_cells(images, cell[:, None] & present, sites)
+
+
+def only_cells(images: Tensor, cell: Tensor, coordinates: Tensor) -> Tensor:
+    """Return images (B, 4, S, S) with NaN in all cells but those of some lattice parameters and coordinates.
+
+    Args:
+        images: clean images.
+        cell: of which sites those of lattice parameters are kept, (B, N) bool.
+        coordinates: of which sites those of coordinates are, (B, N) bool.
+    """
+    known = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool, device=images.device)
+    lattice = slice(COORDINATE_ROWS.stop, GROUP_ROW)
+    for rows, sites in ((lattice, cell), (COORDINATE_ROWS, coordinates)):
+        known[:, rows, HEADER:] = sites[:, None]
+        known[:, HEADER:, rows] = sites[..., None]
+    return torch.where(known[:, None], images, torch.nan)
+
+
+def shown_facts(counted: Tensor, properties: Tensor, draws: Tensor, of_properties: Tensor, share: float) -> Tensor:
+    """Return facts that the network is told, (B, C + P), NaN where hidden.
+
+    Args:
+        counted: numbers that images state, (B, C); nearly always shown.
+        properties: (B, P), NaN where one is missing.
+        draws: uniform random numbers, (B, 6).
+        of_properties: uniform random numbers of each property, (B, P), and of all counts, in one more column.
+        share: of the images that are shown any property.
+    """
+    counted = torch.where(of_properties[:, -1:] < _HIDDEN_COUNTS, torch.nan, counted)
+    is_shown = (draws[:, 5:6] < share) & (of_properties[:, :-1] < _PROPERTY)
+    return torch.cat([counted, torch.where(is_shown, properties, torch.nan)], dim=1)
+
+
+def _has_positions(draws: Tensor, share: float) -> Tensor:
+    """Return which images are shown the Wyckoff position of each orbit, (B,)."""
+    return (draws[:, 0] < share) & (draws[:, 1] < _POSITIONS)
 
 
 @functools.cache

@@ -27,8 +27,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,11 @@ class Allowed:
             torch.ones(images, _GROUPS, dtype=torch.bool, device=device),
             torch.ones(images, sites, MAX_POSITIONS, dtype=torch.bool, device=device),
         )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Allowed]) -> Allowed:
+        """Return what is allowed in all images, one part after the other."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def of(self, images: Tensor | slice, sites: int | None = None) -> Allowed:
         """Return what is allowed in some of the images, and of those in their first sites."""

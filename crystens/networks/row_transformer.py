@@ -32,6 +32,10 @@ sigma of 1 nothing stands around, for the estimate is a mean of many crystals th
 With `repulsion` the atoms of orbits that a nearly clean image states are moved apart where they stand within each
 other (`crystens.networks.repulsion`), in sampling.
 
+With `facts` all tokens are told numbers of the whole crystal, such as how many elements it has, where they are known.
+With `known_cells` lattice parameters and coordinates can be told. They stand in the estimate, their tokens are marked,
+and they are drawn as they were told.
+
 With `codes` elements, and of orbits groups and positions, are read and drawn as one of the codes that there are
 (`crystens.networks.code_heads`), not digit by digit.
 
@@ -41,7 +45,7 @@ The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Mod
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from azula.nn.dit import DiT
@@ -52,13 +56,14 @@ from crystens.crystal import NUM_SPACE_GROUPS
 from crystens.devices.xla import is_xla
 from crystens.encoding import COORDINATE_ROWS, GROUP_ROW, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
 from crystens.errors import CrystensError
-from crystens.networks.code_heads import Allowed, CodeHeads
+from crystens.networks.code_heads import CodeHeads
+from crystens.networks.facts import Facts
 from crystens.networks.repulsion import pushed_apart
 from crystens.networks.surroundings import NUM_FEATURES, orbit_surroundings, surroundings
+from crystens.networks.told import Told
 
 _LENGTH_ROWS = slice(4, 7)
 _ANGLE_ROWS = slice(7, 10)
-Read = tuple[Tensor | None, Tensor | None]  # what is added to tokens and to the modulation
 
 _CLEAR = 0.5  # sigma below which atoms are moved apart; above, places are too uncertain
 _ROUNDS = 8  # of pushing atoms apart, at most, in one call
@@ -90,9 +95,12 @@ class RowTransformer(nn.Module):
             digit. For images whose codes `tell_codes` says.
         repulsion: share of the sum of the covalent radii below which atoms of orbits are moved apart where there is
             little noise; 0 for not. As `symmetric`, it has no weights, and it is not done in training.
+        facts: names of what can be told of a whole crystal, see `crystens.networks.facts`; only with `codes`.
+        known_cells: whether lattice parameters and coordinates can be told; only with `self_conditioning`, and without
+            `surroundings`, which are of a whole estimate.
 
     Raises:
-        CrystensError: if a number is out of range.
+        CrystensError: if a number is out of range, or options do not fit each other.
     """
 
     def __init__(
@@ -111,6 +119,8 @@ class RowTransformer(nn.Module):
         self_conditioning: bool = False,
         codes: bool = False,
         repulsion: float = 0.0,
+        facts: Sequence[str] = (),
+        known_cells: bool = False,
     ) -> None:
         """Check the numbers and build the layers."""
         super().__init__()
@@ -125,6 +135,10 @@ class RowTransformer(nn.Module):
                 f"{repulsion=} of RowTransformer must not be negative, and above 0 it takes codes=true, "
                 "geometric_pairs=true and images of orbits"
             )
+        if facts and not codes:
+            raise CrystensError("facts of RowTransformer take codes=true, which say what an image states")
+        if known_cells and (surroundings or not self_conditioning):
+            raise CrystensError("known_cells of RowTransformer takes self_conditioning=true and surroundings=false")
         self.image_side = image_side
         self.width = width
         self.rank = rank
@@ -153,6 +167,8 @@ class RowTransformer(nn.Module):
         nn.init.zeros_(self.transformer.out_proj.bias)
         self.repulsion = repulsion
         self.codes = CodeHeads(width, orbits) if codes else None
+        self.facts = Facts(facts, width) if facts else None
+        self.known_mark = nn.Parameter(torch.zeros(width)) if known_cells else None
         if self.needs_scales:
             self.register_buffer("slopes", torch.ones(len(QUANTITIES)))
             self.register_buffer("offsets", torch.zeros(len(QUANTITIES)))
@@ -186,7 +202,7 @@ class RowTransformer(nn.Module):
         log_noise: Tensor,
         counts: Tensor,
         estimate: Tensor | None = None,
-        allowed: Allowed | None = None,
+        told: Told | None = None,
     ) -> Tensor:
         """Return images (B, 4, S, S).
 
@@ -195,18 +211,41 @@ class RowTransformer(nn.Module):
             log_noise: logarithm of the noise level, (B,) or ().
             counts: (B,) int64, numbers of sites.
             estimate: (B, 4, S, S), of the clean images, 0 where there is none; only with `self_conditioning`.
-            allowed: codes that the images may state; only with `codes`.
+            told: what is known of the images; codes only with `codes`, facts with `facts`, cells with `known_cells`.
         """
+        told = told or Told()
         log_noise = log_noise.expand(len(images))
+        added: list[Tensor] = []  # to the tokens, (B, S, width)
+        modulations: list[Tensor] = []  # (B, width)
+        if told.cells is not None:
+            estimate = torch.zeros_like(images) if estimate is None else estimate
+            estimate = torch.where(told.cells.isfinite(), told.cells, estimate)
+            added.append(self._marks(told.cells))
+        if told.facts is not None and self.facts is not None:
+            modulations.append(self.facts(told.facts))
         if self.codes is None:
-            return self._drawn(images, log_noise, counts, estimate)[0]
-        evidence = self.codes.evidence(images, log_noise, counts, allowed)
-        drawn, tokens = self._drawn(images, log_noise, counts, estimate, self.codes.read(evidence, counts))
+            drawn = self._drawn(images, log_noise, counts, estimate, _summed(added), _summed(modulations))[0]
+            return _with_known(drawn, told.cells)
+        evidence = self.codes.evidence(images, log_noise, counts, told.allowed)
+        read, modulation = self.codes.read(evidence, counts)
+        modulations += [] if modulation is None else [modulation]
+        drawn, tokens = self._drawn(images, log_noise, counts, estimate, _summed([read, *added]), _summed(modulations))
         drawn = drawn.clone()
         for row, cells in self.codes.draw(tokens, evidence, counts).items():
             drawn[:, :, row, HEADER:] = cells[..., :NUM_CHANNELS].mT.to(drawn.dtype)
             drawn[:, :, HEADER:, row] = cells[..., NUM_CHANNELS:].mT.to(drawn.dtype)
-        return self._pushed_apart(drawn, log_noise, counts) if self.repulsion > 0 and not self.training else drawn
+        if self.repulsion > 0 and not self.training:
+            drawn = self._pushed_apart(drawn, log_noise, counts)
+        return _with_known(drawn, told.cells)
+
+    def _marks(self, cells: Tensor) -> Tensor:
+        """Return what is added to tokens (B, S, width) of lattice parameters and of sites whose cells are known."""
+        assert self.known_mark is not None
+        known = cells.isfinite().any(dim=1)
+        of_attributes, of_sites = known[:, :HEADER, HEADER:], known[:, HEADER:, COORDINATE_ROWS]
+        marked = torch.cat([of_attributes.any(dim=2), of_sites.any(dim=2)], dim=1)
+        marked[:, COORDINATE_ROWS] = False  # one site's coordinates say little of those of all
+        return marked[..., None] * self.known_mark
 
     def _pushed_apart(self, drawn: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
         """Return drawn images (B, 4, S, S) whose atoms are apart, as far as there is little noise."""
@@ -239,7 +278,13 @@ class RowTransformer(nn.Module):
         return drawn
 
     def _drawn(
-        self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None, read: Read = (None, None)
+        self,
+        images: Tensor,
+        log_noise: Tensor,
+        counts: Tensor,
+        estimate: Tensor | None,
+        added: Tensor | None,
+        modulation: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Return images as `_cropped` does, part by part, and the tokens that they were made of, (B, S, width).
 
@@ -248,23 +293,30 @@ class RowTransformer(nn.Module):
             log_noise: (B,).
             counts: (B,).
             estimate: (B, 4, S, S).
-            read: what is added to the tokens, (B, S, width), and to the modulation, (B, width).
+            added: to the tokens, (B, S, width).
+            modulation: added to that of noise and number of sites, (B, width).
         """
         if self.parts == 1 or is_xla(images.device):
-            return self._cropped(images, log_noise, counts, estimate, read)
+            return self._cropped(images, log_noise, counts, estimate, added, modulation)
         given = torch.zeros_like(images)
         tokens = images.new_zeros(len(images), self.image_side, self.width)
         for part in counts.argsort().chunk(self.parts):
             side = HEADER + int(counts[part[-1]])
             known = None if estimate is None else estimate[part, :, :side, :side]
-            extra = (None if read[0] is None else read[0][part, :side], None if read[1] is None else read[1][part])
-            cropped, made = self._cropped(images[part, :, :side, :side], log_noise[part], counts[part], known, extra)
+            of_part = (None if added is None else added[part, :side], None if modulation is None else modulation[part])
+            cropped, made = self._cropped(images[part, :, :side, :side], log_noise[part], counts[part], known, *of_part)
             given[part, :, :side, :side] = cropped.to(given.dtype)
             tokens[part, :side] = made.to(tokens.dtype)
         return given, tokens
 
     def _cropped(
-        self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None, read: Read
+        self,
+        images: Tensor,
+        log_noise: Tensor,
+        counts: Tensor,
+        estimate: Tensor | None,
+        added: Tensor | None,
+        modulation: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Return images (B, 4, s, s) of images cropped to their first s rows and columns, and their tokens."""
         lines = self._lines(images)
@@ -275,10 +327,10 @@ class RowTransformer(nn.Module):
             lines = torch.cat([lines, self._neighbours(images, log_noise, counts, estimate)], dim=2)
         embedded = self.noise_embedding(log_noise) + self.count_embedding(counts)
         tokens = self.transformer.in_proj(lines)
-        if read[0] is not None:
-            tokens = tokens + read[0].to(tokens.dtype)
-        if read[1] is not None:
-            embedded = embedded + read[1].to(embedded.dtype)
+        if added is not None:
+            tokens = tokens + added.to(tokens.dtype)
+        if modulation is not None:
+            embedded = embedded + modulation.to(embedded.dtype)
         tokens = self._transformed(tokens, embedded, counts)
         parts = self.transformer.out_proj(tokens)
         shared, own, left, right = parts.split(self.sizes, dim=2)
@@ -371,3 +423,13 @@ class RowTransformer(nn.Module):
             ],
             dim=1,
         )
+
+
+def _summed(parts: Sequence[Tensor]) -> Tensor | None:
+    """Return the sum of tensors of one shape, None of none."""
+    return sum(parts[1:], parts[0]) if parts else None
+
+
+def _with_known(drawn: Tensor, cells: Tensor | None) -> Tensor:
+    """Return drawn images with the cells that are known, (B, 4, S, S), NaN where they are not."""
+    return drawn if cells is None else torch.where(cells.isfinite(), cells.to(drawn.dtype), drawn)

@@ -326,3 +326,10 @@ def _centring_letter(centring: np.ndarray) -> str:
     if len(centring) in (1, 3, 4):
         return {1: "P", 3: "R", 4: "F"}[len(centring)]
     return {(0, 12, 12): "A", (12, 12, 0): "C", (12, 12, 12): "I"}[tuple(np.rint(centring[1] * _GRID).astype(int))]
+
+
+@functools.cache
+def primitive_multiplicities(number: int) -> tuple[int, ...]:
+    """Return of each Wyckoff position how many sites a primitive cell has, by the place of its letter."""
+    group = space_group(number)
+    return tuple(position.multiplicity // len(group.centring) for position in group.positions)

@@ -43,6 +43,7 @@ from crystens.devices.sharding import gathered
 from crystens.encoding import header_rows, image_side
 from crystens.errors import CrystensError, first_line
 from crystens.generator import CHUNK_SIZE, Generator, decoder_of, model_name
+from crystens.networks.facts import COUNTED
 from crystens.orbits.encodings import ImageDecoder, decoder_for
 from crystens.processes.cores import usable_cores
 from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file
@@ -130,6 +131,7 @@ def register() -> None:
     store.store("sample_schema", SampleConfig)
     OmegaConf.register_new_resolver("image_side", image_side, replace=True)
     OmegaConf.register_new_resolver("header_rows", header_rows, replace=True)
+    OmegaConf.register_new_resolver("facts_of", lambda properties: [*COUNTED, *properties], replace=True)
     OmegaConf.register_new_resolver("is_orbits", lambda sites: sites == "orbits", replace=True)
     OmegaConf.register_new_resolver("folder_or", lambda folder, other: folder or other, replace=True)
 
