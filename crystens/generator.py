@@ -15,6 +15,7 @@ import inspect
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from pymatgen.core import Structure
 from torch import Tensor
 
 from crystens.asking.conditions import Answers, Conditions
+from crystens.asking.kept import Kept
 from crystens.asking.known import KnownOrbits
 from crystens.asking.question import Question
 from crystens.checkpoint import KEY, load_checkpoint, load_weights, weights_digest
@@ -36,14 +38,18 @@ from crystens.decoding import DecodedCrystal, Decoder
 from crystens.devices.accelerator import device_named, prepare_accelerator
 from crystens.encoding import NUM_CHANNELS, image_side
 from crystens.errors import CrystensError
+from crystens.ingest.kinds import open_source
 from crystens.metrics.distributions import Reference
-from crystens.networks.told import Told
+from crystens.networks.facts import Facts
 from crystens.orbits.encodings import ImageDecoder, batch_for, decoder_for, scaling_from_dict, sites_of
 from crystens.scaling import Scaling
 from crystens.sources.limits import Limits
-from crystens.sources.record import Unusable
+from crystens.sources.record import Entry, Reject, Unusable
 
 CHUNK_SIZE = 64  # images of one seed; another size gives other images
+
+_MOST_GUIDANCE = 20.0
+_FARTHEST = 6.0  # standard deviations from the mean of training that a property can be asked for
 
 KINDS = ("pymatgen", "ase", "decoded")
 
@@ -178,8 +184,19 @@ class Generator:
     @property
     def conditions(self) -> tuple[str, ...]:
         """The conditions that the model can be asked for, by their names in `Question`; most models know none."""
-        asked = self.orbits is not None and getattr(self.model, "shown", 0) > 0
-        return tuple(field.name for field in fields(Question)) if asked else ()
+        if self.orbits is None or getattr(self.model, "shown", 0) == 0:
+            return ()
+        network = getattr(self.model, "network", None)
+        of_structures = getattr(network, "known_mark", None) is not None
+        names = [field.name for field in fields(Question) if field.name != "properties"]
+        if not of_structures:
+            names = [name for name in names if name not in ("structure", "keep")]
+        return (*names, *self._facts.properties) if self._facts is not None else tuple(names)
+
+    @property
+    def _facts(self) -> Facts | None:
+        """The facts that the model's network can be told."""
+        return getattr(self.model, "facts", None)
 
     def answers(self, questions: Sequence[Question], each: int = 1) -> list[Answers]:
         """Return what the orbits of each sample are drawn from, question by question; nothing if nothing is asked.
@@ -201,15 +218,54 @@ class Generator:
         found: dict[Question, Answers] = {}
         for place, one in enumerate(questions, 1):
             try:
-                found[one] = found.get(one) or Answers(one, self.orbits, self.scaling.max_sites)
+                found[one] = found.get(one) or self._answers(one)
             except CrystensError as error:
                 if len(questions) == 1:
                     raise
                 raise CrystensError(f"question {place}, {one.to_dict()}: {error}") from error
         return [found[one] for one in questions for _ in range(each)]
 
+    def _answers(self, question: Question) -> Answers:
+        """Return what the orbits of a question's samples are drawn from.
+
+        Raises:
+            CrystensError: if the model knows no such condition, or nothing can answer.
+        """
+        assert self.orbits is not None
+        unknown = sorted(set(question.to_dict()) - set(self.conditions))
+        if unknown:
+            near = get_close_matches(unknown[0], self.conditions, 1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise CrystensError(
+                f"condition.{unknown[0]} is not known to this model{hint} It can be asked for "
+                f"{', '.join(self.conditions)}"
+            )
+        for name, value in question.properties:
+            assert self._facts is not None
+            mean, deviation = self._facts.scale(name)
+            if abs(value - mean) > _FARTHEST * deviation:
+                raise CrystensError(
+                    f"condition.{name}={value:g} is too far from the training crystals, which have {mean:.3g} in the "
+                    f"mean and a standard deviation of {deviation:.3g}"
+                )
+        kept = None
+        if question.structure is not None:
+            structure = question.structure
+            crystal = structure if isinstance(structure, Crystal) else _read_structure(structure)
+            kept, question = Kept.of(
+                crystal, question, lambda batch: self.scaling.encode(batch, self.distance), self.scaling.max_sites
+            )
+        names = () if self._facts is None else self._facts.names
+        return Answers(question, self.orbits, self.scaling.max_sites, names, kept)
+
     def sample(
-        self, n: int, seed: int = 0, as_: str = "pymatgen", chunk_size: int = CHUNK_SIZE, **conditions: Any
+        self,
+        n: int,
+        seed: int = 0,
+        as_: str = "pymatgen",
+        chunk_size: int = CHUNK_SIZE,
+        guidance: float = 1.0,
+        **conditions: Any,
     ) -> list[Structure | None] | list[Atoms | None] | list[DecodedCrystal]:
         """Return n generated crystals.
 
@@ -219,6 +275,7 @@ class Generator:
             as_: "pymatgen" for Structures or "ase" for Atoms, both with None where decoding failed, or "decoded" for
                 `DecodedCrystal`s, which hold the crystal with its space group, or the reason of the failure.
             chunk_size: images drawn at a time.
+            guidance: factor of classifier-free guidance, see `check_guidance`.
             **conditions: what the crystals have to be, such as `formula="SrTiO3"` or `space_group=221`, see
                 `crystens.asking.question.Question.of`.
 
@@ -227,7 +284,7 @@ class Generator:
         """
         if as_ not in KINDS:
             raise CrystensError(f"{as_=} is not known; use one of {', '.join(KINDS)}")
-        decoded = self.decode(self.sample_images(n, seed, chunk_size, **conditions))
+        decoded = self.decode(self.sample_images(n, seed, chunk_size, guidance, **conditions))
         if as_ == "decoded":
             return decoded
         crystals = [item.crystal for item in decoded]
@@ -235,7 +292,9 @@ class Generator:
             return [None if crystal is None else crystal.to_atoms() for crystal in crystals]
         return [None if crystal is None else crystal.to_structure() for crystal in crystals]
 
-    def sample_images(self, n: int, seed: int = 0, chunk_size: int = CHUNK_SIZE, **conditions: Any) -> Tensor:
+    def sample_images(
+        self, n: int, seed: int = 0, chunk_size: int = CHUNK_SIZE, guidance: float = 1.0, **conditions: Any
+    ) -> Tensor:
         """Return n generated images (n, 4, S, S), float32 in [0, 1], on the CPU, as the network gave them.
 
         Raises:
@@ -243,8 +302,9 @@ class Generator:
         """
         check_sampling(n, seed, chunk_size)
         answers = self.answers([Question.of(**conditions)], n)
+        check_guidance(guidance, answers)
         sizes = ((start, min(chunk_size, n - start)) for start in range(0, n, chunk_size))
-        return torch.cat([self.sample_chunk(start, size, seed, answers=answers) for start, size in sizes])
+        return torch.cat([self.sample_chunk(start, size, seed, None, answers, guidance) for start, size in sizes])
 
     def sample_chunk(
         self,
@@ -253,11 +313,13 @@ class Generator:
         seed: int,
         on_step: Callable[[int, int], None] | None = None,
         answers: Sequence[Answers] = (),
+        guidance: float = 1.0,
     ) -> Tensor:
         """Return the images `first` to `first + size` of a seed: (size, 4, S, S), float32 in [0, 1], on the CPU.
 
         A model that samples in steps calls `on_step` after each with the number of steps done and of all steps. If
-        there are `answers`, one for each image of the seed, it draws the lists of orbits from those.
+        there are `answers`, one for each image of the seed, it draws the lists of orbits from those, with the factor
+        `guidance` of classifier-free guidance.
         """
         chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0] >> 1)
         reports = on_step is not None and "on_step" in inspect.signature(self.model.sample).parameters
@@ -265,7 +327,7 @@ class Generator:
         if answers:
             random = np.random.default_rng([chunk_seed, 1])
             conditions = Conditions.cat([one.draw(1, random) for one in answers[first : first + size]])
-            options |= {"counts": conditions.counts, "told": Told(conditions.allowed)}
+            options |= {"counts": conditions.counts, "told": conditions.told, "guidance": guidance}
         return self.model.sample(size, torch.Generator().manual_seed(chunk_seed), **options).float().cpu()
 
     def encode(self, crystals: Structure | Atoms | Crystal | Iterable[Structure | Atoms | Crystal]) -> Tensor:
@@ -348,6 +410,41 @@ def decoder_of(
 def model_name(config: Mapping[str, Any]) -> str:
     """Return the name of a config's model: that of its class."""
     return str(config["model"]["_target_"].rsplit(".", maxsplit=1)[-1])
+
+
+def check_guidance(guidance: float, answers: Sequence[Answers]) -> None:
+    """Check the factor w of classifier-free guidance: the estimate is D(nothing) + w (D(asked) - D(nothing)).
+
+    1 is the plain conditional model, 0 the unconditional one; above 1, what was asked for counts for more.
+
+    Raises:
+        CrystensError: if it is no such number, or nothing is asked.
+    """
+    if isinstance(guidance, bool) or not isinstance(guidance, int | float) or not 0 <= guidance <= _MOST_GUIDANCE:
+        raise CrystensError(f"guidance.factor={guidance!r} must be a number from 0 to {_MOST_GUIDANCE}")
+    if guidance != 1 and not answers:
+        raise CrystensError(f"guidance.factor={guidance} guides to what is asked for, and nothing is asked")
+
+
+def _read_structure(path: str) -> Crystal:
+    """Return the crystal of a file, its sites as they stand there.
+
+    Raises:
+        CrystensError: if it cannot be read, or holds another number of crystals than one.
+    """
+    limits = Limits(site_order="given")
+    source = open_source(path)
+    found: list[Entry | Reject] = []
+    for record in source.records():
+        try:
+            found += [record] if isinstance(record, Reject) else source.parse(record, limits)
+        except Unusable as error:
+            raise CrystensError(f"condition.structure={path}: {error.reason}; {error.advice}") from error
+    if len(found) != 1:
+        raise CrystensError(f"condition.structure={path} holds {len(found)} crystals: give a file of one")
+    if isinstance(found[0], Reject):
+        raise CrystensError(f"condition.structure={path}: {found[0].reason}; {found[0].advice}")
+    return found[0].crystal
 
 
 def check_sampling(num_samples: int, seed: int, chunk_size: int) -> None:

@@ -87,7 +87,13 @@ def test_formulas_are_read_as_they_stand(formula: str, amounts: dict[int, int]) 
         ({"crystal_system": ["cubic"]}, "none of triclinic, monoclinic"),
         ({"z": 2}, "give condition.formula too"),
         ({"formula": "NaCl", "z": 0}, "whole number of at least 1"),
-        ({"band_gap": 1.0}, "condition.band_gap is not known; a model is asked for formula"),
+        ({"fromula": "NaCl"}, r"condition.fromula is not known; did you mean formula\? A model is asked for formula, "),
+        ({"band_gap": math.inf}, "condition.band_gap=inf must be a finite number"),
+        ({"band_gap": True}, "condition.band_gap=True must be a finite number"),
+        ({"keep": "cell"}, "condition.structure and condition.keep go together"),
+        ({"structure": "a.cif"}, "condition.structure and condition.keep go together"),
+        ({"structure": "a.cif", "keep": ["cell", "site"]}, "condition.keep has 'site', which is none of cell, sites"),
+        ({"structure": "a.cif", "keep": [-1]}, "condition.keep=-1 must be a whole number of at least 0"),
     ],
 )
 def test_a_bad_question_is_one_line(conditions: dict, message: str) -> None:
@@ -192,12 +198,12 @@ def test_a_formula_takes_known_crystals_with_the_most_alike_elements_exchanged(k
     answers = Answers(Question.of(formula="SrZrO3"), more, 8)
     drawn = answers.draw(3, np.random.default_rng(0))
     assert drawn.counts.tolist() == [3, 3, 3]
-    elements = drawn.allowed.elements
+    elements = drawn.told.allowed.elements
     assert elements[0, :3].sum(dim=1).tolist() == [1, 1, 1]
     assert elements[0, :3].int().argmax(dim=1).tolist() == [8, 38, 40]  # Sr for Ca and Zr for Ti
-    assert drawn.allowed.positions[0, :3].int().argmax(dim=1).tolist() == [3, 0, 1]
-    assert drawn.allowed.groups[0].nonzero().flatten().tolist() == [221]
-    assert drawn.allowed.elements[0, 3:].all()
+    assert drawn.told.allowed.positions[0, :3].int().argmax(dim=1).tolist() == [3, 0, 1]
+    assert drawn.told.allowed.groups[0].nonzero().flatten().tolist() == [221]
+    assert drawn.told.allowed.elements[0, 3:].all()
 
 
 def test_a_formula_of_no_known_kind_is_put_on_positions(known: KnownOrbits) -> None:
@@ -207,9 +213,9 @@ def test_a_formula_of_no_known_kind_is_put_on_positions(known: KnownOrbits) -> N
     multiplicities = {number: primitive_multiplicities(number) for number in (221, 225)}
     seen = set()
     for row, count in enumerate(drawn.counts.tolist()):
-        (group,) = drawn.allowed.groups[row].nonzero().flatten().tolist()
-        numbers = drawn.allowed.elements[row, :count].int().argmax(dim=1).tolist()
-        places = drawn.allowed.positions[row, :count].int().argmax(dim=1).tolist()
+        (group,) = drawn.told.allowed.groups[row].nonzero().flatten().tolist()
+        numbers = drawn.told.allowed.elements[row, :count].int().argmax(dim=1).tolist()
+        places = drawn.told.allowed.positions[row, :count].int().argmax(dim=1).tolist()
         amounts = {11: 0, 17: 0}
         for number, place in zip(numbers, places, strict=True):
             amounts[number] += multiplicities[group][place]
@@ -222,15 +228,21 @@ def test_a_formula_of_no_known_kind_is_put_on_positions(known: KnownOrbits) -> N
 def test_a_chemical_system_gives_each_orbit_an_element(known: KnownOrbits) -> None:
     drawn = Answers(Question.of(chemical_system="Na-Cl"), known, 8).draw(4, np.random.default_rng(0))
     assert drawn.counts.tolist() == [2] * 4
-    assert drawn.allowed.elements[:, :2].int().argmax(dim=2).tolist() == [[11, 17]] * 4
-    assert drawn.allowed.groups.all()
-    assert drawn.allowed.positions.all()
+    assert drawn.told.allowed.elements[:, :2].int().argmax(dim=2).tolist() == [[11, 17]] * 4
+    assert drawn.told.allowed.groups.all()
+    assert drawn.told.allowed.positions.all()
 
 
 def test_groups_and_elements_that_are_asked_are_all_that_is_allowed(known: KnownOrbits) -> None:
     drawn = Answers(Question.of(crystal_system="cubic", elements="Na,Cl,O"), known, 8).draw(9, np.random.default_rng(0))
-    assert (drawn.allowed.groups.nonzero()[:, 1].view(9, 2) == torch.tensor([221, 225])).all()
-    assert (drawn.allowed.elements.sum(dim=2) == 3).all()
+    assert (drawn.told.allowed.groups.sum(dim=1) == 1).all()  # that of the crystal whose number of orbits was drawn
+    groups = drawn.told.allowed.groups.int().argmax(dim=1).tolist()
+    assert {(group, count) for group, count in zip(groups, drawn.counts.tolist(), strict=True)} == {
+        (221, 3),
+        (225, 2),
+        (225, 3),
+    }
+    assert (drawn.told.allowed.elements.sum(dim=2) == 3).all()
     assert set(drawn.counts.tolist()) == {2, 3}
     one = Answers(Question.of(space_group=221), known, 8).draw(2, np.random.default_rng(0))
     assert one.counts.tolist() == [3, 3]
@@ -342,7 +354,8 @@ def test_sample_py_says_what_was_asked_and_what_came(generator: Generator, tmp_p
         ("a.csv", "formula,formula\nNaCl,KCl\n", "two columns of one name"),
         ("a.csv", 'formula\n"NaCl\nKCl\n', "is no CSV: unexpected end"),
         ("a.jsonl", '{"elements": {"Li": 1}}\n', "line 1: condition.elements has"),
-        ("a.csv", "bandgap\n2.5\n", "line 2: condition.bandgap is not known"),
+        ("a.csv", "bandgap\nwide\n", "line 2: condition.bandgap is not known"),
+        ("a.csv", "band_gap\nnan\n", "line 2: condition.band_gap=nan must be a finite number"),
         ("a.jsonl", '{"formula": "NaCl"}\n{"formula": NaCl}\n', "line 2 is no JSON"),
         ("a.jsonl", '["NaCl"]\n', "line 1 is no JSON object"),
         ("a.txt", "NaCl", r"neither .csv nor .jsonl"),

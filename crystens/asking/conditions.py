@@ -2,8 +2,9 @@
 
 The lists of orbits are those of training crystals (`crystens.asking.known`) or, of a formula of which train has none
 of the kind, drawn among all ways to put it on Wyckoff positions (`crystens.asking.positions`). Of a formula element and
-position of each orbit are given, of a chemical system the elements, of a space group the group; the rest, the cell and
-the coordinates are the model's to draw.
+position of each orbit are given, of a chemical system the elements, of a space group or a crystal system the group; the
+rest, the cell and the coordinates are the model's to draw. Where the sites of a structure are kept
+(`crystens.asking.kept`), the list is that of the structure.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crystens.asking.kept import Kept
 from crystens.asking.known import KnownOrbits, Orbits
 from crystens.asking.positions import Assignments
 from crystens.asking.question import Question
 from crystens.errors import CrystensError
 from crystens.networks.code_heads import Allowed
+from crystens.networks.told import Told
 
 _NEGLIGIBLE = 1e-3  # weight of a list of orbits, beside that of the most alike one, below which it is left out
 _SELDOM = 0.5  # how often a position is taken to occur that no training crystal of the group has
@@ -31,16 +34,16 @@ class Conditions:
 
     Attributes:
         counts: (n,) int64, how many orbits each lists.
-        allowed: which codes each may state.
+        told: all else that the network is told; cells in [0, 1].
     """
 
     counts: Tensor
-    allowed: Allowed
+    told: Told
 
     @classmethod
     def cat(cls, parts: Sequence[Conditions]) -> Conditions:
         """Return the conditions of all samples, one part after the other."""
-        return cls(torch.cat([part.counts for part in parts]), Allowed.cat([part.allowed for part in parts]))
+        return cls(torch.cat([part.counts for part in parts]), Told.cat([part.told for part in parts]))
 
 
 class Answers:
@@ -50,16 +53,29 @@ class Answers:
         question: what is asked.
         known: the training crystals' orbits.
         slots: how many orbits an image has room for.
+        facts: names of the facts that the network is told, see `crystens.networks.facts`.
+        kept: what is kept of a structure.
 
     Raises:
         CrystensError: if nothing can answer, with the reason.
     """
 
-    def __init__(self, question: Question, known: KnownOrbits, slots: int) -> None:
+    def __init__(
+        self,
+        question: Question,
+        known: KnownOrbits,
+        slots: int,
+        facts: Sequence[str] = (),
+        kept: Kept | None = None,
+    ) -> None:
         self.question, self.known, self.slots = question, known, slots
+        self.facts, self.kept = tuple(facts), kept
+        self.has_sites = kept is not None and bool(kept.placed.any())
         self.groups = [number for number in question.groups() if number in known.group_counts]
+        if kept is not None:
+            self.groups = [number for number in self.groups if kept.fits(number)]
         if not self.groups:
-            asked = question.space_group or question.crystal_system
+            asked = question.space_group or question.crystal_system or "of the cell that is kept"
             raise CrystensError(f"no training crystal of this model has space group {asked}; ask for another")
         strange = sorted(set(_elements(question)) - known.elements)
         if strange:
@@ -69,12 +85,14 @@ class Answers:
             )
         self.ways: list[Assignments] = []
         lists, weights = self._lists()
-        kept = np.flatnonzero(weights > _NEGLIGIBLE * weights.max(initial=0))  # thousands would be held for a system
-        self.lists = [lists[place] for place in kept.tolist()]
-        self.weights = weights[kept] / weights[kept].sum() if len(kept) else weights[kept]
+        taken = np.flatnonzero(weights > _NEGLIGIBLE * weights.max(initial=0))  # thousands would be held for a system
+        self.lists = [lists[place] for place in taken.tolist()]
+        self.weights = weights[taken] / weights[taken].sum() if len(taken) else weights[taken]
 
     def _lists(self) -> tuple[list[Orbits], np.ndarray]:
         """Return known lists of orbits and their weights, and find the ways where there are none."""
+        if self.has_sites:
+            return self._lists_of_structure()
         question = self.question
         if question.formula is not None:
             lists: list[Orbits] = []
@@ -95,6 +113,26 @@ class Answers:
                 )
             return lists, alike
         lists = [one for one in self.known.crystals if one.space_group in set(self.groups)]
+        return lists, np.ones(len(lists))
+
+    def _lists_of_structure(self) -> tuple[list[Orbits], np.ndarray]:
+        """Return the orbits of the structure whose sites are kept, with other elements where those are asked for."""
+        assert self.kept is not None
+        own, question = self.kept.listed, self.question
+        structure = KnownOrbits([own])
+        if question.formula is not None:
+            parts = [structure.of_formula(amounts, self.groups) for amounts in self._amounts()]
+            lists = [one for found, _ in parts for one in found]
+        elif question.chemical_system is not None:
+            lists = structure.of_system(question.chemical_system, self.groups)[0]
+        else:
+            return [own], np.ones(1)
+        lists = [one for one in lists if (one.numbers == own.numbers)[self.kept.whole].all()]
+        if not lists:
+            raise CrystensError(
+                f"the elements that are asked for ({question.symbols}) cannot stand on the sites that are kept of "
+                "condition.structure: keep fewer sites, or ask for other elements"
+            )
         return lists, np.ones(len(lists))
 
     def _amounts(self) -> list[dict[int, int]]:
@@ -138,37 +176,65 @@ class Answers:
 
     def draw(self, n: int, random: np.random.Generator) -> Conditions:
         """Return what n samples may be."""
-        drawn = [self._draw_one(random) for _ in range(n)]
+        drawn, orders = zip(*(_ordered(self._draw_one(random)) for _ in range(n)), strict=True)
         counts = torch.tensor([len(one.numbers) for one in drawn])
         allowed = Allowed.everything(n, self.slots)
         question = self.question
-        if question.space_group is not None or question.crystal_system is not None:
-            allowed.groups[:] = False
-            allowed.groups[:, self.groups] = True
+        of_cell = self.kept is not None and self.kept.cell
+        of_groups = question.space_group is not None or question.crystal_system is not None or of_cell
         if question.elements is not None:
             allowed.elements[:] = False
             allowed.elements[:, :, list(question.elements)] = True
         each = question.formula is not None or question.chemical_system is not None
         for row, one in enumerate(drawn):
             slots = torch.arange(len(one.numbers))
-            if each:
-                allowed.elements[row, slots] = False
-                allowed.elements[row, slots, torch.from_numpy(one.numbers)] = True
-            if question.formula is not None:
+            given = slots if each else torch.tensor([], dtype=torch.int64)
+            placed = slots if question.formula is not None else torch.tensor([], dtype=torch.int64)
+            if self.has_sites:
+                assert self.kept is not None
+                given = slots if each else torch.from_numpy(np.flatnonzero(self.kept.whole[orders[row]]))
+                placed = torch.from_numpy(np.flatnonzero(self.kept.placed[orders[row]]))
+            allowed.elements[row, given] = False
+            allowed.elements[row, given, torch.from_numpy(one.numbers)[given]] = True
+            if len(placed) or of_groups:
                 allowed.groups[row] = False
                 allowed.groups[row, one.space_group] = True
-                allowed.positions[row, slots] = False
-                allowed.positions[row, slots, torch.from_numpy(one.places)] = True
-        return Conditions(counts, allowed)
+            if len(placed):
+                allowed.positions[row, placed] = False
+                allowed.positions[row, placed, torch.from_numpy(one.places)[placed]] = True
+        return Conditions(counts, Told(allowed, self._facts(drawn), self._cells(drawn, orders)))
+
+    def _facts(self, drawn: Sequence[Orbits]) -> Tensor | None:
+        """Return the facts of samples, (n, F), NaN where nothing is asked; None where the network is told none."""
+        if not self.facts:
+            return None
+        asked = dict(self.question.properties)
+        most = len(self.question.elements) if self.question.elements is not None else np.inf
+        rows = []
+        for one in drawn:
+            amounts = one.amounts
+            counted = {"num_elements": min(len(amounts), most), "num_sites": sum(amounts.values())}
+            rows.append([float((asked | counted).get(name, np.nan)) for name in self.facts])
+        return torch.tensor(rows)
+
+    def _cells(self, drawn: Sequence[Orbits], orders: Sequence[np.ndarray]) -> Tensor | None:
+        """Return the cells of samples that are known, (n, 4, S, S), NaN where none is; None where nothing is kept."""
+        if self.kept is None or not (self.kept.cell or self.has_sites):
+            return None
+        cells = [self.kept.cells(len(one.numbers), order) for one, order in zip(drawn, orders, strict=True)]
+        return torch.stack(cells)
 
     def _draw_one(self, random: np.random.Generator) -> Orbits:
-        """Return one list of orbits, in the order that images have."""
+        """Return one list of orbits."""
         if self.ways:
-            one = self.ways[int(random.choice(len(self.ways), p=self.way_weights))].draw(random)
-        else:
-            one = self.lists[int(random.choice(len(self.lists), p=self.weights))]
-        order = np.lexsort((one.places, one.numbers))
-        return Orbits(one.space_group, one.numbers[order], one.places[order])
+            return self.ways[int(random.choice(len(self.ways), p=self.way_weights))].draw(random)
+        return self.lists[int(random.choice(len(self.lists), p=self.weights))]
+
+
+def _ordered(one: Orbits) -> tuple[Orbits, np.ndarray]:
+    """Return a list of orbits in the order that images have, and which orbit stands in each place, (K,)."""
+    order = np.lexsort((one.places, one.numbers))
+    return Orbits(one.space_group, one.numbers[order], one.places[order]), order
 
 
 def _elements(question: Question) -> list[int]:

@@ -12,15 +12,18 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from numbers import Integral
 from typing import Any
 
 from pymatgen.core import Composition, Element
 
 from crystens.cif.settings import number_of_symbol
-from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
+from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal, as_crystal
 from crystens.errors import CrystensError
 from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS, crystal_system
+
+KEEP = ("cell", "sites", "elements", "formula", "space_group")  # parts of a structure, and sites by their numbers
 
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SYMBOLS = {Element.from_Z(number).symbol: number for number in range(1, MAX_ATOMIC_NUMBER + 1)}
@@ -37,6 +40,9 @@ class Question:
         space_group: 1-230.
         crystal_system: such as "cubic".
         z: formula units in the primitive cell.
+        structure: a structure of which parts are kept: the path of its file, or the crystal.
+        keep: which parts: `KEEP`, and numbers of sites, from 0.
+        properties: (name, value) of properties, in the units of the training data, sorted.
     """
 
     formula: tuple[tuple[int, int], ...] | None = None
@@ -45,6 +51,9 @@ class Question:
     space_group: int | None = None
     crystal_system: str | None = None
     z: int | None = None
+    structure: str | Crystal | None = None
+    keep: tuple[str | int, ...] = ()
+    properties: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def of(cls, **conditions: Any) -> Question:
@@ -53,15 +62,12 @@ class Question:
         Args:
             **conditions: `formula` such as "Ca3(PO4)2"; `chemical_system` such as "Li-P-O"; `elements`, a list of
                 symbols or "Li,P,O"; `space_group`, a number or a symbol of any setting such as "Fm-3m" or "P21/c";
-                `crystal_system`; `z`.
+                `crystal_system`; `z`; `structure`, a file's path, pymatgen Structure or ASE Atoms, and `keep`, a list
+                of its parts or "cell,sites"; any other name is that of a property, with a number.
 
         Raises:
             CrystensError: if a condition is not known, cannot be read, or contradicts another.
         """
-        names = [field.name for field in fields(cls)]
-        unknown = sorted(set(conditions) - set(names))
-        if unknown:
-            raise CrystensError(f"condition.{unknown[0]} is not known; a model is asked for {', '.join(names)}")
         read: dict[str, Callable[[Any], Any]] = {
             "formula": _formula,
             "chemical_system": lambda text: _elements(text, "chemical_system"),
@@ -69,9 +75,13 @@ class Question:
             "space_group": _space_group,
             "crystal_system": _crystal_system,
             "z": lambda number: _whole(number, "z", 1, None),
+            "structure": lambda told: told.strip() if isinstance(told, str) else as_crystal(told, space_group=1),
+            "keep": _keep,
         }
-        asked = cls(**{name: read[name](value) for name, value in conditions.items() if value is not None})
-        asked._check()
+        given = {name: value for name, value in conditions.items() if value is not None}
+        properties = tuple(sorted((name, _number(name, value)) for name, value in given.items() if name not in read))
+        asked = cls(**{name: read[name](value) for name, value in given.items() if name in read}, properties=properties)
+        asked.check()
         return asked
 
     @classmethod
@@ -98,7 +108,10 @@ class Question:
         for name in ("space_group", "crystal_system", "z"):
             if getattr(self, name) is not None:
                 told[name] = getattr(self, name)
-        return told
+        if self.structure is not None:
+            told["structure"] = self.structure if isinstance(self.structure, str) else self.structure.formula
+            told["keep"] = list(self.keep)
+        return told | dict(self.properties)
 
     @property
     def symbols(self) -> str:
@@ -136,8 +149,13 @@ class Question:
             met["crystal_system"] = group is not None and crystal_system(group) == self.crystal_system
         return met
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raise a CrystensError where two conditions contradict each other."""
+        if (self.structure is None) != (not self.keep):
+            raise CrystensError(
+                "condition.structure and condition.keep go together: give the file of a structure, and which parts of "
+                f"it are kept, of {', '.join(KEEP)} and the numbers of sites"
+            )
         if self.space_group is not None and self.crystal_system not in (None, crystal_system(self.space_group)):
             raise CrystensError(
                 f"condition.space_group={self.space_group} is {crystal_system(self.space_group)}, and "
@@ -236,3 +254,42 @@ def _crystal_system(text: Any) -> str:
     if not isinstance(text, str) or text not in CRYSTAL_SYSTEMS:
         raise CrystensError(f"condition.crystal_system={text} is none of {', '.join(CRYSTAL_SYSTEMS)}")
     return str(text)
+
+
+def _keep(told: Any) -> tuple[str | int, ...]:
+    """Return the parts of a structure that are kept, of a list or a text."""
+    items = list(told) if _is_list(told) else [told]
+    if isinstance(told, str):
+        items = re.split(r"[,\s]+", told.strip("[] "))
+    kept: list[str | int] = []
+    for item in items:
+        if not isinstance(item, str) or item.isdigit():
+            kept.append(_whole(item, "keep", 0, None))
+        elif item in KEEP:
+            kept.append(item)
+        else:
+            raise CrystensError(
+                f"condition.keep has {item!r}, which is none of {', '.join(KEEP)}, nor the number of a site"
+            )
+    return tuple(kept)
+
+
+def _number(name: str, value: Any) -> float:
+    """Return the value of a property.
+
+    Raises:
+        CrystensError: if it is no finite number.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        names = [field.name for field in fields(Question) if field.name != "properties"]
+        near = get_close_matches(name, names, 1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise CrystensError(
+            f"condition.{name} is not known{hint} A model is asked for {', '.join(names)}, and for numbers of the "
+            f"properties that it was trained on, and {value!r} is no number"
+        ) from None
+    if not math.isfinite(number):
+        raise CrystensError(f"condition.{name}={value} must be a finite number")
+    return number

@@ -498,7 +498,7 @@ class EDM(pl.LightningModule):
             generator: CPU generator of the seeds. None draws them from torch's global generator.
             on_step: Called after each step with the number of steps done and of all steps.
             counts: (n,) int64, how many sites each image lists; None draws them as often as they were trained on.
-            told: what is asked of each image; None asks nothing.
+            told: what is asked of each image, its cells in [0, 1]; None asks nothing.
             guidance: factor of classifier-free guidance, see `crystens.models.denoising`; it is not applied in the last
                 step, so that codes that are not allowed have no share.
 
@@ -508,6 +508,8 @@ class EDM(pl.LightningModule):
         """
         if told is not None and self.shown == 0:
             raise CrystensError("this model was trained with model.shown=0 and can be asked for nothing")
+        if told is not None and told.cells is not None:
+            told = replace(told, cells=(told.cells - _MIDDLE) / _WIDTH)
         if not self.site_counts.any():
             raise CrystensError(
                 "this model has not been trained, and does not know how many sites a crystal has: train it for a step"

@@ -76,6 +76,11 @@ class Facts(nn.Module):
         self.means = torch.tensor([mean for mean, _ in told], device=self.means.device)
         self.deviations = torch.tensor([deviation for _, deviation in told], device=self.means.device)
 
+    def scale(self, name: str) -> tuple[float, float]:
+        """Return mean and standard deviation of a fact in training."""
+        place = self.names.index(name)
+        return float(self.means[place]), float(self.deviations[place])
+
     def forward(self, facts: Tensor) -> Tensor:
         """Return what is added to the modulation, (B, width)."""
         known = facts.isfinite()[..., None]

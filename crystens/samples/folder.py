@@ -36,7 +36,7 @@ from crystens.cif.write import GENERATED_GROUP, write_cif
 from crystens.decoding import CACHED_IMAGES, DecodedCrystal, read_copies
 from crystens.encoding import NUM_CHANNELS, average_mirror_images
 from crystens.errors import CrystensError
-from crystens.generator import Generator, check_sampling
+from crystens.generator import Generator, check_guidance, check_sampling
 from crystens.metrics.crystal_table import (
     ASKED,
     IMAGE_COLUMNS,
@@ -93,12 +93,14 @@ def sample_to_file(
     seed: int,
     replace: bool = False,
     questions: Sequence[Question] = (),
+    guidance: float = 1.0,
 ) -> Samples | None:
     """Sample a generator into folder/images.safetensors, chunk by chunk, and return the samples.
 
     The images are those of `generator.sample_images(num_samples, seed, chunk_size)`; if there are questions, equally
-    many answer each, one question after the other. Goes on with a part that an interrupted call left, if it was made by
-    the same call. With `replace`, samples of another call in the folder are deleted; otherwise they are an error.
+    many answer each, one question after the other, with a factor `guidance`. Goes on with a part that an interrupted
+    call left, if it was made by the same call. With `replace`, samples of another call in the folder are deleted;
+    otherwise they are an error.
 
     Where several processes train together (torch.distributed), all of them call this, and chunks are dealt to them in
     turn; the images are those of one process. The first writes; the others return None.
@@ -108,10 +110,13 @@ def sample_to_file(
     """
     check_sampling(num_samples, seed, chunk_size)
     side = generator.model.image_side
-    answers = generator.answers(questions, num_samples // max(1, len(questions)))
+    each = num_samples // max(1, len(questions))
+    answers = generator.answers(questions, each)
+    check_guidance(guidance, answers)
     about = {
         **generator.about,
-        **({"asked": [question.to_dict() for question in questions]} if answers else {}),
+        **({"asked": [answer.question.to_dict() for answer in answers[::each]]} if answers else {}),
+        **({"guidance": guidance} if guidance != 1 else {}),
         "num_samples": num_samples,
         "chunk_size": chunk_size,
         "seed": seed,
@@ -134,7 +139,7 @@ def sample_to_file(
     done = _told_by_first(done)
     if rank > 0:
         for start in range(done, num_samples, ranks * chunk_size):
-            _sample_chunks(generator, start, num_samples, chunk_size, seed, answers)
+            _sample_chunks(generator, start, num_samples, chunk_size, seed, answers, guidance)
         return None
     if final.exists():
         return read_samples(final)
@@ -148,7 +153,8 @@ def sample_to_file(
             def on_step(step: int, steps: int, start: int = start) -> None:
                 bars("sampling", min(start + ranks * chunk_size * step // steps, num_samples), num_samples)
 
-            for images in _sample_chunks(generator, start, num_samples, chunk_size, seed, answers, on_step):
+            part_of = (start, num_samples, chunk_size, seed, answers, guidance)
+            for images in _sample_chunks(generator, *part_of, on_step):
                 file.write(images.astype("<f4").tobytes())
             bars("sampling", min(start + ranks * chunk_size, num_samples), num_samples)
             file.flush()
@@ -166,8 +172,8 @@ def _make_way(folder: Path, head: bytes, replace: bool) -> None:
             continue
         if not replace:
             raise CrystensError(
-                f"{path} holds samples of another model, number, seed, chunk size or question; give another out=DIR, "
-                "or delete it"
+                f"{path} holds samples of another model, number, seed, chunk size, guidance or question; give another "
+                "out=DIR, or delete it"
             )
         path.unlink()
 
@@ -179,6 +185,7 @@ def _sample_chunks(
     chunk_size: int,
     seed: int,
     answers: Sequence[Answers],
+    guidance: float,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
     """Sample one chunk in each process, from image `start` on; return those of all in the first process.
@@ -193,7 +200,7 @@ def _sample_chunks(
     size = min(chunk_size, end - first)
     images = None
     if size > 0:
-        images = generator.sample_chunk(first, size, seed, on_step, answers).numpy()
+        images = generator.sample_chunk(first, size, seed, on_step, answers, guidance).numpy()
     if ranks == 1:
         return [] if images is None else [images]
     gathered: list[np.ndarray | None] | None = [None] * ranks if rank == 0 else None

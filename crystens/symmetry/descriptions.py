@@ -28,11 +28,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from crystens.crystal import ORDER_TOLERANCE, Crystal, cell_vectors, wrap
+from crystens.crystal import MAX_ATOMIC_NUMBER, ORDER_TOLERANCE, Crystal, cell_vectors, wrap
 from crystens.errors import CrystensError
 from crystens.symmetry.normaliser import letters_after, motion, returned
 from crystens.symmetry.orbit_crystal import OrbitCrystal
-from crystens.symmetry.space_groups import cell_of_metric, in_cell
+from crystens.symmetry.space_groups import cell_of_metric, equivalent_sites, in_cell
 from crystens.symmetry.wyckoff import SpaceGroup, space_group
 
 # Sites of a standardised cell lie on their positions up to rounding; what is further off, in angstrom, is a defect.
@@ -65,6 +65,31 @@ def describe(crystal: Crystal, symprec: float = 0.01) -> OrbitCrystal:
         "conventional", crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, symprec=symprec
     )
     return canonical(read_orbits(cell.space_group, cell.lengths, cell.angles, cell.numbers, cell.coordinates))
+
+
+def describe_sites(crystal: Crystal, symprec: float = 0.01) -> tuple[OrbitCrystal, np.ndarray]:
+    """Return the orbits of a crystal, and of each of its sites (N,) int64 the place of its orbit in that list.
+
+    Where two descriptions differ in nothing but which of several orbits of one element comes first, the list may be
+    another than that of `describe`. Arguments and errors as of `describe`.
+    """
+    firsts = equivalent_sites(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, symprec)
+    kinds = sorted({(int(crystal.numbers[first]), int(first)) for first in firsts.tolist()})
+    if len(kinds) > MAX_ATOMIC_NUMBER:
+        raise OrbitError(f"{crystal.formula} has {len(kinds)} orbits, more than {MAX_ATOMIC_NUMBER}")
+    # Each orbit gets an element of its own, by which it is found again.
+    marks = {first: mark for mark, (_, first) in enumerate(kinds, 1)}
+    marked = np.array([marks[first] for first in firsts.tolist()])
+    found = describe(Crystal(crystal.lengths, crystal.angles, 1, marked, crystal.coordinates), symprec)
+    numbers = np.array([kinds[mark - 1][0] for mark in found.numbers.tolist()])
+    order = _order(found.group, numbers, found.letters, found.coordinates)
+    letters = "".join(found.letters[place] for place in order)
+    listed = OrbitCrystal(
+        found.lengths, found.angles, found.space_group, numbers[order], letters, found.coordinates[order]
+    )
+    places = np.zeros(len(kinds) + 1, dtype=np.int64)
+    places[found.numbers[order]] = np.arange(len(order))
+    return listed, places[marked]
 
 
 def read_orbits(

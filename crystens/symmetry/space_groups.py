@@ -97,6 +97,17 @@ def space_group_number(
     return int(_dataset(cell_vectors(lengths, angles), numbers, coordinates, symprec).number)
 
 
+def equivalent_sites(
+    lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, symprec: float = 0.01
+) -> np.ndarray:
+    """Return of each site the first that the space group makes equal to it, (N,) int64. Arguments as above.
+
+    Raises:
+        SymmetryError: if the search fails.
+    """
+    return np.array(_dataset(cell_vectors(lengths, angles), numbers, coordinates, symprec).orbits, dtype=np.int64)
+
+
 def occupied_positions(
     lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, symprec: float = 0.01
 ) -> tuple[int, str, np.ndarray]:

@@ -33,6 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import crystens
+from crystens.asking.question import Question
 from crystens.configs.keys import check_keys, nearest, no_such_key
 from crystens.errors import CrystensError, first_line
 from crystens.processes.atomic_file import write_whole
@@ -41,7 +42,12 @@ from crystens.training.tasks import SampleConfig, TrainConfig, objective_value
 
 FAILED = "error.txt"  # in the folder of a job of a sweep that failed: why
 # Keys whose values are taken as they stand.
-_TEXTS = ("condition.formula", "condition.chemical_system", "condition.elements", "condition.space_group")
+_TEXTS = (
+    *("condition.formula", "condition.chemical_system", "condition.elements", "condition.space_group"),
+    "condition.structure",
+)
+_CONDITION = "condition."
+_CONDITIONS = tuple(f"{_CONDITION}{field.name}" for field in fields(Question))  # properties have other names
 _INSTALL = {name: '-e ".[sweep]"' for name in ("joblib", "submitit_slurm", "submitit_local", "optuna")}
 _INSTALL["ray"] = '-e ".[ray-sweep]", in an environment of its own'
 # By schema: the name of the command, and a hint for keys that it does not have.
@@ -93,6 +99,8 @@ def _as_written(argument: str) -> str:
     NaN and InF as numbers. A value that a person quoted stays as it is.
     """
     key, equals, value = argument.partition("=")
+    if equals and key.startswith(_CONDITION) and key not in _CONDITIONS:
+        return f"+{argument}"  # a property, which no config lists
     told = key.lstrip("+") in _TEXTS and value[:1] not in ("'", '"', "[") and not value.isdigit() and value != "null"
     if not equals or not told or (key.endswith("space_group") and "," in value):  # a sweep over groups
         return argument

@@ -92,15 +92,10 @@ class TrainConfig:
 
 
 @dataclass
-class ConditionConfig:
-    """Conditions of samples; `crystens.asking.question` reads the values."""
+class GuidanceConfig:
+    """Guidance of samples to what is asked for."""
 
-    formula: Any = None
-    chemical_system: Any = None
-    elements: Any = None
-    space_group: Any = None
-    crystal_system: Any = None
-    z: Any = None
+    factor: float = 1.0
 
 
 @dataclass
@@ -118,7 +113,8 @@ class SampleConfig:
     device: str = "auto"
     threads: Any = "auto"
     model: dict[str, Any] = field(default_factory=dict)
-    condition: ConditionConfig = field(default_factory=ConditionConfig)
+    condition: dict[str, Any] = field(default_factory=dict)  # `crystens.asking.question` reads the values
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     questions: str | None = None
     out: str | None = None
     run_folder: str = MISSING
@@ -359,7 +355,13 @@ def sample(cfg: DictConfig) -> Path:
     _build(cfg.acceleration, "acceleration").apply(cast(torch.nn.Module, generator.model))
     generator.to(cfg.device)
     sampled = sample_to_file(
-        generator, out, len(questions) * cfg.num_samples, cfg.chunk_size, cfg.seed, questions=questions
+        generator,
+        out,
+        len(questions) * cfg.num_samples,
+        cfg.chunk_size,
+        cfg.seed,
+        questions=questions,
+        guidance=cfg.guidance.factor,
     )
     assert sampled is not None
     _judge(sampled, generator.decoder, out, source=Path(cfg.checkpoint))
@@ -480,8 +482,9 @@ def _check_numbers(cfg: DictConfig) -> None:
 def _check_no_sampling(cfg: DictConfig) -> None:
     """Refuse keys that only sampling reads, where images of a file are decoded."""
     defaults = SampleConfig()
-    for name in ("num_samples", "chunk_size", "seed", "device", "model", "condition", "questions"):
-        if cfg[name] != getattr(defaults, name):
+    for name in ("num_samples", "chunk_size", "seed", "device", "model", "condition", "guidance", "questions"):
+        given = {key: value for key, value in cfg.condition.items() if value is not None}
+        if (given if name == "condition" else cfg[name]) != getattr(defaults, name):
             raise CrystensError(
                 f"{name}={cfg[name]} is for sampling, and images={cfg.images} is decoded without it; leave {name} out, "
                 "or give checkpoint=FILE in the place of images"

@@ -103,7 +103,7 @@ def ranks(source: str, out: Path) -> None:
     class Watched(CrysTensDataModule):
         """Tells which crystals go into each batch, on the way to the training step."""
 
-        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> torch.Tensor:
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
             batches.append(_marks(batch))
             return super().on_after_batch_transfer(batch, dataloader_idx)
 
