@@ -96,8 +96,8 @@ class RowTransformer(nn.Module):
         repulsion: share of the sum of the covalent radii below which atoms of orbits are moved apart where there is
             little noise; 0 for not. As `symmetric`, it has no weights, and it is not done in training.
         facts: names of what can be told of a whole crystal, see `crystens.networks.facts`; only with `codes`.
-        known_cells: whether lattice parameters and coordinates can be told; only with `self_conditioning`, and without
-            `surroundings`, which are of a whole estimate.
+        known_cells: whether lattice parameters and coordinates can be told; only with `self_conditioning` and
+            `geometric_pairs`, and without `surroundings`, which are of a whole estimate.
 
     Raises:
         CrystensError: if a number is out of range, or options do not fit each other.
@@ -137,8 +137,11 @@ class RowTransformer(nn.Module):
             )
         if facts and not codes:
             raise CrystensError("facts of RowTransformer take codes=true, which say what an image states")
-        if known_cells and (surroundings or not self_conditioning):
-            raise CrystensError("known_cells of RowTransformer takes self_conditioning=true and surroundings=false")
+        if known_cells and (surroundings or not (self_conditioning and geometric_pairs)):
+            raise CrystensError(
+                "known_cells of RowTransformer takes self_conditioning=true, geometric_pairs=true and "
+                "surroundings=false"
+            )
         self.image_side = image_side
         self.width = width
         self.rank = rank
@@ -225,7 +228,7 @@ class RowTransformer(nn.Module):
             modulations.append(self.facts(told.facts))
         if self.codes is None:
             drawn = self._drawn(images, log_noise, counts, estimate, _summed(added), _summed(modulations))[0]
-            return _with_known(drawn, told.cells)
+            return self._with_known(drawn, told.cells)
         evidence = self.codes.evidence(images, log_noise, counts, told.allowed)
         read, modulation = self.codes.read(evidence, counts)
         modulations += [] if modulation is None else [modulation]
@@ -236,7 +239,28 @@ class RowTransformer(nn.Module):
             drawn[:, :, HEADER:, row] = cells[..., NUM_CHANNELS:].mT.to(drawn.dtype)
         if self.repulsion > 0 and not self.training:
             drawn = self._pushed_apart(drawn, log_noise, counts)
-        return _with_known(drawn, told.cells)
+        return self._with_known(drawn, told.cells)
+
+    def _with_known(self, drawn: Tensor, cells: Tensor | None) -> Tensor:
+        """Return drawn images with the cells that are known, (B, 4, S, S), NaN where they are not.
+
+        The pair block follows the coordinates that are known.
+        """
+        if cells is None:
+            return drawn
+        known = torch.where(cells.isfinite(), cells.to(drawn.dtype), drawn)
+        before, after = self._copies(drawn.float()), self._copies(known.float())
+        nothing = before.new_zeros(len(drawn), 1, before.shape[2], before.shape[2])
+        moved = self._geometry(after, nothing) - self._geometry(before, nothing)
+        pairs = known[:, :, HEADER:, HEADER:] + moved.to(known.dtype)
+        below = torch.cat([known[:, :, HEADER:, :HEADER], pairs], dim=3)
+        return torch.cat([known[:, :, :HEADER], below], dim=2)
+
+    @staticmethod
+    def _copies(images: Tensor) -> Tensor:
+        """Return the copies of coordinates that images state, (B, 8, N, 3)."""
+        in_row, in_column = images[:, :, HEADER:, COORDINATE_ROWS], images[:, :, COORDINATE_ROWS, HEADER:].mT
+        return torch.cat([in_row, in_column], dim=1)
 
     def _marks(self, cells: Tensor) -> Tensor:
         """Return what is added to tokens (B, S, width) of lattice parameters and of sites whose cells are known."""
@@ -428,8 +452,3 @@ class RowTransformer(nn.Module):
 def _summed(parts: Sequence[Tensor]) -> Tensor | None:
     """Return the sum of tensors of one shape, None of none."""
     return sum(parts[1:], parts[0]) if parts else None
-
-
-def _with_known(drawn: Tensor, cells: Tensor | None) -> Tensor:
-    """Return drawn images with the cells that are known, (B, 4, S, S), NaN where they are not."""
-    return drawn if cells is None else torch.where(cells.isfinite(), cells.to(drawn.dtype), drawn)
