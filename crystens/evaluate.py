@@ -44,10 +44,11 @@ from crystens.properties.cgcnn import load_networks
 from crystens.properties.properties import PropertyOptions
 from crystens.properties.property_metrics import COLUMNS as PROPERTY_COLUMNS
 from crystens.properties.property_metrics import PropertyMetrics
-from crystens.protocol.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions, Stages, stage
+from crystens.protocol.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions
 from crystens.protocol.composition_validity import OXIDATION_STATES
 from crystens.protocol.energy_distance import EnergyDistance
 from crystens.protocol.fingerprinting import FingerprintOptions
+from crystens.protocol.judgement import Judge, Stages, stage
 from crystens.report.page import NUM_BEST, NUM_PICTURES, write_report
 from crystens.samples.references import DATA_SETS, drawn, read_real, read_reference
 from crystens.sources.record import SPLITS, Reject
@@ -68,7 +69,7 @@ def evaluate(
     reference: Reference | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
-    protocol: CdvaeProtocol | None = None,
+    protocol: Judge | None = None,
     stages: Stages | None = None,
     properties: PropertyMetrics | None = None,
 ) -> Metrics:

@@ -15,8 +15,9 @@ from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.metrics.by_num_sites import write_by_num_sites
 from crystens.metrics.crystal_table import CRYSTAL_COLUMNS, PROTOCOL_COLUMNS, CrystalTable, crystal_row, failed_row
-from crystens.protocol.cdvae_protocol import CUTOFFS, CdvaeProtocol, Judgement, ProtocolOptions
+from crystens.protocol.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions
 from crystens.protocol.fingerprinting import FingerprintOptions
+from crystens.protocol.judgement import Judgement
 
 pytest.importorskip("matminer", reason="the extra metrics is not installed")
 pytest.importorskip("smact", reason="the extra metrics is not installed")

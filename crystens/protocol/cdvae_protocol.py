@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,15 +40,13 @@ from crystens.protocol.coverage import Nearest, nearest
 from crystens.protocol.energy_distance import EnergyDistance
 from crystens.protocol.fingerprinting import FingerprintOptions, fingerprints
 from crystens.protocol.fingerprints import COMPOSITION_SIZE, STRUCTURE_SIZE, Fingerprint, made_by
+from crystens.protocol.judgement import Judgement, Progress, Stages, stage
 from crystens.protocol.magpie_scaling import SCALER, scaled
 
 log = logging.getLogger(__name__)
 
 CUTOFFS = {"mp_20": (0.4, 10.0), "perov_5": (0.2, 4.0), "carbon_24": (0.2, 4.0)}  # structure, composition
 VALID_SAMPLES = 1000
-
-Progress = Callable[[int], None]
-Stages = Callable[[str, int, int], None]  # what is computed, how many are done, of how many
 
 
 @dataclass(frozen=True)
@@ -84,23 +82,6 @@ class ProtocolOptions:
             raise CrystensError(f"seed must be at least 0, got {self.seed}")
         if self.valid_samples < 1:
             raise CrystensError(f"valid_samples must be at least 1, got {self.valid_samples}")
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Results of the protocol.
-
-    Attributes:
-        rows: those that were given, with the protocol's own columns.
-        metrics: of all samples.
-        by_num_sites: one row for each number of sites, of samples or real crystals; failed samples have none (None).
-        about: settings, for `provenance`.
-    """
-
-    rows: list[Row]
-    metrics: Metrics
-    by_num_sites: list[dict[str, Any]]
-    about: dict[str, Any]
 
 
 class CdvaeProtocol:
@@ -369,11 +350,6 @@ class _Prints:
         self.arrays = structures, compositions
         self.has = has
         self.count = int(has.sum())
-
-
-def stage(progress: Stages | None, name: str, total: int) -> Progress:
-    """Return what moves the bar of one stage."""
-    return (lambda done: None) if progress is None else lambda done: progress(name, done, total)
 
 
 def _num_elements(crystal: Crystal) -> int:

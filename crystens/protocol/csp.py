@@ -4,14 +4,19 @@ Samples answer references, k each. A sample matches its reference if pymatgen's 
 angle_tol 10) says so; how far they are apart is its root mean square displacement, divided by (V / N)^(1/3).
 
 - `match_rate`: references that one of their samples matches, of all references. Failed samples match nothing.
-- `match_rate_of_valid`: the same where only samples are looked at that are valid by structure; papers mix the two.
-- `rmse`: mean over the matched references of the smallest distance. It says nothing of those that no sample matches.
+- `match_rate_of_valid`: the same where only samples are looked at that are valid by structure and, where that is told,
+  by composition; papers mix the two. The published rates of DiffCSP, and of CDVAE beside them, are of valid samples.
+- `rmse`, `rmse_of_valid`: mean over the matched references of the smallest distance, to any sample that matches or to
+  any that is valid too. It says nothing of those that no sample matches.
 - `metre`: references that any sample of their composition matches, whichever reference it was drawn for, so that two
   polymorphs that come in the other order count. `crmse` is the mean over all references of the smallest such distance,
   and stol where there is none.
 
-Sources: Jiao et al., "Crystal Structure Prediction by Joint Equivariant Diffusion" (DiffCSP), NeurIPS 2023, Sec. 5.1;
+Sources: Jiao et al., "Crystal Structure Prediction by Joint Equivariant Diffusion" (DiffCSP), NeurIPS 2023, Sec. 5.1,
+and scripts/compute_metrics.py of its public code, read for what is valid and which distance is taken;
 Hoellmer et al., "Open Materials Generation with Stochastic Interpolants", 2025 (METRe and cRMSE).
+Differs from DiffCSP: its valid samples have a fingerprint too, which few lack; and with one sample, not with several,
+the reference must be valid as well.
 """
 
 from __future__ import annotations
@@ -46,15 +51,20 @@ class Matches:
 
     Attributes:
         own: (n, k) distance of each reference to its own samples, NaN where they do not match.
-        any: (n,) smallest distance of each reference to a sample of its composition, NaN where none matches.
+        any: (n,) smallest distance of each reference to a sample of its composition, NaN where none matches; None where
+            samples of other references were not compared.
         valid: (n, k) which samples are valid by structure.
         failures: pairs that could not be compared, which match nothing.
     """
 
     own: np.ndarray
-    any: np.ndarray
+    any: np.ndarray | None
     valid: np.ndarray
     failures: int
+
+    def of(self, rows: np.ndarray) -> Matches:
+        """Return those of some references, by a mask (n,); failures are still those of all."""
+        return Matches(self.own[rows], None if self.any is None else self.any[rows], self.valid[rows], self.failures)
 
 
 def find_matches_of_references(
@@ -63,6 +73,7 @@ def find_matches_of_references(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
     engine: str = PROCESSES,
+    most_pairs: int | None = None,
 ) -> Matches:
     """Return how far samples are from the references that they answer, and from others of the same composition.
 
@@ -72,6 +83,8 @@ def find_matches_of_references(
         workers: processes; 1 stays in this one.
         progress: called with the number of references that were compared.
         engine: what the workers are, one of `crystens.processes.engines.ENGINES`.
+        most_pairs: samples of other references of the same composition are not compared where that makes more pairs;
+            None compares them always.
 
     Raises:
         CrystensError: if the numbers do not fit.
@@ -83,12 +96,10 @@ def find_matches_of_references(
         )
     each = counts.pop()
     flat = [crystal for own in samples for crystal in own]
-    compositions = [None if crystal is None else reduced_composition(crystal.numbers) for crystal in flat]
-    of_composition: dict[object, list[int]] = defaultdict(list)
-    for place, composition in enumerate(compositions):
-        if composition is not None:
-            of_composition[composition].append(place)
-    asked = [of_composition[reduced_composition(reference.numbers)] for reference in references]
+    asked = _of_composition(references, flat)
+    across = most_pairs is None or sum(map(len, asked)) <= most_pairs
+    if not across:
+        asked = [[place for place in places if place // each == row] for row, places in enumerate(asked)]
     tasks = [
         (reference, [crystal for place in places if (crystal := flat[place]) is not None])
         for reference, places in zip(references, asked, strict=True)
@@ -105,33 +116,54 @@ def find_matches_of_references(
             if place // each == row:
                 own[row, place % each] = answer
     valid = np.array([crystal is not None and is_structurally_valid(crystal) for crystal in flat])
-    return Matches(own, smallest, valid.reshape(-1, each), failures)
+    return Matches(own, smallest if across else None, valid.reshape(-1, each), failures)
 
 
-def csp_metrics(matches: Matches) -> Metrics:
-    """Return the protocol's metrics, with one sample each and with all k."""
+def csp_metrics(matches: Matches, passing: np.ndarray | None = None) -> Metrics:
+    """Return the protocol's metrics, with one sample each and with all k.
+
+    Args:
+        matches: of n references.
+        passing: (n,) which references have a composition that passes as valid, as the samples do that match them; None
+            does not ask.
+    """
     total, each = matches.own.shape
+    valid = matches.valid if passing is None else matches.valid & passing[:, None]
+    kind = "structure" if passing is None else "structure and composition"
     metrics: Metrics = {}
     for k in sorted({1, each}):
-        own = matches.own[:, :k]
-        found = np.isfinite(own)
-        of_valid = (found & matches.valid[:, :k]).any(axis=1)
-        name, what = ("", "one sample") if k == 1 else (f"_at_{k}", f"{k} samples")
-        metrics[f"match_rate{name}"] = rate(
-            int(found.any(axis=1).sum()), total, f"references that {what} of their own match(es)"
+        at, what = ("", "one sample") if k == 1 else (f"_at_{k}", f"{k} samples")
+        for of, which, own in (
+            ("", "", matches.own),
+            ("_of_valid", f", of those valid by {kind}", np.where(valid, matches.own, np.nan)),
+        ):
+            best = np.fmin.reduce(own[:, :k], axis=1)
+            found = best[np.isfinite(best)]
+            text = f"references that {what} of their own match(es){which}"
+            metrics[f"match_rate{of}{at}"] = rate(len(found), total, text)
+            text = f"mean over matched references of the smallest distance to {what}{which}"
+            metrics[f"rmse{of}{at}"] = _mean(found, text)
+    if matches.any is None:
+        why = "not computed: more pairs of one composition than are compared"
+        metrics["metre"] = entry(None, "1", why, 0)
+        metrics["crmse"] = entry(None, "(V/N)^(1/3)", why, 0)
+    else:
+        metrics["metre"] = rate(
+            int(np.isfinite(matches.any).sum()), total, "references that any sample of their composition matches"
         )
-        metrics[f"match_rate_of_valid{name}"] = rate(
-            int(of_valid.sum()), total, f"the same, of {what} those that are valid by structure"
-        )
-        best = np.fmin.reduce(own, axis=1)
-        metrics[f"rmse{name}"] = _mean(best[np.isfinite(best)], "mean over matched references of the smallest distance")
-    metrics["metre"] = rate(
-        int(np.isfinite(matches.any).sum()), total, "references that any sample of their composition matches"
-    )
-    filled = np.nan_to_num(matches.any, nan=STOL)
-    metrics["crmse"] = _mean(filled, "mean over all references of that distance, stol where none matches")
+        filled = np.nan_to_num(matches.any, nan=STOL)
+        metrics["crmse"] = _mean(filled, "mean over all references of that distance, stol where none matches")
     metrics["pairs_not_compared"] = entry(matches.failures, "1", "pairs that could not be compared, no match", total)
     return metrics
+
+
+def _of_composition(references: Sequence[Crystal], samples: Sequence[Crystal | None]) -> list[list[int]]:
+    """Return for each reference the places of the samples that have its composition."""
+    places: dict[object, list[int]] = defaultdict(list)
+    for place, crystal in enumerate(samples):
+        if crystal is not None:
+            places[reduced_composition(crystal.numbers)].append(place)
+    return [places[reduced_composition(reference.numbers)] for reference in references]
 
 
 def _mean(values: np.ndarray, meaning: str) -> dict[str, object]:

@@ -11,24 +11,22 @@ import argparse
 import json
 import math
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pymatgen.analysis.structure_prediction.volume_predictor import DLSVolumePredictor
-from scipy.optimize import linear_sum_assignment
 
 import crystens
-from crystens.asking.known import unlikeness
 from crystens.asking.question import Question
-from crystens.crystal import Crystal, as_crystal
+from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.generator import CHUNK_SIZE, Generator
 from crystens.metrics.symmetries import symmetry_of
 from crystens.metrics.validity import shortest_distance
 from crystens.processes.progress_bars import ProgressBars
 from crystens.protocol.csp import csp_metrics, find_matches_of_references
+from crystens.protocol.substitution import substituted
 from crystens.samples.references import drawn, read_real
 
 
@@ -50,7 +48,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     references = drawn(_crystals(options.data, "test", options.max_sites), options.number, options.seed)
     if options.what == "baseline":
-        samples = _substituted(_crystals(options.data, "train", options.max_sites), references, options.each)
+        train = _crystals(options.data, "train", options.max_sites)
+        with ProgressBars() as bars:
+            samples = substituted(
+                train, references, options.each, lambda done: bars("exchanging elements", done, len(references))
+            )
         _print_csp(references, samples, options.workers)
         return
     generator = crystens.load(options.checkpoint, device="cpu")
@@ -116,51 +118,6 @@ def _print_csp(references: Sequence[Crystal], samples: Sequence[Sequence[Crystal
                     {f"{low} to {high} sites": round(float(matched[of_size].mean()), 4), "count": int(of_size.sum())}
                 )
             )
-
-
-def _substituted(train: Sequence[Crystal], references: Sequence[Crystal], each: int) -> list[list[Crystal | None]]:
-    """Return for each composition the train crystals of its kind with the most alike elements, exchanged and scaled."""
-    kinds: dict[tuple[int, ...], list[Crystal]] = defaultdict(list)
-    for crystal in train:
-        kinds[tuple(sorted(Counter(crystal.numbers.tolist()).values()))].append(crystal)
-    volumes = DLSVolumePredictor()
-    made: list[list[Crystal | None]] = []
-    with ProgressBars() as bars:
-        for done, reference in enumerate(references):
-            bars("exchanging elements", done, len(references))
-            amounts = Counter(reference.numbers.tolist())
-            near = sorted(
-                (_exchange(crystal, amounts) for crystal in kinds[tuple(sorted(amounts.values()))]),
-                key=lambda pair: pair[0],
-            )
-            own = [_scaled(crystal, volumes) for _, crystal in near[:each]]
-            made.append([*own, *[None] * (each - len(own))])
-    return made
-
-
-def _exchange(crystal: Crystal, amounts: Counter[int]) -> tuple[float, Crystal]:
-    """Return a crystal with its elements exchanged for those of the same amounts at the least cost, and the cost."""
-    have = Counter(crystal.numbers.tolist())
-    labels, asked = np.array(sorted(have)), np.array(sorted(amounts))
-    counts = np.array([have[number] for number in labels.tolist()])
-    wanted = np.array([amounts[number] for number in asked.tolist()])
-    costs = np.where(counts[:, None] == wanted, unlikeness()[labels[:, None], asked] * counts[:, None], 1e6)
-    rows, columns = linear_sum_assignment(costs)
-    table = dict(zip(labels[rows].tolist(), asked[columns].tolist(), strict=True))
-    numbers = np.array([table[number] for number in crystal.numbers.tolist()])
-    return float(costs[rows, columns].sum()), Crystal(
-        crystal.lengths, crystal.angles, crystal.space_group, numbers, crystal.coordinates
-    )
-
-
-def _scaled(crystal: Crystal, volumes: DLSVolumePredictor) -> Crystal:
-    """Return a crystal at the volume that its bond lengths predict; as it is where the predictor knows no radius."""
-    structure = crystal.to_structure()
-    try:
-        structure.scale_lattice(volumes.predict(structure))
-    except (ValueError, KeyError, RuntimeError):
-        return crystal
-    return as_crystal(structure, space_group=crystal.space_group)
 
 
 def _adherence(generator: Generator, references: Sequence[Crystal], seed: int) -> None:
