@@ -1,5 +1,5 @@
-// Search of a page that is opened from disk. A browser starts no worker from a file, so that the script of the worker runs
-// in a hidden frame instead, and talks to the page by the same messages.
+// Search in pages that are opened from disk. A browser starts no worker from a file: the script of the worker runs in a
+// hidden frame, and talks to the page by the same messages.
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(address) {
