@@ -6,9 +6,10 @@ failed samples are judged too, as failed.
 Written are `crystals.csv`, `metrics.json` and `report.html`, as by sample.py, and `by_num_sites.csv`. The statistics of
 CrysTens images do not apply to files and are absent. With `--protocol cdvae` the crystals are judged as the field does
 too (`crystens.protocol.cdvae_protocol`): more columns and more metrics. `--energy-model` adds the distance of energy
-per atom (`crystens.protocol.energy_distance`). `--properties cgcnn` adds eight properties as CGCNN predicts them
-(`crystens.properties.property_metrics`). Fingerprints, energies and properties are kept as they are computed, so that
-the same command after an interruption computes those that are missing.
+per atom (`crystens.protocol.energy_distance`). With `--protocol csp` they are k structure predictions for each real
+crystal (`crystens.protocol.csp_protocol`), assigned by `crystens.protocol.answers`. `--properties cgcnn` adds eight
+properties as CGCNN predicts them (`crystens.properties.property_metrics`). Fingerprints, energies and properties are
+kept as they are computed, so that the same command after an interruption computes those that are missing.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from crystens.asking.question import composition_asked
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions
 from crystens.energies.potentials import SHIPPED, Potential, shipped
 from crystens.errors import CrystensError
 from crystens.formats.cdvae_result import CdvaeResult
+from crystens.formulas import ReducedComposition
 from crystens.ingest.generated import JudgingLimits, is_sample_folder, open_generated
 from crystens.ingest.sample_folder import SampleFolder
 from crystens.metrics.by_num_sites import by_num_sites, write_by_num_sites
@@ -44,8 +47,11 @@ from crystens.properties.cgcnn import load_networks
 from crystens.properties.properties import PropertyOptions
 from crystens.properties.property_metrics import COLUMNS as PROPERTY_COLUMNS
 from crystens.properties.property_metrics import PropertyMetrics
+from crystens.protocol.answers import ORDERS
 from crystens.protocol.cdvae_protocol import CUTOFFS, CdvaeProtocol, ProtocolOptions
 from crystens.protocol.composition_validity import OXIDATION_STATES
+from crystens.protocol.csp_protocol import MOST_PAIRS, CspOptions, CspProtocol
+from crystens.protocol.csp_tables import csp_tables
 from crystens.protocol.energy_distance import EnergyDistance
 from crystens.protocol.fingerprinting import FingerprintOptions
 from crystens.protocol.judgement import Judge, Stages, stage
@@ -90,14 +96,19 @@ def evaluate(
             all in memory.
 
     Raises:
-        CrystensError: if the source holds no entry at all, or cannot be read, which leaves results of before as they
-            are; if the results cannot be written.
+        CrystensError: if the source holds no entry at all, cannot be read, or does not fit what it has to answer, which
+            leaves results of before as they are; if the results cannot be written.
     """
     out = Path(out)
     items = source.read(JudgingLimits())
     first = next(items, None)
     if first is None:
         raise CrystensError(f"no sample in {source}")
+    items = itertools.chain([first], items)
+    if isinstance(protocol, CspProtocol):
+        given = list(items)
+        protocol.check([None if isinstance(item, Reject) else item.crystal for item in given])
+        items = iter(given)
     columns = CRYSTAL_COLUMNS + (protocol.columns if protocol else ()) + (PROPERTY_COLUMNS if properties else ())
     table = CrystalTable(out / "crystals.csv", columns)
     with _writing(out):
@@ -109,7 +120,7 @@ def evaluate(
     crystals: dict[int, Crystal] = {}
     streamed = protocol is None and properties is None
     merged = source.merged() if isinstance(source, SampleFolder) else frozenset()
-    for index, item in enumerate(itertools.chain([first], items)):
+    for index, item in enumerate(items):
         if isinstance(item, Reject):
             waiting.append(failed_row(index, item.reason, item.file, item.entry))
         else:
@@ -167,6 +178,7 @@ def evaluate(
         crystals=chosen.kept | best.kept,
         best=best.kept,
         properties=properties,
+        tables=csp_tables(metrics),
     )
     return metrics
 
@@ -220,9 +232,7 @@ class _Best:
 
 
 def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
-    """Return the protocol's options from those of the command line."""
-    if options.reference is None:
-        raise CrystensError("--protocol cdvae compares with real crystals: give --reference NAME")
+    """Return the options of the protocol cdvae from those of the command line."""
     cutoffs = options.cutoffs or CUTOFFS.get(options.reference)
     if cutoffs is None:
         raise CrystensError(
@@ -268,20 +278,22 @@ def _judged(options: argparse.Namespace, bars: Show) -> Metrics:
                 "--reference-number bounds the real crystals whose fingerprints, energies and properties are computed: "
                 "give --reference NAME, and --protocol cdvae or --properties cgcnn"
             )
-    if options.protocol is None and options.energy_model is not None:
-        raise CrystensError("--energy-model adds to what --protocol cdvae compares: give --protocol cdvae too")
+    _check_protocol(options)
     if options.seed < 0:
         raise CrystensError(f"--seed must be at least 0, got {options.seed}")
     if options.out.resolve() == Path(options.source).resolve():
         raise CrystensError(f"--out {options.out} is SOURCE itself, which would be written over; choose another folder")
-    judging = None if options.protocol is None else _protocol_options(options)
+    judging = _protocol_options(options) if options.protocol == "cdvae" else None
     potential = None if options.energy_model is None else shipped(options.energy_model)
     source = SampleFolder(options.source) if is_sample_folder(Path(options.source)) else open_generated(options.source)
     _check_holds_samples(source)
-    reference = protocol = properties = None
+    reference = properties = None
+    protocol: Judge | None = None
     split = options.split
     if options.properties is not None:
         load_networks()  # a missing package is said before minutes go into real crystals
+    if options.protocol == "csp":
+        source, protocol = _csp(options, source, bars)
     if judging is not None:
         bars("reading the reference", 0, None)
         found, part = read_real(options.reference, options.data_path, split)
@@ -307,6 +319,78 @@ def _judged(options: argparse.Namespace, bars: Show) -> Metrics:
         bars,
         properties,
     )
+
+
+def _check_protocol(options: argparse.Namespace) -> None:
+    """Raise a CrystensError for options that do not go with the protocol."""
+    if options.protocol is not None and options.reference is None:
+        raise CrystensError(f"--protocol {options.protocol} compares with real crystals: give --reference NAME")
+    if options.protocol != "cdvae" and options.energy_model is not None:
+        raise CrystensError("--energy-model adds to what --protocol cdvae compares: give --protocol cdvae too")
+    if options.protocol == "csp":
+        if options.cutoffs is not None:
+            raise CrystensError("--cutoffs are those of --protocol cdvae: leave them out")
+        if options.first is not None and (options.first < 1 or options.reference_number is not None):
+            raise CrystensError(
+                f"--first {options.first} takes the first crystals of the reference, at least 1, and not together with "
+                "--reference-number, which draws them"
+            )
+        return
+    for name in ("each", "order", "first", "baseline", "most_pairs"):
+        if getattr(options, name) not in (None, False):
+            raise CrystensError(f"--{name.replace('_', '-')} belongs to --protocol csp: give that, or leave it out")
+
+
+def _csp(options: argparse.Namespace, source: Source, bars: Show) -> tuple[Source, CspProtocol]:
+    """Return the source as structure prediction reads it, and the protocol."""
+    bars("reading the reference", 0, None)
+    found, part = read_real(options.reference, options.data_path, options.split)
+    bars("reading the reference", len(found), len(found))
+    if options.first is not None and options.first > len(found):
+        raise CrystensError(f"--first {options.first}: the reference has {len(found)} crystals")
+    real = found[: options.first] if options.first else drawn(found, options.reference_number, options.seed)
+    name = f"{options.reference} ({part}, the first {len(real)} of {len(found)} crystals)"
+    if not options.first:
+        name = _name(options, part, real, found)
+    asked = rounds = None
+    if isinstance(source, CdvaeResult):
+        source = CdvaeResult(source.path, every=True)
+        evaluations = source.num_evaluations()
+        rounds = evaluations if evaluations > 1 else None
+    elif isinstance(source, SampleFolder) and options.order in (None, "composition"):
+        asked = _asked(source)
+
+    def train() -> list[Crystal]:
+        return read_real(options.reference, options.data_path, "train")[0]
+
+    chosen = CspOptions(
+        data_set=options.reference if options.reference in DATA_SETS else None,
+        each=options.each,
+        order=options.order,
+        baseline=options.baseline,
+        oxidation_states=options.oxidation_states,
+        most_pairs=MOST_PAIRS if options.most_pairs is None else options.most_pairs,
+        workers=options.workers,
+        engine=options.engine,
+    )
+    return source, CspProtocol(real, name, chosen, asked, rounds, None if part in ("all", "train") else train)
+
+
+def _asked(source: SampleFolder) -> list[ReducedComposition] | None:
+    """Return the compositions that the samples of a folder were asked for; None if nothing was asked."""
+    texts = source.asked()
+    if texts is None:
+        return None
+    found = []
+    for place, text in enumerate(texts):
+        composition = composition_asked(text)
+        if composition is None:
+            raise CrystensError(
+                f"sample {place} was asked for {text or 'nothing'}, and not for a formula: structure prediction judges "
+                "samples of formulas; give --order blocks or rounds where they stand in the order of the references"
+            )
+        found.append(composition)
+    return found
 
 
 def _properties(options: argparse.Namespace, bars: Show) -> PropertyMetrics:
@@ -372,10 +456,40 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         help="computes fingerprints, energies and properties of N real crystals alone, drawn by --seed, by default of "
-        "all; with fewer the precision of coverage is lower. Other distributions and formulas are still those of all",
+        "all; with fewer the precision of coverage is lower; with --protocol csp, the N that samples answer. Other "
+        "distributions and formulas are still those of all",
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses the crystals that are drawn; by default 0")
-    parser.add_argument("--protocol", choices=("cdvae",), help='judge as the field does too; needs "crystens[metrics]"')
+    parser.add_argument(
+        "--protocol",
+        choices=("cdvae", "csp"),
+        help="judge as the field does too: cdvae, samples of any composition, or csp, structure predictions for the "
+        'crystals of the reference; needs "crystens[metrics]"',
+    )
+    csp = parser.add_argument_group("structure prediction (--protocol csp)")
+    csp.add_argument(
+        "--each", metavar="K", type=int, help="samples for each crystal of the reference; by default found"
+    )
+    csp.add_argument(
+        "--order",
+        choices=ORDERS,
+        help="how samples answer the reference: blocks, K for its first crystal and then K for its second; rounds, one "
+        "for each and then one for each again; composition, by the formula that they were asked for, or else have. By "
+        "default as asked where the folder says it, and otherwise found by the compositions",
+    )
+    csp.add_argument("--first", metavar="N", type=int, help="the samples are of the first N crystals of the reference")
+    csp.add_argument(
+        "--baseline",
+        action="store_true",
+        help="adds what the most alike train crystal reaches, its elements exchanged and its volume scaled",
+    )
+    csp.add_argument(
+        "--most-pairs",
+        metavar="N",
+        type=int,
+        help="METRe compares every sample with every reference of its composition, up to so many pairs; by default "
+        f"{MOST_PAIRS:,}",
+    )
     parser.add_argument(
         "--cutoffs",
         metavar=("STRUCTURE", "COMPOSITION"),
@@ -426,6 +540,7 @@ def _told(metrics: dict[str, dict[str, Any]], out: Path) -> str:
             lines.append(f"{name:32} {value:<12} {entry['unit'] if entry['unit'] != '1' else ''}".rstrip())
         if "statement" in entry:
             lines.append(f"  {name}: {entry['statement']}")
+    lines += [str(table) for table in csp_tables(metrics)]
     lines += metrics["verdict"]["sentences"]
     return "\n".join([*lines, f"{out / 'report.html'}, metrics.json and crystals.csv hold it all", ""])
 

@@ -21,6 +21,7 @@ from pymatgen.core import Composition, Element
 from crystens.cif.settings import number_of_symbol
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal, as_crystal
 from crystens.errors import CrystensError
+from crystens.formulas import ReducedComposition
 from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS, crystal_system
 
 KEEP = ("cell", "sites", "elements", "formula", "space_group")  # parts of a structure, and sites by their numbers
@@ -113,6 +114,10 @@ class Question:
             told["keep"] = list(self.keep)
         return told | dict(self.properties)
 
+    def __str__(self) -> str:
+        """Return what is asked as a text, such as "formula SrTiO3, space_group 221"."""
+        return ", ".join(f"{name} {value}" for name, value in self.to_dict().items())
+
     @property
     def symbols(self) -> str:
         """The elements that are asked for, "Sr-Ti-O" or so, for messages."""
@@ -173,6 +178,12 @@ class Question:
             raise CrystensError("condition.z counts formula units: give condition.formula too")
         if self.elements is not None and set(self.chemical_system or ()) - set(self.elements):
             raise CrystensError("condition.chemical_system has elements that condition.elements does not allow")
+
+
+def composition_asked(text: str) -> ReducedComposition | None:
+    """Return the reduced composition that a question asks for, of its text; None if it asks for no formula."""
+    found = re.match(r"formula (\S+?)(?:,|$)", text)
+    return None if found is None else tuple(sorted(_reduced(_formula(found[1])).items()))
 
 
 def _reduced(formula: tuple[tuple[int, int], ...]) -> dict[int, int]:

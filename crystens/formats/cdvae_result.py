@@ -3,8 +3,8 @@
 A dictionary saved by torch: `num_atoms` (n,), `lengths` (n, 3) in angstrom, `angles` (n, 3) in degrees, `frac_coords`
 (N, 3) and `atom_types` (N,), N the sum of `num_atoms`. Types are atomic numbers, or (N, 100) weights of the elements
 from hydrogen on. CDVAE's arrays have an axis of evaluations before these; DiffCSP's have it or not. Of several
-evaluations the first is read, as CDVAE's own judge does. A list of tensors in place of one is that of batches, which
-are read one behind the other.
+evaluations the first is read, as CDVAE's own judge does, or on demand all, one behind the other. A list of tensors in
+place of one is that of batches, which are read one behind the other.
 
 The file is read without running anything that it holds: tensors, plain values and the settings of a command line.
 
@@ -44,15 +44,29 @@ class CdvaeResult(Source):
 
     Args:
         path: the file, or the folder of a run; None if the user gave none, which reading reports.
+        every: whether all evaluations are read, and not the first alone.
     """
 
-    def __init__(self, path: str | Path | None) -> None:
+    def __init__(self, path: str | Path | None, every: bool = False) -> None:
         """Keep the path; nothing is opened yet."""
         self.path = path
+        self.every = every
 
     def __str__(self) -> str:
         """Return what is read, for messages."""
         return f"result file {self.path}"
+
+    def variant(self) -> str:
+        """Return which evaluations are read, see `Source.variant`."""
+        return "every evaluation" if self.every else ""
+
+    def num_evaluations(self) -> int:
+        """Return how many evaluations the file holds.
+
+        Raises:
+            CrystensError: as `records`.
+        """
+        return _arrays(self._file(), True)[1]
 
     def contents(self) -> dict[str, str | Path]:
         """Return the file, see `Source.contents`."""
@@ -66,7 +80,7 @@ class CdvaeResult(Source):
             CrystensError: if there is no such file, or it does not hold such arrays.
         """
         path = self._file()
-        arrays = _arrays(path)
+        arrays, _ = _arrays(path, self.every)
         ends = np.cumsum(arrays["num_atoms"])
         for index, (end, count) in enumerate(zip(ends.tolist(), arrays["num_atoms"].tolist(), strict=True)):
             sites = slice(end - count, end)
@@ -105,8 +119,11 @@ def results_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(_IN_RUN) if path.is_file())
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the five arrays of a file, of the first evaluation; numbers (N,) in place of weights of elements."""
+def _arrays(path: Path, every: bool) -> tuple[dict[str, np.ndarray], int]:
+    """Return the five arrays of a file, of the first evaluation or every one, and the number of evaluations.
+
+    Atomic numbers (N,) stand in place of weights of elements.
+    """
     found = load_pt(path, KEYS, _EXPECTED)
     missing = [key for key in KEYS if key not in found] if isinstance(found, dict) else list(KEYS)
     if missing:
@@ -114,13 +131,16 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     first = found["frac_coords"][:1] if isinstance(found["frac_coords"], list) else []
     axis = 1 if any(getattr(batch, "ndim", 2) == 3 for batch in first) else 0  # of crystals, behind evaluations
     arrays = {key: _array(path, key, found[key], axis) for key in KEYS}
+    evaluations = 1
     if arrays["frac_coords"].ndim == 3:
         evaluations = len(arrays["frac_coords"])
-        if evaluations > 1:
+        if evaluations > 1 and not every:
             log.warning("%s holds %d evaluations; the first is read, as CDVAE's own judge does", path, evaluations)
         if any(array.ndim == 0 or len(array) != evaluations for array in arrays.values()) or evaluations == 0:
             raise CrystensError(f"{path}: {_shapes(arrays)} do not share an axis of evaluations; give {_EXPECTED}")
-        arrays = {key: array[0] for key, array in arrays.items()}
+        arrays = {
+            key: np.concatenate(list(array)) if every and array.ndim > 1 else array[0] for key, array in arrays.items()
+        }
     types_ = arrays["atom_types"]
     if types_.ndim == 2 and types_.shape[1] == _ELEMENTS:
         arrays["atom_types"] = types_ = types_.argmax(axis=1) + 1
@@ -139,7 +159,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise CrystensError(f"{path}: num_atoms has a number below 0; give {_EXPECTED}")
     doubles = {key: arrays[key].astype(np.float64) for key in ("lengths", "angles", "frac_coords")}
     doubles["angles"] = _degrees(path, doubles["angles"])
-    return arrays | doubles | {key: arrays[key].astype(np.int64) for key in ("num_atoms", "atom_types")}
+    whole = {key: arrays[key].astype(np.int64) for key in ("num_atoms", "atom_types")}
+    return arrays | doubles | whole, evaluations
 
 
 def _array(path: Path, key: str, value: Any, axis: int) -> np.ndarray:

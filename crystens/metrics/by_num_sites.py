@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,12 @@ from crystens.metrics.distributions import Reference
 from crystens.metrics.symmetry_metrics import symmetry_shares
 from crystens.processes.atomic_file import write_csv
 
-# Largest number of sites of each group that a page shows; larger cells are the last group.
-_SIZES = (1, 2, 4, 8, 12, 16, 20, 52)
+# Groups that a page shows: sites of a cell are above the first number and at most the second.
+_SIZES = (0, 1, 2, 4, 8, 12, 16, 20, 52)
+SIZE_RANGES: tuple[tuple[int, float, str], ...] = (
+    *((low, high, f"{low + 1}-{high}" if high > low + 1 else str(high)) for low, high in itertools.pairwise(_SIZES)),
+    (_SIZES[-1], math.inf, f"{_SIZES[-1] + 1} and more"),
+)
 
 
 def rows_by_num_sites(rows: Sequence[Row], sizes: Iterable[int] = ()) -> dict[int | None, list[Row]]:
@@ -50,14 +56,9 @@ def by_num_sites(
 def by_size(rows: Sequence[Row], reference: Reference | None) -> list[dict[str, Any]]:
     """Return a few rows as `by_num_sites`, each of a range of sizes (`sites`, a text) that some sample has."""
     found = []
-    for low, high in zip((0, *_SIZES), (*_SIZES, None), strict=True):
-        own = [
-            row
-            for row in rows
-            if row["status"] == OK and row["num_sites"] > low and (high is None or row["num_sites"] <= high)
-        ]
+    for low, high, sites in SIZE_RANGES:
+        own = [row for row in rows if row["status"] == OK and low < row["num_sites"] <= high]
         if own:
-            sites = f"{low + 1} and more" if high is None else f"{low + 1}-{high}" if high > low + 1 else str(high)
             first = {"sites": sites, "samples": len(own), "structural_validity": _valid_share(own)}
             found.append({**first, **symmetry_shares(own, reference)})
     return found

@@ -9,9 +9,9 @@ no image to measure, so that its columns are absent, not empty. The space group 
 (`generated_space_group`) stands beside those that the atoms have (`crystens.metrics.symmetries`). A finished file is
 sorted by `plausibility` (`crystens.metrics.plausibility`), the best first, failed samples last. Behind these stand the
 `PROTOCOL_COLUMNS` where crystals are judged by the field's shared protocol (`crystens.protocol.cdvae_protocol`, which
-fills them), and the `ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.protocol.energy_distance`). Last
-stand those of CGCNN's properties where they are asked for (`crystens.properties.property_metrics`; units in
-`crystens.properties.cgcnn`).
+fills them), and the `ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.protocol.energy_distance`), or the
+`CSP_COLUMNS` of structure prediction (`crystens.protocol.csp_protocol`). Last stand those of CGCNN's properties where
+they are asked for (`crystens.properties.property_metrics`; units in `crystens.properties.cgcnn`).
 """
 
 from __future__ import annotations
@@ -90,10 +90,12 @@ PROTOCOL_COLUMNS = (
     "covered_strict",
 )
 ENERGY_COLUMNS = ("energy_per_atom", "energy_reason")
+# Of samples that answer references: places of these among all of them, whether one matches, and how far it is.
+CSP_COLUMNS = ("reference", "matched", "rms_distance")
 
 _TEXTS = {
     *("file", "entry", "status", "formula", "composition_verdict", "crystal_system", "wyckoff_template"),
-    *("reason", "fingerprint_reason", "energy_reason", "cgcnn_reason", "asked"),
+    *("reason", "fingerprint_reason", "energy_reason", "cgcnn_reason", "asked", "reference"),
 }
 _INTEGERS = {
     *("index", "num_sites", "generated_space_group", "merged_sites", "num_elements"),
@@ -102,7 +104,7 @@ _INTEGERS = {
 }
 _TRUTHS = {
     *("structurally_valid", "composition_valid", "valid", "covered", "covered_strict"),
-    *("charge_neutral", "known_formula", "known_template"),
+    *("charge_neutral", "known_formula", "known_template", "matched"),
     *MET_COLUMNS[1:],
 }
 

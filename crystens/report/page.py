@@ -24,6 +24,7 @@ from crystens.metrics.distributions import QUANTITIES, Reference
 from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import generated_values
 from crystens.metrics.plausibility import MIN_RATIO
+from crystens.metrics.result_table import ResultTable
 from crystens.metrics.symmetry_metrics import system_shares
 from crystens.metrics.verdicts import good
 from crystens.processes.atomic_file import write_whole
@@ -61,6 +62,7 @@ def write_report(
     best: Iterable[int] = (),
     images: Mapping[int, Tensor] | None = None,
     properties: PropertyMetrics | None = None,
+    tables: Sequence[ResultTable] = (),
 ) -> None:
     """Write the page.
 
@@ -75,6 +77,7 @@ def write_report(
         best: indices of those that `best_samples` chose.
         images: by index, some scaled images (4, S, S).
         properties: what CGCNN predicts, for rows that have its columns.
+        tables: further results.
 
     Raises:
         CrystensError: if the file cannot be written.
@@ -95,6 +98,7 @@ def write_report(
         total=metrics["num_samples"]["value"],
         failed=metrics["failures"]["value"],
         metrics={name: entry for name, entry in metrics.items() if name not in _SECTIONS},
+        tables=tables,
         number=_number,
         good=good,
         real="" if reference is None or reference.held_out is None else reference.held_out_name,

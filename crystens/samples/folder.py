@@ -327,9 +327,8 @@ def _origin(samples: Samples) -> str:
 
 def _met(question: Question, row: Row) -> Row:
     """Return the `MET_COLUMNS` of a sample: what was asked, and whether it came."""
-    asked = ", ".join(f"{name} {value}" for name, value in question.to_dict().items())
     met = question.met_by(row["formula"], row["space_group"])
-    return {"asked": asked, **{f"{name}_met": met.get(name) for name in ASKED}}
+    return {"asked": str(question), **{f"{name}_met": met.get(name) for name in ASKED}}
 
 
 def _cif(decoded: DecodedCrystal) -> str:

@@ -1,0 +1,50 @@
+"""Perov-5 in structure prediction: which of its two metals stands in the middle.
+
+The set is every ABX3 of 52 metals A, 52 metals B and 7 sets of anions X, so that a composition of two metals stands in
+it twice, as two polymorphs with A and B exchanged. A fair coin that puts them matches one reference of two. Where the
+other polymorph is in train, the answer "what train does not have" is right without knowing anything of the crystal.
+
+Source: Castelli et al., Energy Environ. Sci. 5, 9034 (2012); counted in the tables of CDVAE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crystens.crystal import Crystal
+from crystens.errors import CrystensError
+from crystens.formulas import ReducedComposition, reduced_composition
+
+DATA_SET = "perov_5"
+
+_ANIONS = (7, 8, 9, 16)  # N, O, F, S
+
+# Kinds of references, by where their other polymorph is.
+IN_TRAIN, NOT_IN_TRAIN, ONE_METAL = "other_in_train", "other_not_in_train", "one_metal"
+
+
+def with_metals_exchanged(crystal: Crystal) -> Crystal:
+    """Return a perovskite with A and B exchanged; the crystal itself if they are one metal.
+
+    Raises:
+        CrystensError: if it is no ABX3 of Perov-5.
+    """
+    numbers = crystal.numbers.copy()
+    (metals,) = np.nonzero(~np.isin(numbers, _ANIONS))
+    if len(numbers) != 5 or len(metals) != 2:
+        raise CrystensError(f"{crystal.formula} in a cell of {len(numbers)} sites is no ABX3 of Perov-5")
+    numbers[metals] = numbers[metals[::-1]]
+    return Crystal(crystal.lengths, crystal.angles, crystal.space_group, numbers, crystal.coordinates)
+
+
+def kinds(references: Sequence[Crystal], train: Sequence[Crystal]) -> np.ndarray:
+    """Return the kind of each reference, (n,) texts."""
+    known: set[ReducedComposition] = {reduced_composition(crystal.numbers) for crystal in train}
+    found = []
+    for reference in references:
+        metals = set(reference.numbers.tolist()) - set(_ANIONS)
+        has = IN_TRAIN if reduced_composition(reference.numbers) in known else NOT_IN_TRAIN
+        found.append(ONE_METAL if len(metals) == 1 else has)
+    return np.array(found)
