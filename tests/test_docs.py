@@ -26,6 +26,8 @@ LINKED += sorted((REPOSITORY / "experiments").rglob("*.md"))
 # A block, with the comment on the line before it.
 _BLOCK = re.compile(r"(?:^<!-- ?([^\n]*?) ?-->\n)?^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([\w-]+))?\)")
+# A command line with arguments, within a sentence or a table.
+_INLINE = re.compile(r"`(python (?:train\.py|sample\.py|-m crystens[\w.]*) [^`]+)`")
 # Programs that are not ours: their arguments are their own.
 _OTHERS = ("wandb",)
 # Keys of plugins of Hydra that the tests do not need.
@@ -138,6 +140,12 @@ def test_each_command_line_is_one_that_its_program_takes(page: Path, nothing_run
         if block.language == "bash" and not block.skipped:
             for words in commands(block.text):
                 check(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_command_lines_within_a_sentence_are_right_too(page: Path, nothing_runs: None) -> None:
+    for line in _INLINE.findall(page.read_text(encoding="utf-8")):
+        check(shlex.split(line))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

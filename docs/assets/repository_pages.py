@@ -47,6 +47,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn links of the repository into links of the site, and draw the rooms."""
     uri = page.file.src_uri
     place = f"docs/{uri}" if (REPOSITORY / "docs" / uri).is_file() else uri
+    if not place.startswith("docs/"):
+        page.meta.setdefault("search", {"boost": 0.5})  # the site's own pages come first
     if place.endswith(".md") and (REPOSITORY / place).is_file():
         markdown = _LINK.sub(lambda link: link[1] + _in_site(link[2], place), markdown)
     return markdown.replace(_ROOMS, _drawn_rooms())
