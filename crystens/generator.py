@@ -127,6 +127,11 @@ class Generator:
         card = checkpoint[KEY]
         config = with_current_targets(card["config"])
         built = build(OmegaConf.unsafe_merge(OmegaConf.create(config["model"]), dict(model or {})), "model")
+        if not hasattr(built, "sample"):
+            raise CrystensError(
+                f"{source} is the checkpoint of a {type(built).__name__}, which cannot sample: it can guide another "
+                f"model, by guidance.regressor={source}"
+            )
         load_weights(built, checkpoint["state_dict"], source)
         built.eval()
         representation = card["representation"]

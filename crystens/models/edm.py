@@ -45,13 +45,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from crystens.batch import ImageBatch
 from crystens.devices.sharding import shard
 from crystens.devices.xla import close_graph, is_xla
-from crystens.encoding import ATTRIBUTES, CELL_ROWS, HEADER, NUM_CHANNELS, present_cells
+from crystens.encoding import ATTRIBUTES, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
 from crystens.models.averaging import follow
 from crystens.models.chunks import sample_in_chunks
 from crystens.models.clipping import clip_gradients
 from crystens.models.denoising import CrystalDenoiser, KarrasSchedule, ScaledNetwork
 from crystens.models.draws import draw_rows
+from crystens.models.learning_rate import planned_rate
+from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised
 from crystens.models.showing import DRAWS, shown_cells, shown_codes, shown_facts
 from crystens.networks.code_heads import CODED_ROWS, CodeHeads, Stated
 from crystens.networks.facts import Facts, counted
@@ -64,8 +66,6 @@ PREDICTIONS = {"residual": KarrasDenoiser, "image": SimpleDenoiser}
 _SHOWN = 0.5  # share of the training images of which a network with self-conditioning is shown its first estimate
 
 _MOST_ELEMENTS, _MOST_SITES = 15, 128  # in a crystal, that are counted
-
-_MIDDLE, _WIDTH = 0.5, 0.25  # image values in [0, 1] become (value - 0.5) / 0.25, of a variance of about 1
 
 
 class EDM(pl.LightningModule):
@@ -236,11 +236,7 @@ class EDM(pl.LightningModule):
 
     def _rate(self, step: int) -> float:
         """Return the share of the learning rate in a step."""
-        risen = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        planned = self.trainer.estimated_stepping_batches
-        if not self.decay or not math.isfinite(planned):
-            return risen
-        return risen * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, planned))))
+        return planned_rate(self.trainer, step, self.warmup_steps, self.decay)
 
     def prepare_for_images(
         self,
@@ -289,13 +285,13 @@ class EDM(pl.LightningModule):
             for network in (self.network, self.average_network):
                 cast(Any, network).facts.tell(properties or {})
         if getattr(self.network, "needs_scales", False):
-            slopes, offsets = scaling.factors / _WIDTH, (scaling.offsets - _MIDDLE) / _WIDTH
+            slopes, offsets = scaling.factors / WIDTH, (scaling.offsets - MIDDLE) / WIDTH
             for network in (self.network, self.average_network):
-                cast(Any, network).tell_scales(slopes, offsets, (-_MIDDLE / _WIDTH, (1 - _MIDDLE) / _WIDTH))
+                cast(Any, network).tell_scales(slopes, offsets, (-MIDDLE / WIDTH, (1 - MIDDLE) / WIDTH))
 
     def _tell_codes(self, scaling: Scaling) -> None:
         """Tell the networks which codes these images state."""
-        tables = {row: (codes - _MIDDLE) / _WIDTH for row, codes in scaling.code_tables().items()}
+        tables = {row: (codes - MIDDLE) / WIDTH for row, codes in scaling.code_tables().items()}
         scales = dict(zip(CODED_ROWS, self.scales, strict=True))
         missing = [row for row in CODED_ROWS[: 3 if cast(Any, self.network).orbits else 1] if row not in tables]
         if missing:
@@ -321,7 +317,7 @@ class EDM(pl.LightningModule):
     def training_step(self, batch: Tensor | ImageBatch, batch_idx: int) -> Tensor:
         """Return the loss on images (B, 4, S, S) in [0, 1] at random noise levels, a scalar."""
         images, properties = batch if isinstance(batch, ImageBatch) else (batch, None)
-        counts = _count_sites(images)
+        counts = count_sites(images)
         stated = self._stated(images, counts)
         with torch.no_grad():
             seen = nn.functional.one_hot(counts, len(self.site_counts)).sum(dim=0)
@@ -349,13 +345,11 @@ class EDM(pl.LightningModule):
         """
         mask = self._present(counts)
         scales = self._scales(images.device)
-        clean = (images - _MIDDLE) / _WIDTH * mask * scales
-        level = draw_rows(self, len(images), lambda rows: torch.randn(rows, 1, 1, 1, device=images.device))
-        sigma = (self.noise_mean + self.noise_deviation * level).exp()
-        noise = draw_rows(self, len(images), lambda rows: torch.randn(rows, *images.shape[1:], device=images.device))
+        clean = (images - MIDDLE) / WIDTH * mask * scales
+        noisy, sigma = noised(self, clean, mask, self.noise_mean, self.noise_deviation)
         told = self._shown(images, counts, stated or self._stated(images, counts), properties)
         denoiser = self._denoiser(self.network, counts, mask, told)
-        noisy, times = clean + sigma * noise * mask, self.schedule.time(sigma.flatten())
+        times = self.schedule.time(sigma.flatten())
         with _as_drawn(self.network):  # of an average alone, the difference of mirror images would never be trained
             if denoiser.self_conditioning:
                 shown = draw_rows(self, len(images), lambda rows: torch.rand(rows, 1, 1, 1, device=images.device))
@@ -389,7 +383,7 @@ class EDM(pl.LightningModule):
         """Return what images (B, 4, S, S) in [0, 1] state; None if the network is told nothing of it."""
         if self.shown == 0 and self.facts is None:
             return None
-        return cast(CodeHeads, self.network.codes).stated((images - _MIDDLE) / _WIDTH, counts)
+        return cast(CodeHeads, self.network.codes).stated((images - MIDDLE) / WIDTH, counts)
 
     def _sizes(self, counts: Tensor, stated: Stated) -> Tensor:
         """Return how many images have each size, as `size_counts`."""
@@ -419,7 +413,7 @@ class EDM(pl.LightningModule):
                 properties = told.new_full((len(told), len(self.facts.properties)), torch.nan)
             facts = shown_facts(told, properties, draws, of_properties, self.shown)
         if self.shown > 0 and getattr(self.network, "known_mark", None) is not None:
-            clean = (images - _MIDDLE) / _WIDTH
+            clean = (images - MIDDLE) / WIDTH
             cells = shown_cells(clean, counts, draws, drawn(self.image_side - HEADER), self.shown)
         return Told(allowed, facts, cells)
 
@@ -450,10 +444,7 @@ class EDM(pl.LightningModule):
 
     def _scales(self, device: torch.device) -> Tensor:
         """Return how many times larger than others each cell is when noise is added, (S, S)."""
-        scales = torch.ones(self.image_side, self.image_side, device=device)
-        for row, scale in zip(CODED_ROWS, self.scales, strict=True):
-            scales[row] = scales[:, row] = scale
-        return scales
+        return cell_scales(self.image_side, self.scales, device)
 
     def configure_gradient_clipping(
         self,
@@ -509,7 +500,7 @@ class EDM(pl.LightningModule):
         if told is not None and self.shown == 0:
             raise CrystensError("this model was trained with model.shown=0 and can be asked for nothing")
         if told is not None and told.cells is not None:
-            told = replace(told, cells=(told.cells - _MIDDLE) / _WIDTH)
+            told = replace(told, cells=(told.cells - MIDDLE) / WIDTH)
         if not self.site_counts.any():
             raise CrystensError(
                 "this model has not been trained, and does not know how many sites a crystal has: train it for a step"
@@ -580,7 +571,7 @@ class EDM(pl.LightningModule):
         close_graph(self.device)
         on_step()
         images = images / self._scales(images.device)
-        return ((images * _WIDTH + _MIDDLE).clamp(0, 1) * mask).float()
+        return ((images * WIDTH + MIDDLE).clamp(0, 1) * mask).float()
 
     def _drawn_sizes(self, counts: Tensor, generators: list[torch.Generator]) -> Tensor:
         """Return facts (B, F) of images that list so many sites: numbers as often as in training, properties hidden."""
@@ -608,8 +599,3 @@ def _as_drawn(network: nn.Module) -> Iterator[None]:
     finally:
         if symmetric:
             told.symmetric = True
-
-
-def _count_sites(images: Tensor) -> Tensor:
-    """Return the number of sites of clean images, (B, 4, S, S) to (B,) int64: a site has a value in some cell row."""
-    return (images[:, 0, CELL_ROWS, HEADER:] > 0).any(dim=1).sum(dim=1)

@@ -121,6 +121,7 @@ class CodeHeads(nn.Module):
     Args:
         width: features of a token.
         orbits: whether an image is of orbits, and states group and positions in digits.
+        draws: whether codes are drawn too, and not only read.
     """
 
     element_codes: Tensor
@@ -132,13 +133,14 @@ class CodeHeads(nn.Module):
     places: Tensor
     single: Tensor
 
-    def __init__(self, width: int, orbits: bool) -> None:
+    def __init__(self, width: int, orbits: bool, draws: bool = True) -> None:
         super().__init__()
         self.orbits = orbits
         self.register_buffer("scales", torch.zeros(len(CODED_ROWS)))  # 0 until told
         self.register_buffer("element_codes", torch.full((_ELEMENTS, _CELLS), _NONE))
         self.read_elements = nn.Linear(_ELEMENTS, width, bias=False)
-        self.draw_elements = nn.Linear(width, _ELEMENTS)
+        if draws:
+            self.draw_elements = nn.Linear(width, _ELEMENTS)
         if orbits:
             self.register_buffer("group_codes", torch.full((_GROUPS, _CELLS), _NONE))
             self.register_buffer("position_codes", torch.full((_MOST_POSITIONS, _CELLS), _NONE))
@@ -149,8 +151,9 @@ class CodeHeads(nn.Module):
             self.read_groups = nn.Linear(_GROUPS, width, bias=False)
             self.read_positions = nn.Linear(_MOST_POSITIONS, width, bias=False)
             self.read_places = nn.Linear(_PLACE_FEATURES, width, bias=False)
-            self.draw_groups = nn.Linear(width, _GROUPS)
-            self.draw_positions = nn.Linear(width, _MOST_POSITIONS)
+            if draws:
+                self.draw_groups = nn.Linear(width, _GROUPS)
+                self.draw_positions = nn.Linear(width, _MOST_POSITIONS)
         for name, layer in self.named_children():
             if name.startswith("draw") and isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=1e-2 / width**0.5)

@@ -343,9 +343,9 @@ class RowTransformer(nn.Module):
         modulation: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Return images (B, 4, s, s) of images cropped to their first s rows and columns, and their tokens."""
-        lines = self._lines(images)
+        lines = row_lines(images, self.image_side)
         if self.self_conditioning:
-            known = torch.zeros_like(lines) if estimate is None else self._lines(estimate)
+            known = torch.zeros_like(lines) if estimate is None else row_lines(estimate, self.image_side)
             lines = torch.cat([lines, known.to(lines.dtype)], dim=2)
         if self.surroundings:
             lines = torch.cat([lines, self._neighbours(images, log_noise, counts, estimate)], dim=2)
@@ -355,7 +355,7 @@ class RowTransformer(nn.Module):
             tokens = tokens + added.to(tokens.dtype)
         if modulation is not None:
             embedded = embedded + modulation.to(embedded.dtype)
-        tokens = self._transformed(tokens, embedded, counts)
+        tokens = transformed(self.transformer, tokens, embedded, counts)
         parts = self.transformer.out_proj(tokens)
         shared, own, left, right = parts.split(self.sizes, dim=2)
         shared, own, left, right = shared[:, :HEADER], own[:, HEADER:], left[:, HEADER:], right[:, HEADER:]
@@ -372,24 +372,6 @@ class RowTransformer(nn.Module):
         upper = torch.cat([corner, in_column.mT], dim=3)
         drawn = torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
         return average_mirror_images(drawn) if self.symmetric else drawn, tokens
-
-    def _lines(self, images: Tensor) -> Tensor:
-        """Return row i and column i of images (B, 4, s, s) as token i, (B, s, 8 S)."""
-        lines = torch.cat([images.transpose(1, 2), images.permute(0, 3, 1, 2)], dim=2)  # (B, s, 8, s)
-        return nn.functional.pad(lines, (0, self.image_side - images.shape[-1])).flatten(2)
-
-    def _transformed(self, tokens: Tensor, modulation: Tensor, counts: Tensor) -> Tensor:
-        """Return what the blocks make of tokens (B, s, width), of which those without a site are not looked at.
-
-        It is the transformer's own forward between its first and last layer, which hands no mask on to its blocks.
-        """
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        looked_at = (places < HEADER + counts[:, None])[:, None, None]  # (B, 1, 1, s), for all heads and queries
-        places = places[:, None].to(tokens.dtype)
-        tokens = tokens + self.transformer.pos_embedding(places)
-        for block in self.transformer.blocks:
-            tokens = block(tokens, modulation, pos=places, mask=looked_at)
-        return tokens
 
     def _neighbours(self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None = None) -> Tensor:
         """Return what stands around the site of each token by an image as it is given, (B, S, F); 0 around attributes.
@@ -447,6 +429,32 @@ class RowTransformer(nn.Module):
             ],
             dim=1,
         )
+
+
+def row_lines(images: Tensor, side: int) -> Tensor:
+    """Return row i and column i of images (B, 4, s, s) as token i, (B, s, 8 S), S being `side`."""
+    lines = torch.cat([images.transpose(1, 2), images.permute(0, 3, 1, 2)], dim=2)  # (B, s, 8, s)
+    return nn.functional.pad(lines, (0, side - images.shape[-1])).flatten(2)
+
+
+def transformed(transformer: DiT, tokens: Tensor, modulation: Tensor, counts: Tensor) -> Tensor:
+    """Return what a transformer's blocks make of tokens (B, s, width), of which those without a site are not looked at.
+
+    It is the transformer's own forward between its first and last layer, which hands no mask on to its blocks.
+
+    Args:
+        transformer: whose blocks they are.
+        tokens: (B, s, width), of the header and of slots of sites.
+        modulation: of all tokens, (B, width).
+        counts: (B,), numbers of sites.
+    """
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    looked_at = (places < HEADER + counts[:, None])[:, None, None]  # (B, 1, 1, s), for all heads and queries
+    places = places[:, None].to(tokens.dtype)
+    tokens = tokens + transformer.pos_embedding(places)
+    for block in transformer.blocks:
+        tokens = block(tokens, modulation, pos=places, mask=looked_at)
+    return tokens
 
 
 def _summed(parts: Sequence[Tensor]) -> Tensor | None:

@@ -101,7 +101,7 @@ def read_run(folder: Path) -> Run:
     run = Run(folder)
     config, config_problem = _read_config(folder / CONFIG)
     is_training = (folder / CONFIG).exists()
-    samples = folder / SAMPLES if is_training else folder
+    samples = folder / SAMPLES if is_training and not (folder / METRICS).exists() else folder  # a regressor has none
     metrics, about, metrics_problem = _read_metrics(samples / METRICS)
     run.metrics = metrics
     curves_problem = None

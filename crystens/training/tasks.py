@@ -1,7 +1,8 @@
 """The two tasks, train and sample: with `crystens.training.resume` the only code that sees a config.
 
 `train` writes into its run folder: config.yaml, rejected.csv, checkpoints/last.ckpt and best.ckpt, the logger's files,
-and samples/. `sample` writes the contents of samples/ (see `crystens.samples.folder`) into a folder of its own.
+and samples/, or metrics.json of a model that draws none. `sample` writes the contents of samples/ (see
+`crystens.samples.folder`) into a folder of its own.
 """
 
 from __future__ import annotations
@@ -43,10 +44,13 @@ from crystens.devices.sharding import gathered
 from crystens.encoding import header_rows, image_side
 from crystens.errors import CrystensError, first_line
 from crystens.generator import CHUNK_SIZE, Generator, decoder_of, model_name
+from crystens.metrics.metrics_file import write_metrics
 from crystens.networks.facts import COUNTED
 from crystens.orbits.encodings import ImageDecoder, decoder_for
 from crystens.processes.cores import usable_cores
+from crystens.regressors import TrainedRegressor
 from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file
+from crystens.training.held_out_errors import held_out_errors
 from crystens.training.resume import resumed
 from crystens.training.wandb_run import WandbRun
 
@@ -212,8 +216,14 @@ def train(cfg: DictConfig) -> Path:
                 "data.batch_size",
                 trainer.num_training_batches,
             )
-        if cfg.num_samples > 0:
-            generator = _trained(config, trainer, model, data)
+        if not hasattr(model, "sample"):
+            checkpoint = _checkpoint(config, trainer, model, data)
+            if _first_rank() and trainer.global_step > 0:
+                regressor = TrainedRegressor.from_checkpoint(checkpoint)
+                regressor.model.to(trainer.strategy.root_device)
+                write_metrics(folder / "metrics.json", held_out_errors(regressor, data))
+        elif cfg.num_samples > 0:
+            generator = Generator.from_checkpoint(_checkpoint(config, trainer, model, data))
             acceleration.apply(cast(torch.nn.Module, generator.model))
             samples = sample_to_file(
                 generator.to(trainer.strategy.root_device),
@@ -230,20 +240,19 @@ def train(cfg: DictConfig) -> Path:
     return folder
 
 
-def _trained(
+def _checkpoint(
     config: dict[str, Any], trainer: pl.Trainer, model: pl.LightningModule, data: CrysTensDataModule
-) -> Generator:
-    """Return the generator of a model that was trained just now, as its last checkpoint gives it.
+) -> dict[str, Any]:
+    """Return the checkpoint of a model that was trained just now, with what a generator or a regressor needs.
 
-    The model is built anew, in float32 and whole, however it was trained. Every process has to call this.
+    A model built of it is in float32 and whole, however it was trained. Every process has to call this.
     """
-    checkpoint = {
+    return {
         "epoch": trainer.current_epoch - 1,
         "global_step": trainer.global_step,
         "state_dict": gathered(model),
         KEY: card(config, data.representation, data.reference.state_dict(), data.orbits),
     }
-    return Generator.from_checkpoint(checkpoint)
 
 
 def _callbacks(cfg: DictConfig) -> dict[str, Any]:
@@ -304,7 +313,7 @@ def _sweep() -> str | None:
 
 
 def objective_value(cfg: DictConfig, folder: Path) -> float | None:
-    """Return what a sweeper compares runs by: the metric `objective` of the samples; None if none is named.
+    """Return what a sweeper compares runs by: the metric `objective` of samples or a regressor; None if none is named.
 
     Raises:
         CrystensError: if there is no such metric, or the samples have no value of it.
@@ -312,7 +321,8 @@ def objective_value(cfg: DictConfig, folder: Path) -> float | None:
     name = cfg.get("objective")
     if name is None or not _first_rank():
         return None
-    metrics = json.loads((folder / "samples" / "metrics.json").read_text())
+    found = folder / "samples" / "metrics.json"
+    metrics = json.loads((found if found.is_file() else folder / "metrics.json").read_text())
     numbers = sorted(key for key, entry in metrics.items() if not isinstance(entry["value"], dict))
     if name not in numbers:
         raise CrystensError(f"there is no metric objective={name}; metrics.json has {', '.join(numbers)}")

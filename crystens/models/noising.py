@@ -1,0 +1,59 @@
+"""Noisy images: those that `model=edm` learns from and passes through in sampling, and that regressors read.
+
+Images in [0, 1] become images of mean 0 and a variance of about 1, some of their cells are made larger than others, and
+noise of level sigma is added where there is something: x = scales * (image - 0.5) / 0.25 + sigma * noise.
+
+Source: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
+Table 1, of which the logarithm of sigma is normal in training. Differs from the source: cells have scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from crystens.encoding import CELL_ROWS, HEADER
+from crystens.models.draws import draw_rows
+from crystens.networks.code_heads import CODED_ROWS
+
+MIDDLE, WIDTH = 0.5, 0.25  # image values in [0, 1] become (value - 0.5) / 0.25, of a variance of about 1
+
+
+def noised(
+    module: pl.LightningModule, clean: Tensor, mask: Tensor, mean: float, deviation: float
+) -> tuple[Tensor, Tensor]:
+    """Return clean images (B, 4, S, S) with noise, and its level sigma in each, (B, 1, 1, 1).
+
+    Args:
+        module: the model that is trained, see `draw_rows`.
+        clean: scaled images, of a variance of about 1.
+        mask: which cells hold values, (B, 1, S, S).
+        mean: of the logarithm of sigma.
+        deviation: of the logarithm of sigma.
+    """
+    level = draw_rows(module, len(clean), lambda rows: torch.randn(rows, 1, 1, 1, device=clean.device))
+    sigma = (mean + deviation * level).exp()
+    noise = draw_rows(module, len(clean), lambda rows: torch.randn(rows, *clean.shape[1:], device=clean.device))
+    return clean + sigma * noise * mask, sigma
+
+
+def cell_scales(side: int, scales: Sequence[float], device: torch.device) -> Tensor:
+    """Return how many times larger than others each cell is when noise is added, (S, S).
+
+    Args:
+        side: S.
+        scales: of the rows and columns of elements, space groups and Wyckoff positions.
+        device: of what is returned.
+    """
+    cells = torch.ones(side, side, device=device)
+    for row, scale in zip(CODED_ROWS, scales, strict=True):
+        cells[row] = cells[:, row] = scale
+    return cells
+
+
+def count_sites(images: Tensor) -> Tensor:
+    """Return the number of sites of clean images, (B, 4, S, S) to (B,) int64: a site has a value in some cell row."""
+    return (images[:, 0, CELL_ROWS, HEADER:] > 0).any(dim=1).sum(dim=1)

@@ -1,0 +1,238 @@
+"""A property of crystals learned from noisy images (`model=regressor`), by which sampling can be guided.
+
+The network sees the noisy images of `crystens.models.noising`, at the levels of noise that `model=edm` trains on, and
+predicts one property of the crystal without noise: the mean over all crystals that the noisy image could be of. The
+property is held in standard deviations from the mean of training; crystals that lack it have no share in the loss.
+
+It draws no images. Once trained, its errors on crystals that it was not trained on are measured by level of noise
+(`crystens.training.held_out_errors`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from crystens.batch import ImageBatch
+from crystens.devices.sharding import shard
+from crystens.devices.xla import is_xla
+from crystens.encoding import ATTRIBUTES, HEADER, present_cells
+from crystens.errors import CrystensError
+from crystens.models.averaging import follow
+from crystens.models.learning_rate import planned_rate
+from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised
+from crystens.networks.code_heads import CODED_ROWS
+from crystens.scaling import Scaling
+
+
+class Regressor(pl.LightningModule):
+    """A network trained to predict a property from noisy images (B, 4, S, S), used through its averaged weights.
+
+    Args:
+        network: maps images (B, 4, S, S), logarithms of the noise level (B,) and numbers of sites (B,) to numbers (B,);
+            has `image_side`.
+        optimizer: makes the optimizer of the network's named parameters.
+        target: name of the property, one of `data.properties`.
+        noise_mean: mean of the logarithm of the noise level in training.
+        noise_deviation: standard deviation of it.
+        rows: how many rows and columns of the header hold values, as in `crystens.models.edm.EDM`.
+        atom_scale: how many times larger than other cells those of atomic numbers are when noise is added; so are the
+            next two those of `crystens.models.edm.EDM`. A model is guided by a regressor of the same scales.
+        group_scale: the same of the cells of the space group.
+        position_scale: the same of the cells of Wyckoff positions.
+        warmup_steps: steps in which the learning rate rises from 0.
+        decay: whether the learning rate then falls to 0 at the planned end of training, along a cosine.
+        ema_decay: decay of the averaged weights in a step; smaller in the first steps.
+
+    Raises:
+        CrystensError: if a number is out of range, or the target is no name.
+
+    Attributes:
+        mean: of the property in training, (), in its own unit; NaN until `prepare_for_images`.
+        deviation: its standard deviation, ().
+    """
+
+    training_only = ("network",)  # predictions use the averaged weights
+
+    steps: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable[tuple[str, Parameter]]], Optimizer],
+        target: str,
+        noise_mean: float = 0.0,
+        noise_deviation: float = 1.6,
+        rows: int = len(ATTRIBUTES),
+        atom_scale: float = 1.0,
+        group_scale: float = 1.0,
+        position_scale: float = 1.0,
+        warmup_steps: int = 200,
+        decay: bool = True,
+        ema_decay: float = 0.999,
+    ) -> None:
+        super().__init__()
+        if not isinstance(target, str) or not target:
+            raise CrystensError(f"model.target={target!r} must be the name of one property, such as band_gap")
+        if noise_deviation <= 0 or min(atom_scale, group_scale, position_scale) <= 0:
+            raise CrystensError(
+                f"{noise_deviation=}, {atom_scale=}, {group_scale=} and {position_scale=} must be positive"
+            )
+        if not len(ATTRIBUTES) <= rows <= HEADER:
+            raise CrystensError(f"{rows=} must be {len(ATTRIBUTES)}, of attributes, or {HEADER}")
+        if not 0 <= ema_decay < 1 or warmup_steps < 0:
+            raise CrystensError(f"{ema_decay=} must be at least 0 and less than 1, and {warmup_steps=} not negative")
+        self.image_side = cast(int, network.image_side)
+        self.network = network
+        self.average_network = copy.deepcopy(network).requires_grad_(False)
+        self.target = target
+        self.noise_mean = noise_mean
+        self.noise_deviation = noise_deviation
+        self.rows = rows
+        self.scales = (atom_scale, group_scale, position_scale)
+        self.warmup_steps = warmup_steps
+        self.decay = decay
+        self.ema_decay = ema_decay
+        self._optimizer = optimizer
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("mean", torch.tensor(torch.nan))
+        self.register_buffer("deviation", torch.tensor(1.0))
+
+    @property
+    def learned_properties(self) -> tuple[str, ...]:
+        """The property that training batches have to say."""
+        return (self.target,)
+
+    def configure_model(self) -> None:
+        """Divide the networks among the devices where the strategy says so."""
+        shard(self, [self.network, self.average_network])
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimizer with the plan of its learning rate."""
+        optimizer = self._optimizer(self.network.named_parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._rate), "interval": "step"},
+        }
+
+    def _rate(self, step: int) -> float:
+        """Return the share of the learning rate in a step."""
+        return planned_rate(self.trainer, step, self.warmup_steps, self.decay)
+
+    def prepare_for_images(
+        self,
+        image_side: int,
+        scaling: Scaling,
+        distance: str,
+        properties: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
+        """Refuse images and properties that are not those to learn from, and take the property's scale.
+
+        Args:
+            image_side: of the training images.
+            scaling: of the training images.
+            distance: what their pair block holds; any will do.
+            properties: mean and standard deviation of each property in training.
+
+        Raises:
+            CrystensError: if the images have another side or header, codes are missing, or the property is not kept.
+        """
+        if image_side != self.image_side:
+            raise CrystensError(
+                f"the data's images are {image_side} px and the network's {self.image_side}: leave image_side to "
+                "max_sites"
+            )
+        if scaling.rows != self.rows:
+            raise CrystensError(
+                f"the data's images hold values in {scaling.rows} rows of the header, the model expects {self.rows}: "
+                "leave model.rows to encoding.sites"
+            )
+        if self.target not in (properties or {}):
+            known = ", ".join(properties or {}) or "none"
+            raise CrystensError(
+                f"model.target={self.target} is no property that the data keep and that varies in train (these are: "
+                f"{known}): name it in data.properties"
+            )
+        mean, deviation = (properties or {})[self.target]
+        self.mean, self.deviation = (torch.tensor(value, device=self.mean.device) for value in (mean, deviation))
+        if getattr(self.network, "codes", None) is not None:
+            self._tell_codes(scaling)
+
+    def _tell_codes(self, scaling: Scaling) -> None:
+        """Tell the networks which codes these images state."""
+        tables = {row: (codes - MIDDLE) / WIDTH for row, codes in scaling.code_tables().items()}
+        if any(row not in tables for row in CODED_ROWS[: 3 if cast(Any, self.network).orbits else 1]):
+            raise CrystensError(
+                "this network reads elements and groups as codes, and these images state numbers: take "
+                "encoding.atoms=bits and encoding.space_group=bits, or model.network.codes=false"
+            )
+        for network in (self.network, self.average_network):
+            cast(Any, network).tell_codes(tables, dict(zip(CODED_ROWS, self.scales, strict=True)))
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        """Return the loss on images in [0, 1] at random noise levels, a scalar."""
+        loss, known = self.loss(batch.images, batch.properties[:, 0])
+        self.log("train/loss", loss.detach(), prog_bar=not is_xla(self.device))
+        self.log("train/loss_epoch", loss.detach(), on_step=False, on_epoch=True, sync_dist=True)
+        self.log("train/known_share", known, on_step=False, on_epoch=True, sync_dist=True)
+        return loss
+
+    def loss(self, images: Tensor, properties: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean square error over the images whose property is known, and their share, both ().
+
+        Args:
+            images: (B, 4, S, S) in [0, 1].
+            properties: (B,), in the property's unit, NaN where it is missing.
+        """
+        counts = count_sites(images)
+        noisy, sigma = noised(self, self.centred(images, counts), self.present(counts), *self._noise)
+        predicted = self.predict(noisy, sigma.flatten(), counts, self.network)
+        known = properties.isfinite()
+        # All images go through the network, whatever is known: shapes stay the same, as XLA wants it.
+        wanted = torch.where(known, (properties - self.mean) / self.deviation, 0.0)
+        error = (predicted.float() - wanted).square() * known
+        return error.sum() / known.sum().clamp(min=1), known.float().mean()
+
+    @property
+    def _noise(self) -> tuple[float, float]:
+        """Mean and standard deviation of the logarithm of the noise level."""
+        return self.noise_mean, self.noise_deviation
+
+    def present(self, counts: Tensor) -> Tensor:
+        """Return which cells of images with given numbers of sites hold values: (B,) to (B, 1, S, S) bool."""
+        return present_cells(counts, self.image_side, rows=self.rows)[:, None]
+
+    def centred(self, images: Tensor, counts: Tensor) -> Tensor:
+        """Return clean images in [0, 1], (B, 4, S, S), as noise is added to them."""
+        scales = cell_scales(self.image_side, self.scales, images.device)
+        return (images - MIDDLE) / WIDTH * self.present(counts) * scales
+
+    def predict(self, noisy: Tensor, sigma: Tensor, counts: Tensor, network: nn.Module | None = None) -> Tensor:
+        """Return the property by noisy images, (B,), in standard deviations from the mean of training.
+
+        Args:
+            noisy: (B, 4, S, S), see `crystens.models.noising`.
+            sigma: (B,), their noise levels, above 0.
+            counts: (B,), numbers of sites.
+            network: None for the averaged weights.
+        """
+        squared = sigma.float().square()[:, None, None, None]
+        scales = cell_scales(self.image_side, self.scales, noisy.device)
+        given = noisy * torch.rsqrt(scales.square() + squared)
+        return (network or self.average_network)(given, sigma.float().log(), counts)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Take a step of the optimizer, count it and move the averaged weights."""
+        super().optimizer_step(*arguments, **options)
+        follow(self.average_network, self.network, self.steps.add_(1), self.ema_decay)
