@@ -1,6 +1,6 @@
 """CrysTens images back to crystals.
 
-Decoding averages the redundancy of an image away, in the steps of the paper's Sec. 3.2:
+Decoding averages the copies of each value, in the steps of the paper's Sec. 3.2:
 
 1. `count_sites`: how many sites A the image holds.
 2. `read_images`: the 8A copies of each cell value and the 8 copies of each site value are averaged; each site j votes
@@ -78,7 +78,7 @@ class ImageCopies:
 
 @dataclass(frozen=True, eq=False)
 class ImageReading:
-    """Values of a batch of images, averaged over its redundancy and before any clustering.
+    """Values of a batch of images, averaged over their copies, before any clustering.
 
     Attributes:
         counts: (B,) int64, number of sites; 0 where the image holds none.

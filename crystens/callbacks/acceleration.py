@@ -1,14 +1,14 @@
 """How the networks of a model are run: float32 products, memory format, torch.compile, and weights of 16 bits.
 
-A network is a module that a model holds directly or in a list: generator, critic, U-Nets and their averages. What is
-done to a network here is done around its `forward`: names in the state dict stay, so that a checkpoint can be loaded
-with and without, and a caller that leaves out `__call__`, as imagen-pytorch does, gets it as well.
+A network is a module that a model holds directly or in a list: generator, critic, U-Nets and their averages. Its
+`forward` is wrapped here: names in the state dict stay, so that a checkpoint can be loaded with and without, and a
+caller that leaves out `__call__`, as imagen-pytorch does, gets it as well.
 
 - `matmul_precision` is torch's own for float32 products: "high" lets NVIDIA GPUs take tf32.
 - `channels_last` keeps the weights of convolutions with the channels innermost; their outputs follow.
-- `compile` is a mode of torch.compile. What is differentiated twice (a gradient penalty) has to be computed within
-  `run_eagerly` (`crystens.models.eager`), for compiled code cannot be. Modes with CUDA graphs reuse the memory of their
-  outputs; outside of a backward pass these are copied.
+- `compile` is a mode of torch.compile. A term that is differentiated twice (a gradient penalty) is computed within
+  `run_eagerly` (`crystens.models.eager`), because compiled code cannot be. Modes with CUDA graphs reuse the memory of
+  their outputs; outside of a backward pass these are copied.
 - Weights of 16 bits (`trainer.precision=bf16-true`): the networks that train take and give float32 and work in
   16 bits; encoding, noise, losses and averaged weights stay float32. Lightning's own converts the crystals before they
   are encoded, which bfloat16 would round to a tenth of an angstrom.

@@ -1,9 +1,9 @@
 """A run of a sweep that is worse than half of the others stops early.
 
 The rule is a median rule: the value at an epoch against the median of the values that the other runs had at the same
-epoch. Runs tell each other by a file in each run folder, so that it holds for every sweeper and launcher
-whose jobs share a folder. What it does NOT do: tell the sweeper. A stopped run is sampled and judged as it is, and the
-sweeper takes the value after the epochs that it had for the value of the trial.
+epoch. Runs tell each other by a file in each run folder, so that it holds for every sweeper and launcher whose jobs
+share a folder. It does NOT tell the sweeper. A stopped run is sampled and judged as it is, and the sweeper takes the
+value after the epochs that it had for the value of the trial.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Fetching public files once, into a cache folder, and never taking a broken one for good.
 
-A file is written to `NAME.part` and gets its name only when size and SHA-256 are those expected. What an interrupted
-download left is kept, and the next one asks for the rest only; `NAME.part.etag` remembers of which version it is a
-part. A file that is there and as expected costs no request. Of several processes that want one file, one fetches it
-and the others wait (`.NAME.lock`).
+A file is written to `NAME.part` and gets its name only when size and SHA-256 are those expected. The part of an
+interrupted download is kept, and the next one asks for the rest only; `NAME.part.etag` remembers the version it is of.
+A file that is there and as expected costs no request. Of several processes that want one file, one fetches it and the
+others wait (`.NAME.lock`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """XLA devices, of which TPUs are one kind: what they ask of code that also runs on CPU and CUDA.
 
-An operation on an XLA device is not run but recorded. What was recorded, a graph, runs when a value in it is read, or
-when it is closed; Lightning closes it with every step of an optimizer. A graph that was not met before is compiled,
+An operation on an XLA device is not run but recorded. The record, a graph, runs when a value in it is read, or when
+it is closed; Lightning closes it with every step of an optimizer. A graph that was not met before is compiled,
 which takes seconds to minutes, so a step of training has to record the same graph every time: shapes that depend on no
 value, and no values read. A loop in which no optimizer steps has to close its graphs itself (`close_graph`), or it
 becomes one graph as long as the loop.

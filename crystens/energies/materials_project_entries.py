@@ -51,8 +51,8 @@ def fetch_entries(
 ) -> int:
     """Write all entries of chemical systems, and of the systems within them, to a file; return how many.
 
-    The file is one that `crystens.energies.entry_files.read_hull_reference` reads with the scale MP2020. What was
-    fetched stands in `FILE.part`, a line a system, so that an interrupted call goes on where it stopped.
+    The file is one that `crystens.energies.entry_files.read_hull_reference` reads with the scale MP2020. Entries
+    that were fetched stand in `FILE.part`, a line a system, so that an interrupted call goes on where it stopped.
 
     Args:
         systems: symbols of the elements, see `chemical_systems`.

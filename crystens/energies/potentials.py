@@ -5,7 +5,7 @@ Energies are in eV, of a whole cell unless a name says per atom; forces in eV/an
 give those of the Materials Project, `MP2020` (PBE and PBE+U with that project's corrections of 2020).
 
 A potential answers nonsense with nonsense, and not always with a number far off: rocksalt NaCl of 0.1 angstrom gets
--1.29 eV/atom. What it was never trained on is kept from it (`objection`).
+-1.29 eV/atom. Crystals unlike those of its training are kept from it (`objection`).
 
 Source of the default: Deng et al., "CHGNet as a pretrained universal neural network potential for charge-informed
 atomistic modelling", Nat. Mach. Intell. 2023, 5, 1031.

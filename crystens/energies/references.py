@@ -21,7 +21,7 @@ from crystens.energies.potentials import MP2020, Potential
 
 @dataclass(frozen=True)
 class HullSource:
-    """What makes a hull; the first that is not None does, and the elements alone where all are.
+    """Energies that make a hull: the first that is not None, or the elements alone where all are.
 
     Attributes:
         entries: a file of total energies, see `read_hull_reference`.

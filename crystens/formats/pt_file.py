@@ -21,7 +21,7 @@ from crystens.errors import CrystensError, first_line
 
 _GRAPHS = "torch_geometric."
 _NUMPY = ("numpy._core.multiarray", "numpy.core.multiarray")  # the second: before NumPy 2
-# What torch raises where a file is damaged, the last where it says that it holds more than fits into the memory.
+# Errors of torch for a damaged file; the last for one that claims to hold more than fits into the memory.
 _DAMAGE = (
     *(OSError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
     *(struct.error, MemoryError),

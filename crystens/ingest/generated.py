@@ -1,7 +1,7 @@
 """Crystals that a model made: read as they stand, bad ones too, and those that it failed to make counted.
 
 Nothing that a training set would refuse is refused here: atoms on top of each other make an invalid crystal, not an
-unreadable one. What cannot be read as an ordered crystal is a failed sample and stays in every denominator.
+unreadable one. An entry that cannot be read as an ordered crystal is a failed sample and stays in every denominator.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ so that a chunk is there whole or not at all. At the end the chunks are joined i
 Memory holds the chunks that are on their way, and never the data set.
 
 An input that takes longer than the time limit, or that kills the process it is parsed in, is set aside
-(`crystens.ingest.workers`). A store is found again by what it was made from (`crystens.ingest.recipe`).
+(`crystens.ingest.workers`). The cache key of a store is in `crystens.ingest.recipe`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which crystals are the same, by the field's rule, without comparing every pair.
 
 Two crystals are the same if pymatgen's StructureMatcher says so with its default tolerances (ltol 0.2, stol 0.3,
-angle_tol 5 degrees, primitive cells, volumes scaled to each other). What is done here is only about its price:
+angle_tol 5 degrees, primitive cells, volumes scaled to each other). This module only makes it cheaper:
 
 - a crystal whose reduced formula no other one has is not looked at further;
 - every other one is brought to its primitive Niggli cell once, not once for each pair;

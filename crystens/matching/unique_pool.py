@@ -1,7 +1,8 @@
 """Which crystals are the same as an earlier one: StructureMatcher's own answer, without asking it about every pair.
 
 Two crystals are the same if pymatgen's StructureMatcher with its default tolerances says so (`MATCHER`), the earlier or
-known crystal given first: its answer can depend on the order. What comes before it only says no where it must say no:
+known crystal given first: its answer can depend on the order. Cheap filters come first, and
+discard only pairs that it would not match:
 
 - another reduced formula; such a crystal is not looked at further, nor is a crystal that is alone with its formula;
 - other numbers of atoms of each element in the primitive cell;

@@ -40,7 +40,7 @@ _CONSISTENT = (
     ("coordinate_variance", 0.03, "coordinate", "of the cell"),
 )
 
-# What a metric would be for the best samples, where no value of real crystals is at hand, by the beginning of its name.
+# Value of a metric for the best samples, where no value of real crystals is at hand, by the beginning of its name.
 _AS_REAL = "as real"
 _BEST = {
     "decoded_rate": "1",

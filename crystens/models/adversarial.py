@@ -132,8 +132,8 @@ class Adversarial(pl.LightningModule):
     def step_networks(self) -> tuple[LightningOptimizer, LightningOptimizer]:
         """Return the optimizers of the generator and of the opponent, for one training step.
 
-        Lightning counts a step of any optimizer as a step of training. It hangs that count on two hooks of each
-        optimizer before every training step; the opponent's are taken off here, for that one step.
+        Lightning counts a step of any optimizer as a step of training. It counts in two hooks of each optimizer.
+        Those of the opponent are disabled here for one step, so that global_step counts the generator's.
         """
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)

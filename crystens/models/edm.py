@@ -14,7 +14,7 @@ numbers, and a residual would have it hand the noise of every cell on through to
 
 Images are held at mean 0 and a variance of about 1 here. Cells that hold nothing in a crystal of A sites stay empty
 all the way, for A is given to the network: in training it is read off the clean image, in sampling it is drawn from the
-numbers of sites that were trained on. What is sampled is what the network gave: a network that averages mirror images
+numbers of sites that were trained on. Samples are the network's own output: a network that averages mirror images
 (`symmetric`) does so in all steps of sampling but the last, and not in training.
 
 Source: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,

@@ -2,7 +2,7 @@
 
 imagen-pytorch is a text-to-image library. Importing it takes seconds and asks a model hub for the configuration of a
 text encoder; here that configuration is supplied for the length of the import, and text conditioning is off everywhere,
-so nothing is ever fetched. What is built:
+so nothing is ever fetched. This module builds:
 
 - `build_unet`, `build_sr_unet`: imagen's `Unet` and `SRUnet256` for 4 channels, with imagen's own argument names;
 - `CascadeProcess`: imagen's `Imagen` over empty stand-ins for the networks. The U-Nets stay with whoever trains them
@@ -136,7 +136,7 @@ class CascadeProcess:
 
     Args:
         image_side: S, 12 + `max_sites`; divisible by 8, for the second U-Net halves it three times.
-        objective: What both U-Nets predict: "noise", "v" or "x_start".
+        objective: the target of both U-Nets: "noise", "v" or "x_start".
         noise_schedule: "cosine" or "linear", for both stages.
         min_snr_gamma: Clip of the weight of the loss (arXiv:2303.09556): the squared error of the clean image counts
             min(signal-to-noise ratio, this). imagen's is 5. How many sites a crystal has is settled while noise still

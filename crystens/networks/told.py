@@ -13,7 +13,7 @@ from crystens.networks.code_heads import Allowed
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """What is known of B images before they are drawn; None of a kind says nothing.
+    """Facts of B images that are known before they are drawn; None where nothing of a kind is known.
 
     Attributes:
         allowed: which codes they may state.

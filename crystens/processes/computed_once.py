@@ -96,8 +96,8 @@ def computed_once(
 ) -> list[R]:
     """Return a result of each crystal, in order, computing those that the cache lacks.
 
-    A failure is tried again only where the limits are wider than those it met. What a busy machine may have broken is
-    not kept.
+    A failure is tried again only where the limits are wider than those it met. A failure that a busy
+    machine may have caused is not kept.
 
     Args:
         crystals: any crystals, however bad.
@@ -125,7 +125,7 @@ def computed_once(
 
 
 def _computed(waiting: dict[str, Crystal], options: ComputeOptions, work: Work[R]) -> Iterator[tuple[str, R, bool]]:
-    """Yield the result of each crystal as it is ready, and whether it would be the same on another day."""
+    """Yield the result of each crystal as it is ready, and whether it is deterministic, so that it may be kept."""
     if not waiting:
         return
     if options.workers == 0:

@@ -137,7 +137,7 @@ class GuardedPool(TaskPool):
             too.
         memory_limit: most memory that a task may take beyond what the process holds at its start, GiB.
         modules: names of the modules that the processes import first.
-        begin: called in each process first, with `arguments`. What it raises would start it again for ever.
+        begin: called in each process first, with `arguments`. An exception in it would start it again for ever.
         arguments: for `begin`.
         of_script: whether tasks are of the script that runs, which processes then import.
     """
@@ -282,7 +282,7 @@ def _context(preload: Sequence[str]) -> BaseContext:
     """Return the context that starts processes. Not by fork: a fork copies the locks of threads (torch's) closed.
 
     Python tells each new process its own default start method. In a worker of joblib, such as a job of a sweep, this is
-    "loky", which only a process that has imported joblib knows; it is exchanged there for one that all know.
+    "loky", which only a process that has imported joblib knows. There it is replaced by a method of Python's own.
 
     Args:
         preload: modules that the server of forks imports once.

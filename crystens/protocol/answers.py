@@ -6,7 +6,7 @@
   was asked, of its own. Several references of one composition, polymorphs, share its samples in order where there are k
   for each of them; where there are k for the composition, these answer every one of them.
 
-What does not fit is an error: a number of samples that is no multiple, a composition that no reference has.
+Misfits are an error: a number of samples that is no multiple, a composition that no reference has.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class EnergyDistance:
         Args:
             drawn: rows of the samples that are drawn, with the `ENERGY_COLUMNS`.
             what: they are, for the description.
-            told: of the draw, kept in the distance's entry; its `statement`, if any, is gone on with.
+            told: facts of the draw, kept in the distance's entry; its `statement`, if any, is extended.
         """
         model = self.potential.identity
         failed = category_counts(row["energy_reason"] for row in drawn)

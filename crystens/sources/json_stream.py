@@ -71,7 +71,7 @@ def json_items(file: BinaryIO, splits: Callable[[str, Any], bool]) -> Iterator[t
         splits: whether an object is taken apart, told by its first key and value.
 
     Raises:
-        Unusable: where the text is not JSON, or a value is too large. What was yielded before is sound.
+        Unusable: where the text is not JSON, or a value is too large. Values that were yielded before are sound.
     """
     text = JsonText(file)
     opening = text.peek()

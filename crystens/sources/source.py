@@ -2,8 +2,8 @@
 
 A source does two things. `records` finds what is there, in an order that is the same each time, and costs little;
 `parse` turns one record into crystals, and may run in another process, be given up after a time limit, or be skipped
-because its result is stored already (`crystens.ingest.ingest`). One bad input never ends the reading. What concerns the
-source as a whole (a path that does not exist, a table without the columns) is raised as a `CrystensError`.
+because its result is stored already (`crystens.ingest.ingest`). One bad input never ends the reading. A fault of
+the source as a whole (a path that does not exist, a table without the columns) is raised as a `CrystensError`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Source(ABC):
     def contents(self) -> dict[str, str | Path] | None:
         """Return the files on whose names and bytes the records depend, by the name to report.
 
-        None, unless a source says otherwise: what is read cannot be told from files, and is never stored for later.
+        None by default: the source has no files to hash, so that it is never cached.
 
         Raises:
             CrystensError: if the source as a whole cannot be read.

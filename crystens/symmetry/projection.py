@@ -1,7 +1,7 @@
 """Noisy orbits made exact: what a generator draws for a space group, moved to the nearest crystal of that group.
 
 The cell's metric tensor is averaged over the rotations of the group. Each orbit is moved to the nearest point of its
-Wyckoff position. What still makes no crystal is mended, or is a failure with its reason:
+Wyckoff position. Orbits that still make no crystal are mended, or are a failure with its reason:
 
 - "taken": two orbits stand on one position without free parameters, which holds one. The nearer keeps it; the other
   goes to the nearest free position of the same multiplicity.
