@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import itertools
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ from crystens.formulas import ReducedComposition
 from crystens.ingest.generated import JudgingLimits, is_sample_folder, open_generated
 from crystens.ingest.sample_folder import SampleFolder
 from crystens.metrics.by_num_sites import by_num_sites, write_by_num_sites
-from crystens.metrics.crystal_table import CRYSTAL_COLUMNS, CrystalTable, Row, crystal_row, failed_row
+from crystens.metrics.crystal_table import CRYSTAL_COLUMNS, MET_COLUMNS, CrystalTable, Row, crystal_row, failed_row
 from crystens.metrics.distributions import Reference
 from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import summarise, write_metrics
@@ -105,11 +106,15 @@ def evaluate(
     if first is None:
         raise CrystensError(f"no sample in {source}")
     items = itertools.chain([first], items)
+    asked = _met(source)
     if isinstance(protocol, CspProtocol):
         given = list(items)
+        if not isinstance(source, SampleFolder) and protocol.options.order != "composition":
+            _check_names([item.file for item in given])
         protocol.check([None if isinstance(item, Reject) else item.crystal for item in given])
         items = iter(given)
-    columns = CRYSTAL_COLUMNS + (protocol.columns if protocol else ()) + (PROPERTY_COLUMNS if properties else ())
+    columns = CRYSTAL_COLUMNS + (MET_COLUMNS if asked else ())
+    columns += (protocol.columns if protocol else ()) + (PROPERTY_COLUMNS if properties else ())
     table = CrystalTable(out / "crystals.csv", columns)
     with _writing(out):
         for name in _RESULTS:  # of before: what is interrupted leaves a table alone, and none with numbers of others
@@ -122,7 +127,7 @@ def evaluate(
     merged = source.merged() if isinstance(source, SampleFolder) else frozenset()
     for index, item in enumerate(items):
         if isinstance(item, Reject):
-            waiting.append(failed_row(index, item.reason, item.file, item.entry))
+            row = failed_row(index, item.reason, item.file, item.entry)
         else:
             row = crystal_row(
                 index,
@@ -133,11 +138,11 @@ def evaluate(
                 merged=index in merged,
                 reference=reference,
             )
-            waiting.append(row)
             chosen.offer(index, item.crystal)
             best.offer(index, item.crystal, row["plausibility"])
             if not streamed:
                 crystals[index] = item.crystal
+        waiting.append(row | asked[index] if asked else row)
         if len(waiting) == _CHUNK and streamed:
             table.append(waiting)
             waiting = []
@@ -181,6 +186,33 @@ def evaluate(
         tables=csp_tables(metrics),
     )
     return metrics
+
+
+def _met(source: Source) -> list[Row]:
+    """Return the `MET_COLUMNS` of each sample of a folder where something was asked, as they stand there."""
+    told = source.table() if isinstance(source, SampleFolder) else []
+    if not told or "asked" not in told[0]:
+        return []
+    truths = {"true": True, "false": False}
+    return [
+        {"asked": row["asked"] or None, **{name: truths.get(row.get(name, "")) for name in MET_COLUMNS[1:]}}
+        for row in told
+    ]
+
+
+def _check_names(files: Sequence[str]) -> None:
+    """Raise a CrystensError for files in the order of their names as text where their numbers have another."""
+
+    def by_numbers(name: str) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+    numbered = sorted(files, key=by_numbers)
+    if list(files) == sorted(files) != numbered:
+        place = next(place for place, name in enumerate(files) if name != numbered[place])
+        raise CrystensError(
+            f"{files[place]} is read where {numbered[place]} stands by its number, so that samples would answer other "
+            "crystals: write numbers of one length, such as 0002.cif and 0010.cif, or give --order composition"
+        )
 
 
 @contextlib.contextmanager
@@ -378,11 +410,12 @@ def _csp(options: argparse.Namespace, source: Source, bars: Show) -> tuple[Sourc
 
 def _asked(source: SampleFolder) -> list[ReducedComposition] | None:
     """Return the compositions that the samples of a folder were asked for; None if nothing was asked."""
-    texts = source.asked()
-    if texts is None:
+    asked = _met(source)
+    if not asked:
         return None
     found = []
-    for place, text in enumerate(texts):
+    for place, row in enumerate(asked):
+        text = row["asked"] or ""
         composition = composition_asked(text)
         if composition is None:
             raise CrystensError(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from crystens.asking.question import Question, composition_asked
 from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
@@ -125,6 +126,18 @@ def test_only_perovskites_of_two_metals_are_exchanged(nacl: Crystal) -> None:
     with pytest.raises(CrystensError, match="is no ABX3 of Perov-5"):
         with_metals_exchanged(nacl)
     assert with_metals_exchanged(perovskite(38, 22)).numbers.tolist() == [22, 38, 8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({"formula": "Ca3(PO4)2", "space_group": 14}, ((8, 8), (15, 2), (20, 3))),
+        ({"formula": "Sr2Ti2O6"}, ((8, 3), (22, 1), (38, 1))),
+        ({"chemical_system": "Sr-Ti-O"}, None),
+    ],
+)
+def test_the_composition_that_was_asked_is_read_from_its_text(conditions: dict, expected: tuple | None) -> None:
+    assert composition_asked(str(Question.of(**conditions))) == expected
 
 
 def compositions(*crystals: Crystal | None) -> list[ReducedComposition | None]:
@@ -269,13 +282,13 @@ def test_every_evaluation_of_a_result_file_is_a_round(data: Path, tmp_path: Path
 def sample_folder(folder: Path, asked: Sequence[str], crystals: Sequence[Crystal | None]) -> Path:
     """A folder as sample.py writes it, with the columns that are looked at."""
     (folder / "cifs").mkdir(parents=True)
-    lines = ["index,file,status,reason,merged_sites,asked"]
+    lines = ["index,file,status,reason,merged_sites,asked,formula_met"]
     for index, (text, crystal) in enumerate(zip(asked, crystals, strict=True)):
         if crystal is None:
-            lines.append(f'{index},,failed,no site,,"{text}"')
+            lines.append(f'{index},,failed,no site,,"{text}",false')
             continue
         (folder / "cifs" / f"{index:06d}.cif").write_text(write_cif(crystal))
-        lines.append(f'{index},cifs/{index:06d}.cif,ok,,0,"{text}"')
+        lines.append(f'{index},cifs/{index:06d}.cif,ok,,0,"{text}",{str(crystal.formula in text).lower()}')
     (folder / "crystals.csv").write_text("\n".join([*lines[:1], *lines[:0:-1], ""]))
     return folder
 
@@ -292,10 +305,29 @@ def test_a_folder_of_ours_is_judged_by_what_was_asked(
     assert (metrics["judged_references"]["value"], metrics["judged_references"]["count"]) == (2, 3)
     assert "1 have none and stand in no rate" in capsys.readouterr().out
     assert metrics["composition_rate"]["value"] == 0.5
+    assert metrics["formula_met_rate"]["value"] == 0.5
+    table = sorted(csv.DictReader((tmp_path / "out" / "crystals.csv").open()), key=lambda row: int(row["index"]))
+    assert [row["asked"] for row in table] == asked
     other = sample_folder(tmp_path / "system", ["chemical_system Sr-Ti-O"] * 3, [None] * 3)
     assert evaluate(other, tmp_path / "out", data) == 1
     assert "sample 0 was asked for chemical_system Sr-Ti-O, and not for a formula" in capsys.readouterr().err
     assert entries(tmp_path / "out") == metrics  # what cannot be judged leaves the results of before
+
+
+def test_files_whose_numbers_have_another_order_are_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As text 10.cif comes before 2.cif, and of one composition nothing else would show it."""
+    cifs = tmp_path / "cifs"
+    cifs.mkdir()
+    for number in (1, 2, 10):
+        (cifs / f"{number}.cif").write_text(write_cif(perovskite(38, 22)))
+    assert evaluate(cifs, tmp_path / "out", data) == 1
+    assert "10.cif is read where 2.cif stands by its number" in capsys.readouterr().err
+    for number in (1, 2, 10):
+        (cifs / f"{number}.cif").rename(cifs / f"{number:04d}.cif")
+    assert evaluate(cifs, tmp_path / "out", data) == 1
+    assert "not in the order of the references" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,9 @@ class SampleFolder(Source):
         rows = read_table(Path(self.path))
         return frozenset(place for place, row in enumerate(rows) if int(row.get("merged_sites") or 0) > 0)
 
-    def asked(self) -> list[str] | None:
-        """Return what each sample was asked for, as its table says it; None if nothing was asked."""
-        rows = read_table(Path(self.path))
-        return [row["asked"] for row in rows] if rows and "asked" in rows[0] else None
+    def table(self) -> list[dict[str, str]]:
+        """Return the rows of its table, as text, in the order of the samples."""
+        return read_table(Path(self.path))
 
     def records(self) -> Iterator[Record | Reject]:
         """Yield each sample.

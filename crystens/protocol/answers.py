@@ -95,8 +95,7 @@ def find_answers(
         raise CrystensError(
             f"the samples are not in the order of the references: read in {order}, {100 * shares[order]:.0f} % have "
             f"the composition of their reference; sample {place} is {_formula(samples[place])} and reference {row} is "
-            f"{_formula(references[row])}. Sort them (1.cif, 2.cif and 10.cif are read as 1, 10, 2), or give --order "
-            "composition"
+            f"{_formula(references[row])}. Sort them, or give --order composition"
         )
     how = "one sample for each reference" if k == 1 else f"{k} samples for each reference, in {order}"
     return Answers(
