@@ -248,3 +248,61 @@ def test_codes_are_read_in_float32_whatever_the_precision_of_the_weights(tables:
     assert network.codes.stated(clean_images(tables), COUNTS).groups.tolist() == [225, 14]
     drawn.float().square().sum().backward()
     assert network.codes.draw_groups.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("untied", [True, False])
+def test_cross_entropy_is_that_of_the_codes_that_are_right(
+    heads: CodeHeads, tables: dict[int, torch.Tensor], untied: bool
+) -> None:
+    if untied:  # the sites' own costs add up
+        torch.nn.init.zeros_(heads.draw_same.weight)
+        torch.nn.init.zeros_(heads.draw_same.bias)
+    clean = clean_images(tables)
+    stated = heads.stated(clean, COUNTS)
+    tokens = torch.randn(2, SIDE, 32, generator=torch.Generator().manual_seed(1))
+    evidence = heads.evidence(given(clean), LOG_NOISE, COUNTS)
+    heads.eval()
+    heads.draw(tokens, evidence, COUNTS)
+    assert heads.posterior is None  # only in training
+    heads.train()
+    heads.draw(tokens, evidence, COUNTS)
+    found = heads.posterior
+    costs = heads.cross_entropy(stated, COUNTS)
+    assert heads.posterior is None
+    chained, _ = heads.chain.posterior(found.elements, COUNTS, found.same)
+    for image, count in enumerate(COUNTS.tolist()):
+        group = int(stated.groups[image])
+        expected = -float(found.groups[image].log_softmax(dim=0)[group])
+        for site in range(count):
+            code = int(heads.positions[group, stated.places[image, site]])
+            expected -= float(found.positions[image, site].log_softmax(dim=0)[code]) / count
+            if not untied:
+                continue
+            expected -= float(chained[image, site, stated.elements[image, site]]) / count
+        if not untied:
+            right = heads.chain.score(found.elements, COUNTS, stated.elements, found.same)[image]
+            expected += float(found.total[image] - right) / count
+        assert float(costs[image]) == pytest.approx(expected, rel=1e-3)
+    no_noise = heads.evidence(clean, torch.full((2,), -5.0), COUNTS)
+    heads.draw(torch.zeros(2, SIDE, 32), no_noise, COUNTS)
+    assert heads.cross_entropy(stated, COUNTS).max() < 1e-2
+
+
+def test_cross_entropy_takes_the_place_of_the_error_of_digits(tables: dict[int, torch.Tensor]) -> None:
+    def loss(**options: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = RowTransformer(SIDE, width=16, depth=1, heads=2, codes=True, orbits=True)
+        edm = EDM(network, functools.partial(torch.optim.AdamW, lr=1e-3), rows=HEADER, **options)
+        scaling = OrbitScaling({name: (0.0, 1.0) for name in QUANTITIES}, SIDE - HEADER, gap=0.1, diagonal=True)
+        edm.prepare_for_images(SIDE, scaling, "fractional")
+        torch.manual_seed(1)
+        return edm.loss(clean_images(tables) * 0.25 + 0.5, COUNTS)
+
+    assert loss(code_weight=1.0) > loss(code_weight=0.5) > loss(code_weight=1e-6) > 0
+    # Without it the weight of elements matters, and with it no longer.
+    assert loss(atom_weight=1.0) != loss(atom_weight=50.0)
+    assert loss(atom_weight=1.0, code_weight=0.1) == loss(atom_weight=50.0, code_weight=0.1)
+    with pytest.raises(CrystensError, match=r"code_weight=-1.0 must not be negative"):
+        loss(code_weight=-1.0)
+    with pytest.raises(CrystensError, match=r"code_weight=0.1 .* above 0 it needs model.network.codes=true"):
+        EDM(RowTransformer(SIDE, 16, 1, 2), functools.partial(torch.optim.AdamW, lr=1e-3), code_weight=0.1)

@@ -98,6 +98,9 @@ class EDM(pl.LightningModule):
             the earlier in sampling they are settled, and the others then by what they are.
         group_scale: the same of the cells of the space group, row and column 10.
         position_scale: the same of the cells of Wyckoff positions.
+        code_weight: weight of the cross-entropy of elements, groups and positions, in nats, which then stands in the
+            place of the error of their cells; 0 leaves that. For a network with `codes`: the error of digits says
+            little of which code is how likely.
         shown: share of the training images of which the network is told some of what they state, so that it can be
             asked for it, see `crystens.models.showing`. For a network with `codes`.
         warmup_steps: steps in which the learning rate rises from 0.
@@ -143,6 +146,7 @@ class EDM(pl.LightningModule):
         group_scale: float = 1.0,
         position_scale: float = 1.0,
         shown: float = 0.0,
+        code_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 < sigma_min < sigma_max:
@@ -174,6 +178,8 @@ class EDM(pl.LightningModule):
             )
         if not 0 <= shown <= 1 or (shown > 0 and getattr(network, "codes", None) is None):
             raise CrystensError(f"{shown=} must be a share, and above 0 the network needs model.network.codes=true")
+        if code_weight < 0 or (code_weight > 0 and getattr(network, "codes", None) is None):
+            raise CrystensError(f"{code_weight=} must not be negative, and above 0 it needs model.network.codes=true")
         if not len(ATTRIBUTES) <= rows <= HEADER:
             raise CrystensError(f"{rows=} must be {len(ATTRIBUTES)}, of attributes, or {HEADER}")
         if not 0 <= ema_decay < 1:
@@ -203,6 +209,7 @@ class EDM(pl.LightningModule):
         self.sample_chunk = sample_chunk
         self.scales = scales
         self.shown = shown
+        self.code_weight = code_weight
         self._optimizer = optimizer
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         slots = self.image_side - HEADER
@@ -293,7 +300,7 @@ class EDM(pl.LightningModule):
         """Tell the networks which codes these images state."""
         tables = {row: (codes - MIDDLE) / WIDTH for row, codes in scaling.code_tables().items()}
         scales = dict(zip(CODED_ROWS, self.scales, strict=True))
-        missing = [row for row in CODED_ROWS[: 3 if cast(Any, self.network).orbits else 1] if row not in tables]
+        missing = [row for row in self._coded_rows() if row not in tables]
         if missing:
             raise CrystensError(
                 "this network draws elements and groups as codes, and these images state numbers: take "
@@ -347,7 +354,8 @@ class EDM(pl.LightningModule):
         scales = self._scales(images.device)
         clean = (images - MIDDLE) / WIDTH * mask * scales
         noisy, sigma = noised(self, clean, mask, self.noise_mean, self.noise_deviation)
-        told = self._shown(images, counts, stated or self._stated(images, counts), properties)
+        stated = stated or self._stated(images, counts)
+        told = self._shown(images, counts, stated, properties)
         denoiser = self._denoiser(self.network, counts, mask, told)
         times = self.schedule.time(sigma.flatten())
         with _as_drawn(self.network):  # of an average alone, the difference of mirror images would never be trained
@@ -361,13 +369,23 @@ class EDM(pl.LightningModule):
         weight[:HEADER] = weight[:, :HEADER] = self.attribute_weight
         weight[0] = weight[:, 0] = self.atom_weight
         weight[len(ATTRIBUTES) : HEADER] = weight[:, len(ATTRIBUTES) : HEADER] = self.position_weight
+        codes_cost = torch.zeros(len(images), device=images.device)
+        if self.code_weight > 0 and stated is not None:
+            for row in self._coded_rows():
+                weight[row] = weight[:, row] = 0
+            codes_cost = cast(CodeHeads, self.network.codes).cross_entropy(stated, counts)
         if told is not None and told.cells is not None:
             mask = mask & ~told.cells.isfinite()
             error = error * mask
             cells = (weight * mask).sum((1, 2, 3)) / NUM_CHANNELS
         else:
             cells = (weight * mask).sum((1, 2, 3))
-        return ((error * weight).sum((1, 2, 3)) / cells).mean() / NUM_CHANNELS
+        errors = (error * weight).sum((1, 2, 3)) / cells / NUM_CHANNELS
+        return (errors + self.code_weight * codes_cost).mean()
+
+    def _coded_rows(self) -> tuple[int, ...]:
+        """Return the rows whose cells the network draws as codes."""
+        return CODED_ROWS if cast(Any, self.network).orbits else CODED_ROWS[:1]
 
     def _first_estimate(self, noisy: Tensor, times: Tensor, denoiser: CrystalDenoiser, shown: Tensor) -> Tensor:
         """Return the estimates (B, 4, S, S), not scaled, of those noisy images that are shown one, (B,); others 0."""
@@ -380,8 +398,8 @@ class EDM(pl.LightningModule):
         return estimate / denoiser.scales * shown[:, None, None, None]
 
     def _stated(self, images: Tensor, counts: Tensor) -> Stated | None:
-        """Return what images (B, 4, S, S) in [0, 1] state; None if the network is told nothing of it."""
-        if self.shown == 0 and self.facts is None:
+        """Return what images (B, 4, S, S) in [0, 1] state; None if nothing of it is needed."""
+        if self.shown == 0 and self.facts is None and self.code_weight == 0:
             return None
         return cast(CodeHeads, self.network.codes).stated((images - MIDDLE) / WIDTH, counts)
 

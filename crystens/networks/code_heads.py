@@ -4,6 +4,8 @@ Elements, space groups and Wyckoff positions stand in an image as digits (`cryst
 `crystens.orbits.codes`). A network that draws digit by digit draws them as if they were independent, and most
 combinations of digits are no code, or one that occurs nowhere near. Here it draws among the codes there are.
 
+Elements stand in order, and those of neighbours are drawn together (`crystens.networks.code_chain`).
+
 The noise is Gaussian and known, so the likelihood of each code, given the eight noisy cells, is exact; that of the
 group takes the cells of all orbits. The network adds what it thinks of the rest of the image, as logits; the softmax of
 the sum is the posterior, and the cells drawn are its mean, which is what a denoiser should give. The posterior from the
@@ -35,6 +37,7 @@ from torch import Tensor, nn
 
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
 from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS, POSITION_ROW
+from crystens.networks.code_chain import CodeChain
 from crystens.networks.repulsion import representatives
 from crystens.symmetry.wyckoff import MAX_POSITIONS, space_group
 
@@ -107,6 +110,25 @@ class Evidence:
 
 
 @dataclass(frozen=True, eq=False)
+class Posterior:
+    """Logits of codes that were drawn in training.
+
+    Attributes:
+        elements: of each site on its own, (B, N, 119).
+        same: of a site and the next having one element, (B, N - 1).
+        total: logarithm of the sum over all rows of elements, (B,).
+        groups: (B, 231), or None.
+        positions: (B, N, 108), or None.
+    """
+
+    elements: Tensor
+    same: Tensor
+    total: Tensor
+    groups: Tensor | None
+    positions: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
 class Stated:
     """Codes that clean images state: elements (B, N), and of orbits groups (B,) and places of letters (B, N), int64."""
 
@@ -132,15 +154,19 @@ class CodeHeads(nn.Module):
     scales: Tensor
     places: Tensor
     single: Tensor
+    posterior: Posterior | None
 
     def __init__(self, width: int, orbits: bool, draws: bool = True) -> None:
         super().__init__()
         self.orbits = orbits
+        self.posterior = None
         self.register_buffer("scales", torch.zeros(len(CODED_ROWS)))  # 0 until told
         self.register_buffer("element_codes", torch.full((_ELEMENTS, _CELLS), _NONE))
         self.read_elements = nn.Linear(_ELEMENTS, width, bias=False)
+        self.chain = CodeChain(_ELEMENTS)
         if draws:
             self.draw_elements = nn.Linear(width, _ELEMENTS)
+            self.draw_same = nn.Linear(2 * width, 1)
         if orbits:
             self.register_buffer("group_codes", torch.full((_GROUPS, _CELLS), _NONE))
             self.register_buffer("position_codes", torch.full((_MOST_POSITIONS, _CELLS), _NONE))
@@ -259,7 +285,9 @@ class CodeHeads(nn.Module):
     def read(self, evidence: Evidence, counts: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what is added to the tokens, (B, s, width), and to the modulation of all, (B, width) or None."""
         present = torch.arange(evidence.elements.shape[1], device=counts.device) < counts[:, None]
-        read = _applied(self.read_elements, evidence.elements.softmax(dim=2))
+        with torch.autocast(counts.device.type, enabled=False):
+            elements = self.chain.posterior(evidence.elements, counts)[0].exp()
+        read = _applied(self.read_elements, elements)
         modulation = None
         if evidence.groups is not None and evidence.positions is not None:
             shares = evidence.groups.softmax(dim=1)
@@ -277,6 +305,8 @@ class CodeHeads(nn.Module):
     def draw(self, tokens: Tensor, evidence: Evidence, counts: Tensor) -> dict[int, Tensor]:
         """Return the cells of rows and their columns that are drawn, by row: (B, N, 8).
 
+        In training, `posterior` keeps the logits that they are the means of, for `cross_entropy`.
+
         Args:
             tokens: what the transformer made of them before its last layer, (B, s, width).
             evidence: of the same images.
@@ -285,15 +315,47 @@ class CodeHeads(nn.Module):
         present = torch.arange(evidence.elements.shape[1], device=counts.device) < counts[:, None]
         sites = tokens[:, HEADER:]
         with torch.autocast(tokens.device.type, enabled=False):
-            elements = (_applied(self.draw_elements, sites) + evidence.elements).softmax(dim=2)
-            drawn = {0: elements @ self.element_codes}
+            elements = _applied(self.draw_elements, sites) + evidence.elements
+            same = _applied(self.draw_same, torch.cat([sites[:, :-1], sites[:, 1:]], dim=2))[..., 0]
+            chained, total = self.chain.posterior(elements, counts, same)
+            drawn = {0: chained.exp() @ self.element_codes}
+            groups = logits = None
             if evidence.groups is not None and evidence.positions is not None:
-                shares = (_applied(self.draw_groups, tokens[:, GROUP_ROW]) + evidence.groups).softmax(dim=1)
+                groups = _applied(self.draw_groups, tokens[:, GROUP_ROW]) + evidence.groups
+                shares = groups.softmax(dim=1)
                 drawn[GROUP_ROW] = (shares @ self.group_codes)[:, None].expand(-1, sites.shape[1], -1)
                 logits = _applied(self.draw_positions, sites) + evidence.positions + self._among_groups(shares)
                 logits = self._one_orbit_each(logits, shares, present)
                 drawn[POSITION_ROW] = logits.softmax(dim=2) @ self.position_codes
+        if self.training:
+            self.posterior = Posterior(elements, same, total, groups, logits)
         return drawn
+
+    def cross_entropy(self, stated: Stated, counts: Tensor) -> Tensor:
+        """Return what the last images drawn in training cost by the codes that are right, (B,), nats.
+
+        It is the cross-entropy of the row of elements, divided by the number of sites, and of orbits the mean of that
+        of positions and that of the group too.
+
+        Args:
+            stated: what the clean images state.
+            counts: (B,), numbers of sites.
+        """
+        assert self.posterior is not None
+        found, self.posterior = self.posterior, None
+        present = torch.arange(found.elements.shape[1], device=counts.device) < counts[:, None]
+
+        def of_sites(logits: Tensor, right: Tensor) -> Tensor:
+            cost = nn.functional.cross_entropy(logits.mT, right, reduction="none")
+            return (cost * present).sum(dim=1) / counts.clamp(min=1)
+
+        right = self.chain.score(found.elements, counts, stated.elements, found.same)
+        cost = (found.total - right) / counts.clamp(min=1)
+        if found.groups is None or found.positions is None or stated.groups is None or stated.places is None:
+            return cost
+        codes = self.positions.long()[stated.groups].gather(1, stated.places)
+        cost = cost + of_sites(found.positions, codes)
+        return cost + nn.functional.cross_entropy(found.groups, stated.groups, reduction="none")
 
     def _among_groups(self, shares: Tensor) -> Tensor:
         """Return what shares of groups (B, 231) say of codes of positions, as logits (B, 1, 108)."""

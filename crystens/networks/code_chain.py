@@ -1,0 +1,71 @@
+"""Elements of sites in a row: how likely each follows another, and how likely each site has each, given all evidence.
+
+Sites stand in the order of their elements. So those of one element stand together, and which element follows says which
+crystals there are. Given what the noisy cells and the network say of each site, a chain of first order makes the
+posterior of all sites together: exactly, by the forward-backward algorithm (Rabiner, "A tutorial on hidden Markov
+models", Proc. IEEE 77 (1989) 257); as an output of a network it is a linear-chain conditional random field (Lafferty,
+McCallum, Pereira, ICML 2001). A network that weighs each site on its own draws elements as if they were independent.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_LEAST = 1e-30  # share of an element that no other leads to, so that logarithms stay finite
+
+
+class CodeChain(nn.Module):
+    """Learned log weights of pairs of neighbours.
+
+    Args:
+        codes: number K of codes.
+    """
+
+    def __init__(self, codes: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.zeros(codes))  # of a code on its own
+        self.pairs = nn.Parameter(torch.zeros(codes, codes))  # of a code, and of the next
+
+    def posterior(self, logits: Tensor, counts: Tensor, same: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the log posterior of each site, (B, N, K), and the logarithm of the sum over all rows of codes, (B,).
+
+        Args:
+            logits: what is known of each site on its own, (B, N, K).
+            counts: how many sites there are, (B,).
+            same: log weight of a site and the next having one code, (B, N - 1); None for 0.
+        """
+        logits, pairs = logits + self.first.to(logits.dtype), self.pairs.to(logits.dtype)  # float32, whatever theirs is
+        weights, stay = pairs.exp(), pairs.diagonal().exp()
+        last = logits.shape[1] - 1
+        more = None if same is None else same.expm1()[..., None]  # (B, N - 1, 1)
+
+        def passed(message: Tensor, edge: int, table: Tensor) -> Tensor:
+            """Return a message (B, K) after one step along the chain."""
+            most = message.amax(dim=1, keepdim=True)
+            shares = (message - most).exp()
+            led = shares @ table
+            if more is not None:
+                led = led + shares * stay * more[:, edge]
+            return led.clamp(min=_LEAST).log() + most
+
+        forward = [logits[:, 0]]
+        for site in range(1, last + 1):
+            forward.append(passed(forward[-1], site - 1, weights) + logits[:, site])
+        backward = [torch.zeros_like(logits[:, 0])]
+        for site in range(last, 0, -1):
+            there = (site < counts)[:, None]
+            backward.append(torch.where(there, passed(backward[-1] + logits[:, site], site - 1, weights.mT), 0.0))
+        ahead = torch.stack(forward, dim=1)
+        end = (counts - 1).clamp(min=0)
+        total = ahead.gather(1, end[:, None, None].expand(-1, 1, ahead.shape[2]))[:, 0].logsumexp(dim=1)
+        return (ahead + torch.stack(backward[::-1], dim=1)).log_softmax(dim=2), total
+
+    def score(self, logits: Tensor, counts: Tensor, codes: Tensor, same: Tensor | None = None) -> Tensor:
+        """Return the log weight of one row of codes (B, N) in the sum that `posterior` returns, (B,)."""
+        present = torch.arange(codes.shape[1], device=counts.device) < counts[:, None]
+        own = ((logits + self.first.to(logits.dtype)).gather(2, codes[..., None])[..., 0] * present).sum(dim=1)
+        steps = self.pairs.to(logits.dtype)[codes[:, :-1], codes[:, 1:]]
+        if same is not None:
+            steps = steps + same * (codes[:, :-1] == codes[:, 1:])
+        return own + (steps * present[:, 1:]).sum(dim=1)
