@@ -40,8 +40,10 @@ from crystens.encoding import NUM_CHANNELS, image_side
 from crystens.errors import CrystensError
 from crystens.ingest.kinds import open_source
 from crystens.metrics.distributions import Reference
+from crystens.models.steering import Steering
 from crystens.networks.facts import Facts
 from crystens.orbits.encodings import ImageDecoder, batch_for, decoder_for, scaling_from_dict, sites_of
+from crystens.regressors import FARTHEST, TrainedRegressor
 from crystens.scaling import Scaling
 from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Reject, Unusable
@@ -49,7 +51,6 @@ from crystens.sources.record import Entry, Reject, Unusable
 CHUNK_SIZE = 64  # images of one seed; another size gives other images
 
 _MOST_GUIDANCE = 20.0
-_FARTHEST = 6.0  # standard deviations from the mean of training that a property can be asked for
 
 KINDS = ("pymatgen", "ase", "decoded")
 
@@ -248,7 +249,7 @@ class Generator:
         for name, value in question.properties:
             assert self._facts is not None
             mean, deviation = self._facts.scale(name)
-            if abs(value - mean) > _FARTHEST * deviation:
+            if abs(value - mean) > FARTHEST * deviation:
                 raise CrystensError(
                     f"condition.{name}={value:g} is too far from the training crystals, which have {mean:.3g} in the "
                     f"mean and a standard deviation of {deviation:.3g}"
@@ -270,6 +271,9 @@ class Generator:
         as_: str = "pymatgen",
         chunk_size: int = CHUNK_SIZE,
         guidance: float = 1.0,
+        regressor: TrainedRegressor | str | Path | None = None,
+        target: float | None = None,
+        scale: float = 1.0,
         **conditions: Any,
     ) -> list[Structure | None] | list[Atoms | None] | list[DecodedCrystal]:
         """Return n generated crystals.
@@ -281,6 +285,9 @@ class Generator:
                 `DecodedCrystal`s, which hold the crystal with its space group, or the reason of the failure.
             chunk_size: images drawn at a time.
             guidance: factor of classifier-free guidance, see `check_guidance`.
+            regressor: guides sampling to `target`, see `steering`.
+            target: of the regressor's property.
+            scale: how much the target counts.
             **conditions: what the crystals have to be, such as `formula="SrTiO3"` or `space_group=221`, see
                 `crystens.asking.question.Question.of`.
 
@@ -289,7 +296,7 @@ class Generator:
         """
         if as_ not in KINDS:
             raise CrystensError(f"{as_=} is not known; use one of {', '.join(KINDS)}")
-        decoded = self.decode(self.sample_images(n, seed, chunk_size, guidance, **conditions))
+        decoded = self.decode(self.sample_images(n, seed, chunk_size, guidance, regressor, target, scale, **conditions))
         if as_ == "decoded":
             return decoded
         crystals = [item.crystal for item in decoded]
@@ -298,9 +305,19 @@ class Generator:
         return [None if crystal is None else crystal.to_structure() for crystal in crystals]
 
     def sample_images(
-        self, n: int, seed: int = 0, chunk_size: int = CHUNK_SIZE, guidance: float = 1.0, **conditions: Any
+        self,
+        n: int,
+        seed: int = 0,
+        chunk_size: int = CHUNK_SIZE,
+        guidance: float = 1.0,
+        regressor: TrainedRegressor | str | Path | None = None,
+        target: float | None = None,
+        scale: float = 1.0,
+        **conditions: Any,
     ) -> Tensor:
         """Return n generated images (n, 4, S, S), float32 in [0, 1], on the CPU, as the network gave them.
+
+        Arguments are those of `sample`.
 
         Raises:
             CrystensError: if an argument is out of range, or a condition cannot be met.
@@ -308,8 +325,43 @@ class Generator:
         check_sampling(n, seed, chunk_size)
         answers = self.answers([Question.of(**conditions)], n)
         check_guidance(guidance, answers)
+        steering = self.steering(regressor, target, scale)
         sizes = ((start, min(chunk_size, n - start)) for start in range(0, n, chunk_size))
-        return torch.cat([self.sample_chunk(start, size, seed, None, answers, guidance) for start, size in sizes])
+        return torch.cat(
+            [self.sample_chunk(start, size, seed, None, answers, guidance, steering) for start, size in sizes]
+        )
+
+    def steering(
+        self, regressor: TrainedRegressor | str | Path | None, target: float | None, scale: float = 1.0
+    ) -> Steering | None:
+        """Return what steers samples to a value of a property, on the model's device; None without a regressor.
+
+        Args:
+            regressor: of the property, or its checkpoint, which is a file or a run folder.
+            target: in the property's unit.
+            scale: how much it counts: the estimate of each step is moved by -scale sigma^2 times the gradient of half
+                the squared distance from the target, in standard deviations (`crystens.models.steering`).
+
+        Raises:
+            CrystensError: if one is given without the other, a number is out of range, the regressor was trained on
+                other images than the model, or the model cannot be guided.
+        """
+        if regressor is None:
+            if target is not None or scale != 1:
+                given = f"guidance.target={target}" if target is not None else f"guidance.scale={scale}"
+                raise CrystensError(
+                    f"{given} is for guidance by a regressor: give guidance.regressor=RUN, of model=regressor"
+                )
+            return None
+        if "steering" not in inspect.signature(self.model.sample).parameters:
+            raise CrystensError(f"{type(self.model).__name__} cannot be guided by a regressor; model=edm can")
+        if not isinstance(regressor, TrainedRegressor):
+            regressor = TrainedRegressor.load(regressor)
+        if target is None:
+            raise CrystensError(f"give guidance.target too, the {regressor.model.target} to guide samples to")
+        regressor.check_fits(self.scaling, self.distance, getattr(self.model, "scales", (1.0,) * 3))
+        regressor.model.to(self.device)
+        return regressor.steering(target, scale)
 
     def sample_chunk(
         self,
@@ -319,16 +371,18 @@ class Generator:
         on_step: Callable[[int, int], None] | None = None,
         answers: Sequence[Answers] = (),
         guidance: float = 1.0,
+        steering: Steering | None = None,
     ) -> Tensor:
         """Return the images `first` to `first + size` of a seed: (size, 4, S, S), float32 in [0, 1], on the CPU.
 
         A model that samples in steps calls `on_step` after each with the number of steps done and of all steps. If
         there are `answers`, one for each image of the seed, it draws the lists of orbits from those, with the factor
-        `guidance` of classifier-free guidance.
+        `guidance` of classifier-free guidance. `steering` is what the method of that name returns.
         """
         chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0] >> 1)
         reports = on_step is not None and "on_step" in inspect.signature(self.model.sample).parameters
         options: dict[str, Any] = {"on_step": on_step} if reports else {}
+        options |= {} if steering is None else {"steering": steering}
         if answers:
             random = np.random.default_rng([chunk_seed, 1])
             conditions = Conditions.cat([one.draw(1, random) for one in answers[first : first + size]])

@@ -12,6 +12,7 @@ from azula.denoise import DiracPosterior
 from azula.noise import Schedule
 from torch import Tensor, nn
 
+from crystens.models.steering import Steering
 from crystens.networks.told import Told
 
 
@@ -57,6 +58,9 @@ class CrystalDenoiser(nn.Module):
     Classifier-free guidance (Ho and Salimans 2022): with a `guidance` w other than 1 the estimate is
     D(nothing) + w (D(told) - D(nothing)), of two calls of the network. 1 is the plain conditional model.
 
+    With `steering` the estimate is moved by the gradient of a regressor (`crystens.models.steering`), but in cells that
+    are told.
+
     Args:
         denoiser: of azula, around a `ScaledNetwork`.
         counts: (B,), numbers of sites.
@@ -65,6 +69,7 @@ class CrystalDenoiser(nn.Module):
         told: what the network is told.
         guidance: w.
         hidden: what it is told where it is told nothing; for guidance.
+        steering: to a property; None for none.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class CrystalDenoiser(nn.Module):
         told: Told | None = None,
         guidance: float = 1.0,
         hidden: Told | None = None,
+        steering: Steering | None = None,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -86,6 +92,7 @@ class CrystalDenoiser(nn.Module):
         self.told = told
         self.guidance = guidance
         self.hidden = hidden
+        self.steering = steering
         self.self_conditioning = bool(getattr(cast(Any, denoiser.backbone).network, "self_conditioning", False))
         self.estimate: Tensor | None = None  # not scaled
 
@@ -100,6 +107,11 @@ class CrystalDenoiser(nn.Module):
         if self.guidance != 1:
             without = self._denoised(images, time, self.hidden)
             denoised = without + self.guidance * (denoised - without)
+        if self.steering is not None and self.steering.scale > 0:
+            shift = self.steering.shift(images, cast(Schedule, self.schedule)(time)[1], self.counts) * self.mask
+            if self.told is not None and self.told.cells is not None:
+                shift = torch.where(self.told.cells.isfinite(), 0.0, shift)
+            denoised = denoised + shift
         if self.self_conditioning:
             self.estimate = denoised / self.scales
         return DiracPosterior(denoised)

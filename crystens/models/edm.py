@@ -55,6 +55,7 @@ from crystens.models.draws import draw_rows
 from crystens.models.learning_rate import planned_rate
 from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised
 from crystens.models.showing import DRAWS, shown_cells, shown_codes, shown_facts
+from crystens.models.steering import Steering
 from crystens.networks.code_heads import CODED_ROWS, CodeHeads, Stated
 from crystens.networks.facts import Facts, counted
 from crystens.networks.told import Told
@@ -446,11 +447,12 @@ class EDM(pl.LightningModule):
         mask: Tensor,
         told: Told | None = None,
         guidance: float = 1.0,
+        steering: Steering | None = None,
     ) -> CrystalDenoiser:
         """Return the denoiser of images with given numbers of sites, of which the network is told something."""
         scales = self._scales(counts.device)
         denoiser = PREDICTIONS[self.prediction](ScaledNetwork(network, scales), self.schedule)
-        return CrystalDenoiser(denoiser, counts, mask, scales, told, guidance, self._hidden(told))
+        return CrystalDenoiser(denoiser, counts, mask, scales, told, guidance, self._hidden(told), steering)
 
     def _hidden(self, told: Told | None) -> Told | None:
         """Return what remains if nothing that can be asked for is told: how many elements and sites there are."""
@@ -496,6 +498,7 @@ class EDM(pl.LightningModule):
         counts: Tensor | None = None,
         told: Told | None = None,
         guidance: float = 1.0,
+        steering: Steering | None = None,
     ) -> Tensor:
         """Return n generated images (n, 4, S, S), float32 in [0, 1], on the module's device.
 
@@ -510,6 +513,8 @@ class EDM(pl.LightningModule):
             told: what is asked of each image, its cells in [0, 1]; None asks nothing.
             guidance: factor of classifier-free guidance, see `crystens.models.denoising`; it is not applied in the last
                 step, so that codes that are not allowed have no share.
+            steering: to a property, see `crystens.models.steering`; neither is it applied in the last step. None for
+                none.
 
         Raises:
             CrystensError: if nothing was trained yet, so that no number of sites is known, or if the model was not
@@ -531,7 +536,7 @@ class EDM(pl.LightningModule):
             done = part.stop
             given = None if counts is None else counts[part].to(self.device)
             asked = None if told is None else told.of(part).to(self.device)
-            return self._sample_at_once(generators, count, given, asked, guidance)
+            return self._sample_at_once(generators, count, given, asked, guidance, steering)
 
         return sample_in_chunks(
             at_once, self.average_network, n, self.sample_chunk, self._sampling_steps, generator, on_step
@@ -554,6 +559,7 @@ class EDM(pl.LightningModule):
         counts: Tensor | None,
         told: Told | None,
         guidance: float,
+        steering: Steering | None,
     ) -> Tensor:
         """Denoise one image for each generator."""
         shares = (self.site_counts.cpu().double().cumsum(0) / self.site_counts.sum().cpu()).contiguous()
@@ -568,7 +574,7 @@ class EDM(pl.LightningModule):
             size = (NUM_CHANNELS, self.image_side, self.image_side)
             return torch.stack([torch.randn(size, generator=g) for g in generators]).to(self.device) * mask
 
-        denoiser = self._denoiser(self.average_network, counts, mask, told, guidance)
+        denoiser = self._denoiser(self.average_network, counts, mask, told, guidance, steering)
         solver = (HeunSampler if self.sampler == "heun" else EulerSampler)(denoiser)
         steps = self._sampling_steps
         # Times are made on the CPU and moved: as constants they would have XLA compile every step anew.
@@ -583,7 +589,7 @@ class EDM(pl.LightningModule):
             images = solver.step(images, time.to(self.device), after.to(self.device))
             close_graph(self.device)
             on_step()
-        denoiser.guidance = 1.0
+        denoiser.guidance, denoiser.steering = 1.0, None
         with _as_drawn(self.average_network):
             images = denoiser(images, times[-1].to(self.device)).mean
         close_graph(self.device)

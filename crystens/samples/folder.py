@@ -51,6 +51,7 @@ from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import summarise, write_metrics
 from crystens.metrics.statistics import image_statistics
 from crystens.metrics.verdicts import verdict
+from crystens.models.steering import Steering
 from crystens.orbits.encodings import ImageDecoder, scaling_from_dict, sites_of
 from crystens.processes.progress_bars import ProgressBars
 from crystens.report.page import best_samples, chosen_samples, write_report
@@ -94,13 +95,14 @@ def sample_to_file(
     replace: bool = False,
     questions: Sequence[Question] = (),
     guidance: float = 1.0,
+    steering: Steering | None = None,
 ) -> Samples | None:
     """Sample a generator into folder/images.safetensors, chunk by chunk, and return the samples.
 
     The images are those of `generator.sample_images(num_samples, seed, chunk_size)`; if there are questions, equally
-    many answer each, one question after the other, with a factor `guidance`. Goes on with a part that an interrupted
-    call left, if it was made by the same call. With `replace`, samples of another call in the folder are deleted;
-    otherwise they are an error.
+    many answer each, one question after the other, with a factor `guidance`. `steering` is what `generator.steering`
+    returns. Goes on with a part that an interrupted call left, if it was made by the same call. With `replace`, samples
+    of another call in the folder are deleted; otherwise they are an error.
 
     Where several processes train together (torch.distributed), all of them call this, and chunks are dealt to them in
     turn; the images are those of one process. The first writes; the others return None.
@@ -117,6 +119,7 @@ def sample_to_file(
         **generator.about,
         **({"asked": [answer.question.to_dict() for answer in answers[::each]]} if answers else {}),
         **({"guidance": guidance} if guidance != 1 else {}),
+        **({"steering": dict(steering.about)} if steering is not None else {}),
         "num_samples": num_samples,
         "chunk_size": chunk_size,
         "seed": seed,
@@ -139,7 +142,7 @@ def sample_to_file(
     done = _told_by_first(done)
     if rank > 0:
         for start in range(done, num_samples, ranks * chunk_size):
-            _sample_chunks(generator, start, num_samples, chunk_size, seed, answers, guidance)
+            _sample_chunks(generator, start, num_samples, chunk_size, seed, answers, guidance, steering)
         return None
     if final.exists():
         return read_samples(final)
@@ -153,7 +156,7 @@ def sample_to_file(
             def on_step(step: int, steps: int, start: int = start) -> None:
                 bars("sampling", min(start + ranks * chunk_size * step // steps, num_samples), num_samples)
 
-            part_of = (start, num_samples, chunk_size, seed, answers, guidance)
+            part_of = (start, num_samples, chunk_size, seed, answers, guidance, steering)
             for images in _sample_chunks(generator, *part_of, on_step):
                 file.write(images.astype("<f4").tobytes())
             bars("sampling", min(start + ranks * chunk_size, num_samples), num_samples)
@@ -186,6 +189,7 @@ def _sample_chunks(
     seed: int,
     answers: Sequence[Answers],
     guidance: float,
+    steering: Steering | None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
     """Sample one chunk in each process, from image `start` on; return those of all in the first process.
@@ -200,7 +204,7 @@ def _sample_chunks(
     size = min(chunk_size, end - first)
     images = None
     if size > 0:
-        images = generator.sample_chunk(first, size, seed, on_step, answers, guidance).numpy()
+        images = generator.sample_chunk(first, size, seed, on_step, answers, guidance, steering).numpy()
     if ranks == 1:
         return [] if images is None else [images]
     gathered: list[np.ndarray | None] | None = [None] * ranks if rank == 0 else None

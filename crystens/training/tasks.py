@@ -97,9 +97,12 @@ class TrainConfig:
 
 @dataclass
 class GuidanceConfig:
-    """Guidance of samples to what is asked for."""
+    """Guidance of samples: to what is asked for, and by a regressor to a value of its property."""
 
     factor: float = 1.0
+    regressor: str | None = None
+    target: float | None = None
+    scale: float = 1.0
 
 
 @dataclass
@@ -372,6 +375,7 @@ def sample(cfg: DictConfig) -> Path:
         cfg.seed,
         questions=questions,
         guidance=cfg.guidance.factor,
+        steering=generator.steering(cfg.guidance.regressor, cfg.guidance.target, cfg.guidance.scale),
     )
     assert sampled is not None
     _judge(sampled, generator.decoder, out, source=Path(cfg.checkpoint))
