@@ -69,3 +69,25 @@ def test_neighbours_that_are_likely_the_same_share_what_is_known() -> None:
     assert float(apart[0, 0, 2]) == pytest.approx(0.25)
     assert float(together[0, 0, 2]) > 0.6
     assert float(together[0, 2, 2]) == pytest.approx(0.25)
+
+
+def test_so_many_codes_are_drawn_as_are_known(chain: CodeChain) -> None:
+    logits, same = torch.randn(3, 4, 3).double(), torch.randn(3, 3).double()
+    distinct = torch.tensor([2.0, 2.0, torch.nan]).double()
+    found = chain.posterior_of_so_many(logits, COUNTS, same, distinct, strictness=60.0)
+    for image, wanted in ((0, 2), (1, 2)):
+        count = int(COUNTS[image])
+        shares = torch.zeros(count, 3).double()
+        for row in itertools.product(range(3), repeat=count):
+            if 1 + sum(one != other for one, other in itertools.pairwise(row)) == wanted:
+                codes = torch.zeros(3, 4, dtype=torch.int64)
+                codes[image, :count] = torch.tensor(row)
+                shares[range(count), row] += chain.score(logits, COUNTS, codes, same)[image].exp()
+        torch.testing.assert_close(found[image, :count].exp(), shares / shares[0].sum())
+    torch.testing.assert_close(found[2, :1], chain.posterior(logits, COUNTS, same)[0][2, :1])
+    more = chain.posterior_of_so_many(logits, COUNTS, same, torch.full((3,), 9.0).double(), strictness=60.0)
+    assert more.isfinite().all()  # of one site, no two elements
+    impossible = logits.clone()
+    impossible[:, :, :2] = -1e6
+    two = chain.posterior_of_so_many(impossible, COUNTS, same, torch.full((3,), 2.0).double(), strictness=6.0)
+    assert (two[0].exp()[:, 2] > 0.99).all()  # evidence that is certain wins

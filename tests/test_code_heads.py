@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 
 import pytest
@@ -306,3 +307,30 @@ def test_cross_entropy_takes_the_place_of_the_error_of_digits(tables: dict[int, 
         loss(code_weight=-1.0)
     with pytest.raises(CrystensError, match=r"code_weight=0.1 .* above 0 it needs model.network.codes=true"):
         EDM(RowTransformer(SIDE, 16, 1, 2), functools.partial(torch.optim.AdamW, lr=1e-3), code_weight=0.1)
+
+
+def test_positions_add_up_to_the_sites_that_are_known(heads: CodeHeads) -> None:
+    torch.manual_seed(3)
+    group, orbits, most = 225, 3, len(space_group(225).positions)
+    multiplicities = [position.multiplicity // 4 for position in space_group(group).positions]
+    codes = heads.positions[group, :most].long()
+    logits = torch.full((2, SIDE - HEADER, 108), -1e4)
+    logits[:, :, codes] = torch.randn(2, SIDE - HEADER, most)
+    shares = torch.zeros(2, 231)
+    shares[:, group] = 1
+    present = torch.arange(SIDE - HEADER) < torch.tensor([[orbits], [orbits]])
+    found = heads._adding_up(logits, shares, present, torch.tensor([10.0, math.nan])).softmax(dim=2)
+    expected = torch.zeros(orbits, most)
+    own = logits[0].softmax(dim=1)
+    for places in itertools.product(range(most), repeat=orbits):
+        total = sum(multiplicities[place] for place in places)
+        chance = math.exp(-6.0 * abs(total - 10)) * math.prod(
+            float(own[orbit, codes[place]]) for orbit, place in enumerate(places)
+        )
+        for orbit, place in enumerate(places):
+            expected[orbit, place] += chance
+    expected /= expected.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(found[0, :orbits][:, codes], expected, atol=2e-4, rtol=1e-2)
+    torch.testing.assert_close(found[1], logits[1].softmax(dim=1))  # it is not known
+    shares[:, group], shares[:, 14] = 0.4, 0.4
+    torch.testing.assert_close(heads._adding_up(logits, shares, present, torch.tensor([10.0, 10.0])), logits)

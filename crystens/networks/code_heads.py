@@ -39,7 +39,7 @@ from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
 from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS, POSITION_ROW
 from crystens.networks.code_chain import CodeChain
 from crystens.networks.repulsion import representatives
-from crystens.symmetry.wyckoff import MAX_POSITIONS, space_group
+from crystens.symmetry.wyckoff import MAX_POSITIONS, primitive_multiplicities, space_group
 
 CODED_ROWS = (0, GROUP_ROW, POSITION_ROW)  # of elements, space groups and Wyckoff positions
 
@@ -55,6 +55,9 @@ _NOT_ALLOWED = -1e6  # logit: less likely than what is impossible by the cells, 
 _ROUNDS = 4  # of belief propagation
 _LEAST_LEFT = 1e-4  # chance that an orbit takes another position, so that odds stay finite
 _LEAST_SHARE = 1e-6  # of a position in groups that do not have it
+_STRICTNESS = 6.0  # nats by which an element or a site too many or too few is less likely, where their number is known
+_CERTAIN = 0.5  # share of a group from which on its positions are added up
+_MOST_SITES = 96  # that are added up
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +305,9 @@ class CodeHeads(nn.Module):
             read = read + _applied(self.read_places, of_group @ self.places[group].float())
         return nn.functional.pad(read, (0, 0, HEADER, 0)), modulation
 
-    def draw(self, tokens: Tensor, evidence: Evidence, counts: Tensor) -> dict[int, Tensor]:
+    def draw(
+        self, tokens: Tensor, evidence: Evidence, counts: Tensor, known: Mapping[str, Tensor] | None = None
+    ) -> dict[int, Tensor]:
         """Return the cells of rows and their columns that are drawn, by row: (B, N, 8).
 
         In training, `posterior` keeps the logits that they are the means of, for `cross_entropy`.
@@ -311,13 +316,19 @@ class CodeHeads(nn.Module):
             tokens: what the transformer made of them before its last layer, (B, s, width).
             evidence: of the same images.
             counts: (B,), numbers of sites.
+            known: `num_elements` and `num_sites` of the primitive cell, (B,), NaN where they are not known; in sampling
+                the codes that are drawn have them.
         """
+        known = known or {}
         present = torch.arange(evidence.elements.shape[1], device=counts.device) < counts[:, None]
         sites = tokens[:, HEADER:]
         with torch.autocast(tokens.device.type, enabled=False):
             elements = _applied(self.draw_elements, sites) + evidence.elements
             same = _applied(self.draw_same, torch.cat([sites[:, :-1], sites[:, 1:]], dim=2))[..., 0]
             chained, total = self.chain.posterior(elements, counts, same)
+            if "num_elements" in known:
+                distinct = known["num_elements"]
+                chained = self.chain.posterior_of_so_many(elements, counts, same, distinct, _STRICTNESS)
             drawn = {0: chained.exp() @ self.element_codes}
             groups = logits = None
             if evidence.groups is not None and evidence.positions is not None:
@@ -326,6 +337,8 @@ class CodeHeads(nn.Module):
                 drawn[GROUP_ROW] = (shares @ self.group_codes)[:, None].expand(-1, sites.shape[1], -1)
                 logits = _applied(self.draw_positions, sites) + evidence.positions + self._among_groups(shares)
                 logits = self._one_orbit_each(logits, shares, present)
+                if "num_sites" in known:
+                    logits = self._adding_up(logits, shares, present, known["num_sites"])
                 drawn[POSITION_ROW] = logits.softmax(dim=2) @ self.position_codes
         if self.training:
             self.posterior = Posterior(elements, same, total, groups, logits)
@@ -361,6 +374,39 @@ class CodeHeads(nn.Module):
         """Return what shares of groups (B, 231) say of codes of positions, as logits (B, 1, 108)."""
         return (shares @ self.allowed.to(shares.dtype)).clamp(min=_LEAST_SHARE).log()[:, None]
 
+    def _adding_up(self, logits: Tensor, shares: Tensor, present: Tensor, num_sites: Tensor) -> Tensor:
+        """Return logits of positions (B, N, 108), less where the sites of all orbits do not add up to what is known.
+
+        The sum over all other orbits is exact; it is made where one group is nearly certain.
+
+        Args:
+            logits: of each orbit on its own.
+            shares: of groups, (B, 231).
+            present: which orbits there are, (B, N).
+            num_sites: of the primitive cell, (B,), NaN where not known.
+        """
+        certain, group = shares.max(dim=1)
+        applies = (certain > _CERTAIN) & num_sites.isfinite()
+        of_codes = torch.zeros_like(self.allowed, dtype=torch.int64)
+        of_codes.scatter_(1, self.positions.long(), primitive_multiplicity_table().to(logits.device))
+        of_code = of_codes[group].clamp(max=_MOST_SITES)[:, None].expand_as(logits)  # (B, N, 108)
+        chances = torch.zeros(*logits.shape[:2], _MOST_SITES + 1, device=logits.device)
+        chances = chances.scatter_add_(2, of_code, logits.softmax(dim=2))
+        none = torch.zeros_like(chances[:, 0])
+        none[:, 0] = 1
+        chances = torch.where(present[..., None], chances, none[:, None])
+        before = [none]  # chances of the sum of all orbits before, (B, S + 1)
+        for orbit in range(logits.shape[1] - 1):
+            before.append(_convolved(before[-1], chances[:, orbit]))
+        sums = torch.arange(_MOST_SITES + 1, device=logits.device)
+        told = torch.where(applies, num_sites, 0.0)[:, None]
+        behind = [(-_STRICTNESS * (sums - told).abs()).exp()]  # weights of the sum of all orbits up to here
+        for orbit in range(logits.shape[1] - 1, 0, -1):
+            behind.append(_convolved(behind[-1].flip(1), chances[:, orbit]).flip(1))
+        weights = [_convolved(after.flip(1), first).flip(1) for first, after in zip(before, behind[::-1], strict=True)]
+        fits = torch.stack(weights, dim=1).clamp(min=_LEAST_SHARE).log().gather(2, of_code)
+        return logits + fits * applies[:, None, None]
+
     def _one_orbit_each(self, logits: Tensor, shares: Tensor, present: Tensor) -> Tensor:
         """Return logits of positions (B, N, 108), less where another orbit takes a position that holds one.
 
@@ -384,9 +430,26 @@ def _applied(layer: nn.Linear, given: Tensor) -> Tensor:
     return layer(given.to(layer.weight.dtype)).float()
 
 
+def _convolved(first: Tensor, second: Tensor) -> Tensor:
+    """Return chances of sums up to S of two numbers with these chances, (B, S + 1) each, with a maximum of 1."""
+    windows = nn.functional.pad(first, (first.shape[1] - 1, 0)).unfold(1, first.shape[1], 1)  # (B, S + 1, S + 1)
+    sums = (windows @ second.flip(1)[..., None])[..., 0]
+    return sums / sums.amax(dim=1, keepdim=True).clamp(min=1e-30)
+
+
 def _without_none(codes: Tensor) -> Tensor:
     """Return codes with those that are none put where no likelihood finds them."""
     return torch.where((codes > _IS_NONE).any(dim=-1, keepdim=True), _NONE, codes.float())
+
+
+@functools.cache
+def primitive_multiplicity_table() -> Tensor:
+    """Return how many sites of a primitive cell each Wyckoff position has, (231, 27) int64; 0 where there is none."""
+    table = torch.zeros(_GROUPS, MAX_POSITIONS, dtype=torch.int64)
+    for number in range(1, _GROUPS):
+        multiplicities = primitive_multiplicities(number)
+        table[number, : len(multiplicities)] = torch.tensor(multiplicities)
+    return table
 
 
 @functools.cache

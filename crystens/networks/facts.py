@@ -6,17 +6,15 @@ known one is read through sines and cosines of its distance from the mean of tra
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
+from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.errors import CrystensError
-from crystens.networks.code_heads import Stated
-from crystens.symmetry.wyckoff import MAX_POSITIONS, primitive_multiplicities
+from crystens.networks.code_heads import Stated, primitive_multiplicity_table
 
 # Facts that an image states itself; all others are properties of the data.
 COUNTED = {"num_elements": (3.0, 1.0), "num_sites": (8.0, 6.0)}  # mean and standard deviation, as a scale
@@ -81,6 +79,12 @@ class Facts(nn.Module):
         place = self.names.index(name)
         return float(self.means[place]), float(self.deviations[place])
 
+    def known(self, facts: Tensor | None) -> dict[str, Tensor]:
+        """Return the facts (B, F) that an image states itself, by name: (B,) each, NaN where hidden."""
+        if facts is None:
+            return {}
+        return {name: facts[:, place] for place, name in enumerate(self.counted)}
+
     def forward(self, facts: Tensor) -> Tensor:
         """Return what is added to the modulation, (B, width)."""
         known = facts.isfinite()[..., None]
@@ -101,16 +105,6 @@ def counted(stated: Stated, counts: Tensor) -> dict[str, Tensor]:
     each = nn.functional.one_hot(stated.elements, MAX_ATOMIC_NUMBER + 1) * present[..., None]
     sites = counts
     if stated.groups is not None and stated.places is not None:
-        of_group = _multiplicities().to(counts.device)[stated.groups]  # (B, 27)
+        of_group = primitive_multiplicity_table().to(counts.device)[stated.groups]  # (B, 27)
         sites = (of_group.gather(1, stated.places) * present).sum(dim=1)
     return {"num_elements": each.any(dim=1).sum(dim=1), "num_sites": sites}
-
-
-@functools.cache
-def _multiplicities() -> Tensor:
-    """Return how many sites of a primitive cell each Wyckoff position has, (231, 27) int64; 0 where there is none."""
-    table = torch.zeros(NUM_SPACE_GROUPS + 1, MAX_POSITIONS, dtype=torch.int64)
-    for number in range(1, NUM_SPACE_GROUPS + 1):
-        multiplicities = primitive_multiplicities(number)
-        table[number, : len(multiplicities)] = torch.tensor(multiplicities)
-    return table

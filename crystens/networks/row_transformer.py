@@ -234,7 +234,8 @@ class RowTransformer(nn.Module):
         modulations += [] if modulation is None else [modulation]
         drawn, tokens = self._drawn(images, log_noise, counts, estimate, _summed([read, *added]), _summed(modulations))
         drawn = drawn.clone()
-        for row, cells in self.codes.draw(tokens, evidence, counts).items():
+        stated = {} if self.facts is None or self.training else self.facts.known(told.facts)
+        for row, cells in self.codes.draw(tokens, evidence, counts, stated).items():
             drawn[:, :, row, HEADER:] = cells[..., :NUM_CHANNELS].mT.to(drawn.dtype)
             drawn[:, :, HEADER:, row] = cells[..., NUM_CHANNELS:].mT.to(drawn.dtype)
         if self.repulsion > 0 and not self.training:
