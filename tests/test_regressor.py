@@ -177,6 +177,14 @@ def test_all_parameters_have_gradients_and_parts_change_nothing(images: Tensor) 
     torch.testing.assert_close(network(*(part[3:4] for part in given)), whole[3:4])
 
 
+def test_training_moves_every_weight(run: Path) -> None:
+    checkpoint = load_checkpoint(run)
+    torch.manual_seed(0)
+    network = tasks._build(checkpoint["crystens"]["config"]["model"], "model").network
+    for name, weight in network.named_parameters():
+        assert not torch.equal(weight, checkpoint["state_dict"][f"network.{name}"]), name
+
+
 def test_a_run_ends_with_its_errors_and_no_samples(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert not (run / "samples").exists()

@@ -14,11 +14,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from scipy.integrate import solve_ivp
+from test_kept import generator as made_generator
+from test_kept import rocksalt
 from torch import Tensor, nn
 
 import crystens
 from crystens.checkpoint import KEY, card
-from crystens.encoding import HEADER
+from crystens.encoding import ATTRIBUTES, HEADER
 from crystens.errors import CrystensError
 from crystens.generator import Generator
 from crystens.models.edm import EDM
@@ -149,7 +151,19 @@ class _Forgetful(nn.Module):
         return self.denoiser(images, time, **known)
 
 
+def test_an_estimate_does_not_leave_what_an_image_can_hold() -> None:
+    edm, counts = denoiser(), torch.tensor([2])
+    noisy, time = torch.randn(1, 4, SIDE, SIDE), edm.schedule.time(torch.tensor(1.0))
+    steering = Steering(Linear(counts), 1e6, 1.0)
+    moved = edm._denoiser(edm.average_network, counts, edm._present(counts), None, 1.0, steering)(noisy, time).mean
+    assert set(moved[0, :, 4:7, HEADER : HEADER + 2].flatten().tolist()) == {2.0}
+    assert moved.abs().max() == 2
+
+
 # With a model
+
+
+asked_generator = made_generator  # a fixture: a model of orbits that can be asked
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +178,10 @@ def regressor(scaling: Scaling, **options: float) -> TrainedRegressor:
     """Return a regressor of random weights."""
     torch.manual_seed(0)
     side = HEADER + scaling.max_sites
-    network = RowRegressor(side, width=16, depth=1, heads=2, codes=scaling.atoms == "bits")
-    model = Regressor(network, functools.partial(torch.optim.AdamW, lr=1e-3), "gap", **options)
+    orbits = scaling.rows > len(ATTRIBUTES)
+    network = RowRegressor(side, width=16, depth=1, heads=2, codes=scaling.atoms == "bits", orbits=orbits)
+    optimizer = functools.partial(torch.optim.AdamW, lr=1e-3)
+    model = Regressor(network, optimizer, "gap", rows=scaling.rows, **options)
     model.prepare_for_images(side, scaling, "fractional", {"gap": (2.0, 0.5)})
     about = {"property": "gap", "weights": "0123"}
     return TrainedRegressor(model.eval(), scaling, "fractional", about)
@@ -247,6 +263,19 @@ def test_a_model_that_cannot_be_guided_says_so(generator: Generator) -> None:
     still = Generator(Still(), generator.scaling, generator.reference)
     with pytest.raises(CrystensError, match="Still cannot be guided by a regressor; model=edm can"):
         still.sample_images(1, regressor=regressor(generator.scaling), target=2.5)
+
+
+def test_what_is_asked_holds_under_steering(asked_generator: Generator) -> None:
+    guide = regressor(asked_generator.scaling, atom_scale=2.0, group_scale=4.0, position_scale=4.0)
+    asked = {"chemical_system": "Na-Cl", "space_group": 225, "structure": rocksalt(6.0), "keep": ["cell"]}
+    plain = asked_generator.sample_images(3, **asked)
+    steered = asked_generator.sample_images(3, regressor=guide, target=3.0, scale=30.0, **asked)
+    assert not torch.equal(plain, steered)
+    for item in asked_generator.decode(steered):
+        assert item.crystal is not None
+        assert set(item.crystal.numbers.tolist()) == {11, 17}
+        assert item.generated_space_group == 225
+        assert item.crystal.lattice.volume == pytest.approx(rocksalt(6.0).lattice.volume, rel=1e-3)
 
 
 def test_sample_py_is_guided_and_remembers_by_what(generator: Generator, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from azula.denoise import DiracPosterior
 from azula.noise import Schedule
 from torch import Tensor, nn
 
+from crystens.models.noising import MIDDLE, WIDTH
 from crystens.models.steering import Steering
 from crystens.networks.told import Told
 
@@ -59,7 +60,7 @@ class CrystalDenoiser(nn.Module):
     D(nothing) + w (D(told) - D(nothing)), of two calls of the network. 1 is the plain conditional model.
 
     With `steering` the estimate is moved by the gradient of a regressor (`crystens.models.steering`), but in cells that
-    are told.
+    are told, and no farther than to the ends of what an image can hold: few and large steps would leave it otherwise.
 
     Args:
         denoiser: of azula, around a `ScaledNetwork`.
@@ -111,7 +112,9 @@ class CrystalDenoiser(nn.Module):
             shift = self.steering.shift(images, cast(Schedule, self.schedule)(time)[1], self.counts) * self.mask
             if self.told is not None and self.told.cells is not None:
                 shift = torch.where(self.told.cells.isfinite(), 0.0, shift)
-            denoised = denoised + shift
+            limits = self.scales * (1 - MIDDLE) / WIDTH  # of what an image can hold
+            lowest, highest = torch.minimum(denoised, -limits), torch.maximum(denoised, limits)
+            denoised = (denoised + shift).clamp(lowest, highest)
         if self.self_conditioning:
             self.estimate = denoised / self.scales
         return DiracPosterior(denoised)

@@ -6,7 +6,8 @@ regressor had a Gaussian error of one standard deviation of training. So the est
 
     D'(x, sigma) = D(x, sigma) - scale sigma^2 grad_x z^2 / 2
 
-A scale of 0 changes nothing; the larger it is, the more the property counts.
+A scale of 0 changes nothing; the larger it is, the more the property counts. The denoiser bounds what is moved by the
+values that an image can hold, as it does not in the source.
 
 Source: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021, Algorithm 1, whose s is `scale` and
 whose classifier is a regressor here; Karras et al. 2022, eq. 3, for score and denoiser.
