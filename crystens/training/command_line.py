@@ -38,7 +38,8 @@ from crystens.configs.keys import check_keys, nearest, no_such_key
 from crystens.errors import CrystensError, first_line
 from crystens.processes.atomic_file import write_whole
 from crystens.processes.command import exit_status
-from crystens.training.tasks import SampleConfig, TrainConfig, objective_value
+from crystens.training.schemas import SampleConfig, TrainConfig
+from crystens.training.tasks import objective_value
 
 FAILED = "error.txt"  # in the folder of a job of a sweep that failed: why
 # Keys whose values are taken as they stand.

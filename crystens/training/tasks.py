@@ -13,17 +13,15 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -41,102 +39,21 @@ from crystens.configs.build import build
 from crystens.data.datamodule import CrysTensDataModule
 from crystens.devices.accelerator import prepare_accelerator
 from crystens.devices.sharding import gathered
-from crystens.encoding import header_rows, image_side
 from crystens.errors import CrystensError, first_line
 from crystens.generator import CHUNK_SIZE, Generator, decoder_of, model_name
 from crystens.metrics.metrics_file import write_metrics
-from crystens.networks.facts import COUNTED
 from crystens.orbits.encodings import ImageDecoder, decoder_for
 from crystens.processes.cores import usable_cores
 from crystens.regressors import TrainedRegressor
 from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file
 from crystens.training.held_out_errors import held_out_errors
 from crystens.training.resume import resumed
+from crystens.training.schemas import SampleConfig
 from crystens.training.wandb_run import WandbRun
 
 log = logging.getLogger(__name__)
 
 _LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # by Lightning's launcher
-
-
-@dataclass
-class EncodingConfig:
-    """Encoding options, which the groups data and scaling refer to."""
-
-    sites: str = "all"
-    distance: str = MISSING
-    atoms: str = MISSING
-    space_group: str | None = None
-    wyckoff: str = "letter"
-
-
-@dataclass
-class TrainConfig:
-    """Every top-level key of train.py; a key that is not here is an error wherever it is written."""
-
-    data: Any = MISSING
-    encoding: EncodingConfig = MISSING
-    scaling: Any = MISSING
-    decode: Any = MISSING
-    trainer: Any = MISSING
-    acceleration: Any = MISSING
-    callbacks: Any = MISSING
-    logger: Any = MISSING
-    model: Any = MISSING
-    seed: int = 0
-    max_sites: int = 52
-    threads: Any = "auto"
-    num_samples: int = 0
-    objective: str | None = None
-    minutes: float | None = None
-    resume: str | None = None
-    resume_on_other_data: bool = False
-    image_side: int = MISSING
-    run_folder: str = MISSING
-
-
-@dataclass
-class GuidanceConfig:
-    """Guidance of samples: to what is asked for, and by a regressor to a value of its property."""
-
-    factor: float = 1.0
-    regressor: str | None = None
-    target: float | None = None
-    scale: float = 1.0
-
-
-@dataclass
-class SampleConfig:
-    """Every top-level key of sample.py."""
-
-    decode: Any = MISSING
-    acceleration: Any = MISSING
-    logger: Any = None
-    checkpoint: str | None = None
-    images: str | None = None
-    num_samples: int = 100
-    chunk_size: int = CHUNK_SIZE
-    seed: int = 0
-    device: str = "auto"
-    threads: Any = "auto"
-    model: dict[str, Any] = field(default_factory=dict)
-    condition: dict[str, Any] = field(default_factory=dict)  # `crystens.asking.question` reads the values
-    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    questions: str | None = None
-    out: str | None = None
-    run_folder: str = MISSING
-
-
-def register() -> None:
-    """Give Hydra the schemas and the resolvers that conf/ uses."""
-    store = ConfigStore.instance()
-    store.store("train_schema", TrainConfig)
-    store.store("sample_schema", SampleConfig)
-    OmegaConf.register_new_resolver("image_side", image_side, replace=True)
-    OmegaConf.register_new_resolver("header_rows", header_rows, replace=True)
-    OmegaConf.register_new_resolver("facts_of", lambda properties: [*COUNTED, *properties], replace=True)
-    OmegaConf.register_new_resolver("is_orbits", lambda sites: sites == "orbits", replace=True)
-    OmegaConf.register_new_resolver("folder_or", lambda folder, other: folder or other, replace=True)
 
 
 def train(cfg: DictConfig) -> Path:
@@ -519,6 +436,3 @@ def _quiet_libraries() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # on resume it has to be
     ):
         warnings.filterwarnings("ignore", message=text)
-
-
-register()
