@@ -132,6 +132,31 @@ def test_a_crystal_meets_what_it_has() -> None:
     assert Question.of(space_group=221).met_by("SrTiO3", None) == {"space_group": False}
 
 
+def test_numbers_of_elements_and_sites_are_asked_for(known: KnownOrbits) -> None:
+    question = Question.of(num_elements=3, num_sites=4)
+    assert Question.of(**question.to_dict()) == question
+    assert question.met_by("AlMnCu2", 225, 4) == {"num_elements": True, "num_sites": True}
+    assert question.met_by("NaCl", 225, 2) == {"num_elements": False, "num_sites": False}
+    assert question.met_by(None, None) == {"num_elements": False, "num_sites": False}
+    answers = Answers(question, known, 8, ("num_elements", "num_sites"))
+    drawn = answers.draw(4, np.random.default_rng(0))
+    assert drawn.told.facts.tolist() == [[3, 4]] * 4
+    assert {tuple(one.numbers.tolist()) for one in answers.lists} == {(13, 25, 29)}
+    two = Answers(Question.of(formula="NaCl", num_sites=2), known, 8).draw(1, np.random.default_rng(0))
+    assert two.counts.tolist() == [2]
+    for conditions, message in (
+        ({"num_sites": 7}, "no training crystal of this model answers to num_sites=7"),
+        ({"formula": "NaCl", "num_sites": 3}, "condition.num_sites=3 is not the number of sites of so many formula"),
+        ({"formula": "NaCl", "num_sites": 2, "z": 2}, "condition.num_sites=2 is not the number of sites"),
+        ({"formula": "NaCl", "num_sites": 8}, "has 8 sites in the smallest cell"),
+    ):
+        with pytest.raises(CrystensError, match=message):
+            Answers(Question.of(**conditions), known, 8)
+    for conditions in ({"formula": "NaCl"}, {"chemical_system": "Na-Cl"}, {"elements": "Na,Cl"}):
+        with pytest.raises(CrystensError, match=r"condition\.num_elements"):
+            Question.of(num_elements=3, **conditions)
+
+
 def brute_force(number: int, amounts: dict[int, int], most: int) -> set[tuple]:
     """All ways, as sorted pairs of element and place, by trying every multiset of few orbits."""
     group, multiplicities = space_group(number), primitive_multiplicities(number)

@@ -324,7 +324,7 @@ def test_positions_add_up_to_the_sites_that_are_known(heads: CodeHeads) -> None:
     own = logits[0].softmax(dim=1)
     for places in itertools.product(range(most), repeat=orbits):
         total = sum(multiplicities[place] for place in places)
-        chance = math.exp(-6.0 * abs(total - 10)) * math.prod(
+        chance = math.exp(-2.0 * abs(total - 10)) * math.prod(
             float(own[orbit, codes[place]]) for orbit, place in enumerate(places)
         )
         for orbit, place in enumerate(places):

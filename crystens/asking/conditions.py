@@ -84,10 +84,21 @@ class Answers:
                 "other elements"
             )
         self.ways: list[Assignments] = []
-        lists, weights = self._lists()
+        lists, weights = self._sized(*self._lists())
         taken = np.flatnonzero(weights > _NEGLIGIBLE * weights.max(initial=0))  # thousands would be held for a system
         self.lists = [lists[place] for place in taken.tolist()]
         self.weights = weights[taken] / weights[taken].sum() if len(taken) else weights[taken]
+
+    def _sized(self, lists: list[Orbits], weights: np.ndarray) -> tuple[list[Orbits], np.ndarray]:
+        """Return the lists, and their weights, that have as many elements and sites as are asked for."""
+        elements, sites = self.question.num_elements, self.question.num_sites
+        if (elements is None and sites is None) or self.ways:
+            return lists, weights
+        fits = [elements in (None, len(one.amounts)) and sites in (None, sum(one.amounts.values())) for one in lists]
+        if not any(fits):
+            asked = ", ".join(f"{name}={value}" for name, value in self.question.to_dict().items())
+            raise CrystensError(f"no training crystal of this model answers to {asked}; ask for fewer conditions")
+        return [one for one, fit in zip(lists, fits, strict=True) if fit], weights[fits]
 
     def _lists(self) -> tuple[list[Orbits], np.ndarray]:
         """Return known lists of orbits and their weights, and find the ways where there are none."""
@@ -140,14 +151,25 @@ class Answers:
         formula = dict(self.question.formula or ())
         size = sum(formula.values())
         most = self.known.most_sites // size
+        sites = self.question.num_sites
+        if sites is not None:
+            if sites % size or self.question.z not in (None, sites // size):
+                raise CrystensError(
+                    f"condition.num_sites={sites} is not the number of sites of so many formula units of {size} sites: "
+                    "give condition.z in its place"
+                )
+            if sites <= self.known.most_sites:
+                return [{number: sites // size * amount for number, amount in formula.items()}]
+            most = 0
         if self.question.z is not None:
             most, least = (self.question.z, self.question.z) if self.question.z <= most else (0, 1)
         else:
             least = 1
         if most < least:
+            asked = sites or size * (self.question.z or 1)
             raise CrystensError(
-                f"condition.formula={self.question.to_dict()['formula']} has {size * (self.question.z or 1)} sites in "
-                f"the smallest cell that is asked for; this model draws at most {self.known.most_sites}"
+                f"condition.formula={self.question.to_dict()['formula']} has {asked} sites in the smallest cell that is "
+                f"asked for; this model draws at most {self.known.most_sites}"
             )
         return [{number: z * amount for number, amount in formula.items()} for z in range(least, most + 1)]
 

@@ -7,6 +7,7 @@ Every mistake is found here, before anything is sampled.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import warnings
@@ -26,6 +27,8 @@ from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS, crystal_system
 
 KEEP = ("cell", "sites", "elements", "formula", "space_group")  # parts of a structure, and sites by their numbers
 
+_NUMBERS = ("z", "num_elements", "num_sites")
+
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SYMBOLS = {Element.from_Z(number).symbol: number for number in range(1, MAX_ATOMIC_NUMBER + 1)}
 
@@ -41,6 +44,8 @@ class Question:
         space_group: 1-230.
         crystal_system: such as "cubic".
         z: formula units in the primitive cell.
+        num_elements: how many elements.
+        num_sites: how many sites in the primitive cell.
         structure: a structure of which parts are kept: the path of its file, or the crystal.
         keep: which parts: `KEEP`, and numbers of sites, from 0.
         properties: (name, value) of properties, in the units of the training data, sorted.
@@ -52,6 +57,8 @@ class Question:
     space_group: int | None = None
     crystal_system: str | None = None
     z: int | None = None
+    num_elements: int | None = None
+    num_sites: int | None = None
     structure: str | Crystal | None = None
     keep: tuple[str | int, ...] = ()
     properties: tuple[tuple[str, float], ...] = ()
@@ -63,8 +70,9 @@ class Question:
         Args:
             **conditions: `formula` such as "Ca3(PO4)2"; `chemical_system` such as "Li-P-O"; `elements`, a list of
                 symbols or "Li,P,O"; `space_group`, a number or a symbol of any setting such as "Fm-3m" or "P21/c";
-                `crystal_system`; `z`; `structure`, a file's path, pymatgen Structure or ASE Atoms, and `keep`, a list
-                of its parts or "cell,sites"; any other name is that of a property, with a number.
+                `crystal_system`; `z`, `num_elements` and `num_sites`; `structure`, a file's path, pymatgen Structure or
+                ASE Atoms, and `keep`, a list of its parts or "cell,sites"; any other name is that of a property, with a
+                number.
 
         Raises:
             CrystensError: if a condition is not known, cannot be read, or contradicts another.
@@ -75,7 +83,7 @@ class Question:
             "elements": lambda text: _elements(text, "elements"),
             "space_group": _space_group,
             "crystal_system": _crystal_system,
-            "z": lambda number: _whole(number, "z", 1, None),
+            **{name: functools.partial(_whole, name=name, low=1, high=None) for name in _NUMBERS},
             "structure": lambda told: told.strip() if isinstance(told, str) else as_crystal(told, space_group=1),
             "keep": _keep,
         }
@@ -106,7 +114,7 @@ class Question:
             numbers = getattr(self, name)
             if numbers is not None:
                 told[name] = "-".join(Element.from_Z(number).symbol for number in numbers)
-        for name in ("space_group", "crystal_system", "z"):
+        for name in ("space_group", "crystal_system", *_NUMBERS):
             if getattr(self, name) is not None:
                 told[name] = getattr(self, name)
         if self.structure is not None:
@@ -132,12 +140,13 @@ class Question:
         every = range(1, NUM_SPACE_GROUPS + 1)
         return [number for number in every if self.crystal_system in (None, crystal_system(number))]
 
-    def met_by(self, formula: str | None, space_group: int | None) -> dict[str, bool]:
-        """Return which of the conditions that are asked a crystal meets, by name; of z, a size of the cell, nothing.
+    def met_by(self, formula: str | None, space_group: int | None, num_sites: int | None = None) -> dict[str, bool]:
+        """Return which of the conditions that are asked a crystal meets, by name; of z nothing, which sizes the cell.
 
         Args:
             formula: of the crystal, any multiple of it; None where there is no crystal, which meets none.
             space_group: that its atoms have; None as `formula`.
+            num_sites: of its primitive cell; None as `formula`.
         """
         numbers = {} if formula is None else _reduced(_formula(formula))
         group = space_group if numbers else None
@@ -148,6 +157,10 @@ class Question:
             met["chemical_system"] = set(numbers) == set(self.chemical_system)
         if self.elements is not None:
             met["elements"] = bool(numbers) and set(numbers) <= set(self.elements)
+        if self.num_elements is not None:
+            met["num_elements"] = len(numbers) == self.num_elements
+        if self.num_sites is not None:
+            met["num_sites"] = num_sites == self.num_sites
         if self.space_group is not None:
             met["space_group"] = group == self.space_group
         if self.crystal_system is not None:
@@ -172,8 +185,14 @@ class Question:
                 raise CrystensError(
                     "condition.formula has other elements than condition.chemical_system: leave one out"
                 )
+            if self.num_elements not in (None, len(numbers)):
+                raise CrystensError("condition.formula has another number of elements than condition.num_elements")
             if self.elements is not None and numbers - set(self.elements):
                 raise CrystensError("condition.formula has elements that condition.elements does not allow")
+        if self.num_elements not in (None, len(self.chemical_system or ()) or self.num_elements):
+            raise CrystensError("condition.chemical_system has another number of elements than condition.num_elements")
+        if self.elements is not None and (self.num_elements or 1) > len(self.elements):
+            raise CrystensError("condition.elements has fewer elements than condition.num_elements")
         if self.formula is None and self.z is not None:
             raise CrystensError("condition.z counts formula units: give condition.formula too")
         if self.elements is not None and set(self.chemical_system or ()) - set(self.elements):

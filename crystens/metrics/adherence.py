@@ -11,6 +11,8 @@ _TEXTS = {
     "formula": "the formula, any multiple of it",
     "chemical_system": "exactly the elements",
     "elements": "no other elements than those",
+    "num_elements": "the number of elements",
+    "num_sites": "the number of sites in the primitive cell",
     "space_group": "the space group, found in its atoms at 0.01 angstrom,",
     "crystal_system": "the crystal system, found in its atoms at 0.01 angstrom,",
 }

@@ -70,7 +70,7 @@ IMAGE_COLUMNS = (
 # made (`crystens.symmetry.projection`).
 ORBIT_COLUMNS = ("num_orbits", *(f"{kind}_orbits" for kind in REPAIRS))
 # Behind these, of samples that were asked for: each condition that was asked, and whether the crystal meets it.
-ASKED = ("formula", "chemical_system", "elements", "space_group", "crystal_system")
+ASKED = ("formula", "chemical_system", "elements", "num_elements", "num_sites", "space_group", "crystal_system")
 MET_COLUMNS = ("asked", *(f"{name}_met" for name in ASKED))
 CRYSTAL_COLUMNS = (
     "index",

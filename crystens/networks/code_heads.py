@@ -55,7 +55,10 @@ _NOT_ALLOWED = -1e6  # logit: less likely than what is impossible by the cells, 
 _ROUNDS = 4  # of belief propagation
 _LEAST_LEFT = 1e-4  # chance that an orbit takes another position, so that odds stay finite
 _LEAST_SHARE = 1e-6  # of a position in groups that do not have it
-_STRICTNESS = 6.0  # nats by which an element or a site too many or too few is less likely, where their number is known
+# Nats by which an element or a site too many or too few is less likely, where their number is known. With 6 for sites,
+# which the network is told but not trained to keep to, orbits come to stand on each other.
+_STRICT_ELEMENTS = 6.0
+_STRICT_SITES = 2.0
 _CERTAIN = 0.5  # share of a group from which on its positions are added up
 _MOST_SITES = 96  # that are added up
 
@@ -328,7 +331,7 @@ class CodeHeads(nn.Module):
             chained, total = self.chain.posterior(elements, counts, same)
             if "num_elements" in known:
                 distinct = known["num_elements"]
-                chained = self.chain.posterior_of_so_many(elements, counts, same, distinct, _STRICTNESS)
+                chained = self.chain.posterior_of_so_many(elements, counts, same, distinct, _STRICT_ELEMENTS)
             drawn = {0: chained.exp() @ self.element_codes}
             groups = logits = None
             if evidence.groups is not None and evidence.positions is not None:
@@ -400,7 +403,7 @@ class CodeHeads(nn.Module):
             before.append(_convolved(before[-1], chances[:, orbit]))
         sums = torch.arange(_MOST_SITES + 1, device=logits.device)
         told = torch.where(applies, num_sites, 0.0)[:, None]
-        behind = [(-_STRICTNESS * (sums - told).abs()).exp()]  # weights of the sum of all orbits up to here
+        behind = [(-_STRICT_SITES * (sums - told).abs()).exp()]  # weights of the sum of all orbits up to here
         for orbit in range(logits.shape[1] - 1, 0, -1):
             behind.append(_convolved(behind[-1].flip(1), chances[:, orbit]).flip(1))
         weights = [_convolved(after.flip(1), first).flip(1) for first, after in zip(before, behind[::-1], strict=True)]

@@ -56,6 +56,7 @@ from crystens.orbits.encodings import ImageDecoder, scaling_from_dict, sites_of
 from crystens.processes.progress_bars import ProgressBars
 from crystens.report.page import best_samples, chosen_samples, write_report
 from crystens.scaling import Scaling
+from crystens.symmetry.wyckoff import space_group
 
 log = logging.getLogger(__name__)
 
@@ -286,7 +287,8 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
             found = image_rows(copies, decoded, samples.distance, start, samples.reference)
             if questions:
                 each = len(samples.images) // len(questions)
-                found = [row | _met(questions[row["index"] // each], row) for row in found]
+                primitive = getattr(decoder, "cell", "primitive") == "primitive"
+                found = [row | _met(questions[row["index"] // each], row, primitive) for row in found]
             table.append(found)
             if samples.about.get("symmetric"):
                 counts = torch.tensor([item.num_sites for item in decoded])
@@ -329,9 +331,12 @@ def _origin(samples: Samples) -> str:
     )
 
 
-def _met(question: Question, row: Row) -> Row:
-    """Return the `MET_COLUMNS` of a sample: what was asked, and whether it came."""
-    met = question.met_by(row["formula"], row["space_group"])
+def _met(question: Question, row: Row, primitive: bool) -> Row:
+    """Return the `MET_COLUMNS` of a sample, in a primitive cell or not: what was asked, and whether it came."""
+    sites = row["num_sites"]
+    if not primitive and sites and row["generated_space_group"]:
+        sites //= len(space_group(row["generated_space_group"]).centring)
+    met = question.met_by(row["formula"], row["space_group"], sites)
     return {"asked": str(question), **{f"{name}_met": met.get(name) for name in ASKED}}
 
 
