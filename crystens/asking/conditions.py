@@ -168,8 +168,8 @@ class Answers:
         if most < least:
             asked = sites or size * (self.question.z or 1)
             raise CrystensError(
-                f"condition.formula={self.question.to_dict()['formula']} has {asked} sites in the smallest cell that is "
-                f"asked for; this model draws at most {self.known.most_sites}"
+                f"condition.formula={self.question.to_dict()['formula']} has {asked} sites in the smallest cell that "
+                f"is asked for; this model draws at most {self.known.most_sites}"
             )
         return [{number: z * amount for number, amount in formula.items()} for z in range(least, most + 1)]
 
