@@ -125,8 +125,8 @@ def release(checkpoint: Mapping[str, Any], model: nn.Module, half: bool = False)
     """
     kept = {key: checkpoint[key] for key in ("epoch", "global_step")}
     told = checkpoint[KEY]
-    name = _without_folders(told["reference"].get("name"))
-    kept[KEY] = {**told, "config": _without_folders(told["config"]), "reference": {**told["reference"], "name": name}}
+    name = without_folders(told["reference"].get("name"))
+    kept[KEY] = {**told, "config": without_folders(told["config"]), "reference": {**told["reference"], "name": name}}
     learned = {name for name, _ in model.named_parameters()} if half else set()
     weights = {
         name: value.half() if name in learned else value
@@ -136,12 +136,12 @@ def release(checkpoint: Mapping[str, Any], model: nn.Module, half: bool = False)
     return {**kept, "state_dict": weights}
 
 
-def _without_folders(config: Any) -> Any:
+def without_folders(config: Any) -> Any:
     """Return plain values whose absolute paths, whole texts or words of one, are cut to their last part."""
     if isinstance(config, Mapping):
-        return {name: _without_folders(value) for name, value in config.items()}
+        return {name: without_folders(value) for name, value in config.items()}
     if isinstance(config, list):
-        return [_without_folders(value) for value in config]
+        return [without_folders(value) for value in config]
     if not isinstance(config, str):
         return config
     return " ".join(Path(word).name if word.startswith("/") else word for word in config.split(" "))

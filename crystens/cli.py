@@ -17,6 +17,7 @@ _CONFIGURED = {
     "sample": "sample a trained model and judge the samples: key=value, --help lists the keys",
 }
 _MODULES = {
+    "app": ("crystens.app.__main__", "a page on this machine: ask a model, look at its crystals, take CIFs home"),
     "evaluate": ("crystens.evaluate", "judge any generator's crystals"),
     "export": ("crystens.samples.export", "write crystals as other judges read them"),
     "sun": ("crystens.sun.__main__", "stable, unique and novel samples"),

@@ -45,7 +45,7 @@ def test_a_clone_named_crystens_does_not_hide_the_package_from_the_folder_above(
     assert done.stdout.strip() == str(REPOSITORY / "crystens" / "__init__.py"), done.stderr
 
 
-@pytest.mark.parametrize("name", ["evaluate", "sun", "candidates", "data", "runs", "dashboard"])
+@pytest.mark.parametrize("name", ["app", "evaluate", "sun", "candidates", "data", "runs", "dashboard"])
 def test_a_command_of_options_says_how_it_was_called(name: str, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
@@ -72,7 +72,7 @@ def test_an_unknown_command_is_answered_with_all(capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["trian"])
     assert ended.value.code == 2
-    assert "'trian' (choose from 'train', 'sample', 'evaluate'" in capsys.readouterr().err
+    assert "'trian' (choose from 'train', 'sample', 'app', 'evaluate'" in capsys.readouterr().err
 
 
 def _refuse() -> str:

@@ -131,7 +131,8 @@ def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hydra.main", lambda **_: lambda job: lambda: None)
     for name in ("evaluate", "samples.export", "sun.__main__", "candidates.__main__", "data.__main__", "runs.__main__"):
         monkeypatch.setattr(importlib.import_module(f"crystens.{name}"), "run_command", lambda *_: 0)
-    monkeypatch.setattr(importlib.import_module("crystens.dashboard.__main__"), "run_command", lambda *_: 0)
+    for name in ("app", "dashboard"):
+        monkeypatch.setattr(importlib.import_module(f"crystens.{name}.__main__"), "run_command", lambda *_: 0)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

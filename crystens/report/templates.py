@@ -1,7 +1,8 @@
 """HTML pages from the jinja2 templates in `assets/`, all with the one stylesheet `assets/style.css`.
 
 A page is one file that needs nothing beside itself: pictures, style and scripts are inlined. Its content security
-policy forbids every request, and every script but its own by their hashes. Every value is escaped.
+policy forbids every request, and every script but its own by their hashes; a page of a server of ours (`crystens.app`)
+may ask that server and no other. Every value is escaped.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from crystens.errors import CrystensError
 _ASSETS = Path(__file__).with_name("assets")
 
 
-def render(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
+def render(template: str, scripts: Sequence[str] = (), served: bool = False, **values: Any) -> str:
     """Return a page.
 
     Args:
         template: file in `assets/` that extends `page.html.j2`.
         scripts: of `script`, in the order in which they run at the end of the page.
+        served: whether the page comes from a server of ours, which it may ask.
         values: what the template shows.
 
     Raises:
@@ -34,7 +36,8 @@ def render(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
     """
     safe = [Markup(text) for text in scripts]
     try:
-        return _ENVIRONMENT.get_template(template).render(policy=content_policy(scripts), scripts=safe, **values)
+        policy = content_policy(scripts, served)
+        return _ENVIRONMENT.get_template(template).render(policy=policy, scripts=safe, **values)
     except TemplateNotFound as error:
         raise _missing(str(error.name)) from error
 
@@ -53,13 +56,17 @@ def script(name: str) -> str:
     return re.sub(r"<(/script|!--)", r"<\\\1", text, flags=re.IGNORECASE)
 
 
-def content_policy(scripts: Sequence[str]) -> str:
-    """Return the content security policy of a page that requests nothing and runs these scripts only."""
+def content_policy(scripts: Sequence[str], served: bool = False) -> str:
+    """Return the content security policy of a page that runs these scripts only, and requests nothing.
+
+    If it is `served`, it may send requests and forms to where it comes from.
+    """
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
     allowed = " ".join(f"'sha256-{value}'" for value in hashes) or "'none'"
+    requests = "connect-src 'self'; form-action 'self'" if served else "form-action 'none'"
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
+        f"{requests}"
     )
 
 

@@ -283,12 +283,11 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
             decoded = decoder.decode_copies(copies)
             for index, item in enumerate(decoded, start):
                 if item.crystal is not None:
-                    (cifs / f"{index:06d}.cif").write_text(_cif(item))
+                    (cifs / f"{index:06d}.cif").write_text(cif_text(item))
             found = image_rows(copies, decoded, samples.distance, start, samples.reference)
             if questions:
                 each = len(samples.images) // len(questions)
-                primitive = getattr(decoder, "cell", "primitive") == "primitive"
-                found = [row | _met(questions[row["index"] // each], row, primitive) for row in found]
+                found = [row | met_columns(questions[row["index"] // each], row, decoder) for row in found]
             table.append(found)
             if samples.about.get("symmetric"):
                 counts = torch.tensor([item.num_sites for item in decoded])
@@ -331,16 +330,16 @@ def _origin(samples: Samples) -> str:
     )
 
 
-def _met(question: Question, row: Row, primitive: bool) -> Row:
-    """Return the `MET_COLUMNS` of a sample, in a primitive cell or not: what was asked, and whether it came."""
-    sites = row["num_sites"]
+def met_columns(question: Question, row: Row, decoder: ImageDecoder) -> Row:
+    """Return the `MET_COLUMNS` of a sample that a decoder made: what was asked, and whether it came."""
+    sites, primitive = row["num_sites"], getattr(decoder, "cell", "primitive") == "primitive"
     if not primitive and sites and row["generated_space_group"]:
         sites //= len(space_group(row["generated_space_group"]).centring)
     met = question.met_by(row["formula"], row["space_group"], sites)
     return {"asked": str(question), **{f"{name}_met": met.get(name) for name in ASKED}}
 
 
-def _cif(decoded: DecodedCrystal) -> str:
+def cif_text(decoded: DecodedCrystal) -> str:
     """Return the CIF of a decoded image, with the space group that the image states in an item of its own."""
     assert decoded.crystal is not None
     stated = {GENERATED_GROUP: decoded.generated_space_group or 0}

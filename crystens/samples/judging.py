@@ -50,12 +50,14 @@ def judge(
         raise CrystensError(
             f"{reference=} must be a generator, the name of a data set, the path of a source, or a Reference"
         )
-    rows = [_row(index, item, reference) for index, item in enumerate(crystals)]
+    rows = [judged_row(index, item, reference) for index, item in enumerate(crystals)]
     metrics = summarise(rows, reference)
     return metrics | verdict(metrics, reference)
 
 
-def _row(index: int, item: Structure | Atoms | Crystal | DecodedCrystal | None, reference: Reference | None) -> Row:
+def judged_row(
+    index: int, item: Structure | Atoms | Crystal | DecodedCrystal | None, reference: Reference | None
+) -> Row:
     """Return the row of one sample."""
     if item is None:
         return failed_row(index, "no crystal")

@@ -95,7 +95,7 @@ const crystalViewer = (() => {
       });
     });
     stage.zoomTo();
-    stage.zoom(1.25);
+    stage.zoom(1.1);
     stage.render();
   }
 

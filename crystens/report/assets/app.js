@@ -1,0 +1,20 @@
+// Follows the question that is being answered: shows how far it is, and loads the page again when it has ended.
+(() => {
+  const panel = document.getElementById("progress");
+  const text = panel.querySelector('[data-part="text"]');
+  const bar = panel.querySelector("progress");
+  const follow = async () => {
+    try {
+      const answer = await fetch(panel.dataset.state);
+      const told = await answer.json();
+      if (!answer.ok || told.ended) return location.reload();
+      text.textContent = told.text;
+      bar.max = told.total;
+      bar.value = told.done;
+    } catch {
+      text.textContent = "crystens app does not answer: is it still running?";
+    }
+    setTimeout(follow, 500);
+  };
+  follow();
+})();
