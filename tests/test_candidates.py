@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -393,6 +394,23 @@ def test_interrupted_run_goes_on_where_it_stopped_and_a_third_asks_nothing(tmp_p
     assert third.asked == 0
     tables = [tmp_path / name / "candidates.csv" for name in ("whole", "out")]
     assert tables[0].read_text() == tables[1].read_text()
+
+
+def test_inputs_of_quantum_espresso_leave_out_what_it_cannot_compute(tmp_path, entries, nacl):
+    _write_samples(tmp_path, [Sample("0.cif", _with(nacl, 11, 58)), Sample("1.cif", nacl)])
+    assert main(_arguments(tmp_path, entries, "--relaxations", "1", "--dft", "espresso"), Soft()) == 0
+    out = tmp_path / "out"
+    (row,) = _rows(out / "excluded.csv")
+    assert (row["sample"], row["reason"]) == (
+        "0.cif",
+        "no pseudopotential: PseudoDojo's PBEsol table has none for Ce",
+    )
+    assert {path.name for path in (out / "candidates" / "01_NaCl").iterdir() if path.is_dir()} == {"espresso"}
+    assert os.access(out / "run.sh", os.X_OK)
+    assert json.loads((out / "summary.json").read_text())["engine"] == "Quantum ESPRESSO"
+    assert main(["parse", str(out)]) == 0
+    (row,) = _rows(out / "candidates.csv")
+    assert row["dft_status"] == "not begun"
 
 
 def test_number_is_reached_and_the_rest_is_counted(tmp_path, entries, nacl, copper_primitive, quartz):

@@ -14,9 +14,9 @@ import ase
 import pytest
 from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar
 
-from crystens.candidates.dft import read_runs
 from crystens.candidates.folder import parse_runs
 from crystens.candidates.vasp import write_inputs
+from crystens.candidates.vasp_runs import read_runs
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.symmetry.space_groups import space_group_number

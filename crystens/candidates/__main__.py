@@ -1,8 +1,9 @@
 """Candidates for density functional theory, from generated crystals.
 
-select SAMPLES --out DIR    rank, clean and relax samples, and write the inputs of VASP
+select SAMPLES --out DIR    rank, clean and relax samples, and write the inputs of VASP or Quantum ESPRESSO
 entries SAMPLES --out FILE  fetch the Materials Project's energies of all phases of their elements, for select --entries
-parse DIR                   read the runs of VASP in such a folder back
+run DIR                     run these inputs on this machine
+parse DIR                   read the runs in such a folder back
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from crystens.candidates.cleaning import CleaningOptions
+from crystens.candidates.dft import FINISHED
+from crystens.candidates.dft_engines import DFT_ENGINES, VASP, DftEngine, engine_of
 from crystens.candidates.figure import candidates_figure
-from crystens.candidates.folder import parse_runs, write_selection
-from crystens.candidates.generated import read_generated
+from crystens.candidates.folder import parse_runs, read_candidates, write_selection
+from crystens.candidates.generated import Sample, read_generated
+from crystens.candidates.local_runs import run_here
 from crystens.candidates.neutrality import OXIDATION_STATES
 from crystens.candidates.ranking import ORDERS
 from crystens.candidates.relaxations import RUNS
@@ -87,7 +91,8 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
     )
     with ProgressBars() as bars, engine_running(options.engine):
         bars("reading", 0, None)
-        samples = read_generated(options.samples, options.kind, options.split)
+        engine = DFT_ENGINES[options.dft]
+        samples = [_computable(item, engine) for item in read_generated(options.samples, options.kind, options.split)]
         bars("reading", len(samples), len(samples))
         known = None if options.reference is None else read_known(options.reference)
         crystals = [sample.crystal for sample in samples if sample.crystal is not None]
@@ -110,13 +115,19 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
         names = ("number", "max_hull", "oxidation_states", "max_shift", "generated_tolerance", "found_tolerance")
         about["options"] = {name: _plain(getattr(options, name)) for name in (*names, "relaxations", "steps", "force")}
         bars("writing", 0, None)
-        write_selection(selection, options.out, options.start, about)
+        write_selection(selection, options.out, options.start, about, engine)
         compared = "energies by themselves" if selection.reference is None else selection.reference.name
         title = f"{by.replace('_', ' ')}: {len(selection.candidates)} of {len(samples)} samples; {compared}"
         title = f"{options.title}\n{title}" if options.title else title
         write_whole(options.out / "candidates.png", candidates_figure(selection.candidates, title))
         bars("writing", len(selection.candidates), len(selection.candidates))
     return _told(selection, options.out)
+
+
+def _computable(sample: Sample, engine: DftEngine) -> Sample:
+    """Return a sample, without its crystal if an engine cannot compute its elements."""
+    reason = None if sample.crystal is None else engine.refused(sample.crystal)
+    return sample if reason is None else replace(sample, crystal=None, reason=reason)
 
 
 def _entries(options: argparse.Namespace, potential: Potential | None) -> str:
@@ -130,13 +141,31 @@ def _entries(options: argparse.Namespace, potential: Potential | None) -> str:
     return f"{count} entries of {len(systems)} chemical systems in {options.out}; use them with --entries\n"
 
 
+def _run(options: argparse.Namespace, potential: Potential | None) -> str:
+    """Run the inputs of a folder here, and return what is to be told."""
+    engine = engine_of(options.folder, options.dft)
+    names = [row["name"] for row in read_candidates(options.folder)]
+    unknown = sorted(set(options.without) - set(names))
+    if unknown:
+        raise CrystensError(f"no candidate {unknown[0]} in {options.folder}; its candidates are {', '.join(names)}")
+    names = [name for name in names if name not in options.without]
+    with ProgressBars() as bars:
+        told = partial(bars, "relaxations")
+        runs = run_here(options.folder, names, engine, options.jobs, options.time_limit, told)
+    lines = [f"{item.name:24} {item.done} of {engine.relaxations} relaxations  {item.reason or ''}" for item in runs]
+    next_step = f"python -m crystens.candidates parse {options.folder} reads them back"
+    return "\n".join([*(line.rstrip() for line in lines), next_step, ""])
+
+
 def _parse(options: argparse.Namespace, potential: Potential | None) -> str:
-    """Read the runs of VASP of a folder back, and return what is to be told."""
-    rows = parse_runs(options.folder)
+    """Read the runs of a folder back, and return what is to be told."""
+    rows = parse_runs(options.folder, engine_of(options.folder, options.dft))
     lines = []
     for row in rows:
         energy = "" if row["energy_per_atom"] is None else f"{row['energy_per_atom']:.4f} eV/atom"
         lines.append(f"{row['name']:24} {row['run']:8} {row['status']:12} {energy}{row['reason'] or ''}")
+        if row["flags"] and row["status"] == FINISHED:
+            lines[-1] += f"  ! {row['flags']}"
     return "\n".join([*lines, f"{options.folder / 'dft.csv'} and candidates.csv hold it all", ""])
 
 
@@ -175,7 +204,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
-    told = "choose, clean and relax candidates, and write the inputs of VASP"
+    told = "choose, clean and relax candidates, and write inputs for DFT"
     chosen = commands.add_parser("select", help=told, description=told)
     chosen.set_defaults(run=_select)
     chosen.add_argument("samples", metavar="SAMPLES", help="folder that sample.py wrote, or any source of crystals")
@@ -206,7 +235,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     chosen.add_argument("--relaxations", type=int, default=RUNS, help=f"in a row, by the potential; by default {RUNS}")
     chosen.add_argument("--steps", type=int, default=200, help="most steps of one relaxation; by default 200")
     chosen.add_argument("--force", type=float, default=0.05, help="that counts as rest, eV/angstrom; by default 0.05")
-    start = "crystal that VASP begins with; by default the relaxed one"
+    _add_dft(chosen, VASP.name, "code whose inputs are written; by default vasp")
+    start = "crystal that DFT begins with; by default the relaxed one"
     chosen.add_argument("--start", choices=("relaxed", "cleaned"), default="relaxed", help=start)
     chosen.add_argument("--title", default="", help="stands above the picture, such as what the model is")
     chosen.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
@@ -222,11 +252,26 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     fetched.add_argument("--out", metavar="FILE", type=Path, required=True, help="a .json file")
     fetched.add_argument("--kind", choices=sorted(KINDS), help="what SAMPLES is; by default guessed from its name")
     fetched.add_argument("--split", choices=SPLITS, help="only this part of SAMPLES, where it has splits")
-    told = "read the runs of VASP of all candidates back into dft.csv and candidates.csv"
+    told = "run the inputs of all candidates here; the same command goes on after the last relaxation that ended"
+    ran = commands.add_parser("run", help=told, description=told)
+    ran.set_defaults(run=_run)
+    ran.add_argument("folder", metavar="DIR", type=Path, help="folder that select wrote")
+    ran.add_argument("--jobs", type=int, default=1, help="candidates at a time; by default 1")
+    limit = "for all relaxations of one candidate, seconds by the clock; by default 3600"
+    ran.add_argument("--time-limit", type=float, default=3600.0, help=limit)
+    ran.add_argument("--without", metavar="NAME", nargs="+", default=[], help="candidates that are left out")
+    _add_dft(ran, None, "code whose inputs are run; by default the only one there")
+    told = "read the runs of all candidates back into dft.csv and candidates.csv"
     parsed = commands.add_parser("parse", help=told, description=told)
     parsed.set_defaults(run=_parse)
     parsed.add_argument("folder", metavar="DIR", type=Path, help="folder that select wrote")
+    _add_dft(parsed, None, "code whose runs are read; by default the only one there")
     return parser
+
+
+def _add_dft(parser: argparse.ArgumentParser, default: str | None, told: str) -> None:
+    """Add the option --dft to a command."""
+    parser.add_argument("--dft", choices=sorted(DFT_ENGINES), default=default, help=told)
 
 
 if __name__ == "__main__":

@@ -1,55 +1,65 @@
-"""Finished runs of VASP read back: energy, pressure, cell and space group of each, beside those of the potential.
+"""Runs of a density functional code, as every engine tells them, and the flags of a chain of relaxations.
 
-A run is a folder with vasprun.xml or OUTCAR, gzipped or not. One that did not end, or that cannot be read, stays in the
-table with its reason. Total energies of PBEsol and of the potential are on two scales: their difference is written down
-and means nothing by itself; compare it between candidates of one composition, or take the changes in relaxing.
+A candidate is relaxed several times in a row, in run_1 and on, each from the crystal that the run before ended with.
+One that did not end, or that cannot be read, stays in the table with its reason, `category: details`.
 
-The pressure of VASP is the mean of the diagonal of its stress, kB, without Pulay's correction: at a fixed cutoff it is
-too low or too high by what the basis lacks, until a run begins from the cell that the one before ended with.
+Two pressures exist, for a plane-wave basis is chosen by the cell at the start of a run. `pressure` is in that basis:
+VASP states it, so that it stands beside the paper's. `pressure_fresh` is computed anew in the basis of the last cell,
+and is the one that a comparison with experiment would take.
+
+Source of the chain: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 6.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pymatgen.core import Structure
 
 from crystens.candidates.cleaning import group_within
 from crystens.crystal import Crystal
-from crystens.errors import CrystensError, first_line
 
 SYMPREC = 0.1  # angstrom, for the space group of a relaxed crystal
+KILOBAR = 0.1  # GPa
 
 FINISHED, UNFINISHED, BROKEN = "finished", "unfinished", "broken"
 
-_NAMES = ("vasprun.xml", "vasprun.xml.gz", "OUTCAR", "OUTCAR.gz")
-_KILOBAR = 0.1  # GPa
+CHECK = "check"  # folder of a calculation of the last crystal at a higher cutoff
+STATUS = "status"  # file in a run's folder: exit status of the program, or why it was ended
+
+RISE = 1e-4  # eV/atom
+LARGEST_VOLUME_CHANGE = 0.1
+LARGEST_CHECK_DIFFERENCE = 0.5  # GPa
+
+_SIGNALS = 128  # a shell adds the number of the signal that ended a program to this
 
 
 @dataclass(frozen=True)
 class DftRun:
-    """One run of VASP.
+    """One run.
 
     Attributes:
-        run: name of its folder below the candidate's; "." for the candidate's own.
+        run: name of its folder below the candidate's; "." for the candidate's own; `CHECK` for that calculation.
         file: what was read; empty if there was nothing.
         status: "finished", "unfinished" or "broken".
-        reason: why it is not finished; None if it is.
+        reason: why it is not finished, `category: details`; None if it is.
         formula: of the cell.
         num_sites: in the cell.
-        energy: final energy of the cell, eV.
+        energy: final energy of the cell, smearing taken to zero, eV.
         energy_per_atom: eV/atom.
-        energy_change: final energy less that of the first ionic step, eV/atom.
-        pressure: GPa, at the end; above 0 where the cell would swell.
+        energy_change: final energy less that of the first ionic step, eV/atom; both in the basis of their own cell
+            where the engine computes the last crystal anew.
+        pressure: GPa, at the end, in the basis of the start; above 0 where the cell would swell.
+        pressure_fresh: GPa, at the end, in the basis of the end; None where the engine does not compute it.
         converged: whether electrons and ions both came to rest.
         steps: ionic steps.
         volume: cubic angstrom, at the end.
+        volume_change: volume at the end by that at the start, less 1; None if the start is not known.
         space_group: number at the end, within 0.1 angstrom.
+        seconds: of the processor; None where the engine does not state them.
     """
 
     run: str
@@ -62,135 +72,106 @@ class DftRun:
     energy_per_atom: float | None = None
     energy_change: float | None = None
     pressure: float | None = None
+    pressure_fresh: float | None = None
     converged: bool | None = None
     steps: int | None = None
     volume: float | None = None
+    volume_change: float | None = None
     space_group: int | None = None
+    seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def read_runs(folder: Path) -> list[DftRun]:
-    """Return the runs below the folder of a candidate's inputs, in order; none if none was begun.
+def finished_run(
+    run: str, file: str, structure: Structure, energy: float, first: float, start_volume: float | None, **values: Any
+) -> DftRun:
+    """Return a finished run.
 
     Args:
-        folder: it holds run_1 and on, or the output of a single run itself.
+        run: its name.
+        file: what was read.
+        structure: at the end.
+        energy: at the end, eV.
+        first: energy of the first ionic step, eV.
+        start_volume: of the cell at the start, cubic angstrom; None if it is not known.
+        values: attributes of `DftRun` that need no computation.
     """
-    places = sorted(folder.glob("run_*"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)])
-    found = [_read(place, place.name) for place in places if place.is_dir()]
-    if any((folder / name).exists() for name in _NAMES):
-        found.insert(0, _read(folder, "."))
-    return found
-
-
-def _read(folder: Path, run: str) -> DftRun:
-    """Return the run in a folder, whatever is wrong with it."""
-    there = [folder / name for name in _NAMES if (folder / name).exists()]
-    if not there:
-        return DftRun(run, "", UNFINISHED, f"no output: none of {', '.join(_NAMES)}")
-    path = there[0]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if path.name.startswith("vasprun"):
-                return _from_vasprun(path, run)
-            return _from_outcar(path, run)
-    except CrystensError as error:
-        return DftRun(run, path.name, UNFINISHED, str(error))
-    except Exception as error:
-        # A torn file makes pymatgen fail in many ways, and one run must not cost the others.
-        status = UNFINISHED if _is_cut_short(path) else BROKEN
-        what = "the file ends before the run did" if status == UNFINISHED else "cannot be read"
-        return DftRun(run, path.name, status, f"{what}: {type(error).__name__}: {first_line(error)}")
-
-
-def _from_vasprun(path: Path, run: str) -> DftRun:
-    """Return the run of a vasprun.xml."""
-    from pymatgen.io.vasp.outputs import Vasprun
-
-    done = Vasprun(path, parse_dos=False, parse_eigen=False, parse_potcar_file=False)
-    if not done.ionic_steps:
-        raise CrystensError("no ionic step was finished")
-    stress = done.ionic_steps[-1].get("stress")
-    pressure = None if stress is None else float(np.trace(np.array(stress))) / 3 * _KILOBAR
-    energies = float(done.final_energy), _without_smearing(done.ionic_steps[0])
-    return _row(run, path, done.final_structure, *energies, pressure, bool(done.converged), len(done.ionic_steps))
-
-
-def _without_smearing(step: dict[str, Any]) -> float:
-    """Return the energy of an ionic step with the smearing taken to zero, eV, as pymatgen does for the final one.
-
-    Some versions of VASP write another energy under that name for the step, but not for the last electronic one in it.
-    """
-    last = step["electronic_steps"][-1]
-    return float(step["e_fr_energy"] + last["e_0_energy"] - last["e_fr_energy"])
-
-
-def _from_outcar(path: Path, run: str) -> DftRun:
-    """Return the run of an OUTCAR; its cell and sites are in the CONTCAR beside it."""
-    from monty.io import zopen
-    from pymatgen.io.vasp.inputs import Poscar
-
-    with zopen(path, mode="rt", encoding="utf-8", errors="replace") as file:
-        text = str(file.read())
-    # Two blanks: with one it is an electronic step.
-    energies = re.findall(r"energy  without entropy\s*=\s*\S+\s+energy\(sigma->0\)\s*=\s*(\S+)", text)
-    if not energies:
-        raise CrystensError("no ionic step was finished")
-    if "General timing and accounting" not in text:
-        raise CrystensError(f"the file ends before the run did: after {len(energies)} ionic steps")
-    contcar = next((path.parent / name for name in ("CONTCAR", "CONTCAR.gz") if (path.parent / name).exists()), None)
-    if contcar is None:
-        raise CrystensError("an OUTCAR without a CONTCAR beside it does not tell the crystal")
-    pressures = re.findall(r"external pressure\s*=\s*(\S+)\s*kB", text)
-    pressure = float(pressures[-1]) * _KILOBAR if pressures else None
-    at_rest = "reached required accuracy - stopping structural energy minimisation" in text
-    static = re.search(r"NSW\s*=\s*0\b", text) is not None
-    electrons = text.count("aborting loop because EDIFF is reached") >= len(energies)
-    structure = Poscar.from_file(contcar, check_for_potcar=False).structure
-    converged = electrons and (at_rest or static)
-    return _row(run, path, structure, float(energies[-1]), float(energies[0]), pressure, converged, len(energies))
-
-
-def _row(
-    run: str,
-    path: Path,
-    structure: Structure,
-    energy: float,
-    first: float,
-    pressure: float | None,
-    converged: bool,
-    steps: int,
-) -> DftRun:
-    """Return a finished run."""
     crystal = Crystal.from_structure(structure, 1)
     sites = len(crystal)
     return DftRun(
         run=run,
-        file=path.name,
+        file=file,
         status=FINISHED,
         formula=structure.composition.reduced_formula,
         num_sites=sites,
         energy=energy,
         energy_per_atom=energy / sites,
         energy_change=(energy - first) / sites,
-        pressure=pressure,
-        converged=converged,
-        steps=steps,
         volume=float(structure.volume),
+        volume_change=None if start_volume is None else float(structure.volume) / start_volume - 1,
         space_group=group_within(crystal, SYMPREC),
+        **values,
     )
 
 
-def _is_cut_short(path: Path) -> bool:
-    """Return whether a file begins as an output of VASP does, so that its end is what is missing."""
-    from monty.io import zopen
+def stopped(folder: Path) -> str | None:
+    """Return why the program of a run was ended from outside, `category: details`; None if nothing says that it was."""
+    path = folder / STATUS
+    told = path.read_text(errors="replace").strip() if path.is_file() else ""
+    if not told.isdigit():
+        return told or None
+    signal = int(told) - _SIGNALS
+    return f"killed: by signal {signal}" if 1 <= signal <= 64 else None
 
-    try:
-        with zopen(path, mode="rt", encoding="utf-8", errors="replace") as file:
-            head = str(file.read(2000))
-    except (OSError, EOFError):
-        return path.stat().st_size > 0 and path.name.endswith(".gz")
-    return "<modeling>" in head or "vasp." in head
+
+def flags(runs: Sequence[DftRun]) -> list[list[str]]:
+    """Return what speaks against each run of a chain; nothing for a run without fault.
+
+    A cutoff that is too low shows in no pressure: the cell collapses until it is 0. It shows in an energy that rises
+    once the last crystal is computed in its own basis, in a large change of volume, and at a higher cutoff.
+
+    Args:
+        runs: of one candidate, in order, the check at a higher cutoff last.
+    """
+    told = []
+    volume = 1.0
+    last: DftRun | None = None
+    for run in runs:
+        if run.status != FINISHED:
+            categorised = run.reason is not None and run.status in (UNFINISHED, BROKEN)
+            told.append([str(run.reason).split(":")[0] if categorised else run.status])
+            continue
+        found = [] if run.converged else ["not converged"]
+        if run.run == CHECK:
+            found += _against_check(last, run)
+        else:
+            rise = _rise(last, run)
+            if rise > RISE:
+                found.append(f"energy rises by {rise:.4f} eV/atom")
+            volume *= 1 + (run.volume_change or 0)
+            if abs(volume - 1) > LARGEST_VOLUME_CHANGE:
+                found.append(f"volume changes by {100 * (volume - 1):+.0f} %")
+            last = run
+        told.append(found)
+    return told
+
+
+def _rise(last: DftRun | None, run: DftRun) -> float:
+    """Return by how much the energy rises in a run or since the end of the last one, eV/atom."""
+    since_last = 0.0
+    if last is not None and last.energy_per_atom is not None and run.energy_per_atom is not None:
+        since_last = run.energy_per_atom - last.energy_per_atom
+    return max(run.energy_change or 0.0, since_last)
+
+
+def _against_check(last: DftRun | None, check: DftRun) -> list[str]:
+    """Return what the same crystal at a higher cutoff says against a run."""
+    if last is None or last.pressure_fresh is None or check.pressure_fresh is None:
+        return ["nothing to compare with"]
+    difference = check.pressure_fresh - last.pressure_fresh
+    if abs(difference) <= LARGEST_CHECK_DIFFERENCE:
+        return []
+    return [f"pressure changes by {difference:+.2f} GPa at a higher cutoff"]

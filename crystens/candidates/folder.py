@@ -10,28 +10,29 @@ from typing import Any
 
 from crystens.candidates.changes import largest
 from crystens.candidates.cleaning import group_within
-from crystens.candidates.dft import FINISHED, SYMPREC, DftRun, read_runs
+from crystens.candidates.dft import CHECK, FINISHED, SYMPREC, DftRun, flags
+from crystens.candidates.dft_engines import DftEngine, engine_of, run_all
 from crystens.candidates.selection import Candidate, Selection, exclusion_counts
-from crystens.candidates.vasp import write_inputs
 from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.processes.atomic_file import write_csv, write_whole
 from crystens.symmetry.space_groups import SymmetryError, symmetrised
 
-_EXACT = 0.01  # angstrom: within which a relaxed crystal is brought back to its space group for VASP
+_EXACT = 0.01  # angstrom: within which a relaxed crystal is brought back to its space group for DFT
 
 Row = dict[str, Any]
 
 
-def write_selection(selection: Selection, out: Path, starts: str, about: Mapping[str, Any]) -> None:
+def write_selection(selection: Selection, out: Path, starts: str, about: Mapping[str, Any], engine: DftEngine) -> None:
     """Write the tables, and a folder for each candidate.
 
     Args:
         selection: candidates and what was excluded.
         out: the folder; made if it is not there.
-        starts: crystal of POSCAR, "relaxed" or "cleaned".
+        starts: crystal that DFT begins with, "relaxed" or "cleaned".
         about: what else summary.json says: source, options.
+        engine: whose inputs are written.
 
     Raises:
         CrystensError: if the folder holds candidates of another selection, or cannot be written.
@@ -44,7 +45,7 @@ def write_selection(selection: Selection, out: Path, starts: str, about: Mapping
             f"{folder} holds {foreign[0]} of another selection; give another --out, or move the folder away"
         )
     try:
-        missing = [_write_candidate(item, folder / item.name, starts) for item in selection.candidates]
+        missing = [_write_candidate(item, out, starts, engine) for item in selection.candidates]
         _write_table(out / "candidates.csv", [_row(candidate) for candidate in selection.candidates])
         runs = [row for candidate in selection.candidates for row in _relaxation_rows(candidate)]
         _write_table(out / "relaxations.csv", runs)
@@ -53,20 +54,55 @@ def write_selection(selection: Selection, out: Path, starts: str, about: Mapping
         summary = {
             **about,
             **_summary(selection),
-            "without_potcar": sum(item is not None for item in missing),
+            "engine": engine.program,
+            "not_ready_to_run": sum(item is not None for item in missing),
         }
+        write_whole(out / "run.sh", run_all(engine, len(selection.candidates)))
+        (out / "run.sh").chmod(0o755)
         write_whole(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     except OSError as error:
         raise CrystensError(f"cannot write to {out}: {error.strerror}; choose another folder") from error
 
 
-def parse_runs(out: Path) -> list[Row]:
-    """Read the runs of VASP of all candidates; write dft.csv, add the last run to candidates.csv; return the rows.
+def parse_runs(out: Path, engine: DftEngine | None = None) -> list[Row]:
+    """Read the runs of all candidates; write dft.csv, add the last relaxation to candidates.csv; return the rows.
 
     A candidate without a run has a row that says so.
 
+    Args:
+        out: the folder that select wrote.
+        engine: whose runs are read; None for the only one with inputs there.
+
     Raises:
-        CrystensError: if there are no candidates.
+        CrystensError: if there are no candidates, or inputs of several engines and none is given.
+    """
+    candidates = read_candidates(out)
+    engine = engine or engine_of(out)
+    rows: list[Row] = []
+    for candidate in candidates:
+        runs = engine.read_runs(engine.inputs(out, candidate["name"]))
+        runs = runs or [DftRun("", "", "not begun", "no run_1 in its folder; start run.sh there")]
+        compared = [_compared(run, candidate) for run in runs]
+        for row, against in zip(compared, flags(runs), strict=True):
+            row["flags"] = "; ".join(against)
+        rows += [{"rank": candidate["rank"], "name": candidate["name"], **row} for row in compared]
+        last = [row for row in compared if row["run"] != CHECK][-1]
+        # What a check says is said of the relaxation before it.
+        last = last | {"flags": "; ".join(row["flags"] for row in compared if row["flags"])}
+        candidate |= {f"dft_{name}": value for name, value in last.items() if name not in ("formula", "num_sites")}
+    try:
+        _write_table(out / "dft.csv", rows)
+        _write_table(out / "candidates.csv", candidates)
+    except OSError as error:
+        raise CrystensError(f"cannot write to {out}: {error.strerror}; make it writable") from error
+    return rows
+
+
+def read_candidates(out: Path) -> list[dict[str, Any]]:
+    """Return the rows of candidates.csv.
+
+    Raises:
+        CrystensError: if there is none.
     """
     table = out / "candidates.csv"
     if not table.is_file():
@@ -74,20 +110,7 @@ def parse_runs(out: Path) -> list[Row]:
             f"no candidates.csv in {out}; give the folder that `python -m crystens.candidates select` wrote"
         )
     with table.open(encoding="utf-8", newline="") as file:
-        candidates = list(csv.DictReader(file))
-    rows: list[Row] = []
-    for candidate in candidates:
-        runs = read_runs(out / "candidates" / candidate["name"] / "vasp")
-        runs = runs or [DftRun("", "", "not begun", "no run_1 in its folder; start run.sh there")]
-        rows += [{"rank": candidate["rank"], "name": candidate["name"], **_compared(run, candidate)} for run in runs]
-        last = _compared(runs[-1], candidate)
-        candidate |= {f"dft_{name}": value for name, value in last.items() if name not in ("formula", "num_sites")}
-    try:
-        _write_table(out / "dft.csv", rows)
-        _write_table(table, candidates)
-    except OSError as error:
-        raise CrystensError(f"cannot write to {out}: {error.strerror}; make it writable") from error
-    return rows
+        return list(csv.DictReader(file))
 
 
 def _compared(run: DftRun, candidate: Mapping[str, str]) -> Row:
@@ -104,8 +127,9 @@ def _compared(run: DftRun, candidate: Mapping[str, str]) -> Row:
     return row
 
 
-def _write_candidate(candidate: Candidate, folder: Path, starts: str) -> str | None:
-    """Write the folder of one candidate; return what VASP lacks."""
+def _write_candidate(candidate: Candidate, out: Path, starts: str, engine: DftEngine) -> str | None:
+    """Write the folder of one candidate; return what its inputs lack."""
+    folder = out / "candidates" / candidate.name
     folder.mkdir(parents=True, exist_ok=True)
     cleaned = candidate.cleaned
     write_whole(folder / "generated.cif", write_cif(candidate.ranked.crystal))
@@ -124,13 +148,14 @@ def _write_candidate(candidate: Candidate, folder: Path, starts: str) -> str | N
     start, what = cleaned.crystal, "the cleaned crystal, as cleaned.cif"
     if starts == "relaxed" and relaxed is not None:
         start, what = _exact(relaxed), "the crystal relaxed by the potential, as relaxed.cif"
-    return write_inputs(start, folder / "vasp", f"{candidate.name}: {candidate.ranked.sample.name}", what)
+    title = f"{candidate.name}: {candidate.ranked.sample.name}"
+    return engine.write_inputs(start, engine.inputs(out, candidate.name), title, what)
 
 
 def _exact(crystal: Crystal) -> Crystal:
     """Return a relaxed crystal with the space group that it has within 0.01 angstrom made exact; as it is without one.
 
-    A potential in single precision moves equivalent sites apart by some 1e-5 angstrom, which VASP takes for a loss of
+    A potential in single precision moves equivalent sites apart by some 1e-5 angstrom, which a code takes for a loss of
     symmetry.
     """
     try:

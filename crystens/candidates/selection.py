@@ -5,7 +5,7 @@
     excluded.csv        every other sample, and why
     summary.json        counts, options, and what the energies are
     candidates.png      the candidates and their energies
-    candidates/01_NaCl  generated.cif, cleaned.cif, relaxed.cif, changes.json, vasp/
+    candidates/01_NaCl  generated.cif, cleaned.cif, relaxed.cif, changes.json, and inputs of DFT in vasp/ or espresso/
 
 A run that was killed goes on where it was when the same command is given: energies and relaxations are stored one by
 one (`crystens.energies.energies`), and all else takes seconds.

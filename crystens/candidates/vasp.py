@@ -115,6 +115,14 @@ def write_inputs(crystal: Crystal, folder: Path, title: str, poscar: str) -> str
     return missing
 
 
+def lacking(folder: Path) -> str | None:
+    """Return what a folder of inputs lacks to be run here, and how to get it; None if it lacks nothing."""
+    for name in ("INCAR", "KPOINTS", "POSCAR", "run.sh"):
+        if not (folder / name).is_file():
+            return f"no {name} in {folder}; write it again with python -m crystens.candidates select"
+    return None if (folder / "POTCAR").is_file() else f"no POTCAR in {folder}; see README.txt there"
+
+
 def _files(structure: Structure) -> tuple[dict[str, str], list[str]]:
     """Return the texts of the files that need no licence, and the names of the pseudopotentials."""
     # Takes seconds to import.

@@ -127,6 +127,19 @@ def occupied_positions(
     return int(found.number), "".join(found.wyckoffs[site] for site in firsts), np.asarray(numbers)[firsts]
 
 
+def standard_vectors(crystal: Crystal, symprec: float) -> np.ndarray:
+    """Return the cell vectors (3, 3), one a row, angstrom, turned as the axes of the conventional cell stand.
+
+    The cell itself stays the same. Its conventional cell then has a along x and b in the plane of x and y, the
+    orientation in which codes with a fixed list of rotations find all symmetry.
+
+    Raises:
+        SymmetryError: if the search for the space group fails.
+    """
+    found = _dataset(crystal.vectors, crystal.numbers, crystal.coordinates, symprec)
+    return crystal.vectors @ np.array(found.std_rotation_matrix).T
+
+
 def crystal_system(number: int) -> str:
     """Return the crystal system of a space group, one of `CRYSTAL_SYSTEMS`."""
     return [name for name, first in CRYSTAL_SYSTEMS.items() if first <= number][-1]
