@@ -21,7 +21,10 @@ from crystens.candidates.folder import parse_runs
 from crystens.candidates.local_runs import run_here
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.symmetry.space_groups import symmetrised
+from crystens.ingest.kinds import open_source
+from crystens.sources.limits import Limits
+from crystens.sources.source import read_all
+from crystens.symmetry.space_groups import SymmetrisedCrystal, standard_vectors, symmetrised
 
 # Output of pw.x 6.7 for NaF, cut to the lines that are read; the chain of finished runs is one of `candidates run`.
 RECORDED = Path(__file__).parent / "recorded" / "espresso"
@@ -151,13 +154,25 @@ def test_cell_is_turned_so_that_pw_finds_all_symmetry(tmp_path, name, request):
     crystal = request.getfixturevalue(name)
     ESPRESSO.write_inputs(crystal, tmp_path, name, "as given")
     lines = (tmp_path / "structure.in").read_text().splitlines()
-    vectors = np.array([line.split() for line in lines[1:4]], dtype=float).T
-    known = _rotations()
-    rotations = np.unique(symmetrised(crystal, 0.01).rotations, axis=0)
-    assert len(rotations) >= 6
-    for rotation in rotations:
-        turned = vectors @ rotation @ np.linalg.inv(vectors)
-        assert min(abs(turned - other).max() for other in known) < 1e-6
+    vectors = np.array([line.split() for line in lines[1:4]], dtype=float)
+    exact = symmetrised(crystal, 0.01)
+    assert len(np.unique(exact.rotations, axis=0)) >= 6
+    assert _all_found(exact, vectors)
+
+
+def _all_found(exact: SymmetrisedCrystal, vectors: np.ndarray) -> bool:
+    """Return whether pw.x knows all rotations of a crystal whose cell vectors, one a row, stand like this."""
+    turned = vectors.T @ np.unique(exact.rotations, axis=0) @ np.linalg.inv(vectors.T)
+    return bool((abs(turned[:, None] - np.array(_rotations())).max(axis=(2, 3)).min(axis=1) < 1e-6).all())
+
+
+@pytest.mark.slow
+def test_no_real_crystal_loses_symmetry_once_it_is_turned(shared_data):
+    entries, _ = read_all(open_source(str(shared_data / "mp_3dsc")), Limits(max_sites=20))
+    drawn = np.random.default_rng(0).permutation(len(entries))[:400]
+    exact = [symmetrised(entries[place].crystal, 0.01) for place in drawn]
+    assert all(_all_found(item, standard_vectors(item.crystal, 1e-3)) for item in exact)
+    assert sum(not _all_found(item, item.crystal.vectors) for item in exact) == 176
 
 
 def test_lanthanides_are_refused_by_name_before_anything_runs(candidates, nacl, monkeypatch):

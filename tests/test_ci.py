@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,15 @@ def test_a_skipped_test_without_a_file_is_an_error(project: Path) -> None:
     done = subprocess.run([sys.executable, SKIPPED, "report.xml"], cwd=project, **CAPTURED)
     assert done.returncode == 1
     assert "no file of the skipped test tests.gone test_x" in done.stderr
+
+
+def test_dft_fails_where_quantum_espresso_cannot_be_had(tmp_path: Path) -> None:
+    for name in ("bash", "dirname"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\nexit 100\n")
+    apt.chmod(0o755)
+    script = SKIPPED.parent / "dft"
+    done = subprocess.run([tmp_path / "bash", script], env={"PATH": str(tmp_path)}, **CAPTURED)
+    assert done.returncode == 1
+    assert done.stderr == "no pw.x: apt-get install quantum-espresso did not bring it\n"
