@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from crystens.candidates import pseudopotentials
+from crystens.candidates.__main__ import main
 from crystens.candidates.dft import DftRun, flags
 from crystens.candidates.dft_engines import ESPRESSO, VASP, engine_of, run_all
 from crystens.candidates.espresso_runs import read_runs
@@ -430,6 +433,22 @@ def test_time_limit_ends_all_that_was_started_and_says_so(tmp_path, candidates, 
     assert (run.status, run.reason) == ("unfinished", "out of time: not done after 0.5 s")
 
 
+def test_folder_that_is_running_is_left_alone(tmp_path, candidates, monkeypatch):
+    monkeypatch.setenv("PW_COMMAND", _stand_in(tmp_path, "echo > ../begun; sleep 60"))
+    script = ESPRESSO.inputs(candidates, NAME) / "run.sh"
+    with subprocess.Popen([str(script)], start_new_session=True) as first:
+        while not (script.parent / "begun").exists():
+            assert first.poll() is None
+            time.sleep(0.05)
+        (second,) = run_here(candidates, [NAME], ESPRESSO)
+        os.killpg(first.pid, signal.SIGKILL)
+    assert f"already running as process {first.pid}" in second.reason
+    monkeypatch.setenv("PW_COMMAND", _stand_in(tmp_path, _RECORDED))
+    (third,) = run_here(candidates, [NAME], ESPRESSO)
+    assert (third.done, third.reason) == (4, None)
+    assert not (script.parent / "running").exists()
+
+
 def test_killed_program_is_told_apart(tmp_path, candidates, monkeypatch):
     monkeypatch.setenv("PW_COMMAND", _stand_in(tmp_path, f"head -20 {RECORDED}/run_1.out; kill -9 $$"))
     (done,) = run_here(candidates, [NAME], ESPRESSO)
@@ -447,6 +466,25 @@ def test_one_candidate_that_fails_costs_the_others_nothing(tmp_path, candidates,
     runs = run_here(candidates, names, ESPRESSO, jobs=2)
     assert [(run.name, run.done) for run in runs] == [(NAME, 4), ("02_NaF", 0), ("03_NaF", 4)]
     assert [run.reason is None for run in runs] == [True, False, True]
+
+
+def test_command_runs_parses_and_refuses_in_one_line(tmp_path, candidates, naf, monkeypatch, capsys):
+    _write_table(candidates, NAME, "02_CeF")
+    cerium = replace(naf, numbers=np.array([58, 9]))
+    ESPRESSO.write_inputs(cerium, ESPRESSO.inputs(candidates, "02_CeF"), "", "as given")
+    monkeypatch.setenv("PW_COMMAND", _stand_in(tmp_path, _RECORDED))
+    assert main(["run", str(candidates)]) == 1
+    told = capsys.readouterr().err
+    assert "02_CeF: no pseudopotential" in told
+    assert "leave candidates out with --without NAME" in told
+    assert main(["run", str(candidates), "--without", "03"]) == 1
+    assert f"no candidate 03 in {candidates}" in capsys.readouterr().err
+    assert main(["run", str(candidates), "--without", "02_CeF", "--jobs", "2"]) == 0
+    assert "01_NaF                   4 of 4 relaxations\n" in capsys.readouterr().out
+    assert main(["parse", str(candidates), "--dft", "espresso"]) == 0
+    told = capsys.readouterr().out
+    assert told.count(" finished ") == 5
+    assert "02_CeF                            not begun" in told
 
 
 def test_script_of_all_runs_all_or_the_one_of_its_task(tmp_path, candidates, naf):

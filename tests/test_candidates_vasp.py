@@ -14,7 +14,9 @@ import ase
 import pytest
 from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar
 
+from crystens.candidates.dft_engines import VASP
 from crystens.candidates.folder import parse_runs
+from crystens.candidates.local_runs import run_here
 from crystens.candidates.vasp import write_inputs
 from crystens.candidates.vasp_runs import read_runs
 from crystens.crystal import Crystal
@@ -111,6 +113,26 @@ def test_script_runs_four_in_a_row_and_goes_on_after_a_failure(tmp_path, nacl):
         assert (folder / f"run_{run}" / "INCAR").read_text() == (folder / "INCAR").read_text()
     assert _run(folder, f"sh {vasp}").returncode == 0  # nothing is left to run
     assert (folder / "count").read_text().count("x") == 5
+
+
+def test_vasp_is_run_by_the_same_command(tmp_path, nacl, monkeypatch):
+    vasp, folder = tmp_path / "vasp", VASP.inputs(tmp_path, "01_NaCl")
+    vasp.write_text(_VASP)
+    VASP.write_inputs(nacl, folder, "nacl", "as cleaned")
+    monkeypatch.delenv("VASP_COMMAND", raising=False)
+    with pytest.raises(CrystensError, match="VASP_COMMAND is not set; set VASP_COMMAND to the command"):
+        run_here(tmp_path, ["01_NaCl"], VASP)
+    monkeypatch.setenv("VASP_COMMAND", f"sh {vasp}")
+    with pytest.raises(CrystensError, match=r"01_NaCl: no POTCAR in .*; see README\.txt there"):
+        run_here(tmp_path, ["01_NaCl"], VASP)
+    (folder / "POTCAR").write_text("stands for one\n")
+    (folder / "KPOINTS").rename(folder / "away")
+    with pytest.raises(CrystensError, match=r"no KPOINTS in .*; write it again with"):
+        run_here(tmp_path, ["01_NaCl"], VASP)
+    (folder / "away").rename(folder / "KPOINTS")
+    (done,) = run_here(tmp_path, ["01_NaCl"], VASP)
+    assert (done.done, done.reason) == (4, None)
+    assert (folder / "count").read_text().count("x") == 4
 
 
 def test_runs_of_another_crystal_are_not_mixed_with_new_inputs(tmp_path, nacl, quartz):

