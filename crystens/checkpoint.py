@@ -2,8 +2,9 @@
 
 Under the key "crystens" stand: `format` (the number of this layout), `version` (of crystens), `config` (the resolved
 config of the run, with its decoder), `representation` (scaling numbers, max_sites, distance), `reference` (the
-distributions of the training data that samples are compared with) and, of images of orbits, `orbits` (the elements and
-Wyckoff positions of the training crystals, from which questions are answered).
+distributions of the training data that samples are compared with), of images of orbits `orbits` (the elements and
+Wyckoff positions of the training crystals, from which questions are answered) and, of a run that started from another
+checkpoint, `pretrained` (`name` and the digest `weights` of that checkpoint).
 
 A released checkpoint is a file of this package, `crystens/weights/NAME.ckpt`. It holds what sampling needs: the
 averaged weights and no optimizer states. Beside it may stand `NAME.json` with entries of `reference` that crystens
@@ -36,6 +37,7 @@ def card(
     representation: dict[str, Any],
     reference: dict[str, Any],
     orbits: dict[str, Tensor] | None = None,
+    pretrained: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return what a checkpoint holds under the key "crystens", all in plain types and tensors."""
     return {
@@ -45,6 +47,7 @@ def card(
         "representation": representation,
         "reference": reference,
         **({} if orbits is None else {"orbits": orbits}),
+        **({} if pretrained is None else {"pretrained": pretrained}),
     }
 
 
@@ -127,6 +130,8 @@ def release(checkpoint: Mapping[str, Any], model: nn.Module, half: bool = False)
     told = checkpoint[KEY]
     name = without_folders(told["reference"].get("name"))
     kept[KEY] = {**told, "config": without_folders(told["config"]), "reference": {**told["reference"], "name": name}}
+    if "pretrained" in told:
+        kept[KEY]["pretrained"] = without_folders(told["pretrained"])
     learned = {name for name, _ in model.named_parameters()} if half else set()
     weights = {
         name: value.half() if name in learned else value

@@ -155,6 +155,7 @@ class Generator:
                 "training_seed": config["seed"],
                 "max_sites": config["max_sites"],
                 **({"symmetric": True} if getattr(built, "symmetric", False) else {}),
+                **({"pretrained": card["pretrained"]} if "pretrained" in card else {}),
                 **({"overrides": dict(model)} if model else {}),
             },
             KnownOrbits.from_tensors(card["orbits"]) if "orbits" in card else None,

@@ -89,6 +89,18 @@ def test_crystal_keeps_its_orbits_on_demand(nacl):
         _kept(nacl, sites="orbits", max_orbits=1)
 
 
+def test_bounds_on_the_cell_are_of_the_one_that_an_image_states(nacl):
+    primitive = _kept(nacl, cell="primitive", cell_ranges={"a": [3.9, 4.1], "alpha": [59.9995, 60]})
+    assert len(primitive) == 2
+    assert len(_kept(primitive, sites="orbits", cell_ranges={"a": [5.5, 5.7], "alpha": [90, 90]})) == 2
+    with pytest.raises(Unusable, match=r"cell out of range: a 3\.98\d* is not from 5.5 to 5.7"):
+        _kept(primitive, cell_ranges={"a": [5.5, 5.7]})
+    with pytest.raises(Unusable, match=r"cell out of range: gamma 90 is not from 60 to 70"):
+        _kept(primitive, sites="orbits", cell_ranges={"gamma": [60, 70]})
+    with pytest.raises(CrystensError, match=r"data.limits.cell_ranges.d=\[1, 2\] must be one of a, b, c"):
+        Limits(cell_ranges={"d": [1, 2]})
+
+
 @pytest.mark.parametrize("option", [{"cell": "niggli"}, {"shift": 0.25}, {"site_order": "given"}])
 def test_form_that_a_space_group_decides_is_not_asked_of_orbits(option):
     with pytest.raises(CrystensError, match="sites=orbits goes with"):

@@ -14,15 +14,19 @@ class CheckpointCard(pl.Callback):
 
     Args:
         config: the resolved config of the run, in plain types.
+        pretrained: the checkpoint that training started from, see `crystens.checkpoint`; None for none.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], pretrained: dict[str, str] | None = None) -> None:
         """Keep the config."""
         self.config = config
+        self.pretrained = pretrained
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the entry "crystens" to a checkpoint that is about to be written."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint[KEY] = card(self.config, data.representation, data.reference.state_dict(), data.orbits)
+        checkpoint[KEY] = card(
+            self.config, data.representation, data.reference.state_dict(), data.orbits, self.pretrained
+        )

@@ -65,8 +65,8 @@ class CrysTensDataModule(pl.LightningDataModule):
             and `Scaling.paper` are such functions.
         distance: distance of the pair block, "fractional" or "cartesian".
         sites: what an image lists: "all" sites, or "orbits", of which `max_sites` are the slots then.
-        batch_size: crystals in a training batch; lowered, with a line in the log, to the size of a smaller training
-            split.
+        batch_size: crystals in a training batch; lowered, with a line in the log, to the share `batch_share` of a
+            smaller training split.
         split: "auto", "given", "random", "formula" or "structure", see `crystens.data.splits`.
         split_seed: seed of a random split, independent of the seed of the training.
         split_fractions: shares of train, val and test in a random split.
@@ -82,6 +82,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         resume_on_other_data: whether to take a checkpoint that was trained on other data, with a warning.
         properties: names of the properties that crystals keep, see `crystens.sources.properties`; a batch has them in
             this order, see `CrystalBatch.properties`.
+        batch_share: most of the training split that stands in one batch of all devices, above 0 and at most 1.
         path: not used: it makes `data.path=PATH` a key of the configuration, where the source takes it from.
 
     Raises:
@@ -112,6 +113,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         properties: Sequence[str] = (),
         path: str | Path | None = None,
         sites: str = "all",
+        batch_share: float = 1.0,
     ) -> None:
         """Check the options; nothing is read before `setup`."""
         super().__init__()
@@ -125,6 +127,8 @@ class CrysTensDataModule(pl.LightningDataModule):
             raise CrystensError(f"max_sites must be 1-255, got {max_sites}")
         if batch_size < 1:
             raise CrystensError(f"data.batch_size must be at least 1, got {batch_size}")
+        if not 0 < batch_share <= 1:
+            raise CrystensError(f"data.batch_share must be above 0 and at most 1, got {batch_share}")
         if num_workers < 0:
             raise CrystensError(f"data.num_workers must be at least 0, got {num_workers}")
         if order not in ORDERS:
@@ -141,6 +145,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         self.distance = distance
         self.sites = sites
         self.batch_size = batch_size
+        self.batch_share = batch_share
         self.split = split
         self.split_seed = split_seed
         self.split_fractions = split_fractions
@@ -292,13 +297,14 @@ class CrysTensDataModule(pl.LightningDataModule):
         ranks, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         if len(dataset) < ranks:
             raise CrystensError(f"{len(dataset)} training crystals for {ranks} devices; use fewer devices")
-        batch_size = min(self.batch_size, len(dataset) // ranks)
+        batch_size = min(self.batch_size, max(1, int(self.batch_share * len(dataset)) // ranks))
         if batch_size < self.batch_size:
             log.info(
-                "batch size %d instead of %d: the training split has %d crystals",
+                "batch size %d instead of %d: the training split has %d crystals%s",
                 batch_size,
                 self.batch_size,
                 len(dataset),
+                "" if self.batch_share == 1 else f", and data.batch_share is {self.batch_share:g}",
             )
         # Lightning calls set_epoch of this sampler and leaves it in place in distributed runs.
         order: DistributedSampler
@@ -323,14 +329,16 @@ class CrysTensDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: CrystalBatch, dataloader_idx: int = 0) -> Tensor | ImageBatch:
         """Return the images of a batch, on its device: (B, 4, S, S) float32, scaled.
 
-        A model that names `learned_properties` gets an `ImageBatch` with these.
+        A model that names `learned_properties` gets an `ImageBatch` with these, NaN where the data do not keep one.
         """
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
             batch = self.augmentation(batch)
         learned = () if self.trainer is None else getattr(self.trainer.lightning_module, "learned_properties", ())
         if not learned or batch.properties is None:
             return self.encode(batch)
-        return ImageBatch(self.encode(batch), batch.properties[:, [self.properties.index(name) for name in learned]])
+        kept = dict(zip(self.properties, batch.properties.unbind(dim=1), strict=True))
+        missing = torch.full_like(batch.properties[:, 0], torch.nan)
+        return ImageBatch(self.encode(batch), torch.stack([kept.get(name, missing) for name in learned], dim=1))
 
     @cached_property
     def property_scales(self) -> dict[str, tuple[float, float]]:

@@ -115,6 +115,13 @@ class EDM(pl.LightningModule):
     """
 
     training_only = ("network",)  # sampling uses the averaged weights
+    tunable = (  # options of training and of sampling: others decide what the weights mean
+        *("optimizer", "warmup_steps", "decay", "ema_decay", "sample_chunk"),
+        *("noise_mean", "noise_deviation", "shown", "max_weight", "code_weight"),
+        *("atom_weight", "attribute_weight", "pair_weight", "position_weight"),
+        *("sampler", "network_calls", "churn", "sigma_min", "sigma_max", "rho"),
+        *("network.repulsion", "network.parts", "network.symmetric"),
+    )
 
     steps: Tensor
     site_counts: Tensor
@@ -289,7 +296,7 @@ class EDM(pl.LightningModule):
             )
         if getattr(self.network, "codes", None) is not None:
             self._tell_codes(scaling)
-        if self.facts is not None:
+        if self.facts is not None and not self.facts.told:  # trained weights keep the scales that they know
             for network in (self.network, self.average_network):
                 cast(Any, network).facts.tell(properties or {})
         if getattr(self.network, "needs_scales", False):
@@ -321,6 +328,13 @@ class EDM(pl.LightningModule):
             codes is not None and not (codes.told and (self.facts is None or self.facts.told))
         ):
             raise CrystensError("this network needs the scales of the images: call prepare_for_images before training")
+
+    def start_anew(self) -> None:
+        """Have training start from the averaged weights, with numbers of sites drawn as in the crystals that follow."""
+        self.network.load_state_dict(self.average_network.state_dict())
+        for name in ("steps", "site_counts", "size_counts"):
+            if hasattr(self, name):
+                getattr(self, name).zero_()
 
     def training_step(self, batch: Tensor | ImageBatch, batch_idx: int) -> Tensor:
         """Return the loss on images (B, 4, S, S) in [0, 1] at random noise levels, a scalar."""

@@ -9,6 +9,7 @@ partial occupancy.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,8 +28,11 @@ GROUPS = ("reject", "heavy_atom")
 SITE_ORDERS = ("canonical", "given")
 SITES = ("all", "orbits")
 
+_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+
 _OCCUPANCY_TOLERANCE = 1e-3
 _MOST_READ = 5000  # sites of a cell as it stands in a file: distances and symmetry of so many take ten seconds
+_CELL_TOLERANCE = 1e-3  # angstrom, degree: of a value at the edge of its range, which was rounded
 _FARTHEST = 1e6  # cells from the origin: a coordinate has 10 decimals left there, and none from 1e16 on
 
 
@@ -58,6 +62,9 @@ class Limits:
         sites: "all", or "orbits" for crystals that keep the list of their orbits too (`CrystalWithOrbits`): their
             cell is the primitive one, their sites stand in canonical order, and `shift` does not apply.
         max_orbits: most orbits, with "orbits"; None for no bound.
+        cell_ranges: the least and the largest value of a, b, c (angstrom), alpha, beta and gamma (degree), by these
+            names, of the cell that an image states: with "orbits" the conventional one, else the one that is kept. A
+            trained model, whose images hold no other cells, has such ranges. None for no bound.
 
     Raises:
         CrystensError: if an option is not known, or does not go with orbits.
@@ -76,6 +83,7 @@ class Limits:
     shift: float = 0.0
     sites: str = "all"
     max_orbits: int | None = None
+    cell_ranges: Mapping[str, Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -96,6 +104,11 @@ class Limits:
             value = getattr(self, name)
             if value not in allowed:
                 raise CrystensError(f"data.limits.{name}={value} is not known; use one of {', '.join(allowed)}")
+        for name, pair in (self.cell_ranges or {}).items():
+            if name not in _CELL or len(pair) != 2 or not pair[0] <= pair[1]:
+                raise CrystensError(
+                    f"data.limits.cell_ranges.{name}={pair} must be one of {', '.join(_CELL)}, and [least, largest]"
+                )
         if self.sites == "all" and self.max_orbits is not None:
             raise CrystensError(f"data.limits.max_orbits={self.max_orbits} is of sites=orbits, not of sites=all")
         if self.sites == "orbits":
@@ -281,6 +294,7 @@ class Limits:
         except SymmetryError as error:
             raise _no_space_group(error) from error
         self.check_count(len(found.numbers))
+        self._check_ranges(found.lengths, found.angles)
         numbers, coordinates = found.numbers, found.coordinates
         if self.shift or self.cell != "given":
             coordinates = wrap(coordinates + self.shift)
@@ -300,7 +314,19 @@ class Limits:
             raise Unusable(
                 f"more than {self.max_orbits} orbits: {len(found.orbits)}", "raise max_sites (the image grows with it)"
             )
+        self._check_ranges(found.orbits.lengths, found.orbits.angles)
         return found
+
+    def _check_ranges(self, lengths: np.ndarray, angles: np.ndarray) -> None:
+        """Raise `Unusable` if a cell is out of `cell_ranges`."""
+        values = dict(zip(_CELL, [*lengths.tolist(), *angles.tolist()], strict=True))
+        for name, (least, largest) in (self.cell_ranges or {}).items():
+            if not least - _CELL_TOLERANCE <= values[name] <= largest + _CELL_TOLERANCE:
+                raise Unusable(
+                    f"cell out of range: {name} {values[name]:g} is not from {least:g} to {largest:g}",
+                    "widen data.limits.cell_ranges; with pretrained=CHECKPOINT, whose images hold no such cell, train "
+                    "from nothing (pretrained=null)",
+                )
 
     def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
         """Raise `Unusable` if two sites, or a site and its own image, are nearer than `min_distance`."""

@@ -76,7 +76,8 @@ def main(
     before = sys.argv
     # Hydra reads sys.argv, and its usage line says sys.argv[0].
     given = before[1:] if arguments is None else arguments
-    sys.argv = [" ".join([Path(program[0]).name, *program[1:]]), *map(_as_written, given)]
+    arguments = _with_model([_as_written(argument) for argument in given])
+    sys.argv = [" ".join([Path(program[0]).name, *program[1:]]), *arguments]
     try:
         options = get_args_parser().parse_intermixed_args()
         # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
@@ -106,6 +107,17 @@ def _as_written(argument: str) -> str:
     if not equals or not told or (key.endswith("space_group") and "," in value):  # a sweep over groups
         return argument
     return f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
+
+
+def _with_model(arguments: list[str]) -> list[str]:
+    """Return the arguments of a command line, with model=edm beside pretrained=CHECKPOINT, where none is chosen.
+
+    Hydra then knows the keys of the model that the checkpoint has; only those of model=edm are trained further.
+    """
+    starts = any(line.startswith("pretrained=") and line != "pretrained=null" for line in arguments)
+    return (
+        [*arguments, "model=edm"] if starts and not any(line.startswith("model=") for line in arguments) else arguments
+    )
 
 
 def conf_folder() -> Path:
@@ -240,8 +252,10 @@ def _try(overrides: list[str], name: str) -> None:
         cfg = compose(config_name=name, overrides=overrides, return_hydra_config=True)
     except HydraException as error:
         cause = f": {first_line(error.__cause__)}" if error.__cause__ and "Error merging" in str(error) else ""
-        resumes = "Could not override" in str(error) and any(line.startswith("resume=") for line in overrides)
-        hint = "; a key that only the run that goes on has is set with +KEY=VALUE" if resumes else ""
+        goes_on = any(line.startswith(("resume=", "pretrained=")) for line in overrides)
+        hint = ""
+        if goes_on and "Could not override" in str(error):
+            hint = "; a key that only the run or the checkpoint has is set with +KEY=VALUE"
         raise CrystensError(_explain(str(error), overrides, name) + cause + hint) from error
     except ValueError as error:  # Hydra's own for overrides such as "=3"
         raise CrystensError(f"cannot read the command line: {first_line(error)}") from error

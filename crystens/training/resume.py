@@ -48,6 +48,8 @@ def resumed(cfg: DictConfig) -> DictConfig:
     for key in ("acceleration", "minutes"):
         if key not in saved:  # of a run before there was this key
             saved[key] = cfg[key]
+    if "pretrained" not in saved:
+        saved.pretrained = None
     OmegaConf.set_struct(saved, True)
     lines = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in OverridesParser.create().parse_overrides(list(lines)):
@@ -56,6 +58,8 @@ def resumed(cfg: DictConfig) -> DictConfig:
             continue
         if override.is_delete() or override.is_sweep_override():
             raise CrystensError(f"{override.input_line}: resume takes single values, no deletions and no sweeps")
+        if key == "pretrained":
+            raise CrystensError(f"{override.input_line}: a run starts from a checkpoint once; leave it out on resume")
         if key in _GROUPS:
             raise CrystensError(f"{key} cannot be exchanged on resume; single keys such as trainer.max_epochs can")
         try:

@@ -43,6 +43,7 @@ class TrainConfig:
     num_samples: int = 0
     objective: str | None = None
     minutes: float | None = None
+    pretrained: str | None = None
     resume: str | None = None
     resume_on_other_data: bool = False
     image_side: int = MISSING

@@ -47,6 +47,7 @@ from crystens.processes.cores import usable_cores
 from crystens.regressors import TrainedRegressor
 from crystens.samples.folder import Samples, judge_samples, read_samples, sample_to_file
 from crystens.training.held_out_errors import held_out_errors
+from crystens.training.pretrained import Pretrained
 from crystens.training.resume import resumed
 from crystens.training.schemas import SampleConfig
 from crystens.training.wandb_run import WandbRun
@@ -65,7 +66,8 @@ def train(cfg: DictConfig) -> Path:
     """
     if cfg.resume_on_other_data and not cfg.resume:
         raise CrystensError("resume_on_other_data=true is for a run that goes on: give resume=RUN too")
-    cfg = resumed(cfg) if cfg.resume else cfg
+    start = Pretrained(cfg.pretrained) if cfg.pretrained and not cfg.resume else None
+    cfg = resumed(cfg) if cfg.resume else cfg if start is None else start.configured(cfg)
     folder = Path(cfg.run_folder)
     cfg.run_folder = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,11 +87,15 @@ def train(cfg: DictConfig) -> Path:
     data = _build(
         cfg.data,
         "data",
-        scaling=_build(cfg.scaling, "scaling"),
+        scaling=_build(cfg.scaling, "scaling") if start is None else start.scaling,
         rejected_path=str(folder / "rejected.csv"),
         resume_on_other_data=cfg.resume_on_other_data,
     )
     model = _build(cfg.model, "model")
+    last = folder / "checkpoints" / "last.ckpt"
+    if start is not None:
+        start.give_weights(model, data)
+    started = load_checkpoint(last)[KEY].get("pretrained") if cfg.resume else None if start is None else start.card
     acceleration = _build(cfg.acceleration, "acceleration")
     decoder_for(_build(cfg.decode, "decode"), cfg.encoding.sites)  # a mistake ends the run here and not after training
     callbacks = [_build(part, f"callbacks.{name}") for name, part in _callbacks(cfg).items()]
@@ -99,16 +105,14 @@ def train(cfg: DictConfig) -> Path:
     trainer = _build(
         cfg.trainer,
         "trainer",
-        callbacks=[BatchGraphs(), ImageFormat(), *budget, *callbacks, acceleration, CheckpointCard(config)],
+        callbacks=[BatchGraphs(), ImageFormat(), *budget, *callbacks, acceleration, CheckpointCard(config, started)],
         max_time=None,  # in the place of Lightning's timer, which ends training without a plan
         logger=logger,
         default_root_dir=str(folder),
         **precision_arguments(cfg.trainer.get("precision"), cfg.trainer.get("accelerator")),
     )
-    last = folder / "checkpoints" / "last.ckpt"
     before: dict[Path, bytes] = {}
     if cfg.resume:
-        load_checkpoint(last)
         files = (folder / "config.yaml", folder / "rejected.csv")
         before = {path: path.read_bytes() for path in files if path.is_file()}
     if _first_rank():
@@ -137,13 +141,13 @@ def train(cfg: DictConfig) -> Path:
                 trainer.num_training_batches,
             )
         if not hasattr(model, "sample"):
-            checkpoint = _checkpoint(config, trainer, model, data)
+            checkpoint = _checkpoint(config, trainer, model, data, started)
             if _first_rank() and trainer.global_step > 0:
                 regressor = TrainedRegressor.from_checkpoint(checkpoint)
                 regressor.model.to(trainer.strategy.root_device)
                 write_metrics(folder / "metrics.json", held_out_errors(regressor, data))
         elif cfg.num_samples > 0:
-            generator = Generator.from_checkpoint(_checkpoint(config, trainer, model, data))
+            generator = Generator.from_checkpoint(_checkpoint(config, trainer, model, data, started))
             acceleration.apply(cast(torch.nn.Module, generator.model))
             samples = sample_to_file(
                 generator.to(trainer.strategy.root_device),
@@ -161,17 +165,22 @@ def train(cfg: DictConfig) -> Path:
 
 
 def _checkpoint(
-    config: dict[str, Any], trainer: pl.Trainer, model: pl.LightningModule, data: CrysTensDataModule
+    config: dict[str, Any],
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    data: CrysTensDataModule,
+    started: dict[str, str] | None,
 ) -> dict[str, Any]:
     """Return the checkpoint of a model that was trained just now, with what a generator or a regressor needs.
 
+    `started` says which checkpoint training started from, None for none.
     A model built of it is in float32 and whole, however it was trained. Every process has to call this.
     """
     return {
         "epoch": trainer.current_epoch - 1,
         "global_step": trainer.global_step,
         "state_dict": gathered(model),
-        KEY: card(config, data.representation, data.reference.state_dict(), data.orbits),
+        KEY: card(config, data.representation, data.reference.state_dict(), data.orbits, started),
     }
 
 
