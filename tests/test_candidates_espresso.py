@@ -399,6 +399,8 @@ def test_parse_finds_what_came_back(candidates, naf):
 
 def test_four_relaxations_begin_where_the_one_before_ended_and_go_on_after_a_failure(tmp_path, candidates, monkeypatch):
     monkeypatch.setenv("PW_COMMAND", _stand_in(tmp_path, _RECORDED))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ESPRESSO_PSEUDO", "pseudos")  # from where the command is given
     folder = ESPRESSO.inputs(candidates, NAME)
     (folder / "as").write_text("electrons")
     (failed,) = run_here(candidates, [NAME], ESPRESSO)

@@ -18,7 +18,6 @@ of the 48 of rock salt, and takes more k-points. So the cell is turned, which ch
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -230,9 +229,9 @@ def lacking(folder: Path) -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables that run.sh needs and that are not set."""
+    """Return the variable that names the folder of the pseudopotentials, for a script in another folder."""
     place = pseudopotentials.folder()
-    return {} if place is None or os.environ.get(pseudopotentials.VARIABLE) else {pseudopotentials.VARIABLE: str(place)}
+    return {} if place is None else {pseudopotentials.VARIABLE: str(place.resolve())}
 
 
 def _symbols(crystal: Crystal) -> list[str]:
