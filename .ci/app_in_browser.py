@@ -56,6 +56,8 @@ def drive(page: Page, address: str, run: Path, out: Path) -> None:
     look("form")
     ask(page, formula="SrTiO3", space_group="221", num_samples="4")
     check("4 samples of" in shown(page), "a question is answered")
+    top = page.evaluate("document.getElementById('job').getBoundingClientRect().top")
+    check(0 <= top < 100, f"the answer is in sight, {top:.0f} px below the top")
     check(page.locator("#crystals-table tbody tr").count() == page.locator("figure").count() > 0, "crystals are listed")
     look("answer")
     with page.expect_download() as download:

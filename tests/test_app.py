@@ -190,7 +190,7 @@ def test_the_page_shows_crystals_groups_and_validity(salt: Generator) -> None:
     job = ended(site.jobs.add(Asked("salt", Question.of(formula="NaCl"), 3, 1)))
     text = job_page(site, job)
     page = parse(text)
-    assert "2 of 3 became crystals, 2 are structurally valid, 2 are what was asked for." in text_of(page)
+    assert "2 of 3 became crystals. Structurally valid: 2. As asked: 2." in text_of(page)
     group = "Fm-3m (225)"
     row = ["NaCl, sample 1", "yes", group, group, "8", "yes", "yes", "yes", "yes"]
     assert cells(page, "crystals-table")[0] == row

@@ -163,11 +163,11 @@ def _sentences(answer: Answer, asked: list[str]) -> list[str]:
     """Return the answer in numbers; failed samples count as invalid, and as not what was asked for."""
     rows, total = [sample.row for sample in answer.samples], len(answer.samples)
     valid = sum(bool(row["structurally_valid"]) for row in rows)
-    told = f"{len(answer.crystals)} of {total} became crystals, {valid} are structurally valid"
+    told = [f"{len(answer.crystals)} of {total} became crystals.", f"Structurally valid: {valid}."]
     if asked:
-        told += f", {sum(all(row[name] for name in asked) for row in rows)} are what was asked for"
+        told.append(f"As asked: {sum(all(row[name] for name in asked) for row in rows)}.")
     new = sum(row["known_formula"] is False for row in rows)
-    return [f"{told}.", f"{new} have a formula that no training crystal of the model has."]
+    return [" ".join(told), f"With a formula that no training crystal of the model has: {new}."]
 
 
 def _lines(sample: Sample) -> list[str]:

@@ -1,5 +1,6 @@
 // Follows the question that is being answered: shows how far it is, and loads the page again when it has ended.
 (() => {
+  const ENDED = `${location.pathname}?ended#job`; // another address, so that the browser goes to the answer
   const panel = document.getElementById("progress");
   const text = panel.querySelector('[data-part="text"]');
   const bar = panel.querySelector("progress");
@@ -7,7 +8,7 @@
     try {
       const answer = await fetch(panel.dataset.state);
       const told = await answer.json();
-      if (!answer.ok || told.ended) return location.reload();
+      if (!answer.ok || told.ended) return location.replace(ENDED);
       text.textContent = told.text;
       bar.max = told.total;
       bar.value = told.done;
