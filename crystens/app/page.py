@@ -38,7 +38,7 @@ _DEFAULTS = {"num_samples": "8", "seed": "0"}
 
 @dataclass(frozen=True)
 class Site:
-    """What all pages of a server share.
+    """Values that all pages of a server share.
 
     Attributes:
         models: that can be asked, by their names on the page.

@@ -29,7 +29,7 @@ _GRACE = 5.0  # seconds that a program has to end by itself
 
 @dataclass(frozen=True)
 class LocalRun:
-    """What became of one candidate.
+    """The end of one candidate's runs.
 
     Attributes:
         name: of the candidate.

@@ -1,8 +1,8 @@
 """The baseline of crystal structure prediction that needs no model: a train crystal with its elements exchanged.
 
-Of the train crystals whose cells have the same amounts of elements, the one is taken whose elements are the most alike
-(`crystens.asking.known.unlikeness`, summed over the sites, in the exchange that makes it least). Its elements are
-exchanged, and its volume is scaled to what bond lengths predict (pymatgen's `DLSVolumePredictor`).
+The baseline takes the train crystal with the same amounts of elements in its cell whose elements are the most alike
+(`crystens.asking.known.unlikeness`, summed over the sites, in the exchange that makes it least). It exchanges the
+elements, and scales the volume to what bond lengths predict (pymatgen's `DLSVolumePredictor`).
 
 Differs from a search for prototypes: cells are compared as they stand, so that a supercell is another kind.
 """
