@@ -24,35 +24,27 @@ Table 1 and Algorithms 1 and 2.
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
 from azula.denoise import KarrasDenoiser, SimpleDenoiser
 from azula.sample import EulerSampler, HeunSampler
-from pytorch_lightning.plugins.precision import MixedPrecision
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from crystens.batch import ImageBatch
-from crystens.devices.sharding import shard
 from crystens.devices.xla import close_graph, is_xla
 from crystens.encoding import ATTRIBUTES, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
-from crystens.models.averaging import follow
+from crystens.models.averaged import AveragedModule
 from crystens.models.chunks import sample_in_chunks
-from crystens.models.clipping import clip_gradients
 from crystens.models.denoising import CrystalDenoiser, KarrasSchedule, ScaledNetwork
 from crystens.models.draws import draw_rows
-from crystens.models.learning_rate import planned_rate
 from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised
 from crystens.models.showing import DRAWS, shown_cells, shown_codes, shown_facts
 from crystens.models.steering import Steering
@@ -69,7 +61,7 @@ _SHOWN = 0.5  # share of the training images of which a network with self-condit
 _MOST_ELEMENTS, _MOST_SITES = 15, 128  # in a crystal, that are counted
 
 
-class EDM(pl.LightningModule):
+class EDM(AveragedModule):
     """A network trained to denoise images (B, 4, S, S), sampled through its averaged weights.
 
     Args:
@@ -114,7 +106,6 @@ class EDM(pl.LightningModule):
             prediction of residuals does not give.
     """
 
-    training_only = ("network",)  # sampling uses the averaged weights
     tunable = (  # options of training and of sampling: others decide what the weights mean
         *("optimizer", "warmup_steps", "decay", "ema_decay", "sample_chunk"),
         *("noise_mean", "noise_deviation", "shown", "max_weight", "code_weight"),
@@ -123,7 +114,6 @@ class EDM(pl.LightningModule):
         *("network.repulsion", "network.parts", "network.symmetric"),
     )
 
-    steps: Tensor
     site_counts: Tensor
     size_counts: Tensor
 
@@ -156,7 +146,7 @@ class EDM(pl.LightningModule):
         shown: float = 0.0,
         code_weight: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(network, optimizer, warmup_steps, decay, ema_decay, rows)
         if not 0 < sigma_min < sigma_max:
             raise CrystensError(f"{sigma_min=} and {sigma_max=} must be positive, the second the larger")
         if sampler not in SAMPLERS:
@@ -190,13 +180,8 @@ class EDM(pl.LightningModule):
             raise CrystensError(f"{code_weight=} must not be negative, and above 0 it needs model.network.codes=true")
         if not len(ATTRIBUTES) <= rows <= HEADER:
             raise CrystensError(f"{rows=} must be {len(ATTRIBUTES)}, of attributes, or {HEADER}")
-        if not 0 <= ema_decay < 1:
-            raise CrystensError(f"{ema_decay=} must be at least 0 and less than 1")
-        if not isinstance(sample_chunk, int) or sample_chunk < 1 or warmup_steps < 0:
-            raise CrystensError(f"{sample_chunk=} must be a whole number, at least 1, and {warmup_steps=} not negative")
-        self.image_side = cast(int, network.image_side)
-        self.network = network
-        self.average_network = copy.deepcopy(network).requires_grad_(False)
+        if not isinstance(sample_chunk, int) or sample_chunk < 1:
+            raise CrystensError(f"{sample_chunk=} must be a whole number, at least 1")
         self.noise_mean = noise_mean
         self.noise_deviation = noise_deviation
         self.schedule = KarrasSchedule(sigma_min, sigma_max, rho)
@@ -209,17 +194,11 @@ class EDM(pl.LightningModule):
         self.atom_weight = atom_weight
         self.attribute_weight = attribute_weight
         self.pair_weight = pair_weight
-        self.rows = rows
         self.position_weight = position_weight
-        self.warmup_steps = warmup_steps
-        self.decay = decay
-        self.ema_decay = ema_decay
         self.sample_chunk = sample_chunk
         self.scales = scales
         self.shown = shown
         self.code_weight = code_weight
-        self._optimizer = optimizer
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         slots = self.image_side - HEADER
         self.register_buffer("site_counts", torch.zeros(slots + 1, dtype=torch.long))
         if self.facts is not None and self.facts.counted:
@@ -237,22 +216,6 @@ class EDM(pl.LightningModule):
         """The properties of the data that the network is told of training crystals, in the order that it takes."""
         return () if self.facts is None else self.facts.properties
 
-    def configure_model(self) -> None:
-        """Divide the networks among the devices where the strategy says so."""
-        shard(self, [self.network, self.average_network])
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the optimizer with the plan of its learning rate."""
-        optimizer = self._optimizer(self.network.named_parameters())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._rate), "interval": "step"},
-        }
-
-    def _rate(self, step: int) -> float:
-        """Return the share of the learning rate in a step."""
-        return planned_rate(self.trainer, step, self.warmup_steps, self.decay)
-
     def prepare_for_images(
         self,
         image_side: int,
@@ -269,16 +232,7 @@ class EDM(pl.LightningModule):
             CrystensError: if the images have another side or header than the network; if their pair block has an
                 empty diagonal, or, with geometric pairs, distances that are not fractional.
         """
-        if image_side != self.image_side:
-            raise CrystensError(
-                f"the data's images are {image_side} px and the network's {self.image_side}: leave image_side to "
-                "max_sites"
-            )
-        if scaling.rows != self.rows:
-            raise CrystensError(
-                f"the data's images hold values in {scaling.rows} rows of the header, the model expects {self.rows}: "
-                "leave model.rows to encoding.sites"
-            )
+        self.check_images(image_side, scaling)
         if not scaling.diagonal:
             raise CrystensError(
                 "this model fills the diagonal of the pair block, which is empty in this scaling: take scaling=fitted"
@@ -479,29 +433,6 @@ class EDM(pl.LightningModule):
     def _scales(self, device: torch.device) -> Tensor:
         """Return how many times larger than others each cell is when noise is added, (S, S)."""
         return cell_scales(self.image_side, self.scales, device)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Bound the gradient, of fused optimizers under mixed precision too, for which Lightning has no clipping."""
-        mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
-        if (
-            mixed
-            and optimizer.defaults.get("fused")
-            and gradient_clip_val
-            and gradient_clip_algorithm in (None, "norm")
-        ):
-            clip_gradients(self, optimizer, gradient_clip_val)
-        else:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Take a step of the optimizer, count it and move the averaged weights."""
-        super().optimizer_step(*arguments, **options)
-        follow(self.average_network, self.network, self.steps.add_(1), self.ema_decay)
 
     @torch.no_grad()
     def sample(

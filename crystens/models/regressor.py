@@ -10,31 +10,25 @@ It draws no images. Once trained, its errors on crystals that it was not trained
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from crystens.batch import ImageBatch
-from crystens.devices.sharding import shard
 from crystens.devices.xla import is_xla
 from crystens.encoding import ATTRIBUTES, HEADER, present_cells
 from crystens.errors import CrystensError
-from crystens.models.averaging import follow
-from crystens.models.learning_rate import planned_rate
+from crystens.models.averaged import AveragedModule
 from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised
 from crystens.networks.code_heads import CODED_ROWS
 from crystens.scaling import Scaling
 
 
-class Regressor(pl.LightningModule):
+class Regressor(AveragedModule):
     """A network trained to predict a property from noisy images (B, 4, S, S), used through its averaged weights.
 
     Args:
@@ -61,9 +55,6 @@ class Regressor(pl.LightningModule):
         deviation: its standard deviation, ().
     """
 
-    training_only = ("network",)  # predictions use the averaged weights
-
-    steps: Tensor
     mean: Tensor
     deviation: Tensor
 
@@ -82,7 +73,7 @@ class Regressor(pl.LightningModule):
         decay: bool = True,
         ema_decay: float = 0.999,
     ) -> None:
-        super().__init__()
+        super().__init__(network, optimizer, warmup_steps, decay, ema_decay, rows)
         if not isinstance(target, str) or not target:
             raise CrystensError(f"model.target={target!r} must be the name of one property, such as band_gap")
         if noise_deviation <= 0 or min(atom_scale, group_scale, position_scale) <= 0:
@@ -91,21 +82,10 @@ class Regressor(pl.LightningModule):
             )
         if not len(ATTRIBUTES) <= rows <= HEADER:
             raise CrystensError(f"{rows=} must be {len(ATTRIBUTES)}, of attributes, or {HEADER}")
-        if not 0 <= ema_decay < 1 or warmup_steps < 0:
-            raise CrystensError(f"{ema_decay=} must be at least 0 and less than 1, and {warmup_steps=} not negative")
-        self.image_side = cast(int, network.image_side)
-        self.network = network
-        self.average_network = copy.deepcopy(network).requires_grad_(False)
         self.target = target
         self.noise_mean = noise_mean
         self.noise_deviation = noise_deviation
-        self.rows = rows
         self.scales = (atom_scale, group_scale, position_scale)
-        self.warmup_steps = warmup_steps
-        self.decay = decay
-        self.ema_decay = ema_decay
-        self._optimizer = optimizer
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("mean", torch.tensor(torch.nan))
         self.register_buffer("deviation", torch.tensor(1.0))
 
@@ -113,22 +93,6 @@ class Regressor(pl.LightningModule):
     def learned_properties(self) -> tuple[str, ...]:
         """The property that training batches have to say."""
         return (self.target,)
-
-    def configure_model(self) -> None:
-        """Divide the networks among the devices where the strategy says so."""
-        shard(self, [self.network, self.average_network])
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the optimizer with the plan of its learning rate."""
-        optimizer = self._optimizer(self.network.named_parameters())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._rate), "interval": "step"},
-        }
-
-    def _rate(self, step: int) -> float:
-        """Return the share of the learning rate in a step."""
-        return planned_rate(self.trainer, step, self.warmup_steps, self.decay)
 
     def prepare_for_images(
         self,
@@ -148,16 +112,7 @@ class Regressor(pl.LightningModule):
         Raises:
             CrystensError: if the images have another side or header, codes are missing, or the property is not kept.
         """
-        if image_side != self.image_side:
-            raise CrystensError(
-                f"the data's images are {image_side} px and the network's {self.image_side}: leave image_side to "
-                "max_sites"
-            )
-        if scaling.rows != self.rows:
-            raise CrystensError(
-                f"the data's images hold values in {scaling.rows} rows of the header, the model expects {self.rows}: "
-                "leave model.rows to encoding.sites"
-            )
+        self.check_images(image_side, scaling)
         if self.target not in (properties or {}):
             known = ", ".join(properties or {}) or "none"
             raise CrystensError(
@@ -231,8 +186,3 @@ class Regressor(pl.LightningModule):
         scales = cell_scales(self.image_side, self.scales, noisy.device)
         given = noisy * torch.rsqrt(scales.square() + squared)
         return (network or self.average_network)(given, sigma.float().log(), counts)
-
-    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Take a step of the optimizer, count it and move the averaged weights."""
-        super().optimizer_step(*arguments, **options)
-        follow(self.average_network, self.network, self.steps.add_(1), self.ema_decay)
