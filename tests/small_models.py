@@ -7,3 +7,18 @@ SMALL = {
     "diffusion": ["model.unets.0.dim=8", "model.unets.1.dim=8", "model.sampling_steps=2"],
     "edm": ["model.network.width=16", "model.network.depth=1", "model.network_calls=3"],
 }
+
+# The recipe of orbits as a network of few weights that is trained for an epoch, on data that a test names.
+SMALL_ORBITS = [
+    "experiment=mp_52_orbits",
+    "model.network.width=16",
+    "model.network.depth=1",
+    "model.network.heads=2",
+    "model.network_calls=3",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "callbacks.progress_bar=null",
+    "callbacks.sample_statistics=null",
+    "threads=1",
+    "num_samples=0",
+]

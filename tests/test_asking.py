@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from small_models import SMALL_ORBITS
 
 import crystens
 from crystens.asking.conditions import Answers
@@ -299,20 +300,10 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
 
 def trained(folder: Path, *more: str) -> Path:
     lines = [
-        "experiment=mp_52_orbits",
+        *SMALL_ORBITS,
         "data=prototypes",
         "data.limits.max_sites=null",
-        "model.network.width=16",
-        "model.network.depth=1",
-        "model.network.heads=2",
-        "model.network_calls=3",
         f"run_folder={folder / 'run'}",
-        "trainer.max_epochs=1",
-        "trainer.accelerator=cpu",
-        "callbacks.progress_bar=null",
-        "callbacks.sample_statistics=null",
-        "threads=1",
-        "num_samples=0",
         *more,
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from small_models import SMALL_ORBITS
 
 import crystens
 from crystens.asking.conditions import Answers
@@ -51,23 +52,13 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
             writer.writerow({"cif": write_cif(rocksalt(5.6 * size)), "gap": 5 + step / 10})
             writer.writerow({"cif": write_cif(rutile(4.6 * size, 2.96 * size)), "gap": 3 + step / 10})
     lines = [
-        "experiment=mp_52_orbits",
+        *SMALL_ORBITS,
         "data=csv",
         f"data.path={folder / 'data.csv'}",
         "data.properties=[gap]",
         "data.split_fractions=[1,0,0]",
         f"data.ingest.cache={folder / 'cache'}",
-        "model.network.width=16",
-        "model.network.depth=1",
-        "model.network.heads=2",
-        "model.network_calls=3",
         f"run_folder={folder / 'run'}",
-        "trainer.max_epochs=1",
-        "trainer.accelerator=cpu",
-        "callbacks.progress_bar=null",
-        "callbacks.sample_statistics=null",
-        "threads=1",
-        "num_samples=0",
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         run = tasks.train(compose("train", overrides=lines))
