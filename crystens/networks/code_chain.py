@@ -1,10 +1,12 @@
-"""Elements of sites in a row: how likely each follows another, and how likely each site has each, given all evidence.
+"""A chain of elements: which element follows which along the sites of a crystal.
 
-Sites stand in the order of their elements. So those of one element stand together, and which element follows says which
-crystals there are. Given what the noisy cells and the network say of each site, a chain of first order makes the
-posterior of all sites together: exactly, by the forward-backward algorithm (Rabiner, "A tutorial on hidden Markov
-models", Proc. IEEE 77 (1989) 257); as an output of a network it is a linear-chain conditional random field (Lafferty,
-McCallum, Pereira, ICML 2001). A network that weighs each site on its own draws elements as if they were independent.
+Sites stand in the order of their elements, so that those of one element stand together. A network that weighs each site
+on its own draws elements as if they were independent. Here each site has weights of its own, of its noisy cells and of
+the network, and each pair of neighbours has a weight that is learned. The forward-backward algorithm gives the joint
+posterior exactly.
+
+Sources: Rabiner, "A tutorial on hidden Markov models", Proc. IEEE 77 (1989) 257, for the algorithm; Lafferty, McCallum,
+Pereira, "Conditional random fields", ICML 2001, for a chain as the output of a network.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Elements, space groups and Wyckoff positions stand in an image as digits (`cryst
 `crystens.orbits.codes`). A network that draws digit by digit draws them as if they were independent, and most
 combinations of digits are no code, or one that occurs nowhere near. Here it draws among the codes there are.
 
-Elements stand in order, and those of neighbours are drawn together (`crystens.networks.code_chain`).
+Sites stand in the order of their elements. A chain gives the joint posterior of these (`crystens.networks.code_chain`).
 
 The noise is Gaussian and known, so the likelihood of each code, given the eight noisy cells, is exact; that of the
 group takes the cells of all orbits. The network adds what it thinks of the rest of the image, as logits; the softmax of

@@ -314,10 +314,10 @@ class RowTransformer(nn.Module):
         """Return images as `_cropped` does, part by part, and the tokens that they were made of, (B, S, width).
 
         Args:
-            images: as in `forward`, and so are the next three.
-            log_noise: (B,).
-            counts: (B,).
-            estimate: (B, 4, S, S).
+            images: as in `forward`, and so are the next three; log_noise is (B,).
+            log_noise: of each image.
+            counts: of each image.
+            estimate: of the clean images.
             added: to the tokens, (B, S, width).
             modulation: added to that of noise and number of sites, (B, width).
         """
