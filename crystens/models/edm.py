@@ -47,6 +47,7 @@ from crystens.models.denoising import CrystalDenoiser, KarrasSchedule, ScaledNet
 from crystens.models.draws import draw_rows
 from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised
 from crystens.models.showing import DRAWS, shown_cells, shown_codes, shown_facts
+from crystens.models.sizes import count_sizes, draw_sizes, no_sizes
 from crystens.models.steering import Steering
 from crystens.networks.code_heads import CODED_ROWS, CodeHeads, Stated
 from crystens.networks.facts import Facts, counted
@@ -57,8 +58,6 @@ SAMPLERS = ("heun", "euler")
 PREDICTIONS = {"residual": KarrasDenoiser, "image": SimpleDenoiser}
 
 _SHOWN = 0.5  # share of the training images of which a network with self-conditioning is shown its first estimate
-
-_MOST_ELEMENTS, _MOST_SITES = 15, 128  # in a crystal, that are counted
 
 
 class EDM(AveragedModule):
@@ -203,8 +202,7 @@ class EDM(AveragedModule):
         self.register_buffer("site_counts", torch.zeros(slots + 1, dtype=torch.long))
         if self.facts is not None and self.facts.counted:
             # By sites that an image lists, elements, and sites of the primitive cell.
-            sizes = torch.zeros(slots + 1, _MOST_ELEMENTS + 1, _MOST_SITES + 1, dtype=torch.int32)
-            self.register_buffer("size_counts", sizes)
+            self.register_buffer("size_counts", no_sizes(slots))
 
     @property
     def facts(self) -> Facts | None:
@@ -299,7 +297,7 @@ class EDM(AveragedModule):
             seen = nn.functional.one_hot(counts, len(self.site_counts)).sum(dim=0)
             self.site_counts += self.trainer.strategy.reduce(seen, reduce_op="sum")
             if stated is not None and self.facts is not None and self.facts.counted:
-                sizes = self._sizes(counts, stated)
+                sizes = count_sizes(counts, stated, len(self.site_counts) - 1)
                 self.size_counts += self.trainer.strategy.reduce(sizes, reduce_op="sum")
         loss = self.loss(images, counts, stated, properties)
         self.log("train/loss", loss.detach(), prog_bar=not is_xla(self.device))
@@ -371,15 +369,6 @@ class EDM(AveragedModule):
         if self.shown == 0 and self.facts is None and self.code_weight == 0:
             return None
         return cast(CodeHeads, self.network.codes).stated((images - MIDDLE) / WIDTH, counts)
-
-    def _sizes(self, counts: Tensor, stated: Stated) -> Tensor:
-        """Return how many images have each size, as `size_counts`."""
-        facts = counted(stated, counts)
-        elements = facts["num_elements"].clamp(max=_MOST_ELEMENTS)
-        places = (counts * (_MOST_ELEMENTS + 1) + elements) * (_MOST_SITES + 1)
-        places = places + facts["num_sites"].clamp(max=_MOST_SITES)
-        sizes = torch.zeros_like(self.size_counts).flatten()
-        return sizes.index_add_(0, places, torch.ones_like(places, dtype=sizes.dtype)).view_as(self.size_counts)
 
     def _shown(self, images: Tensor, counts: Tensor, stated: Stated | None, properties: Tensor | None) -> Told | None:
         """Return what the network is told of training images (B, 4, S, S) in [0, 1]; None if it never is."""
@@ -547,12 +536,9 @@ class EDM(AveragedModule):
         assert self.facts is not None
         facts = torch.full((len(counts), len(self.facts.names)), torch.nan)
         if self.facts.counted:
-            seen = self.size_counts.cpu()[counts.cpu()].flatten(1).double().cumsum(dim=1)
-            drawn = torch.cat([torch.rand(1, dtype=torch.float64, generator=g) for g in generators])
-            place = torch.searchsorted(seen.contiguous(), (drawn * seen[:, -1])[:, None], right=True)[:, 0]
-            numbers = {"num_elements": place // (_MOST_SITES + 1), "num_sites": place % (_MOST_SITES + 1)}
+            numbers = draw_sizes(self.size_counts, counts, generators)
             for column, name in enumerate(self.facts.counted):
-                facts[:, column] = torch.where(seen[:, -1] > 0, numbers[name], torch.nan)
+                facts[:, column] = numbers[name]
         return facts.to(counts.device)
 
 
