@@ -17,7 +17,7 @@ pytest.importorskip("smact", reason="the extra candidates is not installed")
 
 from crystens.candidates.__main__ import main
 from crystens.candidates.changes import largest
-from crystens.candidates.cleaning import Cleaned, CleaningOptions, clean, group_within, substitutions_of
+from crystens.candidates.cleaning import Cleaned, CleaningOptions, clean, substitutions_of
 from crystens.candidates.generated import Sample, read_generated
 from crystens.candidates.neutrality import charge_verdict, repairs
 from crystens.candidates.ranking import rank
@@ -31,7 +31,7 @@ from crystens.energies.potentials import CHGNet, Potential
 from crystens.energies.references import with_elements
 from crystens.energies.relaxation import Relaxation
 from crystens.errors import CrystensError
-from crystens.symmetry.space_groups import symmetrised
+from crystens.symmetry.space_groups import group_within, symmetrised
 
 pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystens.candidates import pseudopotentials
 from crystens.candidates.__main__ import main
-from crystens.candidates.dft import DftRun, flags
-from crystens.candidates.dft_engines import ESPRESSO, VASP, engine_of, run_all
-from crystens.candidates.espresso_runs import read_runs
 from crystens.candidates.folder import parse_runs
-from crystens.candidates.local_runs import run_here
 from crystens.crystal import Crystal
+from crystens.dft import pseudopotentials
+from crystens.dft.engines import ESPRESSO, VASP, engine_of, run_all
+from crystens.dft.espresso_runs import read_runs
+from crystens.dft.local_runs import run_here
+from crystens.dft.runs import DftRun, flags
 from crystens.errors import CrystensError
 from crystens.ingest.kinds import open_source
 from crystens.sources.limits import Limits

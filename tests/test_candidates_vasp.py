@@ -14,12 +14,12 @@ import ase
 import pytest
 from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar
 
-from crystens.candidates.dft_engines import VASP
 from crystens.candidates.folder import parse_runs
-from crystens.candidates.local_runs import run_here
-from crystens.candidates.vasp import write_inputs
-from crystens.candidates.vasp_runs import read_runs
 from crystens.crystal import Crystal
+from crystens.dft.engines import VASP
+from crystens.dft.local_runs import run_here
+from crystens.dft.vasp import write_inputs
+from crystens.dft.vasp_runs import read_runs
 from crystens.errors import CrystensError
 from crystens.symmetry.space_groups import space_group_number
 

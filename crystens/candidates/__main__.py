@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from crystens.candidates.cleaning import CleaningOptions
-from crystens.candidates.dft import FINISHED
-from crystens.candidates.dft_engines import DFT_ENGINES, VASP, DftEngine, engine_of
 from crystens.candidates.figure import candidates_figure
 from crystens.candidates.folder import parse_runs, read_candidates, write_selection
 from crystens.candidates.generated import Sample, read_generated
-from crystens.candidates.local_runs import run_here
 from crystens.candidates.neutrality import OXIDATION_STATES
 from crystens.candidates.ranking import ORDERS
 from crystens.candidates.relaxations import RUNS
 from crystens.candidates.selection import Selection, SelectionOptions, exclusion_counts, select
+from crystens.dft.engines import DFT_ENGINES, VASP, DftEngine, engine_of
+from crystens.dft.local_runs import run_here
+from crystens.dft.runs import FINISHED
 from crystens.energies.energies import EnergyOptions
 from crystens.energies.formation_energies import COLUMN, read_formation_energies
 from crystens.energies.hull import HullDistance

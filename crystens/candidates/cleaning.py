@@ -28,7 +28,7 @@ from crystens.candidates.special_positions import on_special_positions
 from crystens.crystal import Crystal
 from crystens.distances import shortest_lengths
 from crystens.errors import CrystensError
-from crystens.symmetry.space_groups import TOLERANCES, SymmetrisedCrystal, SymmetryError, imposed, space_group_number
+from crystens.symmetry.space_groups import TOLERANCES, SymmetrisedCrystal, group_within, imposed
 
 _SMALLEST_CHANGE = 1e-3  # angstrom and degree; below it a change is the rounding of a file
 _AS_WRITTEN = 0.01  # angstrom: tolerance at which the group of a crystal as it was generated is told
@@ -163,14 +163,6 @@ def clean(
 def group_name(number: int | None) -> str:
     """Return symbol and number of a space group."""
     return "none found" if number is None else f"{sg_symbol_from_int_number(number)} ({number})"
-
-
-def group_within(crystal: Crystal, symprec: float) -> int | None:
-    """Return the space group number that the atoms have within a tolerance, angstrom; None if none is found."""
-    try:
-        return space_group_number(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, symprec)
-    except SymmetryError:
-        return None
 
 
 def _group(crystal: Crystal) -> int | None:

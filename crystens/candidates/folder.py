@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from crystens.candidates.changes import largest
-from crystens.candidates.cleaning import group_within
-from crystens.candidates.dft import CHECK, FINISHED, SYMPREC, DftRun, flags
-from crystens.candidates.dft_engines import DftEngine, engine_of, run_all
 from crystens.candidates.selection import Candidate, Selection, exclusion_counts
 from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
+from crystens.dft.engines import DftEngine, engine_of, run_all
+from crystens.dft.runs import CHECK, FINISHED, SYMPREC, DftRun, flags
 from crystens.errors import CrystensError
 from crystens.processes.atomic_file import write_csv, write_whole
-from crystens.symmetry.space_groups import SymmetryError, symmetrised
+from crystens.symmetry.space_groups import SymmetryError, group_within, symmetrised
 
 _EXACT = 0.01  # angstrom: within which a relaxed crystal is brought back to its space group for DFT
 

@@ -97,6 +97,14 @@ def space_group_number(
     return int(_dataset(cell_vectors(lengths, angles), numbers, coordinates, symprec).number)
 
 
+def group_within(crystal: Crystal, symprec: float) -> int | None:
+    """Return the space group number that the atoms have within a tolerance, angstrom; None if none is found."""
+    try:
+        return space_group_number(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, symprec)
+    except SymmetryError:
+        return None
+
+
 def equivalent_sites(
     lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, symprec: float = 0.01
 ) -> np.ndarray:

@@ -19,8 +19,8 @@ from typing import Any
 
 from pymatgen.core import Structure
 
-from crystens.candidates.cleaning import group_within
 from crystens.crystal import Crystal
+from crystens.symmetry.space_groups import group_within
 
 SYMPREC = 0.1  # angstrom, for the space group of a relaxed crystal
 KILOBAR = 0.1  # GPa

@@ -20,8 +20,8 @@ from typing import Any
 from pymatgen.core import Structure
 
 from crystens.crystal import Crystal
-from crystens.errors import CrystensError, first_line
-from crystens.processes.atomic_file import write_whole
+from crystens.dft.inputs import write_folder
+from crystens.errors import first_line
 
 INCAR = {
     "GGA": "PS",  # PBEsol
@@ -102,16 +102,7 @@ def write_inputs(crystal: Crystal, folder: Path, title: str, poscar: str) -> str
     }
     if potcar is not None:
         files["POTCAR"] = potcar
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        there = folder / "POSCAR"
-        if any(folder.glob("run_*")) and there.exists() and there.read_text() != files["POSCAR"]:
-            raise CrystensError(f"{folder} holds runs of VASP of another POSCAR; give another --out, or move them away")
-        for name, text in files.items():
-            write_whole(folder / name, text)
-        (folder / "run.sh").chmod(0o755)
-    except OSError as error:
-        raise CrystensError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
+    write_folder(folder, files, "POSCAR", "VASP of another POSCAR")
     return missing
 
 

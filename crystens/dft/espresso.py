@@ -8,7 +8,7 @@ and then computes the last crystal at the higher cutoff, in check.
 Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 6: PBEsol, 3 x 3 x 3 k-points, 1e-5 eV, smearing of 0.1 eV,
 cell and atoms, four relaxations in a row.
 Differs from the paper: its 400 eV belong to the PAW potentials of VASP; norm-conserving ones need 80 to 100 Ry for many
-elements (`crystens.candidates.pseudopotentials`). BFGS in place of conjugate gradients. The paper does not say these:
+elements (`crystens.dft.pseudopotentials`). BFGS in place of conjugate gradients. The paper does not say these:
 at most 100 ionic steps and 100 electronic steps each, Gaussian smearing, spin of the elements in MAGNETIC, which starts
 ferromagnetic. There is no Hubbard U.
 
@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
-from crystens.candidates import pseudopotentials
 from crystens.crystal import Crystal
-from crystens.errors import CrystensError
+from crystens.dft import pseudopotentials
+from crystens.dft.inputs import write_folder
 from crystens.processes.atomic_file import write_whole
 from crystens.symmetry.space_groups import SymmetryError, standard_vectors
 
@@ -198,17 +198,7 @@ def write_inputs(crystal: Crystal, folder: Path, title: str, start: str) -> str 
             pseudopotentials=needed if missing is None else f"{needed}; missing when this was written: {missing}",
         ),
     }
-    try:
-        there = folder / "structure.in"
-        if any(folder.glob("run_*")) and there.exists() and there.read_text() != files["structure.in"]:
-            raise CrystensError(
-                f"{folder} holds runs of Quantum ESPRESSO of another crystal; give another --out, or move them away"
-            )
-        for name, text in files.items():
-            write_whole(folder / name, text)
-        (folder / "run.sh").chmod(0o755)
-    except OSError as error:
-        raise CrystensError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
+    write_folder(folder, files, "structure.in", "Quantum ESPRESSO of another crystal")
     return missing
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
-from crystens.candidates.dft import BROKEN, CHECK, KILOBAR, UNFINISHED, DftRun, finished_run, stopped
-from crystens.candidates.espresso import RYDBERG
+from crystens.dft.espresso import RYDBERG
+from crystens.dft.runs import BROKEN, CHECK, KILOBAR, UNFINISHED, DftRun, finished_run, stopped
 from crystens.errors import CrystensError, first_line
 
 _OUTPUT, _INPUT = "pw.out", "pw.in"

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from crystens.candidates.dft import BROKEN, FINISHED, KILOBAR, UNFINISHED, DftRun, finished_run, stopped
+from crystens.dft.runs import BROKEN, FINISHED, KILOBAR, UNFINISHED, DftRun, finished_run, stopped
 from crystens.errors import CrystensError, first_line
 
 _NAMES = ("vasprun.xml", "vasprun.xml.gz", "OUTCAR", "OUTCAR.gz")

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crystens.candidates.dft import STATUS
-from crystens.candidates.dft_engines import DftEngine
+from crystens.dft.engines import DftEngine
+from crystens.dft.runs import STATUS
 from crystens.errors import CrystensError
 from crystens.processes.atomic_file import write_whole
 

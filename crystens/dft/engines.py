@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from crystens.candidates import espresso, espresso_runs, vasp, vasp_runs
-from crystens.candidates.dft import DftRun
 from crystens.crystal import Crystal
+from crystens.dft import espresso, espresso_runs, vasp, vasp_runs
+from crystens.dft.runs import DftRun
 from crystens.errors import CrystensError
 
 

@@ -1,0 +1,1 @@
+"""Density functional codes: their inputs, their runs on this machine, and what came of them."""
