@@ -17,12 +17,12 @@ from torch import nn
 from crystens.callbacks.acceleration import Acceleration, NetworksOf16Bits, networks, precision_arguments
 from crystens.checkpoint import load_checkpoint
 from crystens.errors import CrystensError
-from crystens.models.clipping import clip_gradients
 from crystens.models.diffusion import CascadedDiffusion
 from crystens.models.eager import run_eagerly
 from crystens.models.gan import GAN
 from crystens.models.wgan import WGANGP
 from crystens.networks.conv import ConvDiscriminator, ConvGenerator
+from crystens.optimization.clipping import clip_gradients
 from crystens.samples.folder import read_samples
 from crystens.training import tasks
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from crystens.errors import CrystensError
-from crystens.models import muon
-from crystens.models.muon import MuonAdamW
+from crystens.optimization import muon
+from crystens.optimization.muon import MuonAdamW
 
 
 class Net(nn.Module):

@@ -21,6 +21,7 @@ _MOVED = {
     "crystens.data.pymatgen_json.PymatgenJson": "crystens.formats.pymatgen_json.PymatgenJson",
     "crystens.data.stored.StoredCrystals": "crystens.ingest.store_source.StoredCrystals",
     "crystens.data.xyz.ExtendedXyz": "crystens.formats.extxyz.ExtendedXyz",
+    "crystens.models.muon.MuonAdamW": "crystens.optimization.muon.MuonAdamW",
     "crystens.models.sharding.FullySharded": "crystens.devices.sharding.FullySharded",
     "crystens.wandb_run.WandbRun": "crystens.training.wandb_run.WandbRun",
 }

@@ -25,8 +25,8 @@ from torch.optim import Optimizer
 from crystens.devices.sharding import divide_again, shard
 from crystens.devices.xla import close_graph, is_xla
 from crystens.errors import CrystensError
-from crystens.models.clipping import clip_gradients
 from crystens.models.draws import draw_rows
+from crystens.optimization.clipping import clip_gradients
 
 OptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
 

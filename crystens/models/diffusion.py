@@ -24,12 +24,12 @@ from crystens.devices.sharding import shard
 from crystens.devices.xla import is_xla
 from crystens.encoding import HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
-from crystens.models.averaging import follow
 from crystens.models.chunks import sample_in_chunks
-from crystens.models.clipping import clip_gradients
 from crystens.models.draws import draw_rows, is_one_of_several
 from crystens.networks.imagen import CascadeProcess, check_unet_side
 from crystens.networks.low_resolution import choose_low_resolution
+from crystens.optimization.averaging import follow
+from crystens.optimization.clipping import clip_gradients
 
 log = logging.getLogger(__name__)
 

@@ -41,7 +41,6 @@ from crystens.batch import ImageBatch
 from crystens.devices.xla import close_graph, is_xla
 from crystens.encoding import ATTRIBUTES, HEADER, NUM_CHANNELS, present_cells
 from crystens.errors import CrystensError
-from crystens.models.averaged import AveragedModule
 from crystens.models.chunks import sample_in_chunks
 from crystens.models.denoising import CrystalDenoiser, KarrasSchedule, ScaledNetwork
 from crystens.models.draws import draw_rows
@@ -52,6 +51,7 @@ from crystens.models.steering import Steering
 from crystens.networks.code_heads import CODED_ROWS, CodeHeads, Stated
 from crystens.networks.facts import Facts, counted
 from crystens.networks.told import Told
+from crystens.optimization.averaged import AveragedModule
 from crystens.scaling import Scaling
 
 SAMPLERS = ("heun", "euler")

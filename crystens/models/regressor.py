@@ -22,9 +22,9 @@ from crystens.batch import ImageBatch
 from crystens.devices.xla import is_xla
 from crystens.encoding import ATTRIBUTES, HEADER, present_cells
 from crystens.errors import CrystensError
-from crystens.models.averaged import AveragedModule
 from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised
 from crystens.networks.code_heads import CODED_ROWS
+from crystens.optimization.averaged import AveragedModule
 from crystens.scaling import Scaling
 
 

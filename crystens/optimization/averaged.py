@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from crystens.devices.sharding import shard
 from crystens.errors import CrystensError
-from crystens.models.averaging import follow
-from crystens.models.clipping import clip_gradients
-from crystens.models.learning_rate import planned_rate
+from crystens.optimization.averaging import follow
+from crystens.optimization.clipping import clip_gradients
+from crystens.optimization.learning_rate import planned_rate
 from crystens.scaling import Scaling
 
 

@@ -1,0 +1,1 @@
+"""How the weights of networks are changed in training: optimizer, learning rate, clipping, averages."""
