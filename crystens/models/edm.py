@@ -44,11 +44,11 @@ from crystens.errors import CrystensError
 from crystens.models.chunks import sample_in_chunks
 from crystens.models.denoising import CrystalDenoiser, KarrasSchedule, ScaledNetwork
 from crystens.models.draws import draw_rows
-from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised
+from crystens.models.noising import MIDDLE, WIDTH, cell_scales, coded_rows, count_sites, noised, tell_codes
 from crystens.models.showing import DRAWS, shown_cells, shown_codes, shown_facts
 from crystens.models.sizes import count_sizes, draw_sizes, no_sizes
 from crystens.models.steering import Steering
-from crystens.networks.code_heads import CODED_ROWS, CodeHeads, Stated
+from crystens.networks.code_heads import CodeHeads, Stated
 from crystens.networks.facts import Facts, counted
 from crystens.networks.told import Told
 from crystens.optimization.averaged import AveragedModule
@@ -247,7 +247,7 @@ class EDM(AveragedModule):
                 "model.network.surroundings=false"
             )
         if getattr(self.network, "codes", None) is not None:
-            self._tell_codes(scaling)
+            tell_codes([self.network, self.average_network], scaling, self.scales)
         if self.facts is not None and not self.facts.told:  # trained weights keep the scales that they know
             for network in (self.network, self.average_network):
                 cast(Any, network).facts.tell(properties or {})
@@ -255,19 +255,6 @@ class EDM(AveragedModule):
             slopes, offsets = scaling.factors / WIDTH, (scaling.offsets - MIDDLE) / WIDTH
             for network in (self.network, self.average_network):
                 cast(Any, network).tell_scales(slopes, offsets, (-MIDDLE / WIDTH, (1 - MIDDLE) / WIDTH))
-
-    def _tell_codes(self, scaling: Scaling) -> None:
-        """Tell the networks which codes these images state."""
-        tables = {row: (codes - MIDDLE) / WIDTH for row, codes in scaling.code_tables().items()}
-        scales = dict(zip(CODED_ROWS, self.scales, strict=True))
-        missing = [row for row in self._coded_rows() if row not in tables]
-        if missing:
-            raise CrystensError(
-                "this network draws elements and groups as codes, and these images state numbers: take "
-                "encoding.atoms=bits and encoding.space_group=bits, or model.network.codes=false"
-            )
-        for network in (self.network, self.average_network):
-            cast(Any, network).tell_codes(tables, scales)
 
     def on_fit_start(self) -> None:
         """Refuse to train a network that does not know the scales that it needs.
@@ -338,7 +325,7 @@ class EDM(AveragedModule):
         weight[len(ATTRIBUTES) : HEADER] = weight[:, len(ATTRIBUTES) : HEADER] = self.position_weight
         codes_cost = torch.zeros(len(images), device=images.device)
         if self.code_weight > 0 and stated is not None:
-            for row in self._coded_rows():
+            for row in coded_rows(self.network):
                 weight[row] = weight[:, row] = 0
             codes_cost = cast(CodeHeads, self.network.codes).cross_entropy(stated, counts)
         if told is not None and told.cells is not None:
@@ -349,10 +336,6 @@ class EDM(AveragedModule):
             cells = (weight * mask).sum((1, 2, 3))
         errors = (error * weight).sum((1, 2, 3)) / cells / NUM_CHANNELS
         return (errors + self.code_weight * codes_cost).mean()
-
-    def _coded_rows(self) -> tuple[int, ...]:
-        """Return the rows whose cells the network draws as codes."""
-        return CODED_ROWS if cast(Any, self.network).orbits else CODED_ROWS[:1]
 
     def _first_estimate(self, noisy: Tensor, times: Tensor, denoiser: CrystalDenoiser, shown: Tensor) -> Tensor:
         """Return the estimates (B, 4, S, S), not scaled, of those noisy images that are shown one, (B,); others 0."""

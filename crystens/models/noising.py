@@ -10,14 +10,17 @@ Table 1, of which the logarithm of sigma is normal in training. Differs from the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crystens.encoding import CELL_ROWS, HEADER
+from crystens.errors import CrystensError
 from crystens.models.draws import draw_rows
 from crystens.networks.code_heads import CODED_ROWS
+from crystens.scaling import Scaling
 
 MIDDLE, WIDTH = 0.5, 0.25  # image values in [0, 1] become (value - 0.5) / 0.25, of a variance of about 1
 
@@ -52,6 +55,32 @@ def cell_scales(side: int, scales: Sequence[float], device: torch.device) -> Ten
     for row, scale in zip(CODED_ROWS, scales, strict=True):
         cells[row] = cells[:, row] = scale
     return cells
+
+
+def coded_rows(network: nn.Module) -> tuple[int, ...]:
+    """Return the rows and columns whose cells a network takes as codes."""
+    return CODED_ROWS if cast(Any, network).orbits else CODED_ROWS[:1]
+
+
+def tell_codes(networks: Sequence[nn.Module], scaling: Scaling, scales: Sequence[float]) -> None:
+    """Tell networks which codes images state, and how much larger these are made.
+
+    Args:
+        networks: of one kind, with `tell_codes`.
+        scaling: of the images.
+        scales: as in `cell_scales`.
+
+    Raises:
+        CrystensError: if the images state numbers where the networks take codes.
+    """
+    tables = {row: (codes - MIDDLE) / WIDTH for row, codes in scaling.code_tables().items()}
+    if any(row not in tables for row in coded_rows(networks[0])):
+        raise CrystensError(
+            "this network takes elements and groups as codes, and these images state numbers: take "
+            "encoding.atoms=bits and encoding.space_group=bits, or model.network.codes=false"
+        )
+    for network in networks:
+        cast(Any, network).tell_codes(tables, dict(zip(CODED_ROWS, scales, strict=True)))
 
 
 def count_sites(images: Tensor) -> Tensor:

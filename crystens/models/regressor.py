@@ -11,7 +11,6 @@ It draws no images. Once trained, its errors on crystals that it was not trained
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,7 @@ from crystens.batch import ImageBatch
 from crystens.devices.xla import is_xla
 from crystens.encoding import ATTRIBUTES, HEADER, present_cells
 from crystens.errors import CrystensError
-from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised
-from crystens.networks.code_heads import CODED_ROWS
+from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites, noised, tell_codes
 from crystens.optimization.averaged import AveragedModule
 from crystens.scaling import Scaling
 
@@ -122,18 +120,7 @@ class Regressor(AveragedModule):
         mean, deviation = (properties or {})[self.target]
         self.mean, self.deviation = (torch.tensor(value, device=self.mean.device) for value in (mean, deviation))
         if getattr(self.network, "codes", None) is not None:
-            self._tell_codes(scaling)
-
-    def _tell_codes(self, scaling: Scaling) -> None:
-        """Tell the networks which codes these images state."""
-        tables = {row: (codes - MIDDLE) / WIDTH for row, codes in scaling.code_tables().items()}
-        if any(row not in tables for row in CODED_ROWS[: 3 if cast(Any, self.network).orbits else 1]):
-            raise CrystensError(
-                "this network reads elements and groups as codes, and these images state numbers: take "
-                "encoding.atoms=bits and encoding.space_group=bits, or model.network.codes=false"
-            )
-        for network in (self.network, self.average_network):
-            cast(Any, network).tell_codes(tables, dict(zip(CODED_ROWS, self.scales, strict=True)))
+            tell_codes([self.network, self.average_network], scaling, self.scales)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Return the loss on images in [0, 1] at random noise levels, a scalar."""
