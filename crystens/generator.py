@@ -198,6 +198,8 @@ class Generator:
         names = [field.name for field in fields(Question) if field.name != "properties"]
         if not of_structures:
             names = [name for name in names if name not in ("structure", "keep")]
+        if self._facts is None or "charge_neutral" not in self._facts.names:
+            names.remove("charge_neutral")
         return (*names, *self._facts.properties) if self._facts is not None else tuple(names)
 
     @property

@@ -158,6 +158,28 @@ def test_numbers_of_elements_and_sites_are_asked_for(known: KnownOrbits) -> None
             Question.of(num_elements=3, **conditions)
 
 
+def test_charge_neutral_crystals_are_asked_for(known: KnownOrbits) -> None:
+    question = Question.of(charge_neutral="true", space_group=225)
+    assert Question.of(**question.to_dict()) == question
+    assert question.met_by("NaCl", 225) == {"charge_neutral": True, "space_group": True}
+    assert question.met_by("Na2Cl", 225) == {"charge_neutral": False, "space_group": True}
+    assert question.met_by(None, None) == {"charge_neutral": False, "space_group": False}
+    assert Question.of(charge_neutral=False).met_by("Na2Cl", 225) == {"charge_neutral": True}
+    facts = ("num_sites", "charge_neutral")
+    drawn = Answers(question, known, 8, facts).draw(4, np.random.default_rng(0))
+    assert drawn.told.facts[:, 1].tolist() == [1] * 4
+    of_formula = Answers(Question.of(formula="NaCl"), known, 8, facts).draw(1, np.random.default_rng(0))
+    assert of_formula.told.facts.tolist() == [[2, 1]]
+    of_system = Answers(Question.of(chemical_system="Na-Cl"), known, 8, facts).draw(1, np.random.default_rng(0))
+    assert of_system.told.facts[:, 1].isnan().all()  # its amounts are drawn
+    with pytest.raises(CrystensError, match="no training crystal of this model answers to charge_neutral=False"):
+        Answers(Question.of(charge_neutral=False), known, 8)
+    with pytest.raises(CrystensError, match=r"formula=Na2Cl is not charge-neutral, and"):
+        Question.of(formula="Na2Cl", charge_neutral=True)
+    with pytest.raises(CrystensError, match=r"condition\.charge_neutral=perhaps must be true or false"):
+        Question.of(charge_neutral="perhaps")
+
+
 def brute_force(number: int, amounts: dict[int, int], most: int) -> set[tuple]:
     """All ways, as sorted pairs of element and place, by trying every multiset of few orbits."""
     group, multiplicities = space_group(number), primitive_multiplicities(number)

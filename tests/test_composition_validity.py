@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Composition, Element
 
+from crystens.charge_neutrality import can_balance
 from crystens.errors import CrystensError
-from crystens.metrics.neutrality import can_balance
 from crystens.protocol import composition_validity
 from crystens.protocol.composition_validity import OXIDATION_STATES, PASSED, composition_verdict, states_name
 

@@ -68,7 +68,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
 def test_a_model_says_what_it_can_be_asked(generator: Generator) -> None:
     assert generator.conditions[-3:] == ("structure", "keep", "gap")
     facts = generator.model.facts
-    assert facts.names == ("num_elements", "num_sites", "gap")
+    assert facts.names == ("num_elements", "num_sites", "charge_neutral", "gap")
     mean, deviation = facts.scale("gap")
     assert mean == pytest.approx(4.55)
     assert deviation == pytest.approx(np.std([5 + k / 10 for k in range(12)] + [3 + k / 10 for k in range(12)]))
@@ -81,15 +81,16 @@ def test_a_model_says_what_it_can_be_asked(generator: Generator) -> None:
 def test_sizes_are_counted_in_training_and_drawn_as_often(generator: Generator) -> None:
     counts = generator.model.size_counts
     found = {tuple(place): int(counts[tuple(place)]) for place in counts.nonzero().tolist()}
-    assert set(found) == {(2, 2, 2), (2, 2, 6)}  # orbits, elements, sites
-    assert found[2, 2, 2] + found[2, 2, 6] == int(generator.model.site_counts.sum())
+    assert set(found) == {(2, 2, 2, 1), (2, 2, 6, 1)}  # orbits, elements, sites, charge-neutral
+    assert found[2, 2, 2, 1] + found[2, 2, 6, 1] == int(generator.model.site_counts.sum())
     drawn = generator.model._drawn_sizes(
         torch.full((400,), 2), [torch.Generator().manual_seed(seed) for seed in range(400)]
     )
     assert drawn[:, 0].unique().tolist() == [2]
     assert drawn[:, 1].unique().tolist() == [2, 6]
     assert float((drawn[:, 1] == 6).float().mean()) == pytest.approx(0.5, abs=0.1)
-    assert drawn[:, 2].isnan().all()
+    assert drawn[:, 2].unique().tolist() == [1]
+    assert drawn[:, 3].isnan().all()
     assert generator.model._drawn_sizes(torch.tensor([5]), [torch.Generator()]).isnan().all()  # never seen
 
 
@@ -100,6 +101,9 @@ def test_facts_of_orbits_are_those_of_the_primitive_cell() -> None:
     found = counted(stated, torch.tensor([2, 3]))
     assert found["num_elements"].tolist() == [2, 2]
     assert found["num_sites"].tolist() == [2, 10]  # 1 + 1 of F, and 4 + 4 + 2 of P
+    assert found["charge_neutral"].tolist() == [1, 1]  # NaCl, and Ti2O8 with peroxide or superoxide
+    other = Stated(torch.tensor([[11, 17, 17]]), torch.tensor([225]), torch.tensor([[0, 1, 2]]))  # NaCl3
+    assert counted(other, torch.tensor([3]), ("charge_neutral",)) == {"charge_neutral": torch.tensor([0])}
 
 
 def test_hidden_facts_add_nothing_and_known_ones_are_told_apart() -> None:

@@ -10,10 +10,10 @@ import pytest
 from ase.data import covalent_radii
 
 from crystens.batch import CrystalBatch
+from crystens.charge_neutrality import can_balance, is_charge_neutral
 from crystens.crystal import Crystal
 from crystens.metrics.crystal_table import crystal_row
 from crystens.metrics.distributions import Reference
-from crystens.metrics.neutrality import can_balance, is_charge_neutral
 from crystens.metrics.plausibility import MIN_RATIO, distance_ratio, plausibility
 from crystens.report.page import best_samples, by_plausibility
 from crystens.samples.references import read_real

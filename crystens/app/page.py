@@ -31,6 +31,7 @@ _MEANINGS = {
     "num_elements": ("3", ""),
     "num_sites": ("8", "in the primitive cell"),
     "z": ("2", "in the primitive cell; with a formula"),
+    "charge_neutral": ("true", "charges add up to none"),
 }
 _LABELS = {"z": "formula units (z)", "num_elements": "number of elements", "num_sites": "number of sites"}
 _DEFAULTS = {"num_samples": "8", "seed": "0"}

@@ -90,11 +90,17 @@ class Answers:
         self.weights = weights[taken] / weights[taken].sum() if len(taken) else weights[taken]
 
     def _sized(self, lists: list[Orbits], weights: np.ndarray) -> tuple[list[Orbits], np.ndarray]:
-        """Return the lists, and their weights, that have as many elements and sites as are asked for."""
+        """Return the lists, and their weights, that have the size and are charge-neutral as is asked for."""
         elements, sites = self.question.num_elements, self.question.num_sites
-        if (elements is None and sites is None) or self.ways:
+        neutral = self.question.charge_neutral
+        if (elements is None and sites is None and neutral is None) or self.ways:
             return lists, weights
-        fits = [elements in (None, len(one.amounts)) and sites in (None, sum(one.amounts.values())) for one in lists]
+        fits = [
+            elements in (None, len(one.amounts))
+            and sites in (None, sum(one.amounts.values()))
+            and (neutral is None or neutral == one.is_charge_neutral)
+            for one in lists
+        ]
         if not any(fits):
             asked = ", ".join(f"{name}={value}" for name, value in self.question.to_dict().items())
             raise CrystensError(f"no training crystal of this model answers to {asked}; ask for fewer conditions")
@@ -230,13 +236,22 @@ class Answers:
         """Return the facts of samples, (n, F), NaN where nothing is asked; None where the network is told none."""
         if not self.facts:
             return None
-        asked = dict(self.question.properties)
+        question = self.question
+        asked = dict(question.properties)
+        if question.charge_neutral is not None:
+            asked["charge_neutral"] = question.charge_neutral
+        # Other lists have elements or amounts that may change.
+        is_final = question.formula is not None or (
+            question.chemical_system is None and question.elements is None and self.kept is None
+        )
         most = len(self.question.elements) if self.question.elements is not None else np.inf
         rows = []
         for one in drawn:
             amounts = one.amounts
             counted = {"num_elements": min(len(amounts), most), "num_sites": sum(amounts.values())}
-            rows.append([float((asked | counted).get(name, np.nan)) for name in self.facts])
+            if is_final:
+                counted["charge_neutral"] = one.is_charge_neutral
+            rows.append([float((counted | asked).get(name, np.nan)) for name in self.facts])
         return torch.tensor(rows)
 
     def _cells(self, drawn: Sequence[Orbits], orders: Sequence[np.ndarray]) -> Tensor | None:

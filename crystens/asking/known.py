@@ -23,6 +23,7 @@ from pymatgen.core import Element
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from crystens.charge_neutrality import is_charge_neutral
 from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.orbits.batch import OrbitBatch
 from crystens.symmetry.wyckoff import primitive_multiplicities, space_group
@@ -53,6 +54,12 @@ class Orbits:
         for number, place in zip(self.numbers.tolist(), self.places.tolist(), strict=True):
             found[number] += multiplicities[place]
         return dict(found)
+
+    @property
+    def is_charge_neutral(self) -> bool:
+        """Whether the charges of the crystal add up to none, see `crystens.charge_neutrality`."""
+        amounts = self.amounts
+        return is_charge_neutral(np.repeat(list(amounts), list(amounts.values())))
 
 
 class KnownOrbits:

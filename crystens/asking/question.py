@@ -19,6 +19,7 @@ from typing import Any
 
 from pymatgen.core import Composition, Element
 
+from crystens.charge_neutrality import is_neutral_composition
 from crystens.cif.settings import number_of_symbol
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal, as_crystal
 from crystens.errors import CrystensError
@@ -46,6 +47,7 @@ class Question:
         z: formula units in the primitive cell.
         num_elements: how many elements.
         num_sites: how many sites in the primitive cell.
+        charge_neutral: whether charges add up to none, see `crystens.charge_neutrality`.
         structure: a structure of which parts are kept: the path of its file, or the crystal.
         keep: which parts: `KEEP`, and numbers of sites, from 0.
         properties: (name, value) of properties, in the units of the training data, sorted.
@@ -59,6 +61,7 @@ class Question:
     z: int | None = None
     num_elements: int | None = None
     num_sites: int | None = None
+    charge_neutral: bool | None = None
     structure: str | Crystal | None = None
     keep: tuple[str | int, ...] = ()
     properties: tuple[tuple[str, float], ...] = ()
@@ -70,9 +73,9 @@ class Question:
         Args:
             **conditions: `formula` such as "Ca3(PO4)2"; `chemical_system` such as "Li-P-O"; `elements`, a list of
                 symbols or "Li,P,O"; `space_group`, a number or a symbol of any setting such as "Fm-3m" or "P21/c";
-                `crystal_system`; `z`, `num_elements` and `num_sites`; `structure`, a file's path, pymatgen Structure or
-                ASE Atoms, and `keep`, a list of its parts or "cell,sites"; any other name is that of a property, with a
-                number.
+                `crystal_system`; `z`, `num_elements` and `num_sites`; `charge_neutral`, true or false; `structure`, a
+                file's path, pymatgen Structure or ASE Atoms, and `keep`, a list of its parts or "cell,sites"; any other
+                name is that of a property, with a number.
 
         Raises:
             CrystensError: if a condition is not known, cannot be read, or contradicts another.
@@ -84,6 +87,7 @@ class Question:
             "space_group": _space_group,
             "crystal_system": _crystal_system,
             **{name: functools.partial(_whole, name=name, low=1, high=None) for name in _NUMBERS},
+            "charge_neutral": _charge_neutral,
             "structure": lambda told: told.strip() if isinstance(told, str) else as_crystal(told, space_group=1),
             "keep": _keep,
         }
@@ -114,7 +118,7 @@ class Question:
             numbers = getattr(self, name)
             if numbers is not None:
                 told[name] = "-".join(Element.from_Z(number).symbol for number in numbers)
-        for name in ("space_group", "crystal_system", *_NUMBERS):
+        for name in ("space_group", "crystal_system", *_NUMBERS, "charge_neutral"):
             if getattr(self, name) is not None:
                 told[name] = getattr(self, name)
         if self.structure is not None:
@@ -161,6 +165,9 @@ class Question:
             met["num_elements"] = len(numbers) == self.num_elements
         if self.num_sites is not None:
             met["num_sites"] = num_sites == self.num_sites
+        if self.charge_neutral is not None:
+            neutral = is_neutral_composition(_composition(numbers)) if numbers else None
+            met["charge_neutral"] = neutral == self.charge_neutral
         if self.space_group is not None:
             met["space_group"] = group == self.space_group
         if self.crystal_system is not None:
@@ -189,6 +196,12 @@ class Question:
                 raise CrystensError("condition.formula has another number of elements than condition.num_elements")
             if self.elements is not None and numbers - set(self.elements):
                 raise CrystensError("condition.formula has elements that condition.elements does not allow")
+            neutral = is_neutral_composition(_composition(_reduced(self.formula)))
+            if self.charge_neutral not in (None, neutral):
+                raise CrystensError(
+                    f"condition.formula={self.to_dict()['formula']} {'is' if neutral else 'is not'} charge-neutral, and "
+                    f"condition.charge_neutral={self.charge_neutral} asks for the other: leave one out"
+                )
         if self.num_elements not in (None, len(self.chemical_system or ()) or self.num_elements):
             raise CrystensError("condition.chemical_system has another number of elements than condition.num_elements")
         if self.elements is not None and (self.num_elements or 1) > len(self.elements):
@@ -202,7 +215,12 @@ class Question:
 def composition_asked(text: str) -> ReducedComposition | None:
     """Return the reduced composition that a question asks for, of its text; None if it asks for no formula."""
     found = re.match(r"formula (\S+?)(?:,|$)", text)
-    return None if found is None else tuple(sorted(_reduced(_formula(found[1])).items()))
+    return None if found is None else _composition(_reduced(_formula(found[1])))
+
+
+def _composition(amounts: Mapping[int, int]) -> ReducedComposition:
+    """Return amounts by atomic number, without a common divisor, as a reduced composition."""
+    return tuple(sorted(amounts.items()))
 
 
 def _reduced(formula: tuple[tuple[int, int], ...]) -> dict[int, int]:
@@ -284,6 +302,15 @@ def _crystal_system(text: Any) -> str:
     if not isinstance(text, str) or text not in CRYSTAL_SYSTEMS:
         raise CrystensError(f"condition.crystal_system={text} is none of {', '.join(CRYSTAL_SYSTEMS)}")
     return str(text)
+
+
+def _charge_neutral(told: Any) -> bool:
+    """Return a truth, also of a text, as tables hold them."""
+    known = {"true": True, "1": True, "false": False, "0": False}
+    found = known.get(str(told).strip().lower())
+    if found is None:
+        raise CrystensError(f"condition.charge_neutral={told} must be true or false")
+    return found
 
 
 def _keep(told: Any) -> tuple[str | int, ...]:

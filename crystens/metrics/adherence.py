@@ -13,6 +13,7 @@ _TEXTS = {
     "elements": "no other elements than those",
     "num_elements": "the number of elements",
     "num_sites": "the number of sites in the primitive cell",
+    "charge_neutral": "charges that add up to none, or do not, as",
     "space_group": "the space group, found in its atoms at 0.01 angstrom,",
     "crystal_system": "the crystal system, found in its atoms at 0.01 angstrom,",
 }

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from crystens.charge_neutrality import is_charge_neutral
 from crystens.crystal import Crystal
 from crystens.decoding import DecodedCrystal, ImageCopies, cell_means
 from crystens.errors import CrystensError
 from crystens.metrics.distributions import Reference
-from crystens.metrics.neutrality import is_charge_neutral
 from crystens.metrics.plausibility import COLUMNS as PLAUSIBILITY_COLUMNS
 from crystens.metrics.plausibility import distance_ratio, plausibility
 from crystens.metrics.statistics import STATISTICS, copies_statistics
@@ -70,7 +70,10 @@ IMAGE_COLUMNS = (
 # made (`crystens.symmetry.projection`).
 ORBIT_COLUMNS = ("num_orbits", *(f"{kind}_orbits" for kind in REPAIRS))
 # Behind these, of samples that were asked for: each condition that was asked, and whether the crystal meets it.
-ASKED = ("formula", "chemical_system", "elements", "num_elements", "num_sites", "space_group", "crystal_system")
+ASKED = (
+    *("formula", "chemical_system", "elements", "num_elements", "num_sites", "charge_neutral"),
+    *("space_group", "crystal_system"),
+)
 MET_COLUMNS = ("asked", *(f"{name}_met" for name in ASKED))
 CRYSTAL_COLUMNS = (
     "index",

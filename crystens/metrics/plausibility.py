@@ -3,7 +3,7 @@
 - `distance_ratio`: the shortest distance, of two atoms or of an atom to its own image, divided by the sum of the two
   covalent radii. Of 16,000 real crystals (mp_52, Perov-5, Carbon-24, mp_3dsc) the least has 0.62, the median 0.92;
   below `MIN_RATIO` atoms stand within each other.
-- `charge_neutral`: `crystens.metrics.neutrality`.
+- `charge_neutral`: `crystens.charge_neutrality`.
 - `known_formula`, `known_template`: whether the reference has a crystal of this reduced formula, of this Wyckoff
   template; None without a reference.
 - `plausibility`, 0 to 1: which share of these questions is answered with yes: is the composition neutral, has the

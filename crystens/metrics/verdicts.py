@@ -28,7 +28,7 @@ _NEUTRAL = 0.8  # share of neutral compositions where that of real crystals is n
 _FAILING = 0.05  # share of samples that may fail
 
 # Conditions (`ASKED`) that say what a sample is made of, and which group it has.
-_COMPOSITIONS = ("formula", "chemical_system", "elements", "num_elements")
+_COMPOSITIONS = ("formula", "chemical_system", "elements", "num_elements", "charge_neutral")
 _GROUPS = ("space_group", "crystal_system")
 
 # Variances whose root is called a shortcoming above a bound: metric, bound, what it is of, unit. The bounds are far

@@ -284,7 +284,8 @@ class EDM(AveragedModule):
             seen = nn.functional.one_hot(counts, len(self.site_counts)).sum(dim=0)
             self.site_counts += self.trainer.strategy.reduce(seen, reduce_op="sum")
             if stated is not None and self.facts is not None and self.facts.counted:
-                sizes = count_sizes(counts, stated, len(self.site_counts) - 1)
+                facts = counted(stated, counts, self.facts.counted)
+                sizes = count_sizes(counts, facts, len(self.site_counts) - 1)
                 self.size_counts += self.trainer.strategy.reduce(sizes, reduce_op="sum")
         loss = self.loss(images, counts, stated, properties)
         self.log("train/loss", loss.detach(), prog_bar=not is_xla(self.device))
@@ -365,12 +366,12 @@ class EDM(AveragedModule):
         allowed = shown_codes(stated, draws, self.shown) if self.shown > 0 else None
         facts = cells = None
         if self.facts is not None:
-            numbers = counted(stated, counts)
+            numbers = counted(stated, counts, self.facts.counted)
             told = torch.stack([numbers[name] for name in self.facts.counted], dim=1).float()
-            of_properties = drawn(len(self.facts.properties) + 1)
+            of_each = drawn(len(self.facts.names))
             if properties is None:
                 properties = told.new_full((len(told), len(self.facts.properties)), torch.nan)
-            facts = shown_facts(told, properties, draws, of_properties, self.shown)
+            facts = shown_facts(told, properties, draws, of_each, self.shown)
         if self.shown > 0 and getattr(self.network, "known_mark", None) is not None:
             clean = (images - MIDDLE) / WIDTH
             cells = shown_cells(clean, counts, draws, drawn(self.image_side - HEADER), self.shown)

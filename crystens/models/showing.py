@@ -27,7 +27,7 @@ _SET, _EACH = 0.25, 0.5
 _CELL = 0.2
 _ALL_COORDINATES, _SOME_COORDINATES = 0.25, 0.5  # of those whose positions are shown
 
-_HIDDEN_COUNTS = 0.1  # share of all images whose numbers of elements and sites are hidden
+_HIDDEN_COUNT = 0.15  # share of all images of which a number that they state is hidden, each on its own
 _PROPERTY = 0.6  # of the images that are shown any property
 
 
@@ -99,18 +99,19 @@ def only_cells(images: Tensor, cell: Tensor, coordinates: Tensor) -> Tensor:
     return torch.where(known[:, None], images, torch.nan)
 
 
-def shown_facts(counted: Tensor, properties: Tensor, draws: Tensor, of_properties: Tensor, share: float) -> Tensor:
+def shown_facts(counted: Tensor, properties: Tensor, draws: Tensor, of_each: Tensor, share: float) -> Tensor:
     """Return facts that the network is told, (B, C + P), NaN where hidden.
 
     Args:
         counted: numbers that images state, (B, C); nearly always shown.
         properties: (B, P), NaN where one is missing.
         draws: uniform random numbers, (B, 6).
-        of_properties: uniform random numbers of each property, (B, P), and of all counts, in one more column.
+        of_each: uniform random numbers of each fact, (B, C + P).
         share: of the images that are shown any property.
     """
-    counted = torch.where(of_properties[:, -1:] < _HIDDEN_COUNTS, torch.nan, counted)
-    is_shown = (draws[:, 5:6] < share) & (of_properties[:, :-1] < _PROPERTY)
+    of_counts, of_properties = of_each.split([counted.shape[1], properties.shape[1]], dim=1)
+    counted = torch.where(of_counts < _HIDDEN_COUNT, torch.nan, counted)
+    is_shown = (draws[:, 5:6] < share) & (of_properties < _PROPERTY)
     return torch.cat([counted, torch.where(is_shown, properties, torch.nan)], dim=1)
 
 

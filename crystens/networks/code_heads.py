@@ -150,6 +150,7 @@ class CodeHeads(nn.Module):
         width: features of a token.
         orbits: whether an image is of orbits, and states group and positions in digits.
         draws: whether codes are drawn too, and not only read.
+        facts: whether facts of the whole crystal say how likely elements and groups are.
     """
 
     element_codes: Tensor
@@ -162,7 +163,7 @@ class CodeHeads(nn.Module):
     single: Tensor
     posterior: Posterior | None
 
-    def __init__(self, width: int, orbits: bool, draws: bool = True) -> None:
+    def __init__(self, width: int, orbits: bool, draws: bool = True, facts: bool = False) -> None:
         super().__init__()
         self.orbits = orbits
         self.posterior = None
@@ -173,6 +174,7 @@ class CodeHeads(nn.Module):
         if draws:
             self.draw_elements = nn.Linear(width, _ELEMENTS)
             self.draw_same = nn.Linear(2 * width, 1)
+            self.draw_by_facts = nn.Linear(width, _ELEMENTS + (_GROUPS if orbits else 0)) if facts else None
         if orbits:
             self.register_buffer("group_codes", torch.full((_GROUPS, _CELLS), _NONE))
             self.register_buffer("position_codes", torch.full((_MOST_POSITIONS, _CELLS), _NONE))
@@ -309,7 +311,12 @@ class CodeHeads(nn.Module):
         return nn.functional.pad(read, (0, 0, HEADER, 0)), modulation
 
     def draw(
-        self, tokens: Tensor, evidence: Evidence, counts: Tensor, known: Mapping[str, Tensor] | None = None
+        self,
+        tokens: Tensor,
+        evidence: Evidence,
+        counts: Tensor,
+        known: Mapping[str, Tensor] | None = None,
+        facts: Tensor | None = None,
     ) -> dict[int, Tensor]:
         """Return the cells of rows and their columns that are drawn, by row: (B, N, 8).
 
@@ -321,12 +328,16 @@ class CodeHeads(nn.Module):
             counts: (B,), numbers of sites.
             known: `num_elements` and `num_sites` of the primitive cell, (B,), NaN where they are not known; in sampling
                 the codes that are drawn have them.
+            facts: what the network is told of the whole crystal, (B, width), as `Facts` gives it; None for nothing.
         """
         known = known or {}
         present = torch.arange(evidence.elements.shape[1], device=counts.device) < counts[:, None]
         sites = tokens[:, HEADER:]
         with torch.autocast(tokens.device.type, enabled=False):
             elements = _applied(self.draw_elements, sites) + evidence.elements
+            likely = None if facts is None or self.draw_by_facts is None else _applied(self.draw_by_facts, facts)
+            if likely is not None:
+                elements = elements + likely[:, None, :_ELEMENTS]
             same = _applied(self.draw_same, torch.cat([sites[:, :-1], sites[:, 1:]], dim=2))[..., 0]
             chained, total = self.chain.posterior(elements, counts, same)
             if "num_elements" in known:
@@ -336,6 +347,8 @@ class CodeHeads(nn.Module):
             groups = logits = None
             if evidence.groups is not None and evidence.positions is not None:
                 groups = _applied(self.draw_groups, tokens[:, GROUP_ROW]) + evidence.groups
+                if likely is not None:
+                    groups = groups + likely[:, _ELEMENTS:]
                 shares = groups.softmax(dim=1)
                 drawn[GROUP_ROW] = (shares @ self.group_codes)[:, None].expand(-1, sites.shape[1], -1)
                 logits = _applied(self.draw_positions, sites) + evidence.positions + self._among_groups(shares)

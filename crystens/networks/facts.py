@@ -1,5 +1,8 @@
 """Facts of a whole crystal that a network is told as numbers: how many elements, how many sites, a property.
 
+Whether a crystal is charge-neutral is one too. Its elements and their amounts are drawn together, and a network that
+is told which training crystals are neutral learns what makes them so.
+
 Each fact is known or hidden (NaN), crystal by crystal, so that one network draws crystals with and without them. A
 known one is read through sines and cosines of its distance from the mean of training, in standard deviations.
 """
@@ -7,17 +10,23 @@ known one is read through sines and cosines of its distance from the mean of tra
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crystens.charge_neutrality import is_charge_neutral
 from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.errors import CrystensError
 from crystens.networks.code_heads import Stated, primitive_multiplicity_table
 
 # Facts that an image states itself; all others are properties of the data.
-COUNTED = {"num_elements": (3.0, 1.0), "num_sites": (8.0, 6.0)}  # mean and standard deviation, as a scale
+COUNTED = {  # mean and standard deviation, as a scale
+    "num_elements": (3.0, 1.0),
+    "num_sites": (8.0, 6.0),
+    "charge_neutral": (0.5, 0.5),  # 1 or 0
+}
 
 _FREQUENCIES = 6  # 1/8 to 4 half turns a standard deviation
 
@@ -94,17 +103,25 @@ class Facts(nn.Module):
         return self.read(features.flatten(1).to(self.read.weight.dtype))
 
 
-def counted(stated: Stated, counts: Tensor) -> dict[str, Tensor]:
+def counted(stated: Stated, counts: Tensor, names: Collection[str] = tuple(COUNTED)) -> dict[str, Tensor]:
     """Return the facts that images state, by name: (B,) int64, `num_sites` those of the primitive cell.
+
+    `charge_neutral`, 1 or 0, is found on the CPU (`crystens.charge_neutrality`).
 
     Args:
         stated: what the images state, B of N sites.
         counts: (B,), how many sites each lists.
+        names: of the facts.
     """
     present = torch.arange(stated.elements.shape[1], device=counts.device) < counts[:, None]
     each = nn.functional.one_hot(stated.elements, MAX_ATOMIC_NUMBER + 1) * present[..., None]
-    sites = counts
+    amounts = present.long()
     if stated.groups is not None and stated.places is not None:
         of_group = primitive_multiplicity_table().to(counts.device)[stated.groups]  # (B, 27)
-        sites = (of_group.gather(1, stated.places) * present).sum(dim=1)
-    return {"num_elements": each.any(dim=1).sum(dim=1), "num_sites": sites}
+        amounts = of_group.gather(1, stated.places) * present
+    found = {"num_elements": each.any(dim=1).sum(dim=1), "num_sites": amounts.sum(dim=1)}
+    if "charge_neutral" in names:
+        rows = zip(stated.elements.cpu().numpy(), amounts.cpu().numpy(), strict=True)
+        neutral = [is_charge_neutral(np.repeat(elements, of_each)) for elements, of_each in rows]
+        found["charge_neutral"] = torch.tensor(neutral, dtype=torch.int64, device=counts.device)
+    return {name: found[name] for name in names}

@@ -169,7 +169,7 @@ class RowTransformer(nn.Module):
         nn.init.normal_(self.transformer.out_proj.weight, std=1e-2 / width**0.5)
         nn.init.zeros_(self.transformer.out_proj.bias)
         self.repulsion = repulsion
-        self.codes = CodeHeads(width, orbits) if codes else None
+        self.codes = CodeHeads(width, orbits, facts=bool(facts)) if codes else None
         self.facts = Facts(facts, width) if facts else None
         self.known_mark = nn.Parameter(torch.zeros(width)) if known_cells else None
         if self.needs_scales:
@@ -218,6 +218,7 @@ class RowTransformer(nn.Module):
         """
         told = told or Told()
         log_noise = log_noise.expand(len(images))
+        facts = None
         added: list[Tensor] = []  # to the tokens, (B, S, width)
         modulations: list[Tensor] = []  # (B, width)
         if told.cells is not None:
@@ -225,7 +226,8 @@ class RowTransformer(nn.Module):
             estimate = torch.where(told.cells.isfinite(), told.cells, estimate)
             added.append(self._marks(told.cells))
         if told.facts is not None and self.facts is not None:
-            modulations.append(self.facts(told.facts))
+            facts = self.facts(told.facts)
+            modulations.append(facts)
         if self.codes is None:
             drawn = self._drawn(images, log_noise, counts, estimate, _summed(added), _summed(modulations))[0]
             return self._with_known(drawn, told.cells)
@@ -235,7 +237,7 @@ class RowTransformer(nn.Module):
         drawn, tokens = self._drawn(images, log_noise, counts, estimate, _summed([read, *added]), _summed(modulations))
         drawn = drawn.clone()
         stated = {} if self.facts is None or self.training else self.facts.known(told.facts)
-        for row, cells in self.codes.draw(tokens, evidence, counts, stated).items():
+        for row, cells in self.codes.draw(tokens, evidence, counts, stated, facts).items():
             drawn[:, :, row, HEADER:] = cells[..., :NUM_CHANNELS].mT.to(drawn.dtype)
             drawn[:, :, HEADER:, row] = cells[..., NUM_CHANNELS:].mT.to(drawn.dtype)
         if self.repulsion > 0 and not self.training:

@@ -4,7 +4,7 @@ A composition passes if oxidation states of its elements, one for each element, 
 is less electronegative than every anion (Pauling). A single element and an alloy, of metals only, pass as they are. The
 tables of oxidation states, electronegativities and metals are smact's; the answer depends on which oxidation states are
 taken. "smact14" is the list that the original protocol had as smact's only one. The sums are those of
-`crystens.metrics.neutrality`.
+`crystens.charge_neutrality`.
 
 Differs from the original: an element without an electronegativity (Pm, Rn, Lr) fails the Pauling test, as in smact 4,
 where the original let some of its combinations pass. Elements that smact has no oxidation states of, or does not know,
@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element
 
+from crystens.charge_neutrality import can_balance
 from crystens.errors import CrystensError, first_line
-from crystens.metrics.neutrality import can_balance
 
 # By name: the attribute of smact's elements that holds them.
 OXIDATION_STATES = {

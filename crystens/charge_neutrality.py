@@ -30,7 +30,7 @@ Ion = tuple[float | None, int, Sequence[int]]  # electronegativity, amount and p
 
 def is_charge_neutral(numbers: np.ndarray) -> bool:
     """Return whether a composition passes by pymatgen's oxidation states: atomic number of each site, (N,)."""
-    return _is_charge_neutral(reduced_composition(numbers))
+    return is_neutral_composition(reduced_composition(numbers))
 
 
 def can_balance(ions: Sequence[Ion]) -> bool:
@@ -50,8 +50,8 @@ def can_balance(ions: Sequence[Ion]) -> bool:
 
 
 @functools.lru_cache(maxsize=2**16)
-def _is_charge_neutral(composition: ReducedComposition) -> bool:
-    """Return whether a reduced composition passes."""
+def is_neutral_composition(composition: ReducedComposition) -> bool:
+    """Return whether a reduced composition passes, as `is_charge_neutral`."""
     elements = [(_element(number), amount) for number, amount in composition]
     if len(elements) == 1 or all(metal for (_, _, metal), _ in elements):
         return True
