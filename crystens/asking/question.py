@@ -199,8 +199,8 @@ class Question:
             neutral = is_neutral_composition(_composition(_reduced(self.formula)))
             if self.charge_neutral not in (None, neutral):
                 raise CrystensError(
-                    f"condition.formula={self.to_dict()['formula']} {'is' if neutral else 'is not'} charge-neutral, and "
-                    f"condition.charge_neutral={self.charge_neutral} asks for the other: leave one out"
+                    f"condition.formula={self.to_dict()['formula']} {'is' if neutral else 'is not'} charge-neutral, "
+                    f"and condition.charge_neutral={self.charge_neutral} asks for the other: leave one out"
                 )
         if self.num_elements not in (None, len(self.chemical_system or ()) or self.num_elements):
             raise CrystensError("condition.chemical_system has another number of elements than condition.num_elements")
