@@ -20,7 +20,7 @@ from crystens.candidates.folder import parse_runs
 from crystens.crystal import Crystal
 from crystens.dft import pseudopotentials
 from crystens.dft.engines import ESPRESSO, VASP, engine_of, run_all
-from crystens.dft.espresso_runs import read_runs
+from crystens.dft.espresso_runs import crystals_of, read_runs
 from crystens.dft.local_runs import run_here
 from crystens.dft.runs import DftRun, flags
 from crystens.errors import CrystensError
@@ -282,7 +282,8 @@ def test_finished_runs_have_the_numbers_of_their_files(candidates):
     assert first.energy == pytest.approx(-140.60858764 * RYDBERG, abs=1e-4)
     assert first.energy_per_atom == pytest.approx(first.energy / 2)
     assert first.energy_change == pytest.approx((-140.60858764 + 140.60757046) * RYDBERG / 2, abs=1e-8)
-    assert first.pressure == pytest.approx(0.001)  # 0.01 kbar in the file
+    assert first.pressure_before == pytest.approx(3.277)  # 32.77 kbar in the file
+    assert first.pressure == pytest.approx(0.001)  # 0.01 kbar
     assert first.pressure_fresh == pytest.approx(0.014)  # 0.14 kbar
     assert first.volume == pytest.approx(24.81213, abs=1e-4)
     assert first.volume_change == pytest.approx(24.81213 * 4 / 4.54**3 - 1, abs=1e-5)
@@ -291,6 +292,21 @@ def test_finished_runs_have_the_numbers_of_their_files(candidates):
     assert abs(second.energy_change) < 1e-5
     assert check.pressure == check.pressure_fresh == pytest.approx(-0.013)
     assert flags([first, second, check]) == [[], [], []]
+
+
+def test_crystals_are_those_of_the_start_and_of_the_last_relaxation_that_ended(candidates, naf):
+    folder = ESPRESSO.inputs(candidates, NAME)
+    with pytest.raises(CrystensError, match=r"no relaxation in .* has ended"):
+        crystals_of(folder)
+    for run in ("run_1", "run_2"):
+        _place(candidates, run, _recorded(run))
+        (folder / run / "structure.out").write_text((folder / "structure.in").read_text().replace("2.27", "2.31"))
+    (folder / "run_1" / "ended").touch()
+    (folder / "run_2" / "structure.out").write_text("")  # as a run leaves it that is not done
+    start, last = crystals_of(folder)
+    np.testing.assert_allclose(start.lengths, naf.lengths, atol=1e-6)
+    np.testing.assert_allclose(last.lengths, 2.31 * 2**0.5, atol=1e-6)
+    assert start.numbers.tolist() == last.numbers.tolist() == [11, 9]
 
 
 @pytest.mark.parametrize(
@@ -433,6 +449,21 @@ def test_time_limit_ends_all_that_was_started_and_says_so(tmp_path, candidates, 
     assert state[:1] in ("", "Z")  # gone, or dead and not yet taken down
     (run,) = read_runs(folder)
     assert (run.status, run.reason) == ("unfinished", "out of time: not done after 0.5 s")
+
+
+def test_sigterm_ends_all_that_was_started(tmp_path, candidates, monkeypatch):
+    monkeypatch.setenv("PW_COMMAND", _stand_in(tmp_path, "echo $$ > ../child; exec sleep 60"))
+    call = f"from crystens.dft import engines, local_runs; local_runs.run_here({{}}, ['{NAME}'], engines.ESPRESSO)"
+    call = call.format(f"__import__('pathlib').Path({str(candidates)!r})")
+    child = ESPRESSO.inputs(candidates, NAME) / "child"
+    with subprocess.Popen([sys.executable, "-c", call]) as running:
+        while not (child.exists() and child.read_text().strip()):
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.terminate()
+        assert running.wait(30) == 128 + signal.SIGTERM
+    state = subprocess.run(["ps", "-o", "stat=", "-p", child.read_text().strip()], capture_output=True, text=True)
+    assert state.stdout.strip()[:1] in ("", "Z")  # gone, or dead and not yet taken down
 
 
 def test_folder_that_is_running_is_left_alone(tmp_path, candidates, monkeypatch):

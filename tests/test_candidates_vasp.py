@@ -160,6 +160,7 @@ def test_finished_run_has_the_numbers_of_its_file(tmp_path):
     assert first.energy == pytest.approx(-20.24010135)
     assert first.energy_per_atom == pytest.approx(-10.120050675)
     assert first.pressure == pytest.approx(-16.59956258)  # -165.9956258 kB in the file
+    assert first.pressure_before == first.pressure  # of a single ionic step
     assert first.volume == pytest.approx(11.37482325)
     assert first.converged is True
     assert first.space_group == 227
@@ -206,7 +207,7 @@ def test_outcar_is_read_where_there_is_no_vasprun(tmp_path):
     first, short, bare = read_runs(tmp_path)
     assert first.status == "finished"
     assert first.energy == pytest.approx(-68.23102426)
-    assert first.pressure == pytest.approx(-0.446)
+    assert (first.pressure_before, first.pressure) == (pytest.approx(-0.446), pytest.approx(-0.446))
     assert first.converged is True
     assert short.status == bare.status == "unfinished"
     assert "without a CONTCAR" in bare.reason

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
+from crystens.crystal import Crystal
 from crystens.dft.espresso import RYDBERG
 from crystens.dft.runs import BROKEN, CHECK, KILOBAR, UNFINISHED, DftRun, finished_run, stopped
 from crystens.errors import CrystensError, first_line
@@ -32,8 +33,28 @@ _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 def read_runs(folder: Path) -> list[DftRun]:
     """Return the runs below the folder of a candidate's inputs, in order, and the check; none if none was begun."""
-    places = sorted(folder.glob("run_*"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)])
-    return [_read(place) for place in (*places, folder / CHECK) if place.is_dir()]
+    return [_read(place) for place in (*_relaxations(folder), folder / CHECK) if place.is_dir()]
+
+
+def crystals_of(folder: Path) -> tuple[Crystal, Crystal]:
+    """Return the crystal that the relaxations below a folder of inputs began with, and the last one that they made.
+
+    The sites of both have the same order. Space groups are not looked for (1).
+
+    Raises:
+        CrystensError: if no relaxation has ended.
+    """
+    ended = [place for place in _relaxations(folder) if (place / "ended").exists()]
+    if not ended:
+        raise CrystensError(f"no relaxation in {folder} has ended; start run.sh there")
+    paths = folder / "structure.in", ended[-1] / "structure.out"
+    start, last = (Crystal.from_structure(_structure(path.read_text()), 1) for path in paths)
+    return start, last
+
+
+def _relaxations(folder: Path) -> list[Path]:
+    """Return the folders of relaxations, in order."""
+    return sorted(folder.glob("run_*"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)])
 
 
 def _read(folder: Path) -> DftRun:
@@ -82,7 +103,8 @@ def _finished(folder: Path, text: str) -> DftRun:
     volume = float(_VOLUME.findall(text)[0]) * _BOHR3
     # The crystal of each ionic step, and after the last step one more, of which no energy is known yet.
     structures = [_structure((folder / _INPUT).read_text()), *map(_structure, _STRUCTURE.findall(text))]
-    told: dict[str, Any] = {"seconds": _seconds(text), "steps": len(energies), "pressure": pressures[-1]}
+    told: dict[str, Any] = {"seconds": _seconds(text), "steps": len(energies)}
+    told |= {"pressure_before": pressures[0], "pressure": pressures[-1]}
     if after:
         fresh = _energies(after)
         told |= {"pressure_fresh": _pressures(after)[-1], "converged": "bfgs converged in" in before}

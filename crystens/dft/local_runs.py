@@ -11,8 +11,10 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,21 +74,22 @@ def run_here(
     waiting = list(range(len(names)))
     running: dict[int, _Script] = {}
     reasons: dict[int, str | None] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                place = waiting.pop(0)
-                running[place] = _Script(folders[place], variables, time_limit)
-            for place in list(running):
-                if running[place].ended():
-                    reasons[place] = running.pop(place).reason
-            if progress is not None:
-                progress(sum(_done(folder, engine) for folder in folders), len(folders) * engine.relaxations)
-            if running:
-                time.sleep(_PAUSE)
-    finally:
-        for script in running.values():
-            script.end()
+    with _sigterm_raised():
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    place = waiting.pop(0)
+                    running[place] = _Script(folders[place], variables, time_limit)
+                for place in list(running):
+                    if running[place].ended():
+                        reasons[place] = running.pop(place).reason
+                if progress is not None:
+                    progress(sum(_done(folder, engine) for folder in folders), len(folders) * engine.relaxations)
+                if running:
+                    time.sleep(_PAUSE)
+        finally:
+            for script in running.values():
+                script.end()
     return [
         LocalRun(name, _done(folder, engine), reasons[place])
         for place, (name, folder) in enumerate(zip(names, folders, strict=True))
@@ -143,6 +146,19 @@ class _Script:
                 self._process.wait(_GRACE)
         if self._process.stderr is not None:
             self._process.stderr.close()
+
+
+@contextlib.contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send, raise SystemExit, so that the programs that were started are ended too."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(engine: DftEngine, names: Sequence[str], folders: Sequence[Path]) -> None:

@@ -52,6 +52,7 @@ class DftRun:
         energy_per_atom: eV/atom.
         energy_change: final energy less that of the first ionic step, eV/atom; both in the basis of their own cell
             where the engine computes the last crystal anew.
+        pressure_before: GPa, of the first ionic step; None where the engine does not state it.
         pressure: GPa, at the end, in the basis of the start; above 0 where the cell would swell.
         pressure_fresh: GPa, at the end, in the basis of the end; None where the engine does not compute it.
         converged: whether electrons and ions both came to rest.
@@ -71,6 +72,7 @@ class DftRun:
     energy: float | None = None
     energy_per_atom: float | None = None
     energy_change: float | None = None
+    pressure_before: float | None = None
     pressure: float | None = None
     pressure_fresh: float | None = None
     converged: bool | None = None

@@ -71,12 +71,21 @@ def _from_vasprun(path: Path, run: str) -> DftRun:
     done = Vasprun(path, parse_dos=False, parse_eigen=False, parse_potcar_file=False)
     if not done.ionic_steps:
         raise CrystensError("no ionic step was finished")
-    stress = done.ionic_steps[-1].get("stress")
-    pressure = None if stress is None else float(np.trace(np.array(stress))) / 3 * KILOBAR
     energies = float(done.final_energy), _without_smearing(done.ionic_steps[0])
-    told: dict[str, Any] = {"pressure": pressure, "converged": bool(done.converged), "steps": len(done.ionic_steps)}
+    told: dict[str, Any] = {
+        "pressure_before": _pressure(done.ionic_steps[0]),
+        "pressure": _pressure(done.ionic_steps[-1]),
+        "converged": bool(done.converged),
+        "steps": len(done.ionic_steps),
+    }
     volume = float(done.initial_structure.volume)
     return finished_run(run, path.name, done.final_structure, *energies, volume, **told)
+
+
+def _pressure(step: dict[str, Any]) -> float | None:
+    """Return the pressure of an ionic step, GPa; None if it has no stress."""
+    stress = step.get("stress")
+    return None if stress is None else float(np.trace(np.array(stress))) / 3 * KILOBAR
 
 
 def _without_smearing(step: dict[str, Any]) -> float:
@@ -104,14 +113,14 @@ def _from_outcar(path: Path, run: str) -> DftRun:
     contcar = next((path.parent / name for name in ("CONTCAR", "CONTCAR.gz") if (path.parent / name).exists()), None)
     if contcar is None:
         raise CrystensError("an OUTCAR without a CONTCAR beside it does not tell the crystal")
-    pressures = re.findall(r"external pressure\s*=\s*(\S+)\s*kB", text)
-    pressure = float(pressures[-1]) * KILOBAR if pressures else None
+    pressures = [float(value) * KILOBAR for value in re.findall(r"external pressure\s*=\s*(\S+)\s*kB", text)]
     at_rest = "reached required accuracy - stopping structural energy minimisation" in text
     static = re.search(r"NSW\s*=\s*0\b", text) is not None
     electrons = text.count("aborting loop because EDIFF is reached") >= len(energies)
     structure = Poscar.from_file(contcar, check_for_potcar=False).structure
     told: dict[str, Any] = {
-        "pressure": pressure,
+        "pressure_before": pressures[0] if pressures else None,
+        "pressure": pressures[-1] if pressures else None,
         "converged": electrons and (at_rest or static),
         "steps": len(energies),
     }
