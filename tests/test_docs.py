@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import tomllib
@@ -20,7 +21,8 @@ DOCS = REPOSITORY / "docs"
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="no docs here: they are not part of the source distribution")
 
 PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md"))]
-LINKED = [*PAGES, *(REPOSITORY / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+LINKED = [*PAGES, *NOTEBOOKS, *(REPOSITORY / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
 LINKED += sorted((REPOSITORY / "experiments").rglob("*.md"))
 
 # A block, with the comment on the line before it.
@@ -179,8 +181,14 @@ def test_each_link_leads_to_what_exists(page: Path) -> None:
 def test_each_page_of_the_site_is_in_its_contents() -> None:
     contents = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     assert sorted(re.findall(r"(\w+\.md)", contents)) == sorted(
-        [page.name for page in PAGES[1:]] + ["CHANGELOG.md", "CONTRIBUTING.md"]
+        [f"{page.stem}.md" for page in [*PAGES[1:], *NOTEBOOKS]] + ["CHANGELOG.md", "CONTRIBUTING.md"]
     )
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+def test_notebooks_are_kept_without_outputs(notebook: Path) -> None:
+    cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert [(cell["outputs"], cell["execution_count"]) for cell in cells] == [([], None)] * len(cells)
 
 
 def test_all_extras_stand_on_the_page_that_installs() -> None:

@@ -9,7 +9,14 @@ import pytest
 from PIL import Image
 
 from crystens.crystal import Crystal
-from crystens.report.pictures import bordered_sites, crystal_image, crystal_picture, element_colour, view_vectors
+from crystens.report.pictures import (
+    bordered_sites,
+    crystal_image,
+    crystal_picture,
+    element_colour,
+    gallery,
+    view_vectors,
+)
 
 RED, BLUE = 8, 7  # oxygen and nitrogen are red and blue
 
@@ -91,3 +98,14 @@ def test_every_element_has_a_colour_and_a_picture_of_many_elements_is_drawn() ->
 
 def test_a_picture_is_small_enough_for_pages_that_hold_many(sites_52: Crystal) -> None:
     assert len(crystal_picture(sites_52)) < 40_000
+
+
+def test_a_gallery_has_a_place_for_each_crystal_and_for_each_that_failed(nacl: Crystal) -> None:
+    one, row, two_rows = (Image.open(io.BytesIO(gallery([nacl] * n))) for n in (1, 4, 5))
+    assert (row.width, row.height) == (4 * one.width, one.height)
+    assert (two_rows.width, two_rows.height) == (row.width, 2 * row.height)
+    drawn = np.asarray(Image.open(io.BytesIO(gallery([nacl, None]))).convert("RGB"), dtype=float)
+    grey = np.ptp(drawn, axis=2) < 10
+    half = drawn.shape[1] // 2
+    assert not grey[:, :half].all()
+    assert grey[:, half:].all()

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from crystens.processes import progress_bars
-from crystens.processes.progress_bars import PlainLines, ProgressBars, spoken
+from crystens.processes.progress_bars import PlainLines, ProgressBars, shows_bars, spoken
 
 
 class Clock:
@@ -53,6 +53,13 @@ def test_short_work_writes_no_line_where_there_is_no_terminal(capsys: pytest.Cap
         bars("reading", 0, None)
         bars("judging", 3, 3)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_wish_for_colours_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not shows_bars()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert shows_bars()
 
 
 def test_bars_stand_on_a_terminal_and_unknown_totals_end_with_the_next_bar(terminal: io.StringIO) -> None:

@@ -11,6 +11,7 @@ work writes no line. A stage that had a line ends with one.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -68,6 +69,9 @@ class ProgressBars:
 def shows_bars() -> bool:
     """Return whether standard error can show bars: on a terminal and in a notebook."""
     console = Console(stderr=True)
+    # Asks for colours, and Rich takes it for a terminal. A kernel of Jupyter sets it for the commands of its cells.
+    if "FORCE_COLOR" in os.environ:
+        return console.is_jupyter or sys.stderr.isatty()
     return console.is_terminal or console.is_jupyter
 
 

@@ -6,6 +6,7 @@ Figures are made without pyplot, so that nothing is left behind in a global stat
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -166,6 +167,28 @@ def crystal_picture(crystal: Crystal) -> bytes:
     figure = Figure(figsize=(2.6, 2.6 * (1 + _LEGEND)))
     draw_crystal(figure.add_axes((0, 0, 1, 1)), crystal)
     return figure_png(figure, dots=100, colours=256)
+
+
+def gallery(crystals: Sequence[Crystal | None], columns: int = 4) -> bytes:
+    """Return drawings of crystals in rows, as PNG; above each its formula, space group and number of sites.
+
+    Args:
+        crystals: at least one; None is a sample that failed, whose place says so.
+        columns: drawings in a row.
+    """
+    columns = min(columns, len(crystals))
+    rows = math.ceil(len(crystals) / columns)
+    figure = Figure(figsize=(2.4 * columns, 2.9 * rows), layout="constrained")
+    for axes in (places := figure.subplots(rows, columns, squeeze=False).ravel()):
+        axes.set_axis_off()
+    for crystal, axes in zip(crystals, places, strict=False):
+        if crystal is None:
+            axes.text(0.5, 0.5, "failed", ha="center", va="center", fontsize=9)
+            continue
+        draw_crystal(axes, crystal)
+        sites = "1 site" if len(crystal) == 1 else f"{len(crystal)} sites"
+        axes.set_title(f"{crystal.formula}, {crystal.space_group}, {sites}", fontsize=9)
+    return figure_png(figure, dots=100)
 
 
 def draw_crystal(axes: Axes, crystal: Crystal) -> None:

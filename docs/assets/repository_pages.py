@@ -1,14 +1,18 @@
-"""A hook of MkDocs: pages of the repository outside of docs/ are pages of the site, and rooms are drawn.
+"""A hook of MkDocs: pages of the repository outside of docs/ and notebooks are pages of the site, and rooms are drawn.
 
 Links lead out of docs/ as they do in the repository (`../experiments/judge/README.md`, `../crystens/encoding.py`). What
 they lead to becomes a page: a page of an experiment as it stands, and a file of code or configs as its text. So each
 text has one home, and its links hold in the repository and in the site.
+
+Notebooks are kept without outputs. The variable CRYSTENS_NOTEBOOKS names a folder with executed copies, which the site
+then shows in their place (`.ci/docs` makes them).
 """
 
 from __future__ import annotations
 
 import ast
 import html
+import os
 import posixpath
 import re
 import tomllib
@@ -18,6 +22,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # An inline link or picture, and its target up to an anchor or a title.
@@ -27,8 +32,13 @@ _ROOMS = "<!-- rooms -->"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add all that pages link to, and all that those pages link to."""
-    waiting = [("docs/" + file.src_uri) for file in files.documentation_pages()] + ["CONTRIBUTING.md", "CHANGELOG.md"]
+    """Add the notebooks, all that pages link to, and all that those pages link to."""
+    notebooks = [f"docs/{file.src_uri}" for file in files if file.src_uri.endswith(".ipynb")]
+    waiting = [("docs/" + file.src_uri) for file in files.documentation_pages()]
+    waiting += [*notebooks, "CONTRIBUTING.md", "CHANGELOG.md"]
+    for place in notebooks:
+        for file in _notebook(place, config):
+            files.append(file)
     seen = set()
     while waiting:
         place = waiting.pop()
@@ -38,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         path = REPOSITORY / place
         if not place.startswith("docs/"):
             files.append(_file(place, config))
-        if path.suffix == ".md":
+        if path.suffix in (".md", ".ipynb"):
             waiting += [target for target in _targets(path.read_text(encoding="utf-8"), place) if target not in seen]
     return files
 
@@ -46,6 +56,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links of the repository into links of the site, and draw the rooms."""
     uri = page.file.src_uri
+    notebook = f"docs/{uri.removesuffix('.md')}.ipynb"
+    if (REPOSITORY / notebook).is_file():
+        kept = f"\n\n[This page as a notebook]({posixpath.basename(notebook)})"
+        return _LINK.sub(lambda link: link[1] + _in_site(link[2], notebook), markdown) + kept
     place = f"docs/{uri}" if (REPOSITORY / "docs" / uri).is_file() else uri
     if not place.startswith("docs/"):
         page.meta.setdefault("search", {"boost": 0.5})  # the site's own pages come first
@@ -71,7 +85,7 @@ def _resolved(link: str, place: str) -> str:
 def _site_uri(place: str) -> str:
     """Return where a file of the repository stands in the site, as the source of a page."""
     if place.startswith("docs/"):
-        return place.removeprefix("docs/")
+        return re.sub(r"\.ipynb$", ".md", place.removeprefix("docs/"))
     return f"code/{place}.md" if Path(place).suffix in _CODE else place
 
 
@@ -89,6 +103,18 @@ def _file(place: str, config: MkDocsConfig) -> File:
     text = (REPOSITORY / place).read_text(encoding="utf-8")
     page = f"---\nsearch:\n  exclude: true\nhide: [toc]\n---\n# {place}\n\n~~~~~~{language}\n{text}\n~~~~~~\n"
     return File.generated(config, _site_uri(place), content=page)
+
+
+def _notebook(place: str, config: MkDocsConfig) -> Iterator[File]:
+    """Give the page of a notebook, and the pictures among its outputs."""
+    notebook = REPOSITORY / place
+    executed = Path(os.environ.get("CRYSTENS_NOTEBOOKS", notebook.parent)) / notebook.name
+    text, resources = MarkdownExporter().from_filename(
+        str(executed if executed.is_file() else notebook), {"unique_key": notebook.stem}
+    )
+    yield File.generated(config, _site_uri(place), content=text)
+    for name, content in resources["outputs"].items():
+        yield File.generated(config, posixpath.join(posixpath.dirname(_site_uri(place)), name), content=content)
 
 
 def _drawn_rooms() -> str:
