@@ -334,3 +334,23 @@ def test_positions_add_up_to_the_sites_that_are_known(heads: CodeHeads) -> None:
     torch.testing.assert_close(found[1], logits[1].softmax(dim=1))  # it is not known
     shares[:, group], shares[:, 14] = 0.4, 0.4
     torch.testing.assert_close(heads._adding_up(logits, shares, present, torch.tensor([10.0, 10.0])), logits)
+
+
+def test_elements_whose_charges_do_not_add_up_are_unlikely_in_a_neutral_crystal(heads: CodeHeads) -> None:
+    elements = torch.full((4, SIDE - HEADER, 119), -60.0)
+    elements[:, 0, [11, 20]] = 0.0  # sodium or calcium on a
+    elements[:, 1, 17] = 0.0  # chlorine on c, two sites
+    counts = torch.full((4,), 2)
+    same = torch.zeros(4, SIDE - HEADER - 1)
+    groups = torch.full((4, 231), -60.0)
+    groups[:, 225] = 60.0
+    positions = torch.full((4, SIDE - HEADER, 108), -60.0)
+    for orbit, place in enumerate((0, 2)):
+        positions[:, orbit, heads.positions[225, place].long()] = 60.0
+    positions[3, 1, heads.positions[225, 1].long()] = 60.0  # or on b, one site
+    chained = heads.chain.posterior(elements, counts, same)[0]
+    neutral = torch.tensor([1.0, 0.0, math.nan, 1.0])
+    found = heads._neutral(elements, chained, counts, same, groups, positions, neutral)
+    shares = found[:, 0].softmax(dim=1)
+    assert float(shares[0, 20]) > 0.99
+    torch.testing.assert_close(found[1:], elements[1:])  # told otherwise, not told, and not certain of the amounts

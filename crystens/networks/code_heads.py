@@ -5,6 +5,8 @@ Elements, space groups and Wyckoff positions stand in an image as digits (`cryst
 combinations of digits are no code, or one that occurs nowhere near. Here it draws among the codes there are.
 
 Sites stand in the order of their elements. A chain gives the joint posterior of these (`crystens.networks.code_chain`).
+Where a crystal is known to be charge-neutral, elements whose charges do not add up have next to no share in sampling
+(`crystens.networks.charge_sums`).
 
 The noise is Gaussian and known, so the likelihood of each code, given the eight noisy cells, is exact; that of the
 group takes the cells of all orbits. The network adds what it thinks of the rest of the image, as logits; the softmax of
@@ -36,7 +38,9 @@ import torch
 from torch import Tensor, nn
 
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
+from crystens.devices.xla import is_xla
 from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS, POSITION_ROW
+from crystens.networks.charge_sums import neutral_shift
 from crystens.networks.code_chain import CodeChain
 from crystens.networks.repulsion import representatives
 from crystens.symmetry.wyckoff import MAX_POSITIONS, primitive_multiplicities, space_group
@@ -59,6 +63,8 @@ _LEAST_SHARE = 1e-6  # of a position in groups that do not have it
 # which the network is told but not trained to keep to, orbits come to stand on each other.
 _STRICT_ELEMENTS = 6.0
 _STRICT_SITES = 2.0
+_SETTLED = 0.9  # share of a group, and of positions, from which on charges are added up
+_DECIDED = 0.999  # share of an element that no charge changes
 _CERTAIN = 0.5  # share of a group from which on its positions are added up
 _MOST_SITES = 96  # that are added up
 
@@ -326,24 +332,16 @@ class CodeHeads(nn.Module):
             tokens: what the transformer made of them before its last layer, (B, s, width).
             evidence: of the same images.
             counts: (B,), numbers of sites.
-            known: `num_elements` and `num_sites` of the primitive cell, (B,), NaN where they are not known; in sampling
-                the codes that are drawn have them.
+            known: `num_elements`, `num_sites` of the primitive cell and `charge_neutral` (1 or 0), (B,), NaN where they
+                are not known; in sampling the codes that are drawn have them.
             facts: what the network is told of the whole crystal, (B, width), as `Facts` gives it; None for nothing.
         """
         known = known or {}
         present = torch.arange(evidence.elements.shape[1], device=counts.device) < counts[:, None]
         sites = tokens[:, HEADER:]
         with torch.autocast(tokens.device.type, enabled=False):
-            elements = _applied(self.draw_elements, sites) + evidence.elements
             likely = None if facts is None or self.draw_by_facts is None else _applied(self.draw_by_facts, facts)
-            if likely is not None:
-                elements = elements + likely[:, None, :_ELEMENTS]
-            same = _applied(self.draw_same, torch.cat([sites[:, :-1], sites[:, 1:]], dim=2))[..., 0]
-            chained, total = self.chain.posterior(elements, counts, same)
-            if "num_elements" in known:
-                distinct = known["num_elements"]
-                chained = self.chain.posterior_of_so_many(elements, counts, same, distinct, _STRICT_ELEMENTS)
-            drawn = {0: chained.exp() @ self.element_codes}
+            drawn: dict[int, Tensor] = {}
             groups = logits = None
             if evidence.groups is not None and evidence.positions is not None:
                 groups = _applied(self.draw_groups, tokens[:, GROUP_ROW]) + evidence.groups
@@ -356,6 +354,18 @@ class CodeHeads(nn.Module):
                 if "num_sites" in known:
                     logits = self._adding_up(logits, shares, present, known["num_sites"])
                 drawn[POSITION_ROW] = logits.softmax(dim=2) @ self.position_codes
+            elements = _applied(self.draw_elements, sites) + evidence.elements
+            if likely is not None:
+                elements = elements + likely[:, None, :_ELEMENTS]
+            same = _applied(self.draw_same, torch.cat([sites[:, :-1], sites[:, 1:]], dim=2))[..., 0]
+            chained, total = self.chain.posterior(elements, counts, same)
+            if "charge_neutral" in known and groups is not None and logits is not None:
+                elements = self._neutral(elements, chained, counts, same, groups, logits, known["charge_neutral"])
+                chained = self.chain.posterior(elements, counts, same)[0]
+            if "num_elements" in known:
+                distinct = known["num_elements"]
+                chained = self.chain.posterior_of_so_many(elements, counts, same, distinct, _STRICT_ELEMENTS)
+            drawn[0] = chained.exp() @ self.element_codes
         if self.training:
             self.posterior = Posterior(elements, same, total, groups, logits)
         return drawn
@@ -403,9 +413,7 @@ class CodeHeads(nn.Module):
         """
         certain, group = shares.max(dim=1)
         applies = (certain > _CERTAIN) & num_sites.isfinite()
-        of_codes = torch.zeros_like(self.allowed, dtype=torch.int64)
-        of_codes.scatter_(1, self.positions.long(), primitive_multiplicity_table().to(logits.device))
-        of_code = of_codes[group].clamp(max=_MOST_SITES)[:, None].expand_as(logits)  # (B, N, 108)
+        of_code = self._sites_of_codes(group).expand_as(logits)  # (B, N, 108)
         chances = torch.zeros(*logits.shape[:2], _MOST_SITES + 1, device=logits.device)
         chances = chances.scatter_add_(2, of_code, logits.softmax(dim=2))
         none = torch.zeros_like(chances[:, 0])
@@ -422,6 +430,55 @@ class CodeHeads(nn.Module):
         weights = [_convolved(after.flip(1), first).flip(1) for first, after in zip(before, behind[::-1], strict=True)]
         fits = torch.stack(weights, dim=1).clamp(min=_LEAST_SHARE).log().gather(2, of_code)
         return logits + fits * applies[:, None, None]
+
+    def _sites_of_codes(self, group: Tensor) -> Tensor:
+        """Return how many sites of the primitive cell each code of positions stands for in groups (B,): (B, 1, 108)."""
+        of_codes = torch.zeros_like(self.allowed, dtype=torch.int64)
+        of_codes.scatter_(1, self.positions.long(), primitive_multiplicity_table().to(group.device))
+        return of_codes[group].clamp(max=_MOST_SITES)[:, None]
+
+    def _neutral(
+        self,
+        elements: Tensor,
+        chained: Tensor,
+        counts: Tensor,
+        same: Tensor,
+        groups: Tensor,
+        positions: Tensor,
+        neutral: Tensor,
+    ) -> Tensor:
+        """Return logits of elements (B, N, 119), less where charges do not add up in crystals that are neutral.
+
+        Charges are summed where the sites of all orbits are nearly certain, and their elements are not yet.
+
+        Args:
+            elements: logits of each orbit on its own.
+            chained: log posterior of them along the chain.
+            counts: (B,), numbers of sites.
+            same: log weight of two orbits with one element.
+            groups: logits of groups, (B, 231).
+            positions: logits of positions, (B, N, 108).
+            neutral: 1 for a crystal that is charge-neutral, (B,).
+        """
+        present = torch.arange(elements.shape[1], device=counts.device) < counts[:, None]
+        share, code = positions.softmax(dim=2).max(dim=2)
+        certain, group = groups.softmax(dim=1).max(dim=1)
+        open_elements = ((chained.exp().amax(dim=2) < _DECIDED) & present).any(dim=1)
+        applies = (neutral == 1) & (certain > _SETTLED) & ((share > _SETTLED) | ~present).all(dim=1) & open_elements
+        if is_xla(elements.device):  # which would compile anew for each number of rows
+            rows, most = torch.arange(len(applies), device=elements.device), elements.shape[1]
+        else:
+            rows = applies.nonzero()[:, 0]
+            most = int(counts[rows].max()) if len(rows) else 0
+        if most < 2:
+            return elements
+        amounts = self._sites_of_codes(group[rows])[:, 0].gather(1, code[rows])
+        shift = neutral_shift(
+            self.chain, elements[rows, :most], counts[rows], same[rows, : most - 1], amounts[:, :most]
+        )
+        elements = elements.clone()
+        elements[rows, :most] += shift * applies[rows, None, None]
+        return elements
 
     def _one_orbit_each(self, logits: Tensor, shares: Tensor, present: Tensor) -> Tensor:
         """Return logits of positions (B, N, 108), less where another orbit takes a position that holds one.
