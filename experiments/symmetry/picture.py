@@ -9,7 +9,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
@@ -48,7 +47,7 @@ def picture(generator: Generator, seed: int, asked: dict[str, Any]) -> Figure:
         decoded += generator.decode(generator.sample_images(2, seed, **asked))
         titles += [f"asked: {', '.join(map(str, asked.values()))}"] * 2
     figure = Figure(figsize=(2.0 * COLUMNS, 2.55 * ROWS + 3.1), layout="constrained")
-    crystals, image = np.ravel(figure.subfigures(2, 1, height_ratios=[2.55 * ROWS, 3.1]))
+    (crystals,), (image,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.55 * ROWS, 3.1])
     for axes, one, title in zip(crystals.subplots(ROWS, COLUMNS).flat, decoded, titles, strict=True):
         _draw(axes, one, title)
     images = generator.sample_images(number, seed).float().numpy(force=True)
