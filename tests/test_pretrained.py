@@ -122,7 +122,7 @@ def test_a_run_starts_from_the_averaged_weights_and_counts_sizes_anew(
     assert new.model.facts.scale("gap") == old.model.facts.scale("gap")
     assert new.model.site_counts.nonzero().tolist() == [[2]]
     assert new.model.site_counts.sum() == 8
-    assert new.model.size_counts.nonzero().tolist() == [[2, 2, 2]]  # the base has six sites too
+    assert new.model.size_counts.nonzero().tolist() == [[2, 2, 2, 1]]  # the base has six sites too
     assert new.about["pretrained"] == {"name": str(base), "weights": old.about["weights"]}
     assert "pretrained" not in old.about
     assert new.reference.count == 8
