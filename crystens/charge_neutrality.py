@@ -1,14 +1,14 @@
-"""Whether the charges of a composition can add up to nothing.
+"""Charge neutrality: whether the oxidation states of a composition can sum to zero.
 
-A composition passes if oxidation states of its elements, one for each element, add up to no charge while every cation
-is less electronegative than every anion (Pauling). A single element and an alloy, of metals only, pass as they are.
+A composition passes if one oxidation state can be chosen for each element so that the charges sum to zero and every
+cation is less electronegative than every anion (Pauling). Single elements and alloys (metals only) always pass.
 
-`is_charge_neutral` takes all oxidation states that pymatgen knows of an element, so that it needs no further package.
-Of real crystals 84.5 % pass (mp_52, test; smact's 2014 list: 89.3 %), of crystals of 4 to 29 random atoms 13 %. The
-field's protocol asks the same question with smact's lists (`crystens.protocol.composition_validity`).
+`is_charge_neutral` uses all oxidation states in pymatgen and needs no further package. 84.5 % of real crystals pass
+(mp_52, test; with smact's 2014 list 89.3 %), and 13 % of crystals of 4 to 29 random atoms. The CDVAE protocol applies
+the same rule with smact's lists (`crystens.protocol.composition_validity`).
 
-Combinations are not listed, which takes minutes for six elements: to split the elements by electronegativity into those
-that may give charge and those that may take it leaves sums of whole numbers, and asks the same question.
+Enumerating all combinations takes minutes for six elements. An equivalent test is fast: the elements are split by
+electronegativity into possible cations and possible anions, and sums of integers decide.
 
 Source: Davies et al., "Computational screening of all stoichiometric inorganic materials", Chem 2016, 1, 617.
 """
@@ -34,11 +34,11 @@ def is_charge_neutral(numbers: np.ndarray) -> bool:
 
 
 def can_balance(ions: Sequence[Ion]) -> bool:
-    """Return whether charges add up to 0 with every cation below every anion in electronegativity."""
+    """Return whether charges can sum to 0 with every cation less electronegative than every anion."""
     negativities = [negativity for negativity, _, _ in ions if negativity is not None]
     if len(negativities) < len(ions):
         return False
-    # Below a border nothing takes charge, from it on nothing gives it; the lowest anion is a border.
+    # Elements below a border are cations, all others anions; the least electronegative anion is the border.
     for border in {*negativities, math.inf}:
         sums = {0}
         for negativity, (_, amount, charges) in zip(negativities, ions, strict=True):

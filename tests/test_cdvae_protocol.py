@@ -135,7 +135,7 @@ def test_fewer_valid_samples_than_asked_are_said_and_more_are_drawn_by_seed(
 ) -> None:
     samples: list[Crystal | None] = [titanate, zirconate, nacl, None]
     few = judged([titanate], samples, options(cache)).metrics["wasserstein_density"]
-    assert few["statement"] == "only 3 samples are valid, and the protocol asks for 1000: all are taken"
+    assert few["statement"] == "only 3 samples are valid, of 1000 in the protocol: all of them are taken"
     assert "of all 3 valid samples (the protocol asks for 1000) and" in few["description"]
     assert (few["count"], few["valid_samples"]) == (3, 3)
     densities = [crystal.to_structure().density for crystal in (titanate, zirconate, nacl)]

@@ -183,9 +183,9 @@ def test_references_that_nobody_asked_about_stand_in_no_rate_and_it_is_said() ->
 @pytest.mark.parametrize(
     ("samples", "more", "message"),
     [
-        ([_A, _B, _C, _A], {}, "4 samples are not the same number for each of 3 references"),
-        ([_A], {}, "1 samples are not the same number for each of 3"),
-        ([_A, _B, _C], {"each": 2}, "3 samples are 1 for each of 3 references, and --each 2 says another number"),
+        ([_A, _B, _C, _A], {}, "4 samples are no multiple of 3 references"),
+        ([_A], {}, "1 samples are no multiple of 3"),
+        ([_A, _B, _C], {"each": 2}, "3 samples are 1 for each of 3 references, but --each is 2"),
         ([_A, _B, _C], {"each": 0}, "--each must be at least 1"),
         ([], {}, "there is nothing to judge"),
         ([_B, _C, _A], {}, "sample 0 is SrTiO3 and reference 0 is CsCl. Sort them"),
@@ -303,7 +303,7 @@ def test_a_folder_of_ours_is_judged_by_what_was_asked(
     metrics = entries(tmp_path / "out")
     assert (metrics["match_rate"]["value"], metrics["match_rate_at_2"]["value"]) == (0.5, 1)
     assert (metrics["judged_references"]["value"], metrics["judged_references"]["count"]) == (2, 3)
-    assert "1 have none and stand in no rate" in capsys.readouterr().out
+    assert "1 have none and enter no rate" in capsys.readouterr().out
     assert metrics["composition_rate"]["value"] == 0.5
     assert metrics["formula_met_rate"]["value"] == 0.5
     table = sorted(csv.DictReader((tmp_path / "out" / "crystals.csv").open()), key=lambda row: int(row["index"]))
@@ -338,8 +338,8 @@ def test_files_whose_numbers_have_another_order_are_refused(
         (["--first", "1", "--reference-number", "1"], "not together with --reference-number"),
         (["--cutoffs", "1", "1"], "--cutoffs are those of --protocol cdvae"),
         (["--energy-model", "chgnet"], "give --protocol cdvae too"),
-        (["--baseline", "--split", "train"], "has none beside it"),
-        (["--first", "2"], "3 samples are not the same number for each of 2 references"),
+        (["--baseline", "--split", "train"], "has no train split"),
+        (["--first", "2"], "3 samples are no multiple of 2 references"),
         (["--protocol", "cdvae", "--baseline"], "--baseline belongs to --protocol csp"),
         (["--protocol", "cdvae", "--most-pairs", "9"], "--most-pairs belongs to --protocol csp"),
     ],

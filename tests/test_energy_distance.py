@@ -150,7 +150,7 @@ def test_each_crystal_is_computed_once_also_after_an_interruption(stub: Stub) ->
 
 
 def test_a_relaxation_is_refused_and_so_is_an_unknown_name(stub: Stub) -> None:
-    with pytest.raises(CrystensError, match="as they stand; leave out Relaxation"):
+    with pytest.raises(CrystensError, match="unrelaxed crystals; leave out Relaxation"):
         distance([cubic(4.0)], stub, relaxation=Relaxation())
     with pytest.raises(CrystensError, match="potential 'x' is not known; use one of chgnet, "):
         shipped("x")

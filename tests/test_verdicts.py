@@ -74,7 +74,7 @@ def test_junk_is_called_junk(junk: list[Crystal], reference: Reference, compared
     assert metrics["structural_validity"]["value"] > 0.9  # which says nothing
     entry = verdict(metrics, against)["verdict"]
     told = " ".join(entry["sentences"])
-    assert "By these numbers they are junk, not usable crystals: in 100 % of them atoms stand within each other" in told
+    assert "By these numbers they are junk, not usable crystals: in 100 % of them atoms overlap" in told
     assert "100 % have no symmetry" in told
     assert entry["value"] == len(entry["shortcomings"]) >= 3
 

@@ -1,1 +1,1 @@
-"""Numbers that judge images and crystals; every crystal keeps its own value, and means are taken in one place."""
+"""Metrics of images and crystals: one value for each crystal, averaged in one place."""

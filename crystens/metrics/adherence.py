@@ -1,4 +1,4 @@
-"""How many samples are what was asked for."""
+"""How many samples meet the conditions that were asked for."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _TEXTS = {
 
 
 def adherence_metrics(rows: Sequence[Row]) -> Metrics:
-    """Return the share of samples that meet each condition, of all that were asked for it; failed ones meet none.
+    """Return the share of samples that meet each condition, of all samples asked for it; failed samples meet none.
 
     Args:
-        rows: of samples, with `MET_COLUMNS` where something was asked.
+        rows: rows of samples, with `MET_COLUMNS` where a condition was asked for.
     """
     metrics: Metrics = {}
     for name in ASKED:

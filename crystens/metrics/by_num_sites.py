@@ -1,4 +1,4 @@
-"""Metrics by the number of sites in the cell: what is right for small cells may be wrong for large ones."""
+"""Metrics by the number of sites in the cell: samples with large cells may fail where those with small cells do not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crystens.metrics.distributions import Reference
 from crystens.metrics.symmetry_metrics import symmetry_shares
 from crystens.processes.atomic_file import write_csv
 
-# Groups that a page shows: sites of a cell are above the first number and at most the second.
+# Size classes of the page: cells with more sites than the first number and at most the second.
 _SIZES = (0, 1, 2, 4, 8, 12, 16, 20, 52)
 SIZE_RANGES: tuple[tuple[int, float, str], ...] = (
     *((low, high, f"{low + 1}-{high}" if high > low + 1 else str(high)) for low, high in itertools.pairwise(_SIZES)),
@@ -22,11 +22,11 @@ SIZE_RANGES: tuple[tuple[int, float, str], ...] = (
 
 
 def rows_by_num_sites(rows: Sequence[Row], sizes: Iterable[int] = ()) -> dict[int | None, list[Row]]:
-    """Return the rows of samples by number of sites, rising; those of failed samples last, under None.
+    """Return the rows of samples by number of sites, ascending; rows of failed samples last, under None.
 
     Args:
-        rows: of all samples.
-        sizes: further numbers of sites that have a place, though no sample has them.
+        rows: rows of all samples.
+        sizes: further numbers of sites to include, though no sample may have them.
     """
     groups: dict[int | None, list[Row]] = {size: [] for size in sizes}
     for row in rows:
@@ -37,13 +37,13 @@ def rows_by_num_sites(rows: Sequence[Row], sizes: Iterable[int] = ()) -> dict[in
 def by_num_sites(
     rows: Sequence[Row], reference: Reference | None, more: Sequence[Mapping[str, Any]] = ()
 ) -> list[dict[str, Any]]:
-    """Return one row for each number of sites, and one (None) for failed samples; shares are of the samples of a size.
+    """Return one row for each number of sites, and one (None) for failed samples; shares refer to samples of that size.
 
     Args:
-        rows: of all samples.
-        reference: real crystals whose templates are known ones.
-        more: rows with further columns, each with its `num_sites`: of the field's protocol, which has real crystals of
-            other numbers of sites too.
+        rows: rows of all samples.
+        reference: real crystals; their templates count as known.
+        more: rows with further columns and `num_sites`, from a protocol; these may have other numbers of sites, of real
+            crystals.
     """
     known = {row["num_sites"]: row for row in more}
     found = []
@@ -54,7 +54,7 @@ def by_num_sites(
 
 
 def by_size(rows: Sequence[Row], reference: Reference | None) -> list[dict[str, Any]]:
-    """Return a few rows as `by_num_sites`, each of a range of sizes (`sites`, a text) that some sample has."""
+    """Return rows like those of `by_num_sites`, one for each size class (`sites`, a text) that occurs."""
     found = []
     for low, high, sites in SIZE_RANGES:
         own = [row for row in rows if row["status"] == OK and low < row["num_sites"] <= high]
@@ -65,11 +65,11 @@ def by_size(rows: Sequence[Row], reference: Reference | None) -> list[dict[str, 
 
 
 def write_by_num_sites(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the table as CSV; what there is not is an empty cell."""
+    """Write the table as CSV; missing values are empty cells."""
     lines = [[f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows]
     write_csv(path, [list(rows[0]), *lines])
 
 
 def _valid_share(rows: Sequence[Row]) -> float | None:
-    """Return the share of samples that are structurally valid, None of none."""
+    """Return the share of samples that are structurally valid, None without samples."""
     return sum(bool(row["structurally_valid"]) for row in rows) / len(rows) if rows else None

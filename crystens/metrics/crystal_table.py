@@ -1,17 +1,20 @@
-"""`crystals.csv`: one row a sample, failed ones too.
+"""`crystals.csv`: one row for each sample, failed samples included.
 
-A row is a dictionary by column. None stands for a value that does not exist (the formula of a sample that could not be
-decoded, the shortest distance in a crystal of one site) and is an empty cell of the file. Units: angstrom, degree,
-cubic angstrom, g/cm^3; those of the statistics are in `crystens.metrics.statistics`.
+A row is a dictionary by column. None is a value that does not exist (the formula of a sample that could not be decoded,
+the shortest distance in a crystal of one site), and an empty cell of the file. Units: angstrom, degree, cubic angstrom,
+g/cm^3; the units of the statistics are in `crystens.metrics.statistics`.
 
-Samples that came as images have the `IMAGE_COLUMNS`. Crystals that came as files have the `CRYSTAL_COLUMNS`: there is
-no image to measure, so that its columns are absent, not empty. The space group that an image or file states
-(`generated_space_group`) stands beside those that the atoms have (`crystens.metrics.symmetries`). A finished file is
-sorted by `plausibility` (`crystens.metrics.plausibility`), the best first, failed samples last. Behind these stand the
-`PROTOCOL_COLUMNS` where crystals are judged by the field's shared protocol (`crystens.protocol.cdvae_protocol`, which
-fills them), and the `ENERGY_COLUMNS` (eV/atom) where it compares energies (`crystens.protocol.energy_distance`), or the
-`CSP_COLUMNS` of structure prediction (`crystens.protocol.csp_protocol`). Last stand those of CGCNN's properties where
-they are asked for (`crystens.properties.property_metrics`; units in `crystens.properties.cgcnn`).
+Samples from images have the `IMAGE_COLUMNS`; crystals from files have the `CRYSTAL_COLUMNS`, without image columns. The
+stated space group (`generated_space_group`) has a column beside the groups found in the atoms
+(`crystens.metrics.symmetries`). A finished file is sorted by `plausibility` (`crystens.metrics.plausibility`), the best
+first, failed samples last.
+
+Further columns are appended when used, in this order:
+
+- `PROTOCOL_COLUMNS` of the CDVAE protocol (`crystens.protocol.cdvae_protocol`), and `ENERGY_COLUMNS` (eV/atom) if it
+  compares energies (`crystens.protocol.energy_distance`); or `CSP_COLUMNS` of structure prediction
+  (`crystens.protocol.csp_protocol`);
+- CGCNN's properties (`crystens.properties.property_metrics`; units in `crystens.properties.cgcnn`).
 """
 
 from __future__ import annotations
@@ -66,10 +69,10 @@ IMAGE_COLUMNS = (
     "largest_move",  # of a site, or an orbit, onto its place in the stated space group, angstrom
     *STATISTICS,
 )
-# Behind these, of samples that came as images of orbits: orbits of the crystal, and repairs of each kind that decoding
-# made (`crystens.symmetry.projection`).
+# Appended for samples from images of orbits: number of orbits, and number of repairs of each kind in decoding
+# (`crystens.symmetry.projection`).
 ORBIT_COLUMNS = ("num_orbits", *(f"{kind}_orbits" for kind in REPAIRS))
-# Behind these, of samples that were asked for: each condition that was asked, and whether the crystal meets it.
+# Appended for samples under conditions: each condition, and whether the crystal meets it.
 ASKED = (
     *("formula", "chemical_system", "elements", "num_elements", "num_sites", "charge_neutral"),
     *("space_group", "crystal_system"),
@@ -93,7 +96,7 @@ PROTOCOL_COLUMNS = (
     "covered_strict",
 )
 ENERGY_COLUMNS = ("energy_per_atom", "energy_reason")
-# Of samples that answer references: places of these among all of them, whether one matches, and how far it is.
+# Samples that answer references: indices of these references, whether one matches, and its distance.
 CSP_COLUMNS = ("reference", "matched", "rms_distance")
 
 _TEXTS = {
@@ -119,17 +122,17 @@ def image_rows(
     start: int = 0,
     reference: Reference | None = None,
 ) -> list[Row]:
-    """Return the rows of samples that came as images.
+    """Return the rows of samples from images.
 
     Args:
-        images: the copies of their values, as they were read to decode them.
-        decoded: what they were decoded to, one each.
-        distance: what the distance block holds, "fractional" or "cartesian".
+        images: the copies of values in the images, as read for decoding.
+        decoded: the results of decoding, one for each image.
+        distance: kind of distance in the distance block, "fractional" or "cartesian".
         start: index of the first sample.
-        reference: real crystals whose formulas and templates are known ones.
+        reference: real crystals; their formulas and templates count as known.
 
-    The statistics take the number of sites that decoding took. A failed sample has them too, and its cell as the image
-    states it, where the image holds a site.
+    The statistics use the number of sites that decoding found. A failed sample has them too, with the cell that its
+    image states, if the image holds a site.
     """
     columns = {name: values.tolist() for name, values in copies_statistics(images, distance).items()}
     stated = cell_means(images)[:, :6].tolist()
@@ -173,16 +176,16 @@ def crystal_row(
     merged: bool = False,
     reference: Reference | None = None,
 ) -> Row:
-    """Return the row of a crystal that came from a file.
+    """Return the row of a crystal from a file.
 
     Args:
-        index: of the sample.
+        index: index of the sample.
         crystal: the crystal.
-        file: where it was read.
-        entry: which one in that file.
-        stated: the space group number that the file gives it.
-        merged: whether decoding merged sites of it, which makes it structurally invalid and can no longer be seen.
-        reference: real crystals whose formulas and templates are known ones.
+        file: the file that it was read from.
+        entry: its name in that file.
+        stated: its space group number in the file.
+        merged: whether decoding merged sites of it. Such a crystal is structurally invalid, which its file cannot show.
+        reference: real crystals; their formulas and templates count as known.
     """
     row: Row = dict.fromkeys(CRYSTAL_COLUMNS)
     row.update(index=index, file=_one_line(file), entry=_one_line(entry), status=OK, generated_space_group=stated)
@@ -198,7 +201,7 @@ def failed_row(index: int, reason: str, file: str = "", entry: str = "") -> Row:
 
 
 def _measured(crystal: Crystal, merged: bool, reference: Reference | None) -> Row:
-    """Return the columns that follow from a crystal, and from what is known."""
+    """Return the columns that follow from a crystal and the reference."""
     nearest = shortest_distance(crystal)
     volume = crystal.lattice.volume
     symmetry = symmetry_of(crystal, nearest)
@@ -231,28 +234,28 @@ def _measured(crystal: Crystal, merged: bool, reference: Reference | None) -> Ro
 
 
 def _finite_or_none(value: Any) -> Any:
-    """Return a value, or None for a float that is not finite: it stands for nothing that was measured."""
+    """Return a value, or None for a float that is not finite: nothing was measured."""
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
 def _one_line(text: str) -> str | None:
-    """Return a text without line breaks, for a sample is one line of the file; None for an empty one."""
+    """Return a text without line breaks, because a sample is one line of the file; None for an empty text."""
     return " ".join(text.split()) or None
 
 
 class CrystalTable:
-    """The file `crystals.csv`, written chunk by chunk; opening one that is there goes on after its last complete row.
+    """The file `crystals.csv`, written chunk by chunk; an existing file is continued after its last complete row.
 
     Args:
-        path: the file; made with its header if it is not there. A last line torn by a kill is dropped.
-        columns: `IMAGE_COLUMNS` or `CRYSTAL_COLUMNS`, and what stands behind them.
+        path: the file; created with its header if it does not exist. An incomplete last line is dropped.
+        columns: `IMAGE_COLUMNS` or `CRYSTAL_COLUMNS`, and the columns appended to them.
 
     Raises:
         CrystensError: if the file has other columns or cannot be written.
     """
 
     def __init__(self, path: str | Path, columns: Sequence[str] = IMAGE_COLUMNS) -> None:
-        """Open or make the file."""
+        """Open or create the file."""
         self.path = Path(path)
         self.columns = tuple(columns)
         header = _text([self.columns]).encode()
@@ -275,32 +278,32 @@ class CrystalTable:
         return self._count
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write rows behind the last."""
+        """Append rows."""
         rows = list(rows)
         with self.path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(_text([_cell(row[name]) for name in self.columns] for row in rows))
         self._count += len(rows)
 
     def keep(self, count: int) -> None:
-        """Drop all rows behind the first `count`."""
+        """Drop all rows after the first `count`."""
         lines = self.path.read_bytes().splitlines(keepends=True)[: count + 1]
         write_whole(self.path, b"".join(lines))
         self._count = len(lines) - 1
 
     def sort(self) -> None:
-        """Bring the lines of the file into the order of `by_plausibility`, at once."""
+        """Sort the lines of the file by `by_plausibility`, atomically."""
         header, *lines = self.path.read_bytes().splitlines(keepends=True)
         found = read_rows(self.path, _TEXTS, _INTEGERS, _TRUTHS)
         line_of = {row["index"]: line for row, line in zip(found, lines, strict=True)}
         write_whole(self.path, b"".join([header, *(line_of[row["index"]] for row in by_plausibility(found))]))
 
     def rows(self) -> list[Row]:
-        """Return all rows in the order of the samples, typed as they were written; floats have ten digits."""
+        """Return all rows in the order of the samples, with the types that were written; floats have ten digits."""
         return sorted(read_rows(self.path, _TEXTS, _INTEGERS, _TRUTHS), key=lambda row: row["index"])
 
 
 def by_plausibility(rows: Iterable[Row]) -> list[Row]:
-    """Return rows, the most plausible samples first; of those that are alike the first; failed samples last."""
+    """Return rows sorted by plausibility, the best first; ties keep their order, failed samples come last."""
     return sorted(rows, key=lambda row: (row["status"] != OK, -(row["plausibility"] or 0.0), row["index"]))
 
 
@@ -321,7 +324,7 @@ def _cell(value: Any) -> str:
 
 
 def read_rows(path: Path, texts: Collection[str], integers: Collection[str], truths: Collection[str]) -> list[Row]:
-    """Return the rows of a file that a `CrystalTable` wrote, typed by column; columns of no other type are floats."""
+    """Return the rows of a file that a `CrystalTable` wrote, typed by column; all other columns are floats."""
 
     def value(name: str, text: str) -> Any:
         if text == "":

@@ -1,11 +1,11 @@
 """Distributions of real and generated crystals, and how far apart they are (the paper's Figs. 4-6).
 
-Compared are the eight `QUANTITIES`: a, b, c (angstrom), alpha, beta, gamma (degree), the space group number, each with
-one value a crystal, and the atomic number Z with one value a site. The distance is the two-sample Kolmogorov-Smirnov
-statistic: the largest gap of the two cumulative distributions, 0 for the same and 1 for disjoint ones. It has no
-parameter and needs no bins.
+The eight `QUANTITIES` are compared: a, b, c (angstrom), alpha, beta, gamma (degree) and the space group number, with
+one value for each crystal, and the atomic number Z, with one value for each site. The distance is the two-sample
+Kolmogorov-Smirnov statistic: the largest gap of the two cumulative distributions, 0 for equal and 1 for disjoint ones.
+It has no parameter and needs no bins.
 
-A `Reference` keeps every real value, so that it can travel with a trained model and nothing has to be read again.
+A `Reference` keeps all real values. A checkpoint contains it, so that samples are judged without the training data.
 
 Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 4, Figs. 4-6.
 """
@@ -37,19 +37,19 @@ log = logging.getLogger(__name__)
 QUANTITIES = ("a", "b", "c", "alpha", "beta", "gamma", "space_group", "Z")
 
 _TEXTS = ("formulas", "name", "split")
-# Crystals whose templates are looked for: they take two minutes, once (`crystens.metrics.symmetries`).
+# Largest reference whose templates are found: that many take two minutes, once (`crystens.metrics.symmetries`).
 MOST_TEMPLATES = 200_000
 
 _SIGNIFICANCE = 0.01
 
-_TEMPLATES = "templates"  # not there where the reference was written before templates were kept
+_TEMPLATES = "templates"  # missing in references that were written before templates were kept
 
 _HELD_OUT = "held_out"  # the same
 
-_AT_ONCE = 1000  # crystals that are made of a batch at a time
+_AT_ONCE = 1000  # crystals taken out of a batch at a time
 
-# Values are compared to this many decimals (0.001 angstrom or degree): where all real angles are 90, one that came back
-# from an image as 90.000004 must not count as different.
+# Values are compared to this many decimals (0.001 angstrom or degree): an angle of 90.000004, read from an image, must
+# not differ from real angles of 90.
 _DECIMALS = 3
 
 
@@ -58,17 +58,16 @@ class Reference:
     """The real crystals that samples are compared with.
 
     Attributes:
-        values: for each of the `QUANTITIES` a float32 array of all values: (crystals,), for Z (sites,).
-        formulas: the reduced formulas, sorted, each once.
-        name: what the crystals are, for people.
-        split: which part of the data they are, "train" unless said otherwise.
+        values: a float32 array of all values for each of the `QUANTITIES`: (crystals,), for Z (sites,).
+        formulas: the distinct reduced formulas, sorted.
+        name: name of the crystals, for messages.
+        split: the split that they are, by default "train".
         count: number of crystals.
-        templates: the Wyckoff templates (`crystens.metrics.symmetries.templates`), sorted, each once; None where they
-            are not known: of references that were written before templates were kept, or are larger than
-            `MOST_TEMPLATES`.
-        held_out: values of metrics of real crystals that are no part of it, by name (`crystens.metrics.held_out`);
-            None where there are none.
-        held_out_name: what those are, for people.
+        templates: the distinct Wyckoff templates (`crystens.metrics.symmetries.templates`), sorted; None where unknown:
+            for references that were written before templates were kept, or that are larger than `MOST_TEMPLATES`.
+        held_out: metrics of real crystals outside the reference, by name (`crystens.metrics.held_out`); None if there
+            are none.
+        held_out_name: name of the held-out crystals, for messages.
     """
 
     values: dict[str, np.ndarray]
@@ -98,10 +97,10 @@ class Reference:
 
         Args:
             crystals: the crystals.
-            name: what they are, for people.
-            split: which part of the data they are.
+            name: name of the crystals, for messages.
+            split: the split that they are.
             progress: called with the number of crystals whose template is known.
-            with_templates: False leaves templates out, as of lists of orbits, which are no crystals.
+            with_templates: False leaves templates out, for lists of orbits, which are no crystals.
 
         Raises:
             CrystensError: if there are none.
@@ -116,20 +115,20 @@ class Reference:
 
     @functools.cached_property
     def _known_formulas(self) -> frozenset[str]:
-        """The formulas, to look one up."""
+        """The formulas as a set."""
         return frozenset(self.formulas)
 
     @functools.cached_property
     def _known_templates(self) -> frozenset[str | None]:
-        """The templates, to look one up."""
+        """The templates as a set."""
         return frozenset(self.templates or ())
 
     def has_formula(self, formula: str) -> bool:
-        """Return whether a crystal of the reference has a reduced formula."""
+        """Return whether a reduced formula occurs in the reference."""
         return formula in self._known_formulas
 
     def has_template(self, template: str | None) -> bool | None:
-        """Return whether a crystal of the reference has a Wyckoff template; None where its templates are not known."""
+        """Return whether a Wyckoff template occurs in the reference; None if its templates are not known."""
         return None if self.templates is None else template in self._known_templates
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,7 +155,7 @@ class Reference:
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the reference as a flat dictionary of tensors, texts as UTF-8 bytes, for a safetensors file.
 
-        Ordered from the widest type to bytes, so that tensors written one behind the other stay aligned.
+        Ordered from the widest type to bytes, so that tensors stay aligned when they are written one after the other.
         """
         texts = {"formulas": "\n".join(self.formulas), "name": self.name, "split": self.split}
         if self.templates is not None:
@@ -181,14 +180,14 @@ class Reference:
 
 
 def _held_out(state: Mapping[str, Any] | None) -> tuple[dict[str, float] | None, str]:
-    """Return the values of held-out crystals, and what these are, as a file or checkpoint has them."""
+    """Return the metrics of held-out crystals and their name, from a file or checkpoint."""
     if state is None:
         return None, ""
     return {name: float(value) for name, value in state.items() if name != "name"}, str(state["name"])
 
 
 def _text(tensor: Tensor) -> str:
-    """Return a text of its UTF-8 bytes."""
+    """Return a text from its UTF-8 bytes."""
     return bytes(tensor.tolist()).decode()
 
 
@@ -196,19 +195,20 @@ def ks_statistics(values: Mapping[str, np.ndarray], reference: Reference) -> dic
     """Return the Kolmogorov-Smirnov statistic of each quantity: names "ks_a" to "ks_Z", values 0-1.
 
     Args:
-        values: generated values of each of the `QUANTITIES`, any number each. Values that are not finite are left out;
-            whoever reports the result reports the number of values beside it (`finite_counts`).
+        values: generated values of each of the `QUANTITIES`, any number each. Values that are not finite are left out:
+            a report states the number of values with the result (`finite_counts`).
         reference: the real values.
 
-    A quantity without a single finite value has statistic 1: nothing generated is as far away as it gets.
+    A quantity without a finite value has the largest statistic, 1.
     """
     return {f"ks_{name}": _ks_statistic(_finite(values[name]), reference.values[name]) for name in QUANTITIES}
 
 
 def critical_ks(samples: int, real: int) -> float:
-    """Return the K-S statistic that two samples of one distribution exceed in 1 % of cases; above 1 for few samples.
+    """Return the K-S statistic that two samples of one distribution exceed in 1 % of cases; it may be above 1.
 
-    By the limit of large numbers; atoms of one crystal are not independent, so that crystals are counted for Z too.
+    The formula is that of large samples. For Z, too, the numbers are those of crystals: the atoms of one crystal are
+    not independent.
     """
     return math.sqrt(-math.log(_SIGNIFICANCE / 2) / 2 * (samples + real) / (samples * real)) if samples else math.inf
 
@@ -236,7 +236,7 @@ def _ks_statistic(generated: np.ndarray, real: np.ndarray) -> float:
     """Return the Kolmogorov-Smirnov statistic of two samples."""
     if len(generated) == 0:
         return 1.0
-    # The asymptotic method only spares the time of an exact p-value, which is not used.
+    # The asymptotic method saves the time of an exact p-value, which is not used.
     real = real.astype(np.float64)
     return float(ks_2samp(generated.round(_DECIMALS), real.round(_DECIMALS), method="asymp").statistic)
 
@@ -248,17 +248,17 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _formulas(crystals: CrystalBatch) -> tuple[str, ...]:
-    """Return the reduced formulas of crystals, sorted, each once."""
+    """Return the distinct reduced formulas of crystals, sorted."""
     rows = zip(crystals.numbers.numpy(force=True), crystals.counts.tolist(), strict=True)
     return tuple(sorted(set(map(reduced_formula, {reduced_composition(numbers[:count]) for numbers, count in rows}))))
 
 
 def _templates(crystals: CrystalBatch, progress: Callable[[int], None] | None) -> tuple[str, ...] | None:
-    """Return the Wyckoff templates of crystals, sorted, each once; None of too many crystals."""
+    """Return the distinct Wyckoff templates of crystals, sorted; None for more crystals than `MOST_TEMPLATES`."""
     if len(crystals) > MOST_TEMPLATES:
         log.warning(
-            "Wyckoff templates of %d crystals are not looked for, only of at most %d: the share of samples with a new "
-            "one will not be known",
+            "Wyckoff templates are not computed for %d crystals (at most %d): the share of samples with a new template "
+            "will not be known",
             len(crystals),
             MOST_TEMPLATES,
         )

@@ -1,8 +1,8 @@
 """Entries of `metrics.json`: values with their meaning, unit and count.
 
-Every entry is an object with `value`, `unit`, `description` and `count`: how many samples (or sites, where the
-description says so) the value is made of. A value that has nothing to be made of is null with count 0. Rates are taken
-over all samples: a sample that failed is not valid, not unique and not novel.
+Every entry is an object with `value`, `unit`, `description` and `count`: the number of samples (or of sites, if the
+description says so) behind the value. Without samples the value is null and the count 0. Rates refer to all samples: a
+failed sample is not valid, not unique and not novel.
 """
 
 from __future__ import annotations

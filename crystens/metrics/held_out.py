@@ -1,8 +1,8 @@
-"""The measure of good: real crystals that a model was not trained on, judged as if they were samples.
+"""Metrics of held-out real crystals, which a model was not trained on: the values that good samples should reach.
 
-No generator can be asked for more than they have. They are at most `MOST` of a split, evenly spread, so that judging
-them takes three seconds. The values of their metrics travel with the `Reference`, also in a checkpoint, and stand
-beside those of samples (`held_out` of each entry of `metrics.json`).
+At most `MOST` crystals of a split, evenly spread, are judged like samples, which takes three seconds. The `Reference`
+keeps their metrics, also in a checkpoint, and `metrics.json` has them beside those of samples (`held_out` of each
+entry).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from crystens.metrics.metrics_file import summarise
 
 MOST = 1000
 
-# Metrics that grow with the number of samples, or are it, which say nothing of samples of another number.
+# Metrics that depend on the number of samples: their values cannot be compared.
 _COUNTS = ("num_samples", "failures", "num_space_groups", "crystal_systems", "num_wyckoff_templates")
 
 
 def spread(rows: np.ndarray) -> np.ndarray:
-    """Return at most `MOST` of some rows (n,), evenly spread."""
+    """Return at most `MOST` of the rows (n,), evenly spread."""
     return rows if len(rows) <= MOST else rows[np.linspace(0, len(rows) - 1, MOST).astype(np.int64)]
 
 
@@ -32,9 +32,9 @@ def with_held_out(reference: Reference, crystals: Iterable[Crystal], name: str) 
     """Return the reference with the metrics of held-out crystals.
 
     Args:
-        reference: real crystals that the held-out ones are compared with.
-        crystals: held-out ones, at least one.
-        name: what they are, for people, such as "test".
+        reference: real crystals to compare the held-out crystals with.
+        crystals: held-out crystals, at least one.
+        name: name of the held-out crystals, for messages, such as "test".
     """
     rows = [crystal_row(index, crystal, reference=reference) for index, crystal in enumerate(crystals)]
     values = {

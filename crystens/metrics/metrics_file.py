@@ -1,9 +1,8 @@
-"""`metrics.json`: the rows of `crystals.csv` made into numbers, each with its meaning, unit and count.
+"""`metrics.json`: metrics computed from the rows of `crystals.csv`, each with its meaning, unit and count.
 
-Where the reference knows real crystals that are no part of it, their values stand beside (`held_out`), and beside each
-Kolmogorov-Smirnov statistic the value above which so many samples show a difference (`critical_value`, at 1 %).
-
-Each is an entry as `crystens.metrics.entries` makes them.
+Each metric is an entry (`crystens.metrics.entries`). If the reference knows metrics of held-out real crystals, the
+entry has their value too (`held_out`). A Kolmogorov-Smirnov statistic also has its critical value at 1 % for the number
+of samples (`critical_value`).
 """
 
 from __future__ import annotations
@@ -75,12 +74,13 @@ def summarise(
     """Return the metrics of samples.
 
     Args:
-        rows: of all samples, failed ones too.
-        reference: what they are compared with; without one there are no Kolmogorov-Smirnov statistics and no novelty.
-        about: where the samples come from (model, seed, checkpoint, decoding), in plain values; kept in `provenance`.
-        distance: what the distance block of the images holds; it gives the pairwise agreement its unit.
-        projected: `image_statistics` of the images, batch by batch, once mirror images are averaged, of a model that
-            does so while it samples; they stand beside those of the images as the network gave them.
+        rows: rows of all samples, failed samples included.
+        reference: real crystals to compare with; without them there are no Kolmogorov-Smirnov statistics and no
+            novelty.
+        about: origin of the samples (model, seed, checkpoint, decoding), in plain values; kept in `provenance`.
+        distance: kind of distance in the distance block, which decides the unit of the pairwise agreement.
+        projected: `image_statistics` of the images, batch by batch, after mirror images were averaged, for models that
+            average them in sampling; added to the statistics of the images as the network gave them.
 
     Raises:
         CrystensError: if there is no row.
@@ -152,7 +152,7 @@ def summarise(
 
 
 def _plausibility(rows: Sequence[Row], reference: Reference | None) -> Metrics:
-    """Return what `crystens.metrics.plausibility` says of samples."""
+    """Return the metrics of the columns of `crystens.metrics.plausibility`."""
     total = len(rows)
     metrics = {
         "plausible_distance_rate": rate(
@@ -200,14 +200,14 @@ def _is_known(row: Row, kind: str, reference: Reference) -> bool:
 
 
 def write_metrics(path: str | Path, metrics: Metrics) -> None:
-    """Write metrics as JSON, at once: a kill leaves the old file or the new one."""
+    """Write metrics as JSON, atomically: a kill leaves the old file or the new one."""
     write_whole(path, json.dumps(metrics, indent=2, allow_nan=False, default=str) + "\n")
 
 
 def generated_values(rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    """Return the values of the quantities of distributions in the samples that decoded, one a crystal, Z one a site.
+    """Return the values of the `QUANTITIES` in decoded samples: one for each crystal, for Z one for each site.
 
-    The space group is the one found in the atoms, for samples from images as for those from files.
+    The space group is the group found in the atoms, for samples from images and from files.
     """
     decoded = [row for row in rows if row["status"] == OK]
     values = {name: _column(decoded, name) for name in QUANTITIES if name != "Z"}
@@ -228,7 +228,7 @@ def _atomic_numbers(formula: str, num_sites: int) -> np.ndarray:
 
 
 def _statistic(name: str, values: Sequence[float | None], where: str) -> dict[str, Any]:
-    """Return the mean of an image statistic, measured somewhere, over the samples whose image holds a site."""
+    """Return the mean of an image statistic, measured at the stage `where`, over samples whose image holds a site."""
     unit, meaning = _STATISTIC_TEXTS[name]
     description = f"{meaning}; measured {where}, mean over all samples that hold a site"
     return average([value for value in values if value is not None and math.isfinite(value)], unit, description)
@@ -247,7 +247,7 @@ def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) 
             f"{reference.name} ({reference.split})"
         )
         value = distances[name] if counts[name] else None
-        # For Z as for the others, crystals count: the atoms of one are not independent.
+        # For Z, too, the number of crystals: the atoms of one crystal are not independent.
         critical = critical_ks(min(counts[name], len(decoded)), reference.count) if counts[name] else None
         entries[name] = entry(
             value,
@@ -272,7 +272,7 @@ def _distances(decoded: Sequence[Row], reference: Reference, from_images: bool) 
 
 
 def _withdraw_cells(metrics: Metrics) -> None:
-    """Take back what compares conventional cells of samples with the primitive cells of the training data."""
+    """Withdraw metrics that would compare conventional cells of samples with primitive cells of the training data."""
     for quantity in QUANTITIES:
         if quantity != "space_group":
             why = (
@@ -282,7 +282,7 @@ def _withdraw_cells(metrics: Metrics) -> None:
 
 
 def _repairs(rows: Sequence[Row]) -> Metrics:
-    """Return how many samples decoding had to mend, of those that came as images of orbits."""
+    """Return the number of samples that decoding repaired, of samples from images of orbits."""
     total = len(rows)
     kinds = {kind: f"{kind}_orbits" for kind in REPAIRS}
     mended = {kind: sum(bool(row[column]) for row in rows) for kind, column in kinds.items()}
@@ -291,8 +291,8 @@ def _repairs(rows: Sequence[Row]) -> Metrics:
         "repaired_rate": entry(
             any_kind / total,
             "1",
-            "share of all samples whose orbits decoding mended: two on one position, sites of one on top of each "
-            "other, or orbits on top of each other",
+            "share of all samples whose orbits decoding repaired: two orbits on one position, overlapping sites of one "
+            "orbit, or overlapping orbits",
             total,
             samples=mended,
         ),
@@ -306,13 +306,13 @@ def _is_valid_as_written(row: Row) -> bool:
 
 
 def _failures(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return how many samples failed, and for which reasons."""
+    """Return the number of failed samples, and their reasons."""
     reasons = category_counts(row["reason"] or "no reason given" for row in rows if row["status"] != OK)
     return entry(sum(reasons.values()), "samples", "samples that failed, by reason", len(rows), reasons=reasons)
 
 
 def _provenance(total: int, reference: Reference | None, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the numbers were made with."""
+    """Return the settings behind the metrics."""
     made_with: dict[str, Any] = {
         "crystens": __version__,
         "python": platform.python_version(),

@@ -1,16 +1,16 @@
-"""Whether a crystal looks like one that could be made: columns by which samples are shown, the best first.
+"""Plausibility of crystals: columns by which samples are sorted, the best first.
 
-- `distance_ratio`: the shortest distance, of two atoms or of an atom to its own image, divided by the sum of the two
-  covalent radii. Of 16,000 real crystals (mp_52, Perov-5, Carbon-24, mp_3dsc) the least has 0.62, the median 0.92;
-  below `MIN_RATIO` atoms stand within each other.
+- `distance_ratio`: the shortest distance between two atoms, own periodic images included, divided by the sum of the
+  two covalent radii. In 16,000 real crystals (mp_52, Perov-5, Carbon-24, mp_3dsc) the minimum is 0.62 and the median
+  0.92; below `MIN_RATIO` atoms overlap.
 - `charge_neutral`: `crystens.charge_neutrality`.
-- `known_formula`, `known_template`: whether the reference has a crystal of this reduced formula, of this Wyckoff
+- `known_formula`, `known_template`: whether the reference holds a crystal with this reduced formula, with this Wyckoff
   template; None without a reference.
-- `plausibility`, 0 to 1: which share of these questions is answered with yes: is the composition neutral, has the
-  crystal more symmetry than a lattice (not P1), does the reference know its formula or template; and, always yes, do
-  its atoms keep their distances. A crystal whose atoms do not, or which is not structurally valid, has 0.
+- `plausibility`, 0 to 1: the share of conditions that hold. The conditions are: atoms do not overlap, the composition
+  is charge neutral, the space group is not P1, the reference holds the formula or the template. A crystal with
+  overlapping atoms, or which is not structurally valid, has 0.
 
-It tells junk from crystals, and nothing finer: no energy is behind it.
+Plausibility separates junk from crystals, and does no more: it contains no energy.
 
 Source of the radii: Cordero et al., "Covalent radii revisited", Dalton Trans. 2008, 2832, as ASE holds them.
 """
@@ -29,7 +29,7 @@ MIN_RATIO = 0.6
 
 
 def distance_ratio(crystal: Crystal) -> float:
-    """Return the least distance of two atoms, own images included, divided by the sum of their covalent radii."""
+    """Return the smallest distance of two atoms, own images included, relative to the sum of their covalent radii."""
     radii = covalent_radii[crystal.numbers]
     return min(
         float((rows / (radii[start : start + len(rows), None] + radii)).min())
@@ -43,11 +43,11 @@ def plausibility(
     """Return the plausibility of a crystal.
 
     Args:
-        structurally_valid: of its row.
+        structurally_valid: whether it is structurally valid.
         ratio: its `distance_ratio`.
-        neutral: whether its composition is.
-        space_group: found in its atoms; None if none is found.
-        known: whether its formula and its template are known, None where there is no reference.
+        neutral: whether its composition is charge neutral.
+        space_group: space group found in its atoms; None if none is found.
+        known: whether the reference holds its formula and its template; None without a reference.
     """
     if not structurally_valid or ratio < MIN_RATIO:
         return 0.0

@@ -11,10 +11,10 @@ class ResultTable:
     """A table.
 
     Attributes:
-        head: what it shows.
-        columns: their names; the first is that of the rows.
-        rows: their cells, as text.
-        note: what a reader has to know.
+        head: title of the table.
+        columns: names of the columns; the first column names the rows.
+        rows: cells of each row, as text.
+        note: explanation for the reader.
     """
 
     head: str

@@ -1,9 +1,8 @@
-"""How well an image agrees with itself: the statistics of the paper's Tables 1 and 2.
+"""Consistency of an image: the statistics of the paper's Tables 1 and 2.
 
-A CrysTens image says everything several times: each cell value 8A times (A sites), each value of a site 8 times, each
-coordinate once more by every other site's difference to it, each distance twice. A perfect image says the same each
-time, and every statistic here is 0. They are measured on the scaled image as the network gave it, which is read and
-never changed, and before anything is clustered:
+A CrysTens image holds every value several times: each cell value 8A times (A sites), each value of a site 8 times, each
+coordinate once more in its difference to every other site, each distance twice. In a perfect image all copies agree and
+every statistic is 0. The statistics are measured on the scaled image as the network gave it, before clustering:
 
 - variances: population variance of the copies of one value;
 - coordinate agreement: |own coordinate - mean of the votes|, where the own coordinate is the mean of its 8 copies, and
@@ -12,7 +11,7 @@ never changed, and before anything is clustered:
 - pairwise agreement: sum over ordered pairs i != j of |distance block, made symmetric, - distance of the decoded
   coordinates|, divided by A. The decoded coordinates are the mean votes.
 
-Nothing is periodic here: a coordinate of 0.99 and one of 0.01 disagree by 0.98, as in the paper.
+Differences are not periodic: coordinates of 0.99 and 0.01 differ by 0.98, as in the paper.
 
 Source: Alverson et al., "Generative adversarial networks and diffusion models in material discovery", Digital
 Discovery 2024, 3, 62, Sec. 4, Tables 1 and 2. Differs from the paper: all three coordinates count in the variance (the
@@ -39,7 +38,7 @@ STATISTICS = (
     "pairwise_agreement",
 )
 
-# Images measured at a time: in float64 with their intermediates, 64 images of side 64 take some 50 MB.
+# Images measured at a time: in float64 with intermediates, 64 images of side 64 take some 50 MB.
 _CHUNK = 64
 
 
@@ -48,14 +47,14 @@ def image_statistics(
 ) -> dict[str, Tensor]:
     """Return the six `STATISTICS` of each image: name to (B,) float64, NaN where the image holds no site.
 
-    One site has nobody to disagree with: its agreements are 0.
+    With a single site both agreements are 0.
 
     Args:
         images: scaled images (B, 4, S, S) as the network gave them; not changed.
-        scaling: the scaling they were made with.
-        counts: (B,) numbers of sites, where they are known; counted otherwise.
-        distance: what the distance block holds, "fractional" or "cartesian"; the pairwise agreement is then unitless
-            or in angstrom.
+        scaling: the scaling of the images.
+        counts: (B,) numbers of sites, if they are known; otherwise they are counted.
+        distance: kind of distance in the distance block, "fractional" or "cartesian"; the pairwise agreement is
+            unitless or in angstrom.
 
     Units: angstrom^2, degree^2, space group numbers squared, fractional^2, fractional, unit of the distance.
     """
@@ -71,7 +70,7 @@ def image_statistics(
 
 
 def copies_statistics(images: ImageCopies, distance: str = "fractional") -> dict[str, Tensor]:
-    """Return the six `STATISTICS` of images whose copies were read before, as `image_statistics` does."""
+    """Return the six `STATISTICS` of images whose copies are already read, see `image_statistics`."""
     reading = average_copies(images, periodic=False)
     cells = cell_variances(images)
     found = {

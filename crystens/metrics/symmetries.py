@@ -1,11 +1,11 @@
-"""The symmetry that the atoms of a crystal have: space groups at two tolerances, and the Wyckoff template.
+"""The symmetry found in the atoms of a crystal: space groups at two tolerances, and the Wyckoff template.
 
-The strict tolerance is the field's usual one. The loose one asks for the group that a crystal would have, were its
-sites not a little off; it is a tenth of the shortest distance where that is less, for a tolerance that confuses
-neighbouring sites finds no symmetry.
+The strict tolerance is the usual one in the literature. The loose tolerance finds the group of a crystal whose sites
+are slightly displaced. It is at most a tenth of the shortest distance, because a tolerance that confuses neighbouring
+sites finds no symmetry.
 
-One crystal takes a millisecond (`experiments/symmetry`). Templates of real crystals, which the same commands ask for
-again and again, are kept (`crystens.processes.computed_once`).
+One crystal takes a millisecond (`experiments/symmetry`). Templates of real crystals are cached
+(`crystens.processes.computed_once`), because many commands need them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from crystens.symmetry.templates import wyckoff_template
 SYMPREC = 0.01  # angstrom
 LOOSE_SYMPREC = 0.1  # angstrom
 
-_RULE = 1  # raise it when the same crystal gets another template
+_RULE = 1  # part of the cache key; raise it when the template of a crystal changes
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Symmetry:
     """The symmetry of a crystal.
 
     Attributes:
-        space_group: international number at `SYMPREC`; None if none is found, as for atoms on top of each other.
+        space_group: international number at `SYMPREC`; None if none is found, as for overlapping atoms.
         loose_space_group: the same at `LOOSE_SYMPREC`.
         template: `crystens.symmetry.templates.wyckoff_template` of the group at `SYMPREC`.
     """
@@ -80,16 +80,16 @@ def symmetry_of(crystal: Crystal, nearest: float) -> Symmetry:
 
 
 def templates(crystals: Sequence[Crystal], progress: Callable[[int], None] | None = None) -> list[str | None]:
-    """Return the Wyckoff template of each crystal, None where no space group is found; each is computed only once.
+    """Return the Wyckoff template of each crystal, None where no space group is found; results are cached.
 
     Args:
-        crystals: any.
-        progress: called with the number of crystals that are done.
+        crystals: any crystals.
+        progress: called with the number of finished crystals.
 
     Raises:
         CrystensError: if the cache cannot be read.
     """
-    # In this process: a template takes less than giving it to another one.
+    # In this process: a template takes less time than sending its crystal to another process.
     options = ComputeOptions(workers=0, time_limit=60.0, memory_limit=4.0)
     work = Work(
         module=__name__,
@@ -110,7 +110,7 @@ def template_of(crystal: Crystal) -> Template:
 
 
 def _positions(crystal: Crystal) -> tuple[int, str, int] | str:
-    """Return space group, letters of the orbits and number of elements at `SYMPREC`; a reason if no group is found."""
+    """Return space group, letters of the orbits and number of elements at `SYMPREC`, or why no group is found."""
     try:
         number, letters, numbers = occupied_positions(
             crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, SYMPREC
@@ -121,4 +121,4 @@ def _positions(crystal: Crystal) -> tuple[int, str, int] | str:
 
 
 def _nothing() -> None:
-    """Begin a process that needs nothing."""
+    """Initialise a worker process, which needs no preparation."""

@@ -1,9 +1,9 @@
-"""Whether samples have the symmetry of real crystals, and the one that they state (entries of `metrics.json`).
+"""Entries of `metrics.json` on symmetry: whether samples have the symmetry of real crystals, and the one they state.
 
-All samples are in the denominator: one that failed, or whose space group cannot be found, has nothing of what is asked
-for, neither P1 nor the group that it states. How many crystals have no group stands beside the shares.
+All samples are in the denominator. A sample that failed, or in which no space group is found, counts neither as P1 nor
+as having its stated group. The number of crystals without a group is an entry too.
 
-Statistics of K-S on space groups are those of `crystens.metrics.distributions`.
+The K-S statistics of space groups are in `crystens.metrics.distributions`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crystens.metrics.entries import Metrics, entry, rate
 from crystens.metrics.symmetries import LOOSE_SYMPREC, SYMPREC
 from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS, crystal_system
 
-# Column of the space group found, by the end of a metric's name; and how it is found.
+# By the suffix of a metric's name: column of the space group found, and its tolerance in words.
 _FOUND = {
     "": ("space_group", f"at {SYMPREC:g} angstrom"),
     "_at_0.1": (
@@ -33,8 +33,8 @@ def symmetry_metrics(rows: Sequence[Row], reference: Reference | None) -> Metric
     """Return the metrics of the symmetry of samples.
 
     Args:
-        rows: of all samples, failed ones too.
-        reference: real crystals whose templates are known ones; without it no template is new.
+        rows: rows of all samples, failed samples included.
+        reference: real crystals; their templates count as known. Without it no template counts as new.
     """
     total = len(rows)
     found = [row for row in rows if row["status"] == OK]
@@ -42,8 +42,8 @@ def symmetry_metrics(rows: Sequence[Row], reference: Reference | None) -> Metric
         "unknown_space_group": entry(
             sum(row["space_group"] is None for row in found),
             "samples",
-            f"crystals in which no space group is found at {SYMPREC:g} angstrom, as where atoms lie on top of each "
-            "other; they count as neither P1 nor the group they state",
+            f"crystals in which no space group is found at {SYMPREC:g} angstrom, as where atoms overlap; they count "
+            "neither as P1 nor as having the group they state",
             len(found),
         )
     }
@@ -56,7 +56,7 @@ def symmetry_metrics(rows: Sequence[Row], reference: Reference | None) -> Metric
         )
     stating = sum(row["generated_space_group"] is not None for row in rows)
     for end, (_, how) in _FOUND.items() if stating else ():
-        # At the loose tolerance alone a small distortion that is stated, and is there, would be overlooked.
+        # The loose tolerance alone would miss a stated small distortion that the atoms do have.
         also = f", or at {SYMPREC:g}" if end else ""
         metrics[f"stated_space_group_rate{end}"] = rate(
             sum(_has_stated(row, end) for row in rows),
@@ -82,9 +82,9 @@ def symmetry_metrics(rows: Sequence[Row], reference: Reference | None) -> Metric
 
 
 def symmetry_shares(rows: Sequence[Row], reference: Reference | None) -> dict[str, float | None]:
-    """Return shares of some samples: P1, the stated group, a new template; None of no sample or where nothing is known.
+    """Return shares of samples: P1, the stated group, a new template; None without samples, or where unknown.
 
-    The names are those of `symmetry_metrics`; of samples that state no group those of the stated one have no value.
+    The names are those of `symmetry_metrics`. Shares of the stated group are missing for samples that state no group.
     """
     known = reference is not None and reference.templates is not None
     stating = any(row["generated_space_group"] is not None for row in rows)
@@ -98,13 +98,13 @@ def symmetry_shares(rows: Sequence[Row], reference: Reference | None) -> dict[st
 
 
 def system_shares(numbers: np.ndarray) -> dict[str, float]:
-    """Return the share of each crystal system among space group numbers (N,), by name; of none all are 0."""
+    """Return the share of each crystal system among space group numbers (N,), by name; all are 0 without numbers."""
     counts = Counter(crystal_system(int(number)) for number in numbers)
     return {name: counts[name] / max(len(numbers), 1) for name in CRYSTAL_SYSTEMS}
 
 
 def _systems(groups: Counter[int], total: int) -> dict:
-    """Return the entry of the crystal systems of samples, by how many samples have each space group."""
+    """Return the entry of crystal systems, from the number of samples with each space group."""
     counts = dict.fromkeys(CRYSTAL_SYSTEMS, 0)
     for number, count in groups.items():
         counts[crystal_system(number)] += count
@@ -114,7 +114,7 @@ def _systems(groups: Counter[int], total: int) -> dict:
 
 
 def _novel_templates(rows: Sequence[Row], reference: Reference) -> dict:
-    """Return the entry of templates that are not among the reference's."""
+    """Return the entry of templates that the reference does not hold."""
     whose = f"{reference.name} ({reference.split})"
     valid = sum(_is_valid(row) for row in rows)
     if reference.templates is None:
@@ -134,22 +134,22 @@ def _novel_templates(rows: Sequence[Row], reference: Reference) -> dict:
 
 
 def _is_valid(row: Row) -> bool:
-    """Return whether a sample is valid: by all that was judged."""
+    """Return whether a sample is valid by all criteria that were judged."""
     return bool(row["valid"] if "valid" in row else row["structurally_valid"])
 
 
 def _is_novel(row: Row, reference: Reference | None) -> bool:
-    """Return whether a sample is valid and has a template that the reference, whose templates are known, lacks."""
+    """Return whether a sample is valid and has a template that the reference (with known templates) lacks."""
     template = row["wyckoff_template"]
     return _is_valid(row) and template is not None and reference is not None and not reference.has_template(template)
 
 
 def _has_stated(row: Row, end: str) -> bool:
-    """Return whether the atoms of a sample have the space group that it states, at one of the ends' tolerances."""
+    """Return whether the atoms of a sample have the space group that it states, at the tolerance of a suffix."""
     columns = [column for other, (column, _) in _FOUND.items() if other in ("", end)]
     return any(row[column] is not None and row[column] == row["generated_space_group"] for column in columns)
 
 
 def _share(truths: Sequence[bool]) -> float | None:
-    """Return the share of true ones, None of none."""
+    """Return the share of true values, None without values."""
     return sum(truths) / len(truths) if truths else None

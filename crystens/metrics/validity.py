@@ -1,8 +1,8 @@
-"""Whether a crystal can be one at all: the structural validity of the field's shared protocol.
+"""Structural validity of a crystal, by the CDVAE protocol.
 
-A crystal is structurally valid if no two atoms are nearer than 0.5 angstrom, over periodic images, and the cell has at
-least 0.1 cubic angstrom. A site and its own periodic images do not count as two atoms, as in the original, so that a
-crystal of one site is judged by its volume alone.
+A crystal is structurally valid if no two atoms are nearer than 0.5 angstrom, over periodic images, and the volume of
+the cell is at least 0.1 cubic angstrom. A site and its own periodic images do not count as two atoms, as in the
+original, so that a crystal of one site is judged by its volume alone.
 
 Source: Xie et al., "Crystal Diffusion Variational Autoencoder for Periodic Material Generation", ICLR 2022, Sec. 5.2;
 distance rule after Court et al., J. Chem. Inf. Model. 2020, 60, 4518.

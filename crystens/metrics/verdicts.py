@@ -1,8 +1,8 @@
-"""Verdicts on samples in words: shares beside those of real crystals, and the faults that keep samples from use.
+"""Verdicts on samples in words: shares, compared with those of real crystals, and shortcomings.
 
-A verdict is given only where the number of samples allows it: of a share by its confidence limit at 99 %, of a
-distribution by the critical value of its Kolmogorov-Smirnov statistic at 1 %. Two good samples are thus not called bad
-because two samples cannot be distributed like thousands.
+A verdict is given only if the number of samples allows it: on a share by its confidence limit at 99 %, on a
+distribution by the critical value of its Kolmogorov-Smirnov statistic at 1 %. So two good samples are not called bad
+for not being distributed like thousands.
 """
 
 from __future__ import annotations
@@ -20,27 +20,26 @@ from crystens.metrics.plausibility import MIN_RATIO
 from crystens.metrics.statistics import STATISTICS
 
 _CONFIDENCE = 0.99
-_FAR = 0.5  # Kolmogorov-Smirnov statistic of samples that are distributed otherwise than the training data
-_HALF = 0.5  # share of samples that have to be crystals at all
-_SOUND = 0.8  # share of samples whose atoms have to be apart, of those that were decoded; all real crystals' are
-_LACKING = 0.3  # how far a share of samples may be from that of real crystals
-_NEUTRAL = 0.8  # share of neutral compositions where that of real crystals is not known: mp_52 and mp_3dsc have as much
-_FAILING = 0.05  # share of samples that may fail
+_FAR = 0.5  # Kolmogorov-Smirnov statistic above which samples are not distributed like the training data
+_HALF = 0.5  # least share of samples that are crystals at all
+_SOUND = 0.8  # least share of decoded samples without overlapping atoms; 1 for real crystals
+_LACKING = 0.3  # largest difference between a share of samples and that of real crystals
+_NEUTRAL = 0.8  # share of neutral compositions of real crystals where it is not known: that of mp_52 and mp_3dsc
+_FAILING = 0.05  # largest share of failed samples
 
-# Conditions (`ASKED`) that say what a sample is made of, and which group it has.
+# Conditions (`ASKED`) on the composition of a sample, and on its space group.
 _COMPOSITIONS = ("formula", "chemical_system", "elements", "num_elements", "charge_neutral")
 _GROUPS = ("space_group", "crystal_system")
 
-# Variances whose root is called a shortcoming above a bound: metric, bound, what it is of, unit. The bounds are far
-# above what a real crystal's image shows (0 throughout) and say no more than that beyond them the decoded crystal
-# depends on which copy of a value one believes.
+# Variances whose root counts as a shortcoming above a bound: metric, bound, quantity, unit. The variances of a real
+# crystal's image are 0. Above these bounds the decoded crystal depends on the choice among the copies of a value.
 _CONSISTENT = (
     ("cell_length_variance", 0.3, "cell length", "angstrom"),
     ("cell_angle_variance", 3.0, "cell angle", "degrees"),
     ("coordinate_variance", 0.03, "coordinate", "of the cell"),
 )
 
-# Value of a metric for the best samples, where no value of real crystals is at hand, by the beginning of its name.
+# Ideal value of a metric where none of real crystals is known, by the beginning of its name.
 _AS_REAL = "as real"
 _BEST = {
     "decoded_rate": "1",
@@ -68,7 +67,7 @@ _NO_TARGET = ("num_samples", "reference_")
 
 
 def good(name: str, entry: dict[str, Any]) -> str:
-    """Return what a good value of a metric is: that of real held-out crystals, else a word or an ideal; or nothing."""
+    """Return a good value of a metric: that of held-out real crystals, else an ideal or a word, else an empty text."""
     real = "" if entry.get("held_out") is None else f"{entry['held_out']:.4g}"
     if entry.get("critical_value") is not None:
         if entry["critical_value"] >= 1:
@@ -83,7 +82,7 @@ def good(name: str, entry: dict[str, Any]) -> str:
 
 
 def summary(metrics: Metrics, reference: Reference | None = None) -> str:
-    """Return the shares that matter, beside those of real held-out crystals, as a sentence."""
+    """Return the main shares, with those of held-out real crystals, as a sentence."""
     composition, both = _names(metrics)
     parts = [
         _part(metrics, "structural_validity", "valid by structure"),
@@ -100,10 +99,10 @@ def summary(metrics: Metrics, reference: Reference | None = None) -> str:
 
 
 def shortcomings(metrics: Metrics, reference: Reference | None = None) -> list[str]:
-    """Return, in words, what keeps samples from being usable crystals; empty if nothing of this is shown to do so.
+    """Return the shortcomings of samples in words; empty if none is shown.
 
-    Samples may repeat formulas as the reference does: of Carbon-24 all are C. Samples that were asked for something
-    need not be distributed like the reference, and what was asked of them is no shortcoming.
+    Samples may repeat formulas as the reference does: all of Carbon-24 are C. Samples under conditions need not be
+    distributed like the reference, and meeting a condition is no shortcoming.
     """
     found = []
     for name, bound, what, unit in _CONSISTENT if _CONSISTENT[0][0] in metrics else ():
@@ -127,7 +126,7 @@ def shortcomings(metrics: Metrics, reference: Reference | None = None) -> list[s
 
 
 def verdict(metrics: Metrics, reference: Reference | None = None) -> Metrics:
-    """Return one more metric: how many shortcomings samples have, and what they are worth in `sentences`."""
+    """Return one more metric: the number of shortcomings, with the verdict in `sentences`."""
     found, told = shortcomings(metrics, reference), [summary(metrics, reference)]
     if found:
         kind = "junk, not usable crystals" if _is_junk(metrics) else "not usable crystals"
@@ -148,14 +147,14 @@ def verdict(metrics: Metrics, reference: Reference | None = None) -> Metrics:
 
 
 def _names(metrics: Metrics) -> tuple[str, str]:
-    """Return the metrics of compositions and of validity by both: the field's where they were asked for, or ours."""
+    """Return the names of the metrics of composition and of overall validity: the protocol's, if it was used."""
     if "compositional_validity" in metrics:
         return "compositional_validity", "validity"
     return "charge_neutral_rate", "valid_and_neutral_rate"
 
 
 def _part(metrics: Metrics, name: str, what: str) -> str:
-    """Return one share in words, with that of real crystals in brackets; nothing where it is not known."""
+    """Return one share in words, with that of real crystals in brackets; an empty text if it is not known."""
     entry = metrics.get(name)
     if entry is None or entry["value"] is None:
         return "" if entry is None else f"{what} in an unknown share"
@@ -164,18 +163,18 @@ def _part(metrics: Metrics, name: str, what: str) -> str:
 
 
 def _percent(share: float) -> str:
-    """Return a share in percent, with a decimal where it is small."""
+    """Return a share in percent, with a decimal if it is small."""
     return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
 def _poor_shares(metrics: Metrics, reference: Reference | None) -> list[str]:
-    """Return what is wrong with shares of samples, by their confidence limits; samples that failed are told apart."""
+    """Return shortcomings in shares of samples, by their confidence limits; failed samples are a shortcoming apart."""
     found, decoded = [], metrics["decoded_rate"]["value"]
     if _at_most(metrics["plausible_distance_rate"]) < _SOUND * decoded:
         within = decoded - metrics["plausible_distance_rate"]["value"]
         found.append(
-            f"in {_percent(within)} of them atoms stand within each other (nearer than {MIN_RATIO:g} of the sum of "
-            "their covalent radii, as in no real crystal)"
+            f"in {_percent(within)} of them atoms overlap (nearer than {MIN_RATIO:g} of the sum of their covalent "
+            "radii, as in no real crystal)"
         )
     if _at_most(metrics["structural_validity"]) < _SOUND * decoded:
         found.append(f"only {_percent(metrics['structural_validity']['value'])} are structurally valid")
@@ -195,7 +194,7 @@ def _poor_shares(metrics: Metrics, reference: Reference | None) -> list[str]:
 
 
 def _is_junk(metrics: Metrics) -> bool:
-    """Return whether most samples are no crystals at all: atoms within each other, or nearly none valid by both."""
+    """Return whether most samples are no crystals at all: atoms overlap, or almost none is valid."""
     both, decoded = metrics[_names(metrics)[1]], metrics["decoded_rate"]["value"]
     if _at_most(metrics["plausible_distance_rate"]) < _HALF * decoded:
         return True
@@ -203,18 +202,18 @@ def _is_junk(metrics: Metrics) -> bool:
 
 
 def _asked(metrics: Metrics, names: Sequence[str] = ASKED) -> bool:
-    """Return whether samples were asked for any of these."""
+    """Return whether samples were drawn under any of these conditions."""
     return any(f"{name}_met_rate" in metrics for name in names)
 
 
 def _is_far(entry: dict[str, Any]) -> bool:
-    """Return whether a Kolmogorov-Smirnov statistic is that of another distribution, and the number shows it."""
+    """Return whether a Kolmogorov-Smirnov statistic is large, and above its critical value."""
     value, critical = entry["value"], entry.get("critical_value")
     return value is not None and value > _FAR and critical is not None and value > critical
 
 
 def _real(entry: dict[str, Any], otherwise: float) -> float:
-    """Return the value of real held-out crystals."""
+    """Return the value of held-out real crystals, or `otherwise`."""
     return float(entry["held_out"]) if entry.get("held_out") is not None else otherwise
 
 

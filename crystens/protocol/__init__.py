@@ -1,1 +1,1 @@
-"""The field's shared judge of generated crystals, as CDVAE and DiffCSP are judged."""
+"""Shared protocols for judging generated crystals: those of CDVAE and DiffCSP."""

@@ -1,12 +1,12 @@
-"""Which samples answer which references, of files that do not say it.
+"""Assignment of samples to the references that they answer, for files that do not state it.
 
-- `blocks`: k samples of the first reference, then k of the second.
-- `rounds`: one sample of each reference, then one of each again, k times; so are the evaluations of DiffCSP's files.
-- `composition`: a sample answers the references of the composition that it was asked for, or where nothing says what
-  was asked, of its own. Several references of one composition, polymorphs, share its samples in order where there are k
-  for each of them; where there are k for the composition, these answer every one of them.
+- `blocks`: k samples of the first reference, then k of the second, and so on.
+- `rounds`: one sample of each reference, then one of each again, k times, as in DiffCSP's files.
+- `composition`: a sample answers the references with the composition that it was asked for or, if that is unknown,
+  with its own composition. Polymorphs (references of one composition) share its samples in order if there are k samples
+  for each of them. If there are only k samples for the composition, every polymorph gets all of them.
 
-Misfits are an error: a number of samples that is no multiple, a composition that no reference has.
+It is an error if the number of samples is no multiple of that of references, or a composition matches no reference.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from crystens.formulas import ReducedComposition, reduced_formula
 
 ORDERS = ("blocks", "rounds", "composition")
 
-_NONE = -1  # place of a sample that there is not
+_NONE = -1  # index of a missing sample
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Samples by the reference that they answer.
+    """The samples of each reference.
 
     Attributes:
-        references: (n,) places of the references that are judged, rising.
-        samples: (n, k) places of their samples, -1 where there is none.
-        statement: how they were found, a sentence.
+        references: (n,) indices of the references that are judged, ascending.
+        samples: (n, k) indices of their samples, -1 where there is none.
+        statement: a sentence that says how samples were assigned.
     """
 
     references: np.ndarray
@@ -48,19 +48,19 @@ def find_answers(
     order: str | None = None,
     rounds: int | None = None,
 ) -> Answers:
-    """Return which samples answer which references.
+    """Return the assignment of samples to references.
 
     Args:
-        references: compositions of n references.
-        samples: compositions of all samples in their order, None where one failed.
-        asked: compositions that the samples were asked for; None if nothing says it.
-        each: k; None finds it.
-        order: one of `ORDERS`; None takes `composition` where it is known what was asked, and otherwise the one of
-            `blocks` and `rounds` in which more samples have the composition of their reference.
-        rounds: how many rounds the file says that it holds, of k > 1.
+        references: compositions of the n references.
+        samples: compositions of all samples in their order, None for failed samples.
+        asked: compositions that the samples were asked for; None if unknown.
+        each: the number k; None infers it.
+        order: one of `ORDERS`. None takes `composition` if `asked` is known, otherwise `blocks` or `rounds`, whichever
+            gives more samples the composition of their reference.
+        rounds: number of rounds that the file states, if k > 1.
 
     Raises:
-        CrystensError: if there is no reference or no sample, or they do not fit.
+        CrystensError: if there is no reference or no sample, or their numbers or compositions do not fit.
     """
     if not references or not samples:
         raise CrystensError(f"{len(samples)} samples of {len(references)} references: there is nothing to judge")
@@ -79,8 +79,8 @@ def find_answers(
     if order is None:
         if k > 1 and len(references) > 1 and shares["blocks"] == shares["rounds"]:
             raise CrystensError(
-                f"{len(samples)} samples are {k} for each of {len(references)} references, and their compositions do "
-                f"not tell in which order: give --order blocks ({k} of the first, then {k} of the second) or --order "
+                f"{len(samples)} samples are {k} for each of {len(references)} references, but their compositions do "
+                f"not reveal the order: give --order blocks ({k} of the first, then {k} of the second) or --order "
                 "rounds (one of each, then one of each again)"
             )
         order = max(shares, key=lambda name: shares[name])
@@ -104,17 +104,17 @@ def find_answers(
 
 
 def _each(references: int, samples: int, each: int | None) -> int:
-    """Return how many samples there are of each reference, in order."""
+    """Return the number of samples for each reference, if they are in order."""
     k, rest = divmod(samples, references)
     if rest or not k:
         raise CrystensError(
-            f"{samples} samples are not the same number for each of {references} references; a failed sample needs a "
-            "place too: give --first N where they are of the first N references, --reference-number where those were "
-            "drawn, or --order composition"
+            f"{samples} samples are no multiple of {references} references, and failed samples must be in the file "
+            "too: give --first N if they are of the first N references, --reference-number if references were drawn "
+            "at random, or --order composition"
         )
     if each is not None and each != k:
         raise CrystensError(
-            f"{samples} samples are {k} for each of {references} references, and --each {each} says another number"
+            f"{samples} samples are {k} for each of {references} references, but --each is {each}; leave it out"
         )
     return k
 
@@ -122,7 +122,7 @@ def _each(references: int, samples: int, each: int | None) -> int:
 def _share(
     references: Sequence[ReducedComposition], samples: Sequence[ReducedComposition | None], places: np.ndarray
 ) -> float:
-    """Return how many of the samples that did not fail have the composition of their reference; 1 of none."""
+    """Return the share of decoded samples that have the composition of their reference; 1 without samples."""
     same = [
         samples[place] == reference
         for reference, own in zip(references, places.tolist(), strict=True)
@@ -138,7 +138,7 @@ def _by_composition(
     each: int | None,
     asked: bool,
 ) -> Answers:
-    """Return the samples of each reference by the compositions that they answer; those that have none stay out."""
+    """Return the samples of each reference by composition; references without samples are left out."""
     rows, places = _grouped(references), _grouped(wanted)
     for composition, own in places.items():
         if composition not in rows:
@@ -169,9 +169,9 @@ def _dealt(
     each: int | None,
     asked: bool,
 ) -> tuple[int, bool]:
-    """Return how many samples a reference has, and whether those of a composition answer all of its references.
+    """Return the number of samples for each reference, and whether all references of a composition share the samples.
 
-    Samples that were asked for are all there, failed ones too; of others failed ones are missing.
+    If the asked compositions are known, failed samples are counted too; otherwise failed samples are missing.
     """
     ratios = {composition: (len(own), len(rows[composition])) for composition, own in places.items()}
     largest = max(samples for samples, _ in ratios.values())
@@ -194,7 +194,7 @@ def _dealt(
 
 
 def _grouped(compositions: Sequence[ReducedComposition | None]) -> dict[ReducedComposition, list[int]]:
-    """Return the places of each composition."""
+    """Return the indices of each composition."""
     found: dict[ReducedComposition, list[int]] = defaultdict(list)
     for place, composition in enumerate(compositions):
         if composition is not None:

@@ -1,8 +1,8 @@
 """The protocol's metrics by the number of sites in the cell.
 
-Precision and validity are those of the samples of a size, against real crystals of any size; recall is that of the real
-crystals of a size, by samples of any. The Wasserstein distances compare all valid samples of a size with all real
-crystals of that size, without a draw.
+Precision and validity are those of samples of one size, against real crystals of any size. Recall is that of real
+crystals of one size, by samples of any size. The Wasserstein distances compare all valid samples with all real crystals
+of the same size; no subset is drawn.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from crystens.protocol.coverage import Nearest
 def by_num_sites(
     rows: Sequence[Row], sizes: np.ndarray, real: Mapping[str, np.ndarray], to_samples: Nearest
 ) -> list[dict[str, Any]]:
-    """Return one row for each number of sites that a sample or a real crystal has, and one (None) for failed samples.
+    """Return one row for each number of sites of a sample or a real crystal, and one (None) for failed samples.
 
     Args:
-        rows: of all samples, with the columns of the protocol.
-        sizes: number of sites of the real crystals, (m,).
-        real: by column of the samples, the values of the real crystals whose distribution is compared, (m,) each.
-        to_samples: how far the real crystals are from the samples.
+        rows: rows of all samples, with the columns of the protocol.
+        sizes: numbers of sites of the real crystals, (m,).
+        real: values of the real crystals for each compared column, (m,) each.
+        to_samples: distances from the real crystals to the samples.
     """
     found = []
     for size, own in rows_by_num_sites(rows, sizes.tolist()).items():
@@ -61,10 +61,10 @@ def wasserstein(rows: Sequence[Row], column: str, real: np.ndarray) -> float | N
 
 
 def mean(values: np.ndarray) -> float | None:
-    """Return the mean of values, None of none."""
+    """Return the mean of values, None without values."""
     return float(values.mean()) if len(values) else None
 
 
 def _share(rows: Sequence[Row], name: str) -> float | None:
-    """Return the share of rows in which a column is true, None of no rows."""
+    """Return the share of rows in which a column is true, None without rows."""
     return sum(bool(row[name]) for row in rows) / len(rows) if rows else None

@@ -1,22 +1,23 @@
-"""The protocol by which the field judges generators of crystals: that of CDVAE, which DiffCSP and others follow.
+"""The CDVAE protocol for judging generators of crystals, which DiffCSP and others follow.
 
-Every sample is judged, those that failed too, which are not valid and not covered.
+All samples are judged; a failed sample is not valid and not covered.
 
 - Validity: `crystens.metrics.validity` of the structure, `crystens.protocol.composition_validity` of the composition;
   a sample is valid if it passes both and has a fingerprint.
 - Coverage (COV) of the real crystals by all samples that have a fingerprint, valid or not:
 `crystens.protocol.coverage`.
 - Wasserstein distances of density and number of elements between 1,000 valid samples, drawn by a seed, and the real
-  crystals. Where fewer are valid all of them are taken, and the metric says so; the original breaks off.
-- The same of energy per atom, where a potential is given for it: `crystens.protocol.energy_distance`.
+  crystals. If fewer samples are valid, all of them are taken, and the metric says so; the original stops with an error.
+- Optional, with a potential: the Wasserstein distance of energy per atom (`crystens.protocol.energy_distance`).
 
-Beside the original's values stand the strict coverage, both distances over all samples without a draw, the validity of
-the real crystals, and each metric by the number of sites.
+Additions to the original: strict coverage, both distances over all samples instead of a draw, the validity of the real
+crystals, and each metric by the number of sites.
 
 Source: Xie et al., "Crystal Diffusion Variational Autoencoder for Periodic Material Generation", ICLR 2022, Sec. 5.2,
-and the scripts of its public code, read for every rule that the paper leaves open.
-Differs from the original: the draw has a seed; real crystals without a fingerprint are not covered, where the original
-breaks off; energies are those of a universal potential and not of a network of its own; diversities are left out.
+and the scripts of its public code, read for the rules that the paper leaves open.
+Differs from the original: the draw has a seed; real crystals without a fingerprint count as not covered, where the
+original stops with an error; energies are those of a universal potential instead of a network trained for the data set;
+diversities are left out.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ class ProtocolOptions:
 
     Attributes:
         cutoffs: largest distance of a covered structure and of a covered composition.
-        oxidation_states: which of smact's sets decides on compositions, one of `OXIDATION_STATES`.
-        valid_samples: how many valid samples are drawn for the Wasserstein distances.
-        seed: draws them.
+        oxidation_states: smact's list of oxidation states for compositions, one of `OXIDATION_STATES`.
+        valid_samples: number of valid samples drawn for the Wasserstein distances.
+        seed: seed of that draw.
         fingerprints: how fingerprints are computed.
 
     Raises:
@@ -85,18 +86,18 @@ class ProtocolOptions:
 
 
 class CdvaeProtocol:
-    """The judge, with the real crystals that it compares with.
+    """Judge by the CDVAE protocol, against real crystals.
 
     Args:
-        real: the real crystals, by rule the test split.
-        name: what they are, for people.
-        options: what the protocol leaves open.
-        progress: called with the number of real crystals that have been looked at.
-        energies: compares energies too, with the same real crystals; None leaves them out.
-        drawn_of: number of crystals that the real ones were drawn from; None says that they are all.
+        real: the real crystals, usually the test split.
+        name: name of the real crystals, for messages.
+        options: options of the protocol.
+        progress: called with the number of real crystals that are done.
+        energies: compares energies with the same real crystals; None leaves energies out.
+        drawn_of: number of crystals that the real crystals were drawn from; None if they are all.
 
     Attributes:
-        columns: those that it adds to the rows of samples.
+        columns: columns that it adds to the rows of samples.
 
     Raises:
         CrystensError: if there is no real crystal, or matminer or smact is not installed.
@@ -137,13 +138,13 @@ class CdvaeProtocol:
         self._elements = np.array([_num_elements(crystal) for crystal in real])
 
     def judge(self, rows: Sequence[Row], crystals: Mapping[int, Crystal], progress: Stages | None = None) -> Judgement:
-        """Return what the protocol finds in samples.
+        """Return the results of the protocol for samples.
 
         Args:
-            rows: of all samples, failed ones too, with the columns of `crystens.metrics.crystal_table`.
-            crystals: by the index of their row, those that did not fail.
-            progress: called with the name of each stage ("fingerprints", "coverage", "compositions", "energies"), and
-                how many samples of how many are done.
+            rows: rows of all samples, failed samples included, with the columns of `crystens.metrics.crystal_table`.
+            crystals: the decoded crystals, by the index of their row.
+            progress: called with the name of the stage ("fingerprints", "coverage", "compositions", "energies"), the
+                number of finished samples, and the number of all samples.
 
         Raises:
             CrystensError: if there is no row, or energies are asked for and the potential cannot be loaded.
@@ -263,19 +264,19 @@ class CdvaeProtocol:
         return metrics
 
     def _drawn(self, rows: Sequence[Row]) -> list[int]:
-        """Return the places of the valid samples that are drawn, in order."""
+        """Return the indices of the drawn valid samples, in order."""
         valid = [place for place, row in enumerate(rows) if row["valid"]]
         chosen = np.random.default_rng(self.options.seed).permutation(len(valid))[: self.options.valid_samples]
         return [valid[place] for place in sorted(chosen)]
 
     def _distances(self, rows: list[Row], places: Sequence[int]) -> Metrics:
-        """Return the Wasserstein distances, of valid samples that are drawn and of all."""
+        """Return the Wasserstein distances, of drawn valid samples and of all samples."""
         asked, valid = self.options.valid_samples, sum(row["valid"] for row in rows)
         drawn = [rows[place] for place in places]
         decoded = [row for row in rows if row["status"] == OK]
         more: dict[str, Any] = {"valid_samples": valid, "asked_samples": asked}
         if valid < asked:
-            more["statement"] = f"only {valid} samples are valid, and the protocol asks for {asked}: all are taken"
+            more["statement"] = f"only {valid} samples are valid, of {asked} in the protocol: all of them are taken"
         which = f"{asked} valid samples, drawn with seed {self.options.seed},"
         if valid < asked:
             which = f"all {valid} valid samples (the protocol asks for {asked})"
@@ -305,7 +306,7 @@ class CdvaeProtocol:
         return metrics
 
     def _failures(self, rows: list[Row]) -> dict[str, Any]:
-        """Return how many crystals have no fingerprint, and for which reasons."""
+        """Return the number of crystals without a fingerprint, and the reasons."""
         reasons = Counter(row["fingerprint_reason"] for row in rows if row["fingerprint_reason"])
         crystals = sum(row["status"] == OK for row in rows)
         text = "crystals without a fingerprint, which are not valid and not covered, by reason"

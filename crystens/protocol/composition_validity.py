@@ -1,15 +1,13 @@
-"""Whether a composition can be one at all: the compositional validity of the field's shared protocol.
+"""Compositional validity by the CDVAE protocol.
 
-A composition passes if oxidation states of its elements, one for each element, add up to no charge while every cation
-is less electronegative than every anion (Pauling). A single element and an alloy, of metals only, pass as they are. The
-tables of oxidation states, electronegativities and metals are smact's; the answer depends on which oxidation states are
-taken. "smact14" is the list that the original protocol had as smact's only one. The sums are those of
-`crystens.charge_neutrality`.
+The rule is that of `crystens.charge_neutrality`, with smact's tables of oxidation states, electronegativities and
+metals. The result depends on the list of oxidation states. "smact14" is the list of the original protocol, at that time
+the only one in smact.
 
-Differs from the original: an element without an electronegativity (Pm, Rn, Lr) fails the Pauling test, as in smact 4,
-where the original let some of its combinations pass. Elements that smact has no oxidation states of, or does not know,
-do not pass, where the original broke off. Another version of smact's list has Ir -2 in place of 4.0.2's Ir -3, and no
-Pu +2; which of them the original met is not known.
+Differs from the original: an element without an electronegativity (Pm, Rn, Lr) fails the Pauling test, as in smact 4;
+the original let some of its combinations pass. Elements without oxidation states in smact fail; the original stopped
+with an error. Versions of smact's list differ (Ir -2 or Ir -3, with or without Pu +2), and the version behind the
+original is not known.
 
 Source: Davies et al., "Computational screening of all stoichiometric inorganic materials", Chem 2016, 1, 617; Xie et
 al., "Crystal Diffusion Variational Autoencoder for Periodic Material Generation", ICLR 2022, Sec. 5.2.
@@ -28,7 +26,7 @@ from pymatgen.core import Element
 from crystens.charge_neutrality import can_balance
 from crystens.errors import CrystensError, first_line
 
-# By name: the attribute of smact's elements that holds them.
+# Attribute of smact's elements that holds each list.
 OXIDATION_STATES = {
     "smact14": "oxidation_states_smact14",
     "icsd16": "oxidation_states_icsd16",
@@ -41,11 +39,11 @@ _LAST_KNOWN = 103  # smact's last element
 
 
 def composition_verdict(numbers: np.ndarray, states: str = "smact14") -> str:
-    """Return "element", "alloy" or "neutral" of a composition that passes, otherwise "not neutral" or "not known".
+    """Return "element", "alloy" or "neutral" if a composition passes, otherwise "not neutral" or "not known".
 
     Args:
         numbers: atomic number of each site, (N,), in any order.
-        states: oxidation states that are taken, one of `OXIDATION_STATES`.
+        states: list of oxidation states, one of `OXIDATION_STATES`.
 
     Raises:
         CrystensError: if smact is not installed, or the oxidation states are not known.
@@ -56,7 +54,7 @@ def composition_verdict(numbers: np.ndarray, states: str = "smact14") -> str:
 
 
 def states_name(states: str) -> str:
-    """Return the name of oxidation states with the version that they come from, for people."""
+    """Return the name of a list of oxidation states with the version of smact, for messages."""
     _smact()
     return f"{states} of smact {version('smact')}"
 

@@ -1,22 +1,22 @@
-"""Crystal structure prediction: of real crystals whose composition was asked for, how many were found?
+"""Crystal structure prediction: metrics of samples that were asked for the compositions of real crystals.
 
-Samples answer references, k each. A sample matches its reference if pymatgen's StructureMatcher (stol 0.5, ltol 0.3,
-angle_tol 10) says so; how far they are apart is its root mean square displacement, divided by (V / N)^(1/3).
+Each reference is answered by k samples. A sample matches its reference by pymatgen's StructureMatcher (stol 0.5, ltol
+0.3, angle_tol 10). The distance of a match is the matcher's root mean square displacement, divided by (V / N)^(1/3).
 
-- `match_rate`: references that one of their samples matches, of all references. Failed samples match nothing.
-- `match_rate_of_valid`: the same where only samples are looked at that are valid by structure and, where that is told,
-  by composition; papers mix the two. The published rates of DiffCSP, and of CDVAE beside them, are of valid samples.
-- `rmse`, `rmse_of_valid`: mean over the matched references of the smallest distance, to any sample that matches or to
-  any that is valid too. It says nothing of those that no sample matches.
-- `metre`: references that any sample of their composition matches, whichever reference it was drawn for, so that two
-  polymorphs that come in the other order count. `crmse` is the mean over all references of the smallest such distance,
-  and stol where there is none.
+- `match_rate`: share of all references that one of their samples matches. Failed samples match nothing.
+- `match_rate_of_valid`: the same with valid samples only: valid by structure and, if known, by composition. Papers use
+  both rates. The rates of DiffCSP and CDVAE in the paper of DiffCSP are of valid samples.
+- `rmse`, `rmse_of_valid`: mean over matched references of the smallest distance to a matching sample, or to a valid
+  matching sample. References without a match do not enter.
+- `metre`: share of references that any sample of their composition matches, also one drawn for another reference, so
+  that polymorphs in exchanged order count. `crmse`: mean over all references of the smallest such distance, with stol
+  for references without a match.
 
 Sources: Jiao et al., "Crystal Structure Prediction by Joint Equivariant Diffusion" (DiffCSP), NeurIPS 2023, Sec. 5.1,
-and scripts/compute_metrics.py of its public code, read for what is valid and which distance is taken;
+and scripts/compute_metrics.py of its public code, read for the definitions of validity and distance;
 Hoellmer et al., "Open Materials Generation with Stochastic Interpolants", 2025 (METRe and cRMSE).
-Differs from DiffCSP: its valid samples have a fingerprint too, which few lack; and with one sample, not with several,
-the reference must be valid as well.
+Differs from DiffCSP: there, a valid sample must have a fingerprint too, which few samples lack; and with one sample for
+each reference (not with several) the reference must be valid as well.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from crystens.processes.pool import Broken
 
 LTOL, STOL, ANGLE_TOL = 0.3, 0.5, 10.0
 
-_SECONDS = 600.0  # of the processor for the pairs of one reference
-_MEMORY = 4.0  # GiB that they may take beyond what a fresh process has
-_CHUNK = 16  # references that go to a process at once
+_SECONDS = 600.0  # limit of processor time for the pairs of one reference
+_MEMORY = 4.0  # GiB: memory limit of a worker beyond that of a fresh process
+_CHUNK = 16  # references sent to a process at a time
 
-Pairs = tuple[Crystal, list[Crystal]]  # a reference, and samples
+Pairs = tuple[Crystal, list[Crystal]]  # a reference, and samples to compare it with
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """How far samples are from the references of their composition.
+    """Distances of samples to the references of their composition.
 
     Attributes:
-        own: (n, k) distance of each reference to its own samples, NaN where they do not match.
-        any: (n,) smallest distance of each reference to a sample of its composition, NaN where none matches; None where
+        own: (n, k) distance of each reference to its own samples, NaN without a match.
+        any: (n,) smallest distance of each reference to a sample of its composition, NaN without a match; None if
             samples of other references were not compared.
-        valid: (n, k) which samples are valid by structure.
+        valid: (n, k) whether each sample is valid by structure.
         failures: pairs that could not be compared, which match nothing.
     """
 
@@ -63,7 +63,7 @@ class Matches:
     failures: int
 
     def of(self, rows: np.ndarray) -> Matches:
-        """Return those of some references, by a mask (n,); failures are still those of all."""
+        """Return the matches of some references, by a mask (n,); `failures` keeps the total."""
         return Matches(self.own[rows], None if self.any is None else self.any[rows], self.valid[rows], self.failures)
 
 
@@ -75,19 +75,19 @@ def find_matches_of_references(
     engine: str = PROCESSES,
     most_pairs: int | None = None,
 ) -> Matches:
-    """Return how far samples are from the references that they answer, and from others of the same composition.
+    """Return distances of samples to the references that they answer, and to others of the same composition.
 
     Args:
         references: n real crystals.
-        samples: of each reference k crystals, None where decoding failed.
-        workers: processes; 1 stays in this one.
-        progress: called with the number of references that were compared.
-        engine: what the workers are, one of `crystens.processes.engines.ENGINES`.
-        most_pairs: samples of other references of the same composition are not compared where that makes more pairs;
-            None compares them always.
+        samples: k crystals for each reference, None where decoding failed.
+        workers: number of processes; 1 uses this process.
+        progress: called with the number of finished references.
+        engine: kind of workers, one of `crystens.processes.engines.ENGINES`.
+        most_pairs: samples of other references of the same composition are compared only up to this number of pairs;
+            None always compares them.
 
     Raises:
-        CrystensError: if the numbers do not fit.
+        CrystensError: if references and samples differ in number.
     """
     counts = {len(own) for own in samples}
     if len(samples) != len(references) or len(counts) != 1 or not next(iter(counts)):
@@ -124,8 +124,8 @@ def csp_metrics(matches: Matches, passing: np.ndarray | None = None) -> Metrics:
 
     Args:
         matches: of n references.
-        passing: (n,) which references have a composition that passes as valid, as the samples do that match them; None
-            does not ask.
+        passing: (n,) whether the composition of each reference is valid, as it is then of samples that match it; None
+            ignores compositions.
     """
     total, each = matches.own.shape
     valid = matches.valid if passing is None else matches.valid & passing[:, None]
@@ -158,7 +158,7 @@ def csp_metrics(matches: Matches, passing: np.ndarray | None = None) -> Metrics:
 
 
 def _of_composition(references: Sequence[Crystal], samples: Sequence[Crystal | None]) -> list[list[int]]:
-    """Return for each reference the places of the samples that have its composition."""
+    """Return the indices of the samples with the composition of each reference."""
     places: dict[object, list[int]] = defaultdict(list)
     for place, crystal in enumerate(samples):
         if crystal is not None:
@@ -167,14 +167,14 @@ def _of_composition(references: Sequence[Crystal], samples: Sequence[Crystal | N
 
 
 def _mean(values: np.ndarray, meaning: str) -> dict[str, object]:
-    """Return the entry of a mean distance, null of none."""
+    """Return the entry of a mean distance, null without values."""
     return entry(float(values.mean()) if len(values) else None, "(V/N)^(1/3)", meaning, len(values))
 
 
 def _spread(
     tasks: Sequence[Pairs], workers: int, progress: Callable[[int], None] | None, engine: str
 ) -> list[list[float | str | None]]:
-    """Return the answers of all tasks, in order, here or spread over processes."""
+    """Return the results of all tasks, in order, from this process or from workers."""
     check_engine(engine, workers)
     answers: list[list[float | str | None]] = [[] for _ in tasks]
     done = 0
@@ -209,7 +209,7 @@ def _all_distances(tasks: Sequence[Pairs]) -> list[list[float | str | None]]:
 
 
 def _distances(task: Pairs) -> list[float | str | None]:
-    """Return how far a reference is from each sample, None where they do not match, or why they cannot be compared."""
+    """Return the distance of a reference to each sample, None without a match, or why it cannot be compared."""
     reference, samples = task
     return [attempted(_distance, (sample, reference)) for sample in samples]
 

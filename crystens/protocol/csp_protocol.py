@@ -1,11 +1,11 @@
-"""The protocol by which the field judges crystal structure prediction, for samples that come as files or folders.
+"""The protocol for judging crystal structure prediction, for samples in files or folders.
 
-Rates and distances are those of `crystens.protocol.csp`, with one sample for each reference and with all k; which
-sample answers which reference is found by `crystens.protocol.answers`. A sample is valid if it is so by structure and
-its composition passes smact's test, as in `crystens.protocol.cdvae_protocol`.
+`crystens.protocol.csp` defines the rates and distances, which are computed with one sample for each reference and with
+all k. `crystens.protocol.answers` assigns samples to references. A sample is valid if its structure is valid and its
+composition passes smact's test, as in `crystens.protocol.cdvae_protocol`.
 
-Beside them stand the published rates, those of the baseline of `crystens.protocol.substitution`, and for Perov-5 what
-`crystens.protocol.perovskites` tells apart.
+For comparison there are published rates, the rates of the baseline (`crystens.protocol.substitution`), and for Perov-5
+the kinds of references (`crystens.protocol.perovskites`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from crystens.protocol.substitution import substituted
 MOST_PAIRS = 1_000_000
 
 # (match rate, RMSE) of valid samples by data set, model and samples for each reference: Jiao et al., NeurIPS 2023,
-# Table 2, whose CDVAE is that of its authors, asked for a composition.
+# Table 2, with their adaptation of CDVAE to a given composition.
 PUBLISHED: dict[str, dict[str, dict[int, tuple[float, float]]]] = {
     "perov_5": {
         "CDVAE": {1: (0.4531, 0.1138), 20: (0.8851, 0.0464)},
@@ -56,14 +56,14 @@ class CspOptions:
     """Options of the protocol.
 
     Attributes:
-        data_set: name of the data set that the references are of, for what is known of it.
-        each: samples for each reference; None finds it.
-        order: how they stand in the file, see `crystens.protocol.answers`; None finds it.
+        data_set: name of the references' data set, to look up published rates.
+        each: number of samples for each reference; None infers it.
+        order: order of the samples in the file, see `crystens.protocol.answers`; None infers it.
         baseline: whether the substitution baseline is judged too.
-        oxidation_states: which of smact's sets decides on compositions.
-        most_pairs: samples of other references of a composition are compared up to this number of pairs.
-        workers: processes that compare; 1 stays in this one.
-        engine: what the workers are, one of `crystens.processes.engines.ENGINES`.
+        oxidation_states: smact's list of oxidation states for compositions.
+        most_pairs: samples of other references of a composition are compared only up to this number of pairs.
+        workers: number of processes; 1 uses this process.
+        engine: kind of workers, one of `crystens.processes.engines.ENGINES`.
     """
 
     data_set: str | None = None
@@ -77,18 +77,18 @@ class CspOptions:
 
 
 class CspProtocol:
-    """The judge, with the real crystals that samples answer.
+    """Judge of structure prediction, with the references that samples answer.
 
     Args:
-        real: the references, by rule the test split.
-        name: what they are, for people.
-        options: how they are compared.
-        asked: compositions that the samples were asked for, in their order; None if nothing says it.
-        rounds: how many rounds of samples the file says that it holds; None if it says nothing.
-        train: reads the train split; None if there is none.
+        real: the references, usually the test split.
+        name: name of the references, for messages.
+        options: options of the protocol.
+        asked: compositions that the samples were asked for, in their order; None if unknown.
+        rounds: number of rounds of samples that the file states; None if it states none.
+        train: function that reads the train split; None if there is none.
 
     Attributes:
-        columns: those that it adds to the rows of samples.
+        columns: columns that it adds to the rows of samples.
 
     Raises:
         CrystensError: if there is no reference, smact is not installed, or the baseline has no train split.
@@ -109,7 +109,7 @@ class CspProtocol:
             raise CrystensError(f"{name} holds no crystal to compare with")
         if options.baseline and train is None:
             raise CrystensError(
-                f"--baseline exchanges elements of train crystals, and {name} has none beside it: give a reference "
+                f"--baseline exchanges elements of train crystals, but {name} has no train split: give a reference "
                 "with train, val and test, and judge val or test"
             )
         self.name = name
@@ -125,11 +125,11 @@ class CspProtocol:
             self._exchanged = [with_metals_exchanged(crystal) for crystal in self._real]
 
     def check(self, crystals: Sequence[Crystal | None]) -> None:
-        """Raise a CrystensError if these samples, None where one failed, do not fit the references."""
+        """Raise a CrystensError if samples (None for failed ones) do not fit the references."""
         self._answers(crystals)
 
     def judge(self, rows: Sequence[Row], crystals: Mapping[int, Crystal], progress: Stages | None = None) -> Judgement:
-        """Return what the protocol finds in samples, see `crystens.protocol.judgement.Judge`.
+        """Return the results of the protocol for samples, see `crystens.protocol.judgement.Judge`.
 
         Raises:
             CrystensError: if the samples do not fit the references.
@@ -175,7 +175,7 @@ class CspProtocol:
         return Judgement(_rows(rows, answers, matches), metrics, by_size, self._about(answers))
 
     def _answers(self, samples: Sequence[Crystal | None]) -> Answers:
-        """Return which samples answer which references."""
+        """Return the assignment of samples to references."""
         compositions = [None if crystal is None else reduced_composition(crystal.numbers) for crystal in samples]
         options = self.options
         return find_answers(self._compositions, compositions, self._asked, options.each, options.order, self._rounds)
@@ -188,7 +188,7 @@ class CspProtocol:
         name: str,
         most_pairs: int | None = None,
     ) -> Matches:
-        """Return how far samples are from references."""
+        """Return the distances of samples to references."""
         options = self.options
         return find_matches_of_references(
             real,
@@ -200,7 +200,7 @@ class CspProtocol:
         )
 
     def _read_train(self, progress: Stages | None) -> Sequence[Crystal] | None:
-        """Return the train crystals where something needs them and they are there."""
+        """Return the train crystals if they are needed and available."""
         if self._train is None or not (self.options.baseline or self.options.data_set == DATA_SET):
             return None
         bar = stage(progress, "reading the train split", 1)
@@ -214,7 +214,7 @@ class CspProtocol:
         return composition_verdict(crystal.numbers, self.options.oxidation_states) in PASSED
 
     def _add_published(self, metrics: Metrics) -> None:
-        """Put the published values beside those of as many valid samples."""
+        """Add published values to the metrics of the same number of valid samples."""
         for model, values in PUBLISHED.get(self.options.data_set or "", {}).items():
             for k, pair in values.items():
                 at = "" if k == 1 else f"_at_{k}"
@@ -223,7 +223,7 @@ class CspProtocol:
                         metrics[f"{name}{at}"].setdefault("published", {})[model] = value
 
     def _counts(self, answers: Answers, samples: Sequence[Crystal | None]) -> Metrics:
-        """Return how many references are judged, and how many samples have the composition that they answer."""
+        """Return the number of judged references, and of samples with the composition of their reference."""
         real, judged = len(self._real), len(answers.references)
         metrics: Metrics = {
             "judged_references": entry(
@@ -231,7 +231,7 @@ class CspProtocol:
             )
         }
         if judged < real:
-            metrics["judged_references"]["statement"] += f"; {real - judged} have none and stand in no rate"
+            metrics["judged_references"]["statement"] += f"; {real - judged} have none and enter no rate"
         used = {
             place: self._compositions[row]
             for row, own in zip(answers.references.tolist(), answers.samples.tolist(), strict=True)
@@ -259,7 +259,7 @@ class CspProtocol:
         train: Sequence[Crystal] | None,
         progress: Stages | None,
     ) -> Metrics:
-        """Return rates with A and B forgiven, and of the kinds of references apart; of references at places (n,)."""
+        """Return rates that forgive exchanged A and B, and rates of each kind of reference; for references (n,)."""
         real = [self._real[place] for place in places.tolist()]
         exchanged = [self._exchanged[place] for place in places.tolist()]
         others = self._matches(exchanged, grid, progress, "comparing with A and B exchanged", most_pairs=0)
@@ -282,8 +282,9 @@ class CspProtocol:
             int((found == IN_TRAIN).sum()),
             len(real),
             "references whose other polymorph, with A and B exchanged, is in train",
-            statement=f"{one} references have one metal and no other polymorph; the answer that train does not have "
-            f"reaches a match rate of {1 - float((found == NOT_IN_TRAIN).mean()) / 2:.4g} with one sample",
+            statement=f"{one} references have one metal and no other polymorph; always answering with the polymorph "
+            "that is not in train reaches a match rate of "
+            f"{1 - float((found == NOT_IN_TRAIN).mean()) / 2:.4g} with one sample",
         )
         for kind in (IN_TRAIN, NOT_IN_TRAIN, ONE_METAL):
             inside = found == kind
@@ -317,7 +318,7 @@ def _renamed(metrics: Metrics, name: str, text: str) -> Metrics:
 
 
 def _part(inside: np.ndarray, matches: Matches, passing: np.ndarray, baseline: Matches | None) -> dict[str, Any]:
-    """Return the values of some references, by a mask (n,); None of none."""
+    """Return the values of some references, by a mask (n,); None without references."""
     some = inside.any()
     found: dict[str, Any] = {"reference_crystals": int(inside.sum())}
     for prefix, own in (("", matches), ("baseline_", baseline)):

@@ -1,4 +1,4 @@
-"""Results of structure prediction as tables, beside the baseline and published values."""
+"""Tables of structure prediction, with the baseline and published values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = {
 
 
 def csp_tables(metrics: Metrics) -> list[ResultTable]:
-    """Return the tables of metrics of `crystens.protocol.csp_protocol`; none of others."""
+    """Return the tables of metrics of `crystens.protocol.csp_protocol`; an empty list for other metrics."""
     if "match_rate_by_num_sites" not in metrics:
         return []
     values = {name: one["value"] for name, one in metrics.items()}
@@ -52,7 +52,7 @@ def _results(metrics: Metrics, values: Mapping[str, Any], ats: Sequence[str]) ->
 
 
 def _note(metrics: Metrics) -> str:
-    """Return what has to be known of the table."""
+    """Return the note of the table."""
     published = " Published rates are of valid samples." if "published" in metrics["match_rate_of_valid"] else ""
     return (
         f"{metrics['judged_references']['statement']}. RMSE is of matched references, in units of (V/N)^(1/3)."
@@ -93,7 +93,7 @@ def _perovskites(metrics: Metrics, values: Mapping[str, Any], k: int, many: Sequ
     share = metrics["other_polymorph_in_train_rate"]
     note += f" Other polymorph in train: {percent(share['value'])} of references"
     return ResultTable(
-        "Perov-5, where two metals stand either way",
+        "Perov-5, where A and B may be exchanged",
         columns,
         rows,
         f"{note}; {share.get('statement', share['description'])}.",
@@ -101,5 +101,5 @@ def _perovskites(metrics: Metrics, values: Mapping[str, Any], k: int, many: Sequ
 
 
 def _shown(name: str, value: float | None) -> str:
-    """Return a value as its cell."""
+    """Return the text of a value in a cell."""
     return distance(value) if "rmse" in name else percent(value)

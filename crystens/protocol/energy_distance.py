@@ -1,14 +1,14 @@
-"""Energies per atom of samples against those of real crystals, by a universal potential.
+"""Energy per atom of samples, compared with real crystals, by a universal potential.
 
-Energies are of crystals as they stand, not relaxed. The valid samples that the protocol draws are compared with all
-real crystals, as in the original; only these are computed, and each only once (`crystens.energies.energies`). A crystal
-without an energy (the potential should not see it, fails, takes too long, or gives what is not finite) is left out of
-the distance, for there is nothing to put in its place. How many those are is told beside the distance, with reasons.
+Energies are of unrelaxed crystals. As in the original, the valid samples that the protocol draws are compared with all
+real crystals. Only these energies are computed, and they are cached (`crystens.energies.energies`). A crystal without
+an energy (out of the potential's domain, failed, too slow, not finite) is left out of the distance. The metrics state
+the number of such crystals, with reasons.
 
 Source: as `crystens.protocol.cdvae_protocol`.
-Differs from the original: its network learned one column of each data set, which is the heat of formation for Perov-5;
-a potential gives the energy of the crystal, which spreads much further between compositions. A distance is to be
-compared with others by the same potential alone.
+Differs from the original: its network learned one column of each data set, for Perov-5 the heat of formation. A
+potential gives the total energy, which varies much more between compositions. Compare distances by the same potential
+only.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Progress = Callable[[int], None]
 
 
 class EnergyDistance:
-    """The Wasserstein distance of energy per atom, with the real crystals that it compares with.
+    """The Wasserstein distance of energy per atom to real crystals.
 
     Args:
-        real: the real crystals, by rule the test split.
-        name: what they are, for people.
-        potential: what gives the energies.
-        options: how they are computed.
-        progress: called with the number of real crystals that are done.
+        real: the real crystals, usually the test split.
+        name: name of the real crystals, for messages.
+        potential: the potential.
+        options: options of the computation.
+        progress: called with the number of finished real crystals.
 
     Raises:
         CrystensError: if the options ask for a relaxation, or the potential cannot be loaded.
@@ -56,7 +56,7 @@ class EnergyDistance:
         self.potential = potential
         self.options = options or EnergyOptions()
         if self.options.relaxation is not None:
-            raise CrystensError(f"energies are those of crystals as they stand; leave out {self.options.relaxation}")
+            raise CrystensError(f"energies here are of unrelaxed crystals; leave out {self.options.relaxation}")
         rows = self._columns(real, progress)
         self._sizes = np.array([len(crystal) for crystal in real])
         self._real = np.array([row["energy_per_atom"] for row in rows], dtype=np.float64)  # NaN where there is none
@@ -69,13 +69,13 @@ class EnergyDistance:
         crystals: Mapping[int, Crystal],
         progress: Progress | None = None,
     ) -> list[Row]:
-        """Return the rows of all samples with the `ENERGY_COLUMNS`, which are empty for those that are not drawn.
+        """Return the rows of all samples with the `ENERGY_COLUMNS`, which are empty for samples that are not drawn.
 
         Args:
-            rows: of all samples.
-            drawn: places of the rows that are drawn.
-            crystals: by the index of their row.
-            progress: called with the number of drawn samples that are done.
+            rows: rows of all samples.
+            drawn: indices of the drawn rows.
+            crystals: crystals by the index of their row.
+            progress: called with the number of finished drawn samples.
         """
         own = self._columns([crystals[rows[place]["index"]] for place in drawn], progress)
         columns = dict(zip(drawn, own, strict=True))
@@ -95,11 +95,11 @@ class EnergyDistance:
         ]
 
     def metrics(self, drawn: Sequence[Row], what: str, told: Mapping[str, Any]) -> Metrics:
-        """Return the distance, and how many crystals it leaves out.
+        """Return the distance, and the number of crystals that it leaves out.
 
         Args:
-            drawn: rows of the samples that are drawn, with the `ENERGY_COLUMNS`.
-            what: they are, for the description.
+            drawn: rows of the drawn samples, with the `ENERGY_COLUMNS`.
+            what: the drawn samples in words, for the description.
             told: facts of the draw, kept in the distance's entry; its `statement`, if any, is extended.
         """
         model = self.potential.identity
@@ -138,9 +138,9 @@ class EnergyDistance:
         }
 
     def by_num_sites(self, table: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Return the protocol's table by number of sites with the distance in each size, of the drawn samples alone.
+        """Return the protocol's table by number of sites with the distance for each size, of drawn samples only.
 
-        `energies` and `reference_energies` say how many samples and real crystals of the size have an energy.
+        `energies` and `reference_energies` are the numbers of samples and real crystals of that size with an energy.
         """
         found = []
         for line in table:
@@ -156,12 +156,12 @@ class EnergyDistance:
         """Return the settings."""
         return {
             "model": self.potential.identity,
-            "crystals": "as they stand, not relaxed",
+            "crystals": "not relaxed",
             "time_limit": f"{self.options.limits[0]:g} s",
             "reference_without_energy": int(np.isnan(self._real).sum()),
         }
 
     def _known(self, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Return the energies that there are of chosen real crystals, eV/atom."""
+        """Return the known energies of chosen real crystals, eV/atom."""
         values = self._real[chosen]
         return values[np.isfinite(values)]

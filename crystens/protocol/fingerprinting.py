@@ -1,4 +1,4 @@
-"""Fingerprints of many crystals, computed in processes, each only once (`crystens.processes.computed_once`)."""
+"""Fingerprints of many crystals, computed in worker processes and cached (`crystens.processes.computed_once`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FingerprintOptions(ComputeOptions):
     """How fingerprints are computed.
 
     Attributes:
-        cache: folder of what was computed; None for `fingerprints` in `crystens.processes.cache_folder.cache_folder()`.
+        cache: folder of the cache; None for `fingerprints` in `crystens.processes.cache_folder.cache_folder()`.
     """
 
     time_limit: float = 60.0
@@ -28,18 +28,18 @@ def fingerprints(
     options: FingerprintOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Fingerprint]:
-    """Return a fingerprint of each crystal, in order; what was computed before, by whichever run, is not again.
+    """Return a fingerprint of each crystal, in order; results of earlier runs come from the cache.
 
     Args:
         crystals: any crystals, however bad.
         options: how they are computed.
-        progress: called with the number of crystals that are done.
+        progress: called with the number of finished crystals.
 
     Raises:
         CrystensError: if matminer is not installed, or the cache cannot be read.
     """
     options = options or FingerprintOptions()
-    featurizers()  # what is missing is told here, and not by every process
+    featurizers()  # a missing package is reported once here, instead of by every worker
     work = Work(
         module=__name__,
         begin=featurizers,

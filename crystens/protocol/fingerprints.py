@@ -1,11 +1,11 @@
-"""Fingerprints of a structure and of a composition, as the field's shared protocol takes them.
+"""Fingerprints of a structure and of a composition for the CDVAE protocol.
 
-The structure's is matminer's CrystalNN fingerprint with the preset "ops", 61 values a site, as a mean over the sites.
-The composition's is matminer's element properties with the preset "magpie", 132 values; where a table lacks an element,
-they are NaN, as in the release that the protocol was written with, and not filled in.
+The fingerprint of a structure is matminer's CrystalNN fingerprint with the preset "ops", 61 values, averaged over
+sites. The fingerprint of a composition is matminer's element properties with the preset "magpie", 132 values. They are
+NaN for elements that a table lacks, as in the release that the protocol was written with.
 
-A crystal without a fingerprint has a reason in its place: pymatgen raises all kinds of errors for atoms on top of each
-other and cells without a volume.
+A crystal without a fingerprint has a reason instead: pymatgen raises all kinds of errors for overlapping atoms and
+cells without a volume.
 
 Source: Zimmermann and Jain, RSC Adv. 2020, 10, 6063 (structure); Ward et al., npj Comput. Mater. 2016, 2, 16028
 (composition); Xie et al., "Crystal Diffusion Variational Autoencoder for Periodic Material Generation", ICLR 2022.
@@ -30,7 +30,7 @@ from crystens.errors import CrystensError, first_line
 STRUCTURE_SIZE = 61
 COMPOSITION_SIZE = 132
 
-_PACKAGES = ("matminer", "pymatgen-core", "scipy")  # whose versions may change a fingerprint
+_PACKAGES = ("matminer", "pymatgen-core", "scipy")  # their versions are part of the cache key
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,9 @@ class Fingerprint:
 
     Attributes:
         structure: mean over the sites of CrystalNN's order parameters, (61,); None if there is none.
-        composition: Magpie's statistics of element properties, not scaled, NaN where unknown, (132,); None with it.
-        reason: why there is none; None where there is one.
+        composition: Magpie's statistics of element properties, not scaled, NaN where unknown, (132,); None if
+            `structure` is None.
+        reason: why there is no fingerprint; None if there is one.
     """
 
     structure: np.ndarray | None
@@ -74,7 +75,7 @@ def fingerprint(crystal: Crystal) -> Fingerprint:
             structure = crystal.to_structure()
             composition = np.asarray(elements.featurize(structure.composition), dtype=np.float64)
             values = np.mean([sites.featurize(structure, site) for site in range(len(structure))], axis=0)
-    except Exception as error:  # pymatgen's and Qhull's, of any class: it costs this crystal
+    except Exception as error:  # pymatgen and Qhull raise many classes; only this crystal fails
         return Fingerprint(None, None, f"no fingerprint: {type(error).__name__}: {' '.join(first_line(error).split())}")
     if not np.isfinite(values).all():
         return Fingerprint(None, None, "no fingerprint: an order parameter is not a finite number")
@@ -87,13 +88,13 @@ def composition_fingerprint(composition: Composition) -> np.ndarray:
 
 
 def made_by() -> str:
-    """Return the packages and their versions that fingerprints come from."""
+    """Return the packages behind fingerprints with their versions."""
     return " ".join(f"{name} {version(name)}" for name in _PACKAGES)
 
 
 @functools.cache
 def featurizers() -> tuple[Any, Any]:
-    """Return matminer's featurizers of a site and of a composition, made once in a process: they read tables.
+    """Return matminer's featurizers of a site and of a composition, created once in a process: they read tables.
 
     Raises:
         CrystensError: if matminer is not installed.

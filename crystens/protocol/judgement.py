@@ -1,4 +1,4 @@
-"""A protocol of the field: a judge of samples beside real crystals, and what it finds."""
+"""Interface of a protocol: a judge that compares samples with real crystals, and its results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crystens.metrics.crystal_table import Row
 from crystens.metrics.entries import Metrics
 
 Progress = Callable[[int], None]
-Stages = Callable[[str, int, int], None]  # what is computed, how many are done, of how many
+Stages = Callable[[str, int, int], None]  # name of the stage, number done, total
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Judgement:
     """Results of a protocol.
 
     Attributes:
-        rows: those that were given, with the protocol's own columns.
-        metrics: of all samples.
-        by_num_sites: one row for each number of sites, of samples or real crystals; failed samples have none (None).
-        about: settings, for `provenance`.
+        rows: the rows of samples, with the protocol's columns added.
+        metrics: metrics of all samples.
+        by_num_sites: one row for each number of sites of samples or real crystals, and one (None) for failed samples.
+        about: settings of the protocol, for `provenance`.
     """
 
     rows: list[Row]
@@ -35,21 +35,21 @@ class Judge(Protocol):
     """Judges samples by a protocol.
 
     Attributes:
-        columns: those that it adds to the rows of samples.
+        columns: columns that it adds to the rows of samples.
     """
 
     columns: tuple[str, ...]
 
     def judge(self, rows: Sequence[Row], crystals: Mapping[int, Crystal], progress: Stages | None = None) -> Judgement:
-        """Return what the protocol finds in samples.
+        """Return the results of the protocol for samples.
 
         Args:
-            rows: of all samples, failed ones too, with the columns of `crystens.metrics.crystal_table`.
-            crystals: by the index of their row, those that did not fail.
-            progress: called with the name of each stage, and how many of how many are done.
+            rows: rows of all samples, failed samples included, with the columns of `crystens.metrics.crystal_table`.
+            crystals: the decoded crystals, by the index of their row.
+            progress: called with the name of the stage, the number done and the total.
         """
 
 
 def stage(progress: Stages | None, name: str, total: int) -> Progress:
-    """Return what moves the bar of one stage."""
+    """Return the progress callback of one stage."""
     return (lambda done: None) if progress is None else lambda done: progress(name, done, total)

@@ -1,8 +1,7 @@
-"""How the field's shared protocol scales fingerprints of compositions: (value - mean) / deviation.
+"""Scaling of composition fingerprints in the CDVAE protocol: (value - mean) / deviation.
 
-The means and deviations are the numbers that the original has in its code, the same for every data set; they are what
-its cut-offs of compositions are measured in. An unknown value becomes 0, the mean. Fingerprints of structures are not
-scaled.
+The means and deviations are constants in the original code, the same for every data set; the cut-offs of compositions
+refer to these units. An unknown value becomes 0, the mean. Fingerprints of structures are not scaled.
 
 Each property of the elements, in the order of matminer's preset "magpie", has two lines: minimum, maximum, range;
 mean, mean absolute deviation and mode over the atoms of a composition.

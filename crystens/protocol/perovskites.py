@@ -1,8 +1,8 @@
-"""Perov-5 in structure prediction: which of its two metals stands in the middle.
+"""Perov-5 in structure prediction: which of the two metals is on the A site, and which on B.
 
-The set is every ABX3 of 52 metals A, 52 metals B and 7 sets of anions X, so that a composition of two metals stands in
-it twice, as two polymorphs with A and B exchanged. A fair coin that puts them matches one reference of two. Where the
-other polymorph is in train, the answer "what train does not have" is right without knowing anything of the crystal.
+The data set holds every ABX3 of 52 metals A, 52 metals B and 7 sets of anions X. A composition with two metals thus
+occurs twice, as polymorphs with A and B exchanged, and a fair coin matches half of the references. If the other
+polymorph is in train, "the one that is not in train" is the right answer, without any knowledge of the crystal.
 
 Source: Castelli et al., Energy Environ. Sci. 5, 9034 (2012); counted in the tables of CDVAE.
 """
@@ -21,15 +21,15 @@ DATA_SET = "perov_5"
 
 _ANIONS = (7, 8, 9, 16)  # N, O, F, S
 
-# Kinds of references, by where their other polymorph is.
+# Kinds of references, by the split of their other polymorph.
 IN_TRAIN, NOT_IN_TRAIN, ONE_METAL = "other_in_train", "other_not_in_train", "one_metal"
 
 
 def with_metals_exchanged(crystal: Crystal) -> Crystal:
-    """Return a perovskite with A and B exchanged; the crystal itself if they are one metal.
+    """Return a perovskite with A and B exchanged; the same crystal if A and B are one metal.
 
     Raises:
-        CrystensError: if it is no ABX3 of Perov-5.
+        CrystensError: if the crystal is no ABX3 of Perov-5.
     """
     numbers = crystal.numbers.copy()
     (metals,) = np.nonzero(~np.isin(numbers, _ANIONS))

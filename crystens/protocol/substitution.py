@@ -1,10 +1,10 @@
-"""The baseline of crystal structure prediction that needs no model: a train crystal with its elements exchanged.
+"""Baseline of crystal structure prediction without a model: a train crystal with its elements exchanged.
 
-The baseline takes the train crystal with the same amounts of elements in its cell whose elements are the most alike
-(`crystens.asking.known.unlikeness`, summed over the sites, in the exchange that makes it least). It exchanges the
-elements, and scales the volume to what bond lengths predict (pymatgen's `DLSVolumePredictor`).
+The baseline considers train crystals with the same amounts of elements in the cell. It takes the one with the most
+similar elements (smallest sum over sites of `crystens.asking.known.unlikeness`, with the best assignment of elements),
+exchanges the elements, and scales the cell to a volume predicted from bond lengths (pymatgen's `DLSVolumePredictor`).
 
-Differs from a search for prototypes: cells are compared as they stand, so that a supercell is another kind.
+Differs from a search for prototypes: cells are compared as given, so that a supercell is a different kind.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from scipy.optimize import linear_sum_assignment
 from crystens.asking.known import unlikeness
 from crystens.crystal import Crystal, as_crystal
 
-_APART = 1e6  # cost of an exchange that changes the formula
-_MOST_ORDERS = 720  # orders of elements of one amount that are all tried: 6!
+_APART = 1e6  # cost of an exchange that would change the formula
+_MOST_ORDERS = 720  # permutations of elements with the same amount that are tried exhaustively: 6!
 
 Amounts = dict[int, int]  # sites of each element in the cell, by atomic number
 
@@ -31,16 +31,16 @@ Amounts = dict[int, int]  # sites of each element in the cell, by atomic number
 def substituted(
     train: Sequence[Crystal], references: Sequence[Crystal], each: int, progress: Callable[[int], None] | None = None
 ) -> list[list[Crystal | None]]:
-    """Return for each reference the train crystals of its kind with the most alike elements, exchanged and scaled.
+    """Return the train crystals with the most similar elements for each reference, exchanged and scaled.
 
     Args:
         train: real crystals to take.
-        references: n real crystals, of which nothing but the amounts of elements in the cell is looked at.
-        each: k crystals for each reference, the most alike first; of equally alike ones the first.
-        progress: called with the number of references that are done.
+        references: n real crystals; only the amounts of elements in their cells are used.
+        each: number k of crystals for each reference, the most similar first; ties keep the order of `train`.
+        progress: called with the number of finished references.
 
     Returns:
-        n lists of k; None where train has no more crystals of that kind.
+        n lists of k; filled with None if train has fewer crystals of that kind.
     """
     kinds: dict[tuple[int, ...], list[Crystal]] = defaultdict(list)
     for crystal in train:
@@ -65,29 +65,29 @@ def substituted(
 
 
 def _amounts(crystal: Crystal) -> Amounts:
-    """Return how many sites each element has."""
+    """Return the number of sites of each element."""
     return dict(Counter(crystal.numbers.tolist()))
 
 
 def _kind(amounts: Amounts) -> tuple[int, ...]:
-    """Return the amounts alone, sorted: crystals of one kind can be exchanged for each other."""
+    """Return the sorted amounts: elements can be exchanged between crystals of one kind."""
     return tuple(sorted(amounts.values()))
 
 
 def _by_amount(amounts: Amounts) -> list[int]:
-    """Return the elements, those of the smallest amount first."""
+    """Return the elements, sorted by amount, the smallest first."""
     return sorted(amounts, key=lambda number: (amounts[number], number))
 
 
 def _least_costs(labels: np.ndarray, amounts: Amounts) -> np.ndarray:
     """Return the cost of the best exchange of each crystal of a kind, (M,).
 
-    Costs are whole numbers, and elements are exchanged among those of the same amount, so that the sum over amounts is
-    exactly the cost of the whole.
+    Elements are exchanged only for elements with the same amount, so that the total cost is the sum over amounts. Costs
+    are integers, so that this sum is exact.
 
     Args:
-        labels: (M, L) elements of the crystals, those of the smallest amount first.
-        amounts: of the elements that are asked for.
+        labels: (M, L) elements of the crystals, sorted by amount, the smallest first.
+        amounts: amounts of the elements that are asked for.
     """
     asked = _by_amount(amounts)
     total = np.zeros(len(labels))
@@ -101,7 +101,7 @@ def _least_costs(labels: np.ndarray, amounts: Amounts) -> np.ndarray:
 
 
 def _least(steps: np.ndarray) -> np.ndarray:
-    """Return the least sum over an order of the columns, of costs (M, g, g): (M,)."""
+    """Return the smallest sum of costs (M, g, g) over all permutations of the columns: (M,)."""
     size = steps.shape[1]
     if math.factorial(size) > _MOST_ORDERS:
         return np.array([one[linear_sum_assignment(one)].sum() for one in steps])
@@ -111,7 +111,7 @@ def _least(steps: np.ndarray) -> np.ndarray:
 
 
 def _exchanged(crystal: Crystal, amounts: Amounts) -> Crystal:
-    """Return a crystal with its elements exchanged for those of the same amounts at the least cost."""
+    """Return a crystal with its elements exchanged for elements of the same amounts, at the least cost."""
     have = _amounts(crystal)
     labels, asked = np.array(sorted(have)), np.array(sorted(amounts))
     counts = np.array([have[number] for number in labels.tolist()])
@@ -124,11 +124,11 @@ def _exchanged(crystal: Crystal, amounts: Amounts) -> Crystal:
 
 
 def _scaled(crystal: Crystal, volumes: DLSVolumePredictor) -> Crystal:
-    """Return a crystal at the volume that its bond lengths predict; as it is where the predictor knows no radius."""
+    """Return a crystal at the volume predicted from bond lengths; unchanged if the predictor lacks a radius."""
     structure = crystal.to_structure()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of elements without an electronegativity
+            warnings.simplefilter("ignore")  # pymatgen warns about elements without an electronegativity
             structure.scale_lattice(volumes.predict(structure))
     except (ValueError, KeyError, RuntimeError):
         return crystal

@@ -1,11 +1,11 @@
-"""`report.html`: what samples are worth, on one page that needs nothing beside itself.
+"""`report.html`: the quality of samples, on one self-contained page.
 
 The page loads nothing (`crystens.report.templates`). The scripts that show its crystals in 3D
-(`crystens.report.viewer`) make it half a megabyte larger; a page without crystals has none. All but the 3D view can be
-read without JavaScript. The page begins with where the samples come from and what they can show, so that no number
-stands there without it.
+(`crystens.report.viewer`) add half a megabyte; a page without crystals has none. Everything but the 3D view works
+without JavaScript. The page begins with the origin of the samples and the verdict on them, so that a reader sees both
+before any number.
 
-The markup is `assets/report.html.j2`; here is what it shows.
+The markup is `assets/report.html.j2`; this module computes the values that it shows.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ def write_report(
 
     Args:
         path: file to write; replaced at once.
-        metrics: of all samples.
-        rows: of all samples.
-        title: of the page.
-        statement: sentences on where the samples come from, at the top of the page; the verdict follows them.
-        reference: what the samples are compared with; without one there are no histograms.
-        crystals: by index, those that `chosen_samples` and `best_samples` chose.
-        best: indices of those that `best_samples` chose.
-        images: by index, some scaled images (4, S, S).
-        properties: what CGCNN predicts, for rows that have its columns.
-        tables: further results.
+        metrics: metrics of all samples.
+        rows: rows of all samples.
+        title: title of the page.
+        statement: sentences at the top of the page that say where the samples come from; the verdict follows them.
+        reference: the reference of the samples; without one there are no histograms.
+        crystals: the crystals that `chosen_samples` and `best_samples` chose, by index.
+        best: the indices that `best_samples` chose.
+        images: some scaled images (4, S, S), by index.
+        properties: predictions of CGCNN, for rows that have its columns.
+        tables: further tables of results.
 
     Raises:
         CrystensError: if the file cannot be written.
@@ -121,13 +121,13 @@ def write_report(
 
 
 def chosen_samples(rows: Sequence[Row], seed: int, number: int = NUM_PICTURES) -> list[int]:
-    """Return the indices of samples to draw: decoded ones, chosen by seed and not by hand, in order."""
+    """Return the indices of the samples to draw, in order: decoded samples, chosen at random by the seed."""
     decoded = sorted(row["index"] for row in rows if row["status"] == OK)
     return sorted(random.Random(seed).sample(decoded, min(number, len(decoded))))
 
 
 def best_samples(rows: Sequence[Row], number: int = NUM_BEST) -> list[int]:
-    """Return the indices of the most plausible samples, the best first; of those that are alike the first."""
+    """Return the indices of the most plausible samples, the best first; ties go to the lower index."""
     return [row["index"] for row in _ranked(rows)[:number]]
 
 
@@ -174,7 +174,7 @@ def _systems(metrics: Metrics, reference: Reference | None) -> list[dict[str, An
 
 
 def _labels(rows: Sequence[Row], crystals: Mapping[int, Crystal]) -> dict[int, str]:
-    """Return what is said of each crystal, in lines: formula, space group found, number of sites and sample, doubts."""
+    """Return the caption of each crystal, in lines: formula, space group found, number of sites and sample, doubts."""
     labels = {}
     for row in rows:
         index, found = row["index"], row["space_group"]
@@ -188,7 +188,7 @@ def _labels(rows: Sequence[Row], crystals: Mapping[int, Crystal]) -> dict[int, s
 
 
 def _doubts(row: Row) -> list[str]:
-    """Return what speaks against a crystal."""
+    """Return the faults of a crystal, in words."""
     doubts = [] if row["structurally_valid"] else ["structurally invalid"]
     if row["structurally_valid"] and row["distance_ratio"] < MIN_RATIO:
         doubts.append("atoms within each other")
@@ -198,7 +198,7 @@ def _doubts(row: Row) -> list[str]:
 
 
 def _images(rows: Sequence[Row], images: Mapping[int, Tensor]) -> list[dict[str, Any]]:
-    """Return pictures of CrysTens images, and what became of each."""
+    """Return pictures of CrysTens images, each with the result of its decoding."""
     by_index = {row["index"]: row for row in rows}
     shown = []
     for index, image in sorted(images.items()):

@@ -41,7 +41,7 @@ _LABELS = {
 _CHANNELS = ("distance", "x difference", "y difference", "z difference")
 _BINS = 40
 
-# Where the eye is: before the bc plane, a little to the right and above, c upwards, so that no edge hides another.
+# View direction: from before the bc plane, a little to the right and above, c upwards, so that no edge hides another.
 _EYE = (1.0, 0.34, 0.26)
 _LEGEND = 0.1  # height of the legend, in heights of the picture above it
 _ATOM_SCALE = 0.5  # of the covalent radius, so that atoms behind others and the cell stay visible
@@ -62,11 +62,11 @@ class Histogram:
     """One panel of a picture of distributions.
 
     Attributes:
-        label: of the axis, with the unit.
-        edges: borders of the bins, (bins + 1,).
-        generated: generated values; those that are not finite are left out.
-        real: real values; None draws the generated ones alone.
-        title: above the panel, such as its Kolmogorov-Smirnov statistic.
+        label: label of the axis, with the unit.
+        edges: edges of the bins, (bins + 1,).
+        generated: generated values; values that are not finite are left out.
+        real: real values; None draws the generated values alone.
+        title: text above the panel, such as its Kolmogorov-Smirnov statistic.
     """
 
     label: str
@@ -114,7 +114,7 @@ def histograms(panels: Sequence[Histogram]) -> bytes:
 
 
 def ks_title(metric: Mapping[str, Any]) -> str:
-    """Return how a panel states the metric of a Kolmogorov-Smirnov statistic, with its critical value if it has one."""
+    """Return the title of a panel: the Kolmogorov-Smirnov statistic, and its critical value if it has one."""
     if metric["value"] is None:
         return "no generated value"
     critical = metric.get("critical_value")
@@ -122,7 +122,7 @@ def ks_title(metric: Mapping[str, Any]) -> str:
 
 
 def even_edges(values: np.ndarray, least_margin: float = 0.5) -> np.ndarray:
-    """Return the borders of bins of one width over all values and a margin at both sides."""
+    """Return the edges of bins of equal width over all values, with a margin at both sides."""
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     margin = 0.15 * (high - low) or least_margin
     return np.linspace(low - margin, high + margin, _BINS + 1)
@@ -147,12 +147,12 @@ def _histogram(axes: Axes, panel: Histogram) -> None:
 
 
 def _shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return which share of all values lies in each bin."""
+    """Return the share of all values that lies in each bin."""
     return np.histogram(values, edges)[0] / max(len(values), 1)
 
 
 def _edges(name: str, real: np.ndarray) -> np.ndarray:
-    """Return the borders of the bins of a panel: by tens for space groups, by ones for atomic numbers."""
+    """Return the edges of the bins of a panel: 10 wide for space groups, 1 wide for atomic numbers."""
     if name == "space_group":
         return np.arange(0.5, NUM_SPACE_GROUPS + 1, 10)
     if name == "Z":
@@ -192,7 +192,7 @@ def gallery(crystals: Sequence[Crystal | None], columns: int = 4) -> bytes:
 
 
 def draw_crystal(axes: Axes, crystal: Crystal) -> None:
-    """Draw one cell of a crystal, and below it a legend of its elements, into axes, which lose their frame."""
+    """Draw one cell of a crystal, and below it a legend of its elements, into axes without a frame."""
     axes.imshow(crystal_image(crystal), extent=(0, 1, 0, 1), interpolation="antialiased")
     axes.set_axis_off()
     axes.set_xlim(0, 1)
@@ -210,7 +210,7 @@ def draw_crystal(axes: Axes, crystal: Crystal) -> None:
 def crystal_image(crystal: Crystal, pixels: int = 260) -> np.ndarray:
     """Return one cell of a crystal as spheres of half the covalent radius, (pixels, pixels, 3) in [0, 1].
 
-    Spheres that intersect are drawn as such, so that atoms on top of each other can be seen. Parallel projection.
+    Intersecting spheres are drawn as they intersect, so that overlapping atoms can be seen. Parallel projection.
     """
     side = pixels * _OVERSAMPLING
     vectors = view_vectors(crystal)
@@ -240,7 +240,7 @@ def view_vectors(crystal: Crystal) -> np.ndarray:
 
 
 def borders(crystal: Crystal) -> np.ndarray:
-    """Return how near to a face a site is repeated at the opposite one, (3,), fractional; below half a cell."""
+    """Return the distance from a face below which a site is drawn at the opposite face too, (3,), fractional, < 0.5."""
     return np.minimum(_BORDER / crystal.lengths, 0.25)
 
 
@@ -248,7 +248,7 @@ def bordered_sites(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     """Return the sites of a cell with their images on its borders, so that the cell looks complete.
 
     Returns:
-        sites: the site that each drawn atom belongs to, (M,), M >= N.
+        sites: index of the site of each drawn atom, (M,), M >= N.
         coordinates: fractional, (M, 3), a little below 0 or above 1 at most.
     """
     near = borders(crystal)
@@ -270,23 +270,23 @@ def element_colour(number: int) -> str:
 
 
 def element_radius(number: int) -> float:
-    """Return the radius that an element is drawn with, angstrom."""
+    """Return the radius of an element in pictures, angstrom."""
     return float(_ATOM_SCALE * covalent_radii[number])
 
 
 def _colour(number: int) -> np.ndarray:
-    """Return the colour of an element, (3,) in [0, 1]; those that Jmol has none for look like its last, meitnerium."""
+    """Return Jmol's colour of an element, (3,) in [0, 1]; elements beyond its table have the colour of meitnerium."""
     return jmol_colors[min(number, len(jmol_colors) - 1)]
 
 
 class _Canvas:
-    """Spheres and lines in a square of pixels, each hidden by what is nearer.
+    """Spheres and lines in a square of pixels; nearer objects hide farther ones.
 
     Places are (right, up, towards the eye) in pixels from the middle.
 
     Args:
         side: width and height, pixels.
-        depth: of all that will be drawn, pixels; its far end is in the fog.
+        depth: depth of the drawing, pixels; its far end is in the fog.
     """
 
     def __init__(self, side: int, depth: float) -> None:
@@ -349,9 +349,9 @@ def figure_png(figure: Figure, dots: int, colours: int | None = None) -> bytes:
 
     Args:
         figure: what to draw.
-        dots: an inch.
-        colours: how many different ones are kept, at most 256; None keeps all. With 256 the shades of spheres become
-            steps, at a quarter of the size.
+        dots: dots per inch.
+        colours: number of different colours in the file, at most 256; None keeps all. With 256 the file has a quarter
+            of the size, and the shading of spheres shows steps.
     """
     buffer = io.BytesIO()
     canvas = FigureCanvasAgg(figure)

@@ -1,8 +1,8 @@
 """HTML pages from the jinja2 templates in `assets/`, all with the one stylesheet `assets/style.css`.
 
-A page is one file that needs nothing beside itself: pictures, style and scripts are inlined. Its content security
-policy forbids every request, and every script but its own by their hashes; a page of a server of ours (`crystens.app`)
-may ask that server and no other. Every value is escaped.
+A page is one self-contained file: pictures, style and scripts are inlined. Its content security policy forbids all
+requests, and allows only its own scripts, by their hashes. A page of `crystens.app` may send requests to its server and
+to no other. Every value is escaped.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def render(template: str, scripts: Sequence[str] = (), served: bool = False, **v
 
     Args:
         template: file in `assets/` that extends `page.html.j2`.
-        scripts: of `script`, in the order in which they run at the end of the page.
-        served: whether the page comes from a server of ours, which it may ask.
-        values: what the template shows.
+        scripts: results of `script`, in the order in which they run at the end of the page.
+        served: whether the page comes from `crystens.app`, and may send requests to its server.
+        values: the variables of the template.
 
     Raises:
         CrystensError: if the package was installed without one of its templates.
@@ -57,9 +57,9 @@ def script(name: str) -> str:
 
 
 def content_policy(scripts: Sequence[str], served: bool = False) -> str:
-    """Return the content security policy of a page that runs these scripts only, and requests nothing.
+    """Return the content security policy of a page that runs only these scripts and sends no requests.
 
-    If it is `served`, it may send requests and forms to where it comes from.
+    If the page is `served`, it may send requests and forms to its own server.
     """
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
     allowed = " ".join(f"'sha256-{value}'" for value in hashes) or "'none'"
@@ -76,7 +76,7 @@ def _missing(name: str) -> CrystensError:
 
 
 def _inlined(png: bytes) -> str:
-    """Return a picture as the address of an image element."""
+    """Return a picture as a data URL, for an image element."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 

@@ -1,11 +1,12 @@
-"""The 3D view of the crystals in a report: 3Dmol.js, a short script of ours and the crystals as JSON, all in the page.
+"""The 3D view of the crystals in a report: 3Dmol.js, a short script and the crystals as JSON, all in the page.
 
-The page needs no network: a content security policy forbids every request, and every script but the two by their
-hashes. 3Dmol.js makes a page half a megabyte larger, once, however many crystals it shows. Without JavaScript, or
-without WebGL, the pictures of the report stay and this view does not appear, or says why.
+The page needs no network: its content security policy forbids all requests, and allows only the two scripts, by their
+hashes. 3Dmol.js adds half a megabyte to a page, however many crystals it shows. Without JavaScript the pictures of the
+report stay and this view does not appear; without WebGL it says so.
 
-Shown are the cell, the atoms with their images on its borders, in the colours, radii and from the side of the
-pictures; by choice bonds (atoms nearer than 1.15 times the sum of their covalent radii, no chemistry) and supercells.
+The view shows the cell, and the atoms with their images on its faces, in the colours, radii and orientation of the
+pictures. Bonds (atoms nearer than 1.15 times the sum of their covalent radii, no chemistry) and supercells can be
+switched on.
 
 Sources: Rego and Koes, "3Dmol.js: molecular visualization with WebGL", Bioinformatics 2015, 31, 1322; the file and its
 licence are in `crystens/assets`.
@@ -42,8 +43,8 @@ def viewer_data(crystals: Mapping[int, Crystal], labels: Mapping[int, str]) -> M
     """Return crystals as JSON that can stand in a script element.
 
     Args:
-        crystals: by the number that stands in `data-crystal` of a figure.
-        labels: lines that stand above each of them, plain text.
+        crystals: crystals by the number in `data-crystal` of their figure.
+        labels: text above each crystal, plain, in lines.
     """
     described = {str(index): _described(crystal, labels[index]) for index, crystal in crystals.items()}
     return htmlsafe_json_dumps(described, allow_nan=False)
@@ -55,7 +56,7 @@ def space_group_name(number: int) -> str:
 
 
 def _described(crystal: Crystal, label: str) -> dict[str, Any]:
-    """Return what the script needs of a crystal.
+    """Return the data of a crystal for the script.
 
     Keys: `label`; `vectors` (3, 3) as rows, angstrom, and `borders` (3,), fractional, see `crystens.report.pictures`;
     `elements`, each with symbol, colour and radius (angstrom); `sites`, each the place of its element in that list,

@@ -1,9 +1,8 @@
 """`python -m crystens.runs DIR [DIR ...] --out OUT`: one table and one page of all runs below folders.
 
-Runs are run folders of train.py and folders of sample.py or `python -m crystens.evaluate`. Those that are not done or
-cannot be read are rows too, with their state. Written are `runs.csv` (all settings that differ, all metrics),
-`groups.csv` (runs that differ by seed only, as mean and standard deviation), `runs.png` and `runs.html`; the table goes
-to the terminal as well.
+Runs are run folders of train.py and folders of sample.py or `python -m crystens.evaluate`. Unfinished and unreadable
+runs are rows too, with their state. The command writes `runs.csv` (all settings that differ, all metrics), `groups.csv`
+(runs that differ by seed only, as mean and standard deviation), `runs.png` and `runs.html`, and prints the table.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from crystens.runs.settings import SEEDS
 from crystens.runs.table import Table
 from crystens.runs.text import table_text
 
-_WIDTH = 160  # of the text where it goes into a file
+_WIDTH = 160  # letters in a line of the table if stdout is a file
 
 
 def compare(
@@ -38,12 +37,12 @@ def compare(
     """Read all runs at and below folders, write the files and return the table.
 
     Args:
-        folders: to look in.
-        out: folder of the results; made if it is not there.
+        folders: folders to search.
+        out: folder of the results; created if it does not exist.
         sort: metric or setting to sort by; None takes mean K-S.
-        metrics: to show; None takes those of `crystens.runs.table.METRICS` that there are.
-        group: settings in which runs that are averaged may differ; none for no averages.
-        pictures: crystals drawn of each run.
+        metrics: metrics to show; None takes those of `crystens.runs.table.METRICS` that occur.
+        group: settings in which averaged runs may differ; empty for no averages.
+        pictures: number of crystals drawn for each run.
 
     Raises:
         CrystensError: if there is no run, no such metric, or the results cannot be written.
@@ -53,7 +52,7 @@ def compare(
     table.write_groups(out / "groups.csv")
     picture = group_plot(table, table.metrics)
     if picture is None:
-        (out / "runs.png").unlink(missing_ok=True)  # of an earlier call: there is no metric to draw now
+        (out / "runs.png").unlink(missing_ok=True)  # an earlier call may have left one
     else:
         write_whole(out / "runs.png", picture)
     # Two parts of a path: the last one alone is often "runs" or "multirun".
@@ -80,11 +79,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens
         "--pictures", metavar="N", type=int, help=f"crystals drawn of each run; by default {NUM_PICTURES}, 0 for none"
     )
     options = parser.parse_args(arguments)
-    return run_command(lambda: _compared(options), "the same command starts again")
+    return run_command(lambda: _compared(options), "run the same command again to start over")
 
 
 def _compared(options: argparse.Namespace) -> str:
-    """Compare as the command line says, and return the table as text."""
+    """Compare the runs by the options of the command line, and return the table as text."""
     table = compare(options.folders, options.out, options.sort, options.metrics, options.group, options.pictures)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
     return f"{table_text(table, width)}\n{options.out / 'runs.html'}, runs.csv, groups.csv and runs.png hold it all\n"

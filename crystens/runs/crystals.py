@@ -1,4 +1,4 @@
-"""Rows of crystals for the page of runs, of each run some that its own report shows."""
+"""Rows of crystals for the page of runs: some of each run, out of those in its own report."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from crystens.runs.settings import NOTHING, SEEDS
 from crystens.runs.table import Table
 from crystens.sources.record import Reject
 
-NUM_PICTURES = 8  # of a run
-_MOST_PICTURES = 240  # of all runs; with more runs each has fewer, but none is left out
+NUM_PICTURES = 8  # for each run
+_MOST_PICTURES = 240  # for all runs together; with many runs each has fewer, but at least one
 
 
 @dataclass
@@ -26,10 +26,10 @@ class CrystalRow:
     """Crystals of a run.
 
     Attributes:
-        run: whose they are.
+        run: the run.
         label: settings and seeds of the run.
         crystals: each with its `picture` as PNG and `lines` of text.
-        note: why there are none.
+        note: reason why there are none.
     """
 
     run: Run
@@ -39,13 +39,13 @@ class CrystalRow:
 
 
 def crystals_each(table: Table, pictures: int | None) -> int:
-    """Return how many crystals of each run are drawn at most; None stands for a few."""
+    """Return the largest number of crystals drawn for each run; `pictures=None` takes a few."""
     runs = sum(run.samples is not None for run in table.runs)
     return pictures if pictures is not None else max(1, min(NUM_PICTURES, _MOST_PICTURES // max(runs, 1)))
 
 
 def crystal_rows(table: Table, pictures: int | None) -> list[CrystalRow]:
-    """Return a row of crystals of each run; no rows if no run has crystals, or none are to be drawn."""
+    """Return a row of crystals for each run; no rows if no run has crystals, or if none are to be drawn."""
     if pictures == 0 or all(run.samples is None for run in table.runs):
         return []
     labels = {id(run): group.label for group in table.groups for run in group.runs}
@@ -60,7 +60,7 @@ def crystal_rows(table: Table, pictures: int | None) -> list[CrystalRow]:
 
 
 def _fill(row: CrystalRow, each: int) -> None:
-    """Draw crystals of a run, or note why there are none."""
+    """Draw crystals of a run, or note the reason why there are none."""
     if row.run.samples is None:
         row.note = row.run.state
         return
@@ -81,11 +81,11 @@ def _fill(row: CrystalRow, each: int) -> None:
 
 
 def drawn_crystals(run: Run, number: int) -> tuple[list[tuple[Row, Crystal]], int]:
-    """Return some samples of a run with their crystals, among those that its own report shows, and how many decoded.
+    """Return some samples of a run's own report with their crystals, and the number of samples that decoded.
 
     Args:
-        run: with a folder of samples.
-        number: of crystals at most; one whose CIF is not there is left out.
+        run: a run with a folder of samples.
+        number: largest number of crystals; crystals whose CIF is missing are left out.
     """
     assert run.samples is not None
     rows: dict[int, Row] = {int(row["index"]): {**row, "index": int(row["index"])} for row in read_table(run.samples)}

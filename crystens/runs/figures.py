@@ -24,7 +24,7 @@ from crystens.runs.table import Table
 K_ATOM = "decode.atom_clusters"
 K_COORDINATE = "decode.coordinate_clusters"
 
-# The models of crystens always look the same; others take what is left, in the order of their names.
+# The models of crystens have fixed colours; other models take the remaining ones, in the order of their names.
 _COLOURS = {"GAN": "#0072b2", "WGANGP": "#d55e00", "CascadedDiffusion": "#009e73"}
 _OTHERS = ("#cc79a7", "#8c6d1f", "#56b4e9", "#7b3294", "#4d4d4d", "#a6761d")
 _STYLES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
@@ -54,8 +54,8 @@ _NAMES = {
 _UNITS = {"angstrom^2": "Å²", "degree^2": "degree²", "fractional^2": "fractional²", "angstrom": "Å"}
 _SHARES = ("decoded_rate", "structural_validity", "unique_formula_rate", "novel_formula_rate")
 
-_LOG_FROM = 30.0  # a panel is logarithmic where the largest value is so many times the smallest
-_MOST_CURVES = 8  # of one model that have a name of their own in the legend
+_LOG_FROM = 30.0  # ratio of largest to smallest value from which a panel is logarithmic
+_MOST_CURVES = 8  # curves of one model that the legend names one by one
 _DOTS = 100
 
 
@@ -68,19 +68,19 @@ def colours(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def metric_name(metric: str) -> str:
-    """Return the name of a metric as the figures write it, in one or two lines."""
+    """Return the name of a metric in figures, in one or two lines."""
     return _NAMES.get(metric, metric.replace("_", " "))
 
 
 def unit_name(unit: str) -> str:
-    """Return a unit with its signs, empty for a pure number."""
+    """Return a unit with its symbols, empty for a pure number."""
     return "" if unit == "1" else _UNITS.get(unit, unit)
 
 
 def group_plot(table: Table, metrics: Sequence[str], across: int = 7) -> bytes | None:
-    """Return metrics of all groups, one line a group, one panel a metric, as PNG; None if there is nothing to draw.
+    """Return metrics of all groups as PNG, a row for each group, a panel for each metric; None without values.
 
-    A dot is a run; a bar stands at the mean of more than one, as wide as their standard deviation on each side.
+    A dot is a run; a bar marks the mean of several runs, with their standard deviation to each side.
     """
     groups = [
         group for group in table.groups if any(run.value(name) is not None for run in group.runs for name in metrics)
@@ -116,10 +116,10 @@ def group_plot(table: Table, metrics: Sequence[str], across: int = 7) -> bytes |
 
 
 def cluster_plot(table: Table, metrics: Sequence[str]) -> bytes | None:
-    """Return metrics over K of the atomic numbers, one line for each model and K of the coordinates, as PNG.
+    """Return metrics over the K of atomic numbers, one line for each model and K of coordinates, as PNG.
 
-    Where runs differ in K, only samples that were judged at every K are drawn, if there are any: seeds that are
-    missing at one K must not look like an effect of K.
+    Only samples that were judged at every K are drawn, if there are any: a seed that is missing at one K must not look
+    like an effect of K.
 
     Returns:
         None if no two runs differ in K.
@@ -196,7 +196,7 @@ def cluster_plot(table: Table, metrics: Sequence[str]) -> bytes | None:
 
 
 def loss_plots(table: Table) -> dict[str, bytes]:
-    """Return for each model its losses over epochs, one panel a loss, as PNG; models without any are absent."""
+    """Return the losses of each model over epochs as PNG, one panel for each loss; models without losses are absent."""
     own = colours(table.runs)
     plots = {}
     for model, colour in own.items():
@@ -266,7 +266,7 @@ def _loss_plot(groups: Sequence[Group], colour: str) -> bytes:
 
 
 def _of_the_same_samples(groups: Sequence[Group]) -> list[Group]:
-    """Return groups with only those runs whose samples all of them have; the groups as they are if there are none."""
+    """Keep only samples that were judged in every group; if none are shared, return the groups unchanged."""
     samples = [{(run.weights, run.seed) for run in group.counted if run.weights} for group in groups]
     common = set.intersection(*samples)
     if not common:
@@ -277,13 +277,13 @@ def _of_the_same_samples(groups: Sequence[Group]) -> list[Group]:
 
 
 def _runs(groups: Sequence[Group], label: str) -> str:
-    """Return how many runs with losses the group of a label has."""
+    """Return the number of runs with losses in the group of a label."""
     count = sum(bool(run.curves) for group in groups if group.label == label for run in group.runs)
     return "1 run" if count == 1 else f"{count} runs"
 
 
 def _draw_group(axes: Axes, metric: str, place: int, group: Group, colour: str) -> None:
-    """Draw one group's line of a panel."""
+    """Draw the row of one group in a panel."""
     values = [value for run in group.runs if (value := run.value(metric)) is not None]
     axes.axhline(place, color="#e4e7eb", linewidth=0.8, zorder=0)
     axes.plot(values, [place] * len(values), "o", color=colour, markersize=5.5, alpha=0.75, markeredgewidth=0, zorder=2)
@@ -294,7 +294,7 @@ def _draw_group(axes: Axes, metric: str, place: int, group: Group, colour: str) 
 
 
 def _scale(axes: Axes, metric: str, values: Sequence[float]) -> None:
-    """Set the range of a panel: 0 to 1 for what lies there, from 0 on for the rest, decades where it is far apart."""
+    """Set the range of a panel: 0 to 1 for shares, from 0 for other values, logarithmic for values decades apart."""
     _finish(axes)
     if metric in _SHARES or metric.startswith("ks_") or metric == "mean_ks":
         axes.set_xlim(-0.05, 1.05)
@@ -312,12 +312,12 @@ def _scale(axes: Axes, metric: str, values: Sequence[float]) -> None:
 
 
 def _plain(text: str) -> str:
-    """Return a text that matplotlib does not take for mathematics, as it would `${seed}`."""
+    """Return a text with `$` escaped: matplotlib would read `${seed}` as mathematics."""
     return text.replace("$", r"\$")
 
 
 def _finish(axes: Axes) -> None:
-    """Set what all panels have in common."""
+    """Set the style that all panels share."""
     axes.tick_params(which="both", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -330,10 +330,10 @@ def _shade(colour: str, place: int, count: int) -> tuple[float, float, float]:
 
 
 def _k_atom(group: Group) -> str:
-    """Return the K of the atomic numbers of a group; it may be the same in all."""
+    """Return the K of atomic numbers of a group, also where it is the same in all groups."""
     return group.values.get(K_ATOM) or str(group.runs[0].settings.get(K_ATOM, NOTHING))
 
 
 def _by_number(text: str) -> tuple[bool, float, str]:
-    """Return a key that sorts numbers in front of words."""
+    """Return a sort key: numbers before words."""
     return (False, float(text), "") if text.replace(".", "", 1).isdecimal() else (True, 0.0, text)

@@ -1,8 +1,8 @@
-"""Where runs are below folders.
+"""Finding runs below folders.
 
 A run folder of train.py holds config.yaml; a folder of samples, of sample.py or `python -m crystens.evaluate`, holds
-metrics.json, crystals.csv or images. A folder with nothing but a log is a run that ended before it began. Links are
-followed after everything else, and no folder is entered twice.
+metrics.json, crystals.csv or images. A folder that holds only a log is a run that ended before training began. Links
+are followed last, and no folder is entered twice.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ LOGS = ("train.log", "sample.log")
 SAMPLES = "samples"
 
 _OF_TRAINING = {"checkpoints", "csv", SAMPLES, "rejected.csv", "train.log"}
-_INSIDE = {"cifs", "checkpoints", "csv", "tensorboard", "wandb"}  # of a run; no run stands in them
+_INSIDE = {"cifs", "checkpoints", "csv", "tensorboard", "wandb"}  # folders of a run that hold no further runs
 
 
 def find_runs(folders: Sequence[Path]) -> dict[Path, str | None]:
-    """Return all runs at and below folders, in order, each with the reason why it cannot be entered, or None.
+    """Return all runs at and below folders, in order, each with None or the reason why it cannot be opened.
 
     Raises:
-        CrystensError: if a folder is not there, or no run is below any.
+        CrystensError: if a folder does not exist, or there is no run below any of them.
     """
     search = _Search()
     for folder in folders:
         if not folder.is_dir():
-            raise CrystensError(f"there is no folder {folder}; give folders of runs")
+            raise CrystensError(f"folder not found: {folder}; give folders that contain runs")
         search.enter(folder)
     while search.links:
         search.enter(search.links.pop(0))
     if not search.found:
         told = ", ".join(map(str, folders))
         raise CrystensError(
-            f"no run below {told}: a run folder of train.py holds {CONFIG}, a folder of sample.py holds {METRICS}"
+            f"no run below {told}; give a run folder of train.py (it holds {CONFIG}), a folder of sample.py (it holds "
+            f"{METRICS}), or a folder above them"
         )
     return search.found
 
@@ -49,8 +50,8 @@ class _Search:
     """The runs found so far.
 
     Attributes:
-        found: the runs, and why one cannot be entered.
-        links: links to folders, to be followed after everything else.
+        found: the runs, each with None or the reason why it cannot be opened.
+        links: links to folders, which are followed last.
     """
 
     def __init__(self) -> None:
@@ -98,7 +99,7 @@ class _Search:
 
 
 def _tells_a_model(path: Path) -> bool:
-    """Return whether a config.yaml with nothing of a run beside it may be one of train.py."""
+    """Return whether a config.yaml, without other files of a run, looks like one of train.py."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -107,7 +108,7 @@ def _tells_a_model(path: Path) -> bool:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts seed_2 before seed_10."""
+    """Return a sort key: seed_2 before seed_10."""
     digits = ""
     parts: list[tuple[int, str]] = []
     for letter in f"{name}\0":

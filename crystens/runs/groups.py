@@ -15,11 +15,11 @@ class Group:
     """Runs that differ by seed only.
 
     Attributes:
-        parts: those settings that tell it from other groups, as its label shows them.
-        values: text of each setting that differs among runs and is no seed.
-        runs: its runs.
-        counted: those with metrics, each sample counted once though it may have been judged twice.
-        problem: why the runs must not be averaged; None if they may be.
+        parts: the settings that distinguish it from other groups, as in its label.
+        values: text of each setting, seeds apart, in which runs differ.
+        runs: all runs of the group.
+        counted: runs with metrics; samples that were judged twice are counted once.
+        problem: reason why the runs must not be averaged; None if they may be.
     """
 
     parts: dict[str, str]
@@ -30,7 +30,7 @@ class Group:
 
     @property
     def label(self) -> str:
-        """Settings that distinguish it from other groups."""
+        """Settings that distinguish this group from other groups."""
         return self.label_without()
 
     @property
@@ -39,7 +39,7 @@ class Group:
         return self.runs[0].model
 
     def label_without(self, *names: str) -> str:
-        """Return what tells it from other groups, but for some settings; at least the model."""
+        """Return the settings that distinguish this group, without `names`; the model if none is left."""
         return ", ".join(text for name, text in self.parts.items() if name not in names) or self.model
 
     def mean(self, metric: str) -> float | None:
@@ -63,10 +63,10 @@ def grouped(
     """Return the groups of runs that differ in some settings only, in the order of the first run of each.
 
     Args:
-        runs: to group.
+        runs: runs to group.
         over: settings in which runs of one group may differ.
-        texts: by place of a run, the text of each setting that differs among runs.
-        shown: the name shown for each of these settings.
+        texts: for each run, by its index, the text of each setting that differs among runs.
+        shown: the displayed name of each of these settings.
     """
     names = [name for name in shown if name not in over]
     found: dict[tuple[str, ...], list[int]] = {}
@@ -84,7 +84,7 @@ def grouped(
 
 
 def _part(name: str, value: str, shown: Mapping[str, str]) -> str:
-    """Return what a label says of one setting: its value, and the end of its name but for model and data."""
+    """Return one setting in a label: its value and the end of its name; for model and data the value alone."""
     if name in ("model", "data"):
         return value
     end = shown[name].split(".")[-1]
@@ -94,7 +94,7 @@ def _part(name: str, value: str, shown: Mapping[str, str]) -> str:
 
 
 def _telling(key: tuple[str, ...], keys: Sequence[tuple[str, ...]]) -> list[int]:
-    """Return the places of a key that tell it from other keys, those in front preferred."""
+    """Return the positions of a key that distinguish it from other keys; earlier positions are preferred."""
     needed = []
     for place in range(len(key)):
         if any(other[place] != key[place] for other in keys):
@@ -104,10 +104,10 @@ def _telling(key: tuple[str, ...], keys: Sequence[tuple[str, ...]]) -> list[int]
 
 
 def _counted(members: Sequence[Run], over: Sequence[str]) -> tuple[list[Run], str | None]:
-    """Return the runs of a group that count, and why they must not be averaged.
+    """Return the runs of a group that count, and the reason why they must not be averaged, or None.
 
-    Samples of the same weights with the same seed are the same, though they were judged in two folders. Of one seed but
-    other weights they differ in something that nothing tells: their mean would not be one over seeds.
+    Runs with the same weights and the same seed hold the same samples, judged in two folders, and count once. Runs with
+    the same seed and different weights differ in an unrecorded setting, so that their mean is not a mean over seeds.
     """
     counted: dict[tuple[str, ...], Run] = {}
     problem = None

@@ -1,7 +1,7 @@
-"""`runs.html`: all runs of a folder on one page that needs nothing beside itself.
+"""`runs.html`: all runs of a folder on one self-contained page.
 
-The page loads nothing (`crystens.report.templates`); a few lines of script, which may be left out, sort the tables.
-Links go to the report of each run, relative to the page. The markup is `assets/runs.html.j2`; here is what it shows.
+The page loads nothing (`crystens.report.templates`); its only script sorts the tables, and the page works without it.
+Links to the report of each run are relative. The markup is `assets/runs.html.j2`; this module computes the values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crystens.runs.run import DONE, Run
 from crystens.runs.table import DISTANCES, RATES, Table, large_is_good
 from crystens.runs.text import mean_and_spread, number
 
-# A run with fewer valid samples has no best value: that all of its samples decode says nothing.
+# A run with a smaller share of valid samples gets no bold value: a decoded rate of 100 % says nothing if few are valid.
 _VALID_ENOUGH = 0.5
 
 _SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "space_group": "space\ngroup"}
@@ -54,9 +54,9 @@ def write_page(path: Path, table: Table, title: str, pictures: int | None = None
 
     Args:
         path: file to write; replaced at once.
-        table: of the runs.
-        title: of the page.
-        pictures: crystals drawn of each run; None draws a few, see `crystens.runs.crystals`.
+        table: table of the runs.
+        title: title of the page.
+        pictures: number of crystals drawn for each run; None draws a few, see `crystens.runs.crystals`.
 
     Raises:
         CrystensError: if the file cannot be written.
@@ -99,7 +99,7 @@ def write_page(path: Path, table: Table, title: str, pictures: int | None = None
 
 
 def _columns(table: Table, starts: set[str]) -> list[dict[str, Any]]:
-    """Return the columns of metrics; `first` where a new kind begins."""
+    """Return the columns of metrics; `first` marks the first column of each kind."""
     columns = []
     for metric in table.metrics:
         entry = table.entry(metric)
@@ -117,19 +117,19 @@ def _columns(table: Table, starts: set[str]) -> list[dict[str, Any]]:
 
 
 def _parts(table: Table) -> list[dict[str, Any]]:
-    """Return the metrics of one kind that stand beside each other, and the name of the kind."""
+    """Return the kinds of metrics, each with its name and its columns."""
     kinds = {metric: next((part for part, names in _PARTS if metric in names), "") for metric in table.metrics}
     return [{"name": kind, "metrics": list(metrics)} for kind, metrics in groupby(table.metrics, kinds.__getitem__)]
 
 
 def _eligible(run: Run) -> bool:
-    """Return whether values of a run may be the best: it is done, and enough of its samples are valid, where known."""
+    """Return whether a run may have the best value: it is done, and enough of its samples are valid, where known."""
     valid = run.value("structural_validity")
     return run.state == DONE and (valid is None or valid >= _VALID_ENOUGH)
 
 
 def _best(table: Table, metric: str) -> float | None:
-    """Return the best value of a metric; None where runs have all the same, or were made on several data sets."""
+    """Return the best value of a metric; None if all runs have the same value, or used different data sets."""
     values = {value for run in table.runs if _eligible(run) and (value := run.value(metric)) is not None}
     if len(values) < 2 or _several_data_sets(table):
         return None
@@ -175,7 +175,7 @@ def _figures(table: Table) -> list[dict[str, Any]]:
         (
             "Distributions",
             "Kolmogorov-Smirnov statistics against the training data of each run: 0 same, 1 disjoint."
-            + (" Those against different data sets are not to be compared." if _several_data_sets(table) else ""),
+            + (" Values of runs on different data sets cannot be compared." if _several_data_sets(table) else ""),
             distances,
             9,
         ),
@@ -188,9 +188,9 @@ def _figures(table: Table) -> list[dict[str, Any]]:
         figures.append(
             {
                 "head": "Number of clusters K",
-                "note": "K of the atomic numbers to the right, one line for each K of the coordinates; a value is the "
-                "mean of seeds and its bar their standard deviation, of samples that were judged at every K. Image "
-                "statistics are measured before clusters are made: K does not change them.",
+                "note": "Horizontal axis: K of atomic numbers. One line for each K of coordinates. Values are means "
+                "over seeds, bars their standard deviation, of samples that were judged at every K. Image statistics "
+                "are measured before clustering, so that K does not change them.",
                 "text": "metrics over the number of clusters",
                 "picture": clusters,
             }

@@ -1,7 +1,7 @@
-"""One run as its folder tells it: settings, state, metrics, losses; what is broken or missing is said, never left out.
+"""One run, read from its folder: settings, state, metrics, losses. Missing and broken parts are reported in `state`.
 
-The metrics are the entries of metrics.json, and `mean_ks`, the mean of the eight Kolmogorov-Smirnov statistics where
-all of them are there.
+The metrics are the entries of metrics.json, and `mean_ks`, the mean of the eight Kolmogorov-Smirnov statistics if all
+of them exist.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ DONE = "done"
 
 Curve = dict[int, float]
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where libyaml is there
-_LARGEST = 1e300  # of what counts as a finite number
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where libyaml is installed
+_LARGEST = 1e300  # larger numbers do not count as finite
 _JUDGED_WHILE_TRAINING = "val/mean_ks"
 
 
@@ -37,18 +37,18 @@ class Run:
     """A run.
 
     Attributes:
-        folder: where it is.
-        name: short, unique among the runs read together.
-        state: "done", or what is missing or broken.
+        folder: the folder of the run.
+        name: short name, unique among the runs read together.
+        state: "done", or the missing or broken part.
         settings: see `crystens.runs.settings`.
-        whole: whether config.yaml told all settings.
+        whole: whether all settings are known, from config.yaml.
         metrics: entries of metrics.json with a number or null as `value`.
-        epochs: that the model was trained for; None if nothing tells.
-        curves: losses, and mean K-S while training, by name and by epoch counted from 1.
-        weights: digest of the model's weights; None if nothing tells.
-        seed: that the samples were drawn with, and chooses those to be drawn as pictures.
-        samples: folder with crystals.csv and cifs/, if it is there.
-        report: report.html, if it is there.
+        epochs: number of epochs that the model was trained for; None if unknown.
+        curves: losses, and mean K-S during training, by name and by epoch counted from 1.
+        weights: digest of the model's weights; None if unknown.
+        seed: seed of the samples, which also chooses the samples to be drawn as pictures.
+        samples: folder with crystals.csv and cifs/, if it exists.
+        report: report.html, if it exists.
     """
 
     folder: Path
@@ -87,7 +87,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     ]
     paths = [os.path.abspath(run.folder) for run in runs]
     top = os.path.commonpath(paths) if len(set(paths)) > 1 else os.path.dirname(paths[0])
-    if any(os.path.relpath(path, top).isdecimal() for path in paths):  # jobs of a sweep are numbered: say of which
+    if any(os.path.relpath(path, top).isdecimal() for path in paths):  # jobs of a sweep: add the sweep to their numbers
         top = os.path.dirname(top)
     for run, path in zip(runs, paths, strict=True):
         relative = os.path.relpath(path, top)
@@ -97,7 +97,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """Return the run of a folder; whatever is wrong with it becomes its state."""
+    """Return the run of a folder; any problem becomes its state."""
     run = Run(folder)
     config, config_problem = _read_config(folder / CONFIG)
     is_training = (folder / CONFIG).exists()
@@ -133,7 +133,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """Return a config, or what is wrong with it."""
+    """Return a config, or the problem with it."""
     if not path.exists():
         return None, None
     try:
@@ -150,7 +150,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def _read_metrics(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any], str | None]:
-    """Return the metrics, what they were made with, and what is wrong with the file."""
+    """Return the metrics, their provenance, and the problem with the file, or None."""
     if not path.exists():
         return {}, {}, None
     try:
@@ -186,7 +186,7 @@ def _is_number(entry: Any) -> bool:
 def _sample_settings(about: Mapping[str, Any]) -> tuple[Settings, bool]:
     """Return the settings of samples in a folder of their own, and whether all settings of the model are known.
 
-    Metrics tell some of them; the run that the samples came from tells all, if it is still where it was.
+    metrics.json holds some of them; the run that the samples came from has all, if it is still in its place.
     """
     own = about_settings(about)
     origin, checkpoint = _origin(about.get("source"))
@@ -210,8 +210,8 @@ def _sample_settings(about: Mapping[str, Any]) -> tuple[Settings, bool]:
 
 
 def _origin(source: Any) -> tuple[Path | None, str | None]:
-    """Return the run folder that samples came from and the name of the checkpoint, as far as they can be told."""
-    for _ in range(3):  # images of images of a checkpoint
+    """Return the run folder that samples came from and the name of the checkpoint; None where unknown."""
+    for _ in range(3):  # samples may name an image file, which names another one or the checkpoint
         if not isinstance(source, str):
             return None, None
         path = Path(source)
@@ -228,13 +228,13 @@ def _origin(source: Any) -> tuple[Path | None, str | None]:
 
 
 def _unfinished(folder: Path, samples: Path, run: Run, config: Mapping[str, Any] | None, is_training: bool) -> str:
-    """Return how far a run without metrics came."""
+    """Return the state of a run without metrics: how far it got."""
     if (samples / IMAGES[0]).exists() or (samples / TABLE).exists():
         return f"sampled, not judged: no {METRICS}"
     if (samples / IMAGES[1]).exists():
         return "no samples yet, sampling"
     if not is_training:
-        return f"no metrics: it ended before it wrote anything but {', '.join(sorted(os.listdir(folder))) or 'nothing'}"
+        return f"no metrics: it ended early and wrote only {', '.join(sorted(os.listdir(folder))) or 'nothing'}"
     trainer = (config or {}).get("trainer")
     last = trainer.get("max_epochs") if isinstance(trainer, Mapping) else None
     of = f" of {last}" if isinstance(last, int) and last > 0 else ""
@@ -249,9 +249,9 @@ def _unfinished(folder: Path, samples: Path, run: Run, config: Mapping[str, Any]
 
 
 def _read_curves(folder: Path) -> tuple[dict[str, Curve], int | None, str | None]:
-    """Return the averages of losses over epochs, the number of epochs that ended, and what cannot be read.
+    """Return the averages of losses over epochs, the number of epochs that ended, and the problem with a file, or None.
 
-    A resumed run has several files; it repeats the epoch in which it was interrupted, and the later file counts.
+    A resumed run has several files. It repeats the interrupted epoch, for which the later file counts.
     """
     curves: dict[str, Curve] = {}
     epochs: int | None = None
@@ -270,7 +270,7 @@ def _read_curves(folder: Path) -> tuple[dict[str, Curve], int | None, str | None
 
 
 def _logged(rows: Iterator[list[str]]) -> Iterator[tuple[str, int, float]]:
-    """Yield the curve (or "" for a step), epoch counted from 0 and value of what a CSVLogger wrote."""
+    """Yield the rows of a CSVLogger: the curve (or "" for a step), the epoch counted from 0, and the value."""
     head = next(rows, [])
     if "epoch" not in head:
         return
@@ -291,7 +291,7 @@ def _logged(rows: Iterator[list[str]]) -> Iterator[tuple[str, int, float]]:
 
 
 def _name_classes(runs: Sequence[Run]) -> None:
-    """Give a model that is told without its module the full name that another run has for it."""
+    """Complete the names of models that are known without their module, from runs that have the full name."""
     names = {str(run.settings["model"]) for run in runs if "model" in run.settings}
     for run in runs:
         model = str(run.settings.get("model", "."))
@@ -301,7 +301,7 @@ def _name_classes(runs: Sequence[Run]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return what was wrong, in one line."""
+    """Return the message of an error, in one line."""
     mark = getattr(error, "problem_mark", None)
     where = f" in line {mark.line + 1}" if mark is not None else ""
     text = getattr(error, "problem", None) or getattr(error, "strerror", None) or first_line(error)

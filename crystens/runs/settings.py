@@ -1,13 +1,13 @@
 """Settings of a run as a flat table, and the settings in which runs differ.
 
 A setting has a dotted name as on the command line, `decode.atom_clusters`. The class that a part of a config is built
-from stands under the part's own name: `model._target_: crystens.models.gan.GAN` is the setting `model` with the value
-`crystens.models.gan.GAN`, shown as `GAN`. Values are compared as config.yaml holds them, interpolations (`${...}`)
-unresolved: what only follows from another setting does not differ by itself. Settings that change nothing of the
-result, such as the folder, the number of threads, the logger or how often a run is watched, are left out.
+from is listed under the name of that part: `model._target_: crystens.models.gan.GAN` is the setting `model` with the
+value `crystens.models.gan.GAN`, shown as `GAN`. Values are compared as in config.yaml, with interpolations (`${...}`)
+unresolved, so that a value that follows from another setting is not a second difference. Settings that do not change
+the result, such as the folder, the number of threads, the logger or the checks during training, are left out.
 
-Runs are compared in a setting only where they agree in the parts around it: that a GAN and a WGAN have different
-learning rates follows from `model`, and only runs of one model are compared in `model.generator_optimizer.lr`.
+Two runs are compared in a setting only if they agree in the parts around it: only runs of the same model are compared
+in `model.generator_optimizer.lr`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 Settings = dict[str, Any]
 
 SEEDS = ("seed", "sampling_seed")
-NO_MODEL = "no model"  # of crystals from files
-NOTHING = "–"  # stands for a value that nothing tells
+NO_MODEL = "no model"  # for crystals from files
+NOTHING = "–"  # for an unknown value
 
 _FIRST = ("model", "data", "data.path", "checkpoint")
 _TARGET = "_target_"
 
-# Settings, and all below them, that change nothing of the result, and those made of others.
+# Settings, and all below them, that do not change the result, or that follow from other settings.
 _IGNORED = (
     "run_folder",
     "resume",
@@ -58,7 +58,7 @@ def config_settings(config: Mapping[str, Any]) -> Settings:
         settings["data"] = _data_set(source)
     settings.pop("data.source", None)
     if _last(settings.get("decode")) == "Decoder":
-        settings.pop("decode")  # `about` does not say it
+        settings.pop("decode")  # not recorded in `about`
     folder = config.get("run_folder")
     return {
         name: value
@@ -68,7 +68,7 @@ def config_settings(config: Mapping[str, Any]) -> Settings:
 
 
 def about_settings(about: Mapping[str, Any]) -> Settings:
-    """Return the settings that the provenance of metrics.json tells of a model, its data and its samples."""
+    """Return the settings of a model, its data and its samples in the provenance of metrics.json."""
     settings: Settings = {"model": about.get("model", NO_MODEL)}
     source = about.get("data")
     if isinstance(source, Mapping):
@@ -86,11 +86,11 @@ def about_settings(about: Mapping[str, Any]) -> Settings:
 
 
 def differing(runs: Sequence[Settings], whole: Sequence[bool]) -> list[str]:
-    """Return the names of the settings in which runs differ, those to read first in front and seeds last.
+    """Return the names of the settings in which runs differ, the most important first and seeds last.
 
     Args:
-        runs: their settings.
-        whole: of each run, whether all its settings are known; that another run lacks a setting says nothing.
+        runs: settings of each run.
+        whole: for each run, whether all its settings are known; otherwise a missing setting is not a difference.
     """
     names = list(dict.fromkeys(name for settings in runs for name in settings))
     found = [name for name in names if _differs(name, runs, whole)]
@@ -102,12 +102,12 @@ def differing(runs: Sequence[Settings], whole: Sequence[bool]) -> list[str]:
 
 
 def short_names(names: Sequence[str], all_names: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
-    """Return for each name its shortest end, of two parts or more, that no other setting has.
+    """Return the shortest unique end of each name, of two parts or more.
 
     Args:
-        names: those to shorten.
-        all_names: of all settings of all runs.
-        taken: names of other columns; a setting of such a name is shown as `config.<name>`.
+        names: names to shorten.
+        all_names: names of all settings of all runs.
+        taken: names of other columns; a setting with such a name is shown as `config.<name>`.
     """
     ends: Counter[str] = Counter()
     for name in set(all_names) | set(names):
@@ -123,7 +123,7 @@ def short_names(names: Sequence[str], all_names: Sequence[str], taken: Sequence[
 
 
 def shown_values(values: Sequence[Any]) -> dict[str, str]:
-    """Return what to show for each value of a setting: a class without its module, unless two modules have it."""
+    """Return the displayed text of each value of a setting: a class without its module, unless two modules have it."""
     texts = {str(value) for value in values}
     classes = defaultdict(set)
     for text in texts:
@@ -133,7 +133,7 @@ def shown_values(values: Sequence[Any]) -> dict[str, str]:
 
 
 def comparable(value: Any) -> str:
-    """Return a text that is the same for equal values: 1 is 1.0, and True is not 1."""
+    """Return a text that is equal for equal values: 1 and 1.0 are equal, True and 1 are not."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -152,7 +152,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _data_set(source: Mapping[str, Any]) -> str:
-    """Return the name of a data set: the one that the source was given, or its class."""
+    """Return the name of a data set: the `name` of the source, or its class."""
     return str(source.get("name") or source.get(_TARGET) or "unknown")
 
 

@@ -1,7 +1,7 @@
-"""One table of runs: settings in which they differ beside metrics, sorted, and as files.
+"""One sorted table of runs, with the settings in which they differ and their metrics; written as CSV files.
 
-A run without metrics is a row too, with its state. Rows that differ by seed only are summarised in a table of their
-own, as mean and standard deviation over runs.
+A run without metrics is a row too, with its state. A second table summarises runs that differ by seed only, as mean and
+standard deviation.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ class Table:
     """Runs as rows.
 
     Args:
-        runs: all of them.
-        sort: metric or setting to sort by, the best first; None takes mean K-S where there is one.
-        metrics: to show; None takes those of `METRICS` that there are.
-        group: settings in which the runs of one group differ.
+        runs: all runs.
+        sort: metric or setting to sort by, the best first; None takes mean K-S if there is one.
+        metrics: metrics to show; None takes those of `METRICS` that occur.
+        group: settings in which the runs of one group may differ.
 
     Attributes:
-        runs: in order.
-        settings: columns of settings: name in the config to the name shown.
+        runs: the sorted runs.
+        settings: columns of settings: name in the config to displayed name.
         metrics: columns of metrics.
-        all_metrics: of any run.
-        groups: of runs, by their settings.
-        differ_in: in words, what the runs of a group differ in.
+        all_metrics: names of the metrics of any run.
+        groups: groups of runs with equal settings.
+        differ_in: the settings in which the runs of a group differ, in words.
 
     Raises:
-        CrystensError: if there is no such metric or setting.
+        CrystensError: if `sort`, `metrics` or `group` names an unknown metric or setting.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class Table:
         self.groups = self._grouped(runs, group)
 
     def setting(self, run: Run, name: str) -> str:
-        """Return the text of a setting of a run, a dash where nothing tells it."""
+        """Return the text of a setting of a run, a dash where it is unknown."""
         return self._texts[name].get(str(run.settings[name]), "") if name in run.settings else NOTHING
 
     def entry(self, metric: str) -> Mapping[str, str]:
-        """Return the unit and the description of a metric; the units of all runs, where they are not the same."""
+        """Return the unit and the description of a metric; all units if runs have different ones."""
         entries = [run.metrics[metric] for run in self.runs if metric in run.metrics]
         units = list(dict.fromkeys(str(entry.get("unit", "")) for entry in entries))
         return {"unit": " or ".join(units), "description": str(entries[0].get("description", "")) if entries else ""}
 
     def _sorted(self, runs: Sequence[Run], sort: str | None) -> list[Run]:
-        """Return runs in order; those without a value behind, in the order in which they were found."""
+        """Return the sorted runs; runs without a value come last, in the order in which they were found."""
         settings = {shown: name for name, shown in self.settings.items()} | {name: name for name in self.settings}
         if sort is None:
             sort = _DEFAULT_ORDER
@@ -105,11 +105,11 @@ class Table:
         return sorted(groups, key=lambda group: [_in_order(value) for value in group.values.values()])
 
     def summarised(self) -> list[Group]:
-        """Return the groups of which there is something to summarise."""
+        """Return the groups that have several runs to summarise."""
         return [group for group in self.groups if len(group.counted) > 1 or (group.problem and len(group.runs) > 1)]
 
     def write_runs(self, path: Path) -> None:
-        """Write runs.csv: one line a run, all metrics of all runs; empty cells for what there is not."""
+        """Write runs.csv: one line for each run, all metrics of all runs; missing values are empty cells."""
         head = ["run", "state", "epochs", *self.settings.values(), *self.all_metrics, "folder"]
         lines = [
             [
@@ -125,7 +125,7 @@ class Table:
         write_csv(path, [head, *lines])
 
     def write_groups(self, path: Path) -> None:
-        """Write groups.csv: one line a group of more than one run, mean and spread of all metrics."""
+        """Write groups.csv: one line for each group of several runs, mean and spread of all metrics."""
         names = [name for name in self.settings if name in (self.groups[0].values if self.groups else ())]
         head = [*(self.settings[name] for name in names), "n", "num_runs", "problem"]
         head += [column for metric in self.all_metrics for column in (metric, f"{metric}_spread")]
@@ -145,12 +145,12 @@ class Table:
 
 
 def large_is_good(metric: str) -> bool:
-    """Return whether a metric is the better the larger it is, as rates are; distances and variances are not."""
+    """Return whether larger values of a metric are better: true for rates, false for distances and variances."""
     return bool(_LARGE_IS_GOOD.search(metric))
 
 
 def _all_metrics(runs: Iterable[Run]) -> list[str]:
-    """Return the names of all metrics: those of `METRICS` first, then others as they come."""
+    """Return the names of all metrics: those of `METRICS` first, then the others in the order of the runs."""
     found = dict.fromkeys(name for run in runs for name in run.metrics)
     return [name for name in METRICS if name in found] + [name for name in found if name not in METRICS]
 
@@ -160,11 +160,11 @@ def _check(name: str, known: Sequence[str], what: str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise CrystensError(f"no run has a {what} {name!r}{hint}; there are: {', '.join(known) or 'none'}")
+        raise CrystensError(f"no run has a {what} {name!r}{hint}; use one of: {', '.join(known) or 'none'}")
 
 
 def _in_order(text: str) -> tuple[int, float, str]:
-    """Return a key that sorts numbers as numbers, before words, and "auto" and dashes last."""
+    """Return a sort key: numbers first, then words, then "auto" and dashes."""
     try:
         return 0, float(text), ""
     except ValueError:

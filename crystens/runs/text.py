@@ -1,4 +1,4 @@
-"""The table of runs as text for the terminal: columns that do not fit beside each other follow below."""
+"""The table of runs as text for the terminal; columns beyond the width follow below."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Column = tuple[list[str], list[str], bool]  # lines of the head, cells, whether 
 
 
 def table_text(table: Table, width: int = 120) -> str:
-    """Return the tables as lines of at most about `width` letters; columns that do not fit follow below."""
+    """Return the tables as lines of at most about `width` letters; columns beyond the width follow below."""
     columns = [_text_column("epochs", [number(run.epochs) for run in table.runs])]
     if any(run.state != DONE for run in table.runs):
         columns.insert(0, _text_column("state", [run.state for run in table.runs]))
@@ -66,7 +66,7 @@ def mean_and_spread(group: Group, metric: str) -> str:
 
 
 def _head(table: Table, metric: str) -> list[str]:
-    """Return the lines of a metric's head: its name in pieces, and its unit."""
+    """Return the header of a metric in lines: its name in pieces, and its unit."""
     unit = table.entry(metric)["unit"]
     return [*_pieces(metric), *([f"({unit})"] if unit not in ("", "1") else [])]
 
@@ -94,7 +94,7 @@ def _pieces(name: str, separator: str = "_") -> list[str]:
 
 
 def _wrapped(first: Column, columns: Sequence[Column], width: int) -> list[str]:
-    """Return tables that all begin with the first column and have as many others as fit."""
+    """Return tables that all begin with the first column and hold as many other columns as fit."""
     tables, taken = [], [first]
     used = start = _width(first)
     for column in columns:
@@ -107,7 +107,7 @@ def _wrapped(first: Column, columns: Sequence[Column], width: int) -> list[str]:
 
 
 def _width(column: Column) -> int:
-    """Return the letters that a column is wide."""
+    """Return the width of a column, letters."""
     return max(map(len, [*column[0], *column[1]]))
 
 
