@@ -202,7 +202,9 @@ def test_the_protocol_adds_columns_metrics_and_a_table_by_size(
     printed = capsys.readouterr().out
     assert re.search(r"^num_samples +6 +samples$", printed, re.MULTILINE)
     assert re.search(
-        r"^  wasserstein_density: only \d samples are valid, .* 1000 in the protocol: all of them are taken$", printed, re.MULTILINE
+        r"^  wasserstein_density: only \d samples are valid, .* 1000 in the protocol: all of them are taken$",
+        printed,
+        re.MULTILINE,
     )
     metrics = entries(out)
     assert metrics["structural_validity"]["value"] == 2 / 6

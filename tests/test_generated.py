@@ -76,7 +76,7 @@ def test_other_kinds_of_files_beside_the_samples_are_told(
     for name in ("b.xyz", "c.extxyz"):
         (tmp_path / name).write_text("")
     assert len(read_generated(tmp_path)) == 1
-    assert "only files of kind cif_folder are judged, and not 2 of kind extxyz" in caplog.text
+    assert "only files of kind cif_folder are judged, not 2 of kind extxyz" in caplog.text
 
 
 def test_a_folder_that_holds_nothing_but_results_names_them(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class Lines(Source):
 
 
 class Unstored(Lines):
-    """The same, of a source that cannot tell what its contents depend on."""
+    """The same, of a source without files to identify its contents by."""
 
     def contents(self) -> None:
         return None
@@ -276,7 +276,7 @@ def test_damaged_store_in_the_cache_is_made_again(tmp_path, name, caplog):
     (store.folder / name).write_bytes(whole[:50])
     with caplog.at_level(logging.WARNING):
         assert len(_read(tmp_path, ["3.3", "bad"])) == 1
-    assert "is damaged and made again" in caplog.text
+    assert "is damaged and will be made again" in caplog.text
     assert (store.folder / name).read_bytes() == whole
 
 

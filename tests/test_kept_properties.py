@@ -225,7 +225,7 @@ def test_names_are_a_list_of_different_texts(tmp_path, names):
 
 @pytest.mark.parametrize("source", [CifFolder("cifs"), Prototypes()], ids=["cif_folder", "prototypes"])
 def test_source_without_properties_says_so(source):
-    with pytest.raises(CrystensError, match=r"data.properties=\[gap,heat\], but .* gives nothing but crystals"):
+    with pytest.raises(CrystensError, match=r"data.properties=\[gap,heat\], but .* has no properties"):
         source.keeping(["gap", "heat"])
     assert source.keeping([]).properties == ()
 

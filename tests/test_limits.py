@@ -108,7 +108,7 @@ def test_form_that_a_space_group_decides_is_not_asked_of_orbits(option):
 
 
 def test_bound_on_orbits_without_orbits_is_an_error():
-    with pytest.raises(CrystensError, match="max_orbits=5 is of sites=orbits"):
+    with pytest.raises(CrystensError, match="max_orbits=5 needs sites=orbits"):
         Limits(max_orbits=5)
 
 

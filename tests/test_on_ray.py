@@ -54,7 +54,7 @@ class Cubes(Source):
 
 
 class Untold(Cubes):
-    """The same, of a source that cannot tell what its contents depend on."""
+    """The same, of a source without files to identify its contents by."""
 
     def contents(self) -> None:
         return None

@@ -104,7 +104,7 @@ def test_properties_are_columns_of_the_store_and_missing_ones_are_nan(crystals):
         pickle.loads(pickle.dumps(store)).properties(["energy"]), store.properties(["energy"])
     )
     with pytest.raises(
-        CrystensError, match=r"gaps holds no property gap, but: energy, band_gap; read the source again"
+        CrystensError, match=r"gaps has no property gap; it has: energy, band_gap. Read the source again"
     ):
         store.properties(["gap"])
 
@@ -112,7 +112,7 @@ def test_properties_are_columns_of_the_store_and_missing_ones_are_nan(crystals):
 def test_store_without_properties_has_the_columns_that_it_always_had(store):
     assert store.property_names == ()
     assert all(block.rows.schema.equals(SCHEMA) for block in store._blocks)
-    with pytest.raises(CrystensError, match="test holds no property energy, but: none"):
+    with pytest.raises(CrystensError, match="test has no property energy; it has: none"):
         store.properties(["energy"])
 
 

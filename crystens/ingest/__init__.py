@@ -1,1 +1,1 @@
-"""From a source to a store: parsing in worker processes, chunk files, rows."""
+"""Reading a source into a store: parsing in worker processes, chunk files, rows."""

@@ -1,4 +1,4 @@
-"""Properties that are asked for and that no crystal has: an error that says what there is, never an empty column."""
+"""Checks that requested properties exist: the error lists the available names, and no column is empty."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Record, shown
 from crystens.sources.source import Source
 
-_LOOKED_AT = 256  # records whose numbers are listed where no header lists them
-_LONGEST_LIST = 500  # letters of the list of names
+_LOOKED_AT = 256  # records searched for names of numbers if there is no header
+_LONGEST_LIST = 500  # letters in the list of names
 
 
 def check_columns(source: Source) -> None:
-    """Check the names that a source is asked for against those that it knows before reading.
+    """Check the requested properties of a source against its columns, if these are known before reading.
 
     Raises:
         CrystensError: if it has no such column.
@@ -28,10 +28,10 @@ def check_columns(source: Source) -> None:
 
 
 def check_found(source: Source, store: CrystalStore) -> None:
-    """Check that each property that a source is asked for is there for at least one crystal.
+    """Check that at least one crystal has each requested property.
 
     Raises:
-        CrystensError: if one is missing throughout.
+        CrystensError: if no crystal has one of them.
     """
     missing = [name for name in source.properties or () if not store.has_values(name)]
     if not missing:
@@ -54,5 +54,5 @@ def _numbers_in_first(source: Source) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    """Return the names that there are, for a message."""
+    """Return the available names, for a message."""
     return f"there are: {shown(', '.join(names), _LONGEST_LIST)}" if names else "there is no other"

@@ -1,7 +1,7 @@
-"""Parsed chunks on their way into a store: a file each, written whole or not at all, joined at the end.
+"""Files of parsed chunks (parts): written atomically, and joined into a store at the end.
 
-A part holds the crystals of a chunk as rows and its rejects in the metadata of the schema. Joined in order, the same
-parts make the same bytes.
+A part holds the crystals of a chunk as rows, and its rejects in the metadata of the schema. The same parts give the
+same bytes when they are joined.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from crystens.processes.atomic_file import whole_file
 from crystens.sources.record import Entry, Reject
 from crystens.sources.rejects import write_rejected
 
-_BLOCK_ROWS = 65_536  # rows of a block of the store: some 20 MB, held in memory while they are joined
+_BLOCK_ROWS = 65_536  # rows of a block of the store: some 20 MB, in memory while parts are joined
 
 
 def write_part(path: Path, items: Sequence[Entry | Reject], properties: Sequence[str] = ()) -> None:
-    """Write what a chunk holds: its crystals as rows with these properties, its rejects in the schema's metadata."""
+    """Write the part of a chunk: crystals as rows with these properties, rejects in the metadata of the schema."""
     rows = to_rows([item for item in items if isinstance(item, Entry)], properties)
     rejects = [[r.file, r.entry, r.reason, r.advice] for r in items if isinstance(r, Reject)]
     left_out = [item.hydrogens_left_out for item in items if isinstance(item, Entry) and item.hydrogens_left_out]
@@ -34,13 +34,13 @@ def write_part(path: Path, items: Sequence[Entry | Reject], properties: Sequence
 
 
 def hydrogens_left_out(path: Path) -> list[int]:
-    """Return for each crystal of a part that has lost hydrogens how many."""
+    """Return the number of hydrogens left out of each crystal of a part that lacks some."""
     with pa.memory_map(str(path)) as file:
         return list(json.loads(pa.ipc.open_file(file).schema.metadata[b"hydrogens_left_out"]))
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a part can be read: after a power failure a renamed file may be empty."""
+    """Return whether a part is readable: after a power failure a renamed file may be empty."""
     try:
         read_part(path)
     except (OSError, pa.ArrowInvalid, ValueError, KeyError):
@@ -59,15 +59,15 @@ def read_part(path: Path) -> tuple[pa.RecordBatch, list[Reject]]:
 def join(
     parts: Path, out: Path, name: str, made_from: dict[str, Any], shard: tuple[int, int], workers: int | None
 ) -> None:
-    """Write the store of parts.
+    """Join parts into a store.
 
     Args:
         parts: folder of the parts.
         out: folder of the store.
-        name: what was read, for messages.
+        name: name of the source, for messages.
         made_from: see `crystens.ingest.recipe`.
-        shard: which shard of how many.
-        workers: processes that look for duplicates, which are set aside; None keeps them.
+        shard: index of the shard and number of shards.
+        workers: number of processes that search for duplicates, which are set aside; None keeps duplicates.
     """
     paths = sorted(parts.glob("*.arrow"))
     repeats = {}
@@ -103,7 +103,7 @@ def join(
 
 
 def _write_block(writer: pa.RecordBatchWriter, rows: Sequence[pa.RecordBatch]) -> int:
-    """Write rows as one block, and return how many."""
+    """Write rows as one block, and return their number."""
     if not any(len(batch) for batch in rows):
         return 0
     block = pa.Table.from_batches(rows).combine_chunks().to_batches()

@@ -1,4 +1,4 @@
-"""Crystals that are the same as an earlier one, as rejects."""
+"""Duplicates: crystals that are the same as an earlier one become rejects."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from crystens.sources.record import Entry, Reject
 
 
 def repeats_in(store: CrystalStore, workers: int) -> dict[int, Reject]:
-    """Return a reject for each row of a store that repeats an earlier one, by its row.
+    """Return the rejects of rows that repeat an earlier row of a store, by row.
 
     Args:
         store: the crystals.
-        workers: processes that compare, see `crystens.matching.structure_matching.group_matches`.
+        workers: number of processes, see `crystens.matching.structure_matching.group_matches`.
     """
-    from crystens.matching.structure_matching import group_matches  # brings scipy along
+    from crystens.matching.structure_matching import group_matches  # here, because it imports scipy
 
     files, entries = store.column("file"), store.column("entry")
     firsts = group_matches(store, workers=max(workers, 1))
@@ -28,7 +28,7 @@ def repeats_in(store: CrystalStore, workers: int) -> dict[int, Reject]:
 
 
 def without_repeats(items: Sequence[Entry | Reject], workers: int) -> list[Entry | Reject]:
-    """Return items with a reject in the place of each entry that repeats an earlier one."""
+    """Return items in which each entry that repeats an earlier one is replaced by a reject."""
     entries = [item for item in items if isinstance(item, Entry)]
     repeats = repeats_in(CrystalStore.from_items(entries, ""), workers)
     rejects = {id(entries[row]): reject for row, reject in repeats.items()}

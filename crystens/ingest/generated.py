@@ -1,7 +1,7 @@
-"""Crystals that a model made: read as they stand, bad ones too, and those that it failed to make counted.
+"""Reading generated crystals, without the checks of training data, and counting failed samples.
 
-Nothing that a training set would refuse is refused here: atoms on top of each other make an invalid crystal, not an
-unreadable one. An entry that cannot be read as an ordered crystal is a failed sample and stays in every denominator.
+Crystals that a training set would set aside are read here: overlapping atoms make a crystal invalid, not unreadable. An
+entry that cannot be read as an ordered crystal is a failed sample, and stays in every denominator.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ TABLE = "crystals.csv"
 
 @dataclass(frozen=True)
 class JudgingLimits(Limits):
-    """Lets through every ordered crystal that can be written down, however bad.
+    """Limits that accept every ordered crystal, however bad.
 
-    The space group is not looked for and stands as 1: whoever needs it looks for it, where it may be missing.
+    The space group is not searched and set to 1; code that needs it searches it, and handles that there may be none.
     """
 
     def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
-        """Return cell vectors as `Limits.check_cell` does; raise `Unusable` only where there is no cell at all."""
+        """Return cell vectors as `Limits.check_cell` does; raise `Unusable` only if the numbers form no cell."""
         return Limits(max_length=float("inf"), min_distance=0.0).check_cell(lengths, angles)
 
     def checked(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
@@ -49,7 +49,7 @@ class JudgingLimits(Limits):
             raise Unusable(f"not a crystal: {error}", "correct the file") from error
 
     def formed(self, crystal: Crystal) -> Crystal:
-        """Return the crystal as it is."""
+        """Return the crystal unchanged."""
         return crystal
 
     def unformed(self) -> JudgingLimits:
@@ -58,34 +58,34 @@ class JudgingLimits(Limits):
 
 
 def open_generated(path: str | Path, kind: str | None = None) -> Source:
-    """Return the source of samples at a path that sample.py did not write.
+    """Return the source of samples that sample.py did not write.
 
     Args:
         path: any source of crystals.
-        kind: what it is, see `open_source`; None guesses.
+        kind: kind of the source, see `open_source`; None guesses.
 
     Raises:
-        CrystensError: if there is nothing, or in a folder only results of CDVAE, or samples both in files and in
-            archives: packed, the same ones again or the steps that led to them, as in a folder of MatterGen.
+        CrystensError: if there is nothing; if a folder holds only results of CDVAE; or if it holds samples both in
+            files and in archives, which may be copies or intermediate steps, as in a folder of MatterGen.
     """
     guessed = guess_kind(str(path)) if kind is None else kind
     if kind is None and guessed in IN_FOLDERS and Path(path).is_dir():
         found = find_files(Path(path), lambda name: kind_by_name(name) is not None)[0]
         if not found and (results := sorted(file.name for file in Path(path).glob(f"*{RESULT_SUFFIXES[0]}"))):
             raise CrystensError(
-                f"no files of crystals in {path}, but {', '.join(results[:5])}: give the one that CDVAE wrote"
+                f"no files of crystals in {path}, but {', '.join(results[:5])}: give the file that CDVAE wrote"
             )
         archives = sorted(name for name in found if is_archive(name))
         if archives and len(archives) < len(found):
             file = next(name for name in sorted(found) if not is_archive(name))
             raise CrystensError(
-                f"{path} holds samples in files ({file}) and in archives ({', '.join(archives[:3])}), of which one may "
-                "be a copy of the other, or the steps to it: give one of them"
+                f"{path} holds samples in files ({file}) and in archives ({', '.join(archives[:3])}), which may be "
+                "copies or intermediate steps: give one of them"
             )
         counts = Counter(kind_by_name(name) for name in found if not is_archive(name))
         others = [f"{counts[name]} of kind {name}" for name in ("extxyz", "poscar") if counts[name] and name != guessed]
         if others:
-            log.warning("%s: only files of kind %s are judged, and not %s", path, guessed, " and ".join(others))
+            log.warning("%s: only files of kind %s are judged, not %s", path, guessed, " and ".join(others))
     return open_source(str(path), guessed)
 
 
@@ -93,14 +93,14 @@ def read_generated(path: str | Path, kind: str | None = None, split: str | None 
     """Return all samples at a path, in their order.
 
     Args:
-        path: a folder that sample.py wrote, whose failed samples are rejects with the reason that its table gives (and
-            the sample's index as `entry`), or any source of crystals.
-        kind: what a source is, see `open_source`; None guesses.
-        split: "train", "val" or "test": only that part of a source that has splits. Rejects have none and stay.
+        path: any source of crystals, or a folder of sample.py, whose failed samples become rejects with the reason in
+            its table and the sample's index as `entry`.
+        kind: kind of the source, see `open_source`; None guesses.
+        split: "train", "val" or "test", for a source with splits: only that split. Rejects are always kept.
 
     Raises:
-        CrystensError: if there is nothing, the folder's table names a CIF that is missing, or samples of sample.py,
-            which have no splits, are asked for one.
+        CrystensError: if there is nothing, the folder's table names a missing CIF, or a split is asked for of samples
+            of sample.py, which have no splits.
     """
     folder = Path(path)
     if kind is not None or not is_sample_folder(folder):
@@ -121,7 +121,7 @@ def read_generated(path: str | Path, kind: str | None = None, split: str | None 
     for row in rows:
         name = Path(row["file"]).name
         if row["status"] != "ok":
-            samples.append(Reject("", row["index"], f"not decoded: {row['reason']}", "look at the model"))
+            samples.append(Reject("", row["index"], f"not decoded: {row['reason']}", "check the model"))
         elif name in by_name:
             samples.append(by_name[name])
         else:
@@ -132,7 +132,7 @@ def read_generated(path: str | Path, kind: str | None = None, split: str | None 
 
 
 def is_sample_folder(folder: Path) -> bool:
-    """Return whether sample.py wrote a folder."""
+    """Return whether a folder was written by sample.py."""
     return (folder / TABLE).is_file() and (folder / "cifs").is_dir()
 
 

@@ -1,11 +1,10 @@
-"""From a source to a store: parsed in parallel, each input under a limit in time, resumed after any kind of end.
+"""Reading a source into a store: parallel, with a time limit for each input, resumable after any interruption.
 
-The source is read in chunks. Worker processes parse them; each parsed chunk is written to a file of its own, by rename,
-so that a chunk is there whole or not at all. At the end the chunks are joined into one store
-(`crystens.ingest.store`), which is the same, byte for byte, whatever the number of workers and of interruptions.
-Memory holds the chunks that are on their way, and never the data set.
+The source is read in chunks, which worker processes parse. Each parsed chunk is written to one file, atomically. At the
+end the chunks are joined into a store (`crystens.ingest.store`). The number of workers and of interruptions does not
+change a byte of it. Memory holds the chunks in progress, and never the whole data set.
 
-An input that takes longer than the time limit, or that kills the process it is parsed in, is set aside
+An input that exceeds the time limit, or that kills its worker process, is set aside
 (`crystens.ingest.workers`). The cache key of a store is in `crystens.ingest.recipe`.
 """
 
@@ -44,17 +43,17 @@ log = logging.getLogger(__name__)
 DUPLICATES = ("keep", "set_aside")
 
 _CHUNK_RECORDS = 256
-_CHUNK_BYTES = 16 * 2**20  # of the contents of a chunk's records
+_CHUNK_BYTES = 16 * 2**20  # largest size of the contents of a chunk
 
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How a source is read; nothing here changes what the store holds, but for `time_limit` and `duplicates`.
+    """Options of reading a source; only `time_limit` and `duplicates` change the content of the store.
 
     Attributes:
-        workers: processes that parse: a number, "auto" (the cores this process may use), or 0: parse in this process,
-            without a limit in time or memory.
-        time_limit: longest processor time for one input, seconds; ten times that by the clock.
+        workers: number of worker processes; "auto" for the cores that this process may use; 0 to parse in this process,
+            without limits of time or memory.
+        time_limit: limit of processor time for one input, seconds; ten times that in wall time.
         duplicates: "keep", or "set_aside" all but the first of crystals that are the same by
             `crystens.matching.structure_matching.group_matches`.
         cache: folder of the stores; None for `crystens.processes.cache_folder.cache_folder()`.
@@ -87,20 +86,20 @@ class IngestOptions:
 def open_store(
     source: Source, limits: Limits, options: IngestOptions | None = None, rejected_path: str | Path | None = None
 ) -> CrystalStore:
-    """Return the store of a source: an earlier one if nothing has changed, otherwise a new one.
+    """Return the store of a source, from the cache if nothing has changed.
 
-    A source that cannot tell its contents (`Source.contents`) is read into memory each time. Several processes that ask
-    for one store at once make it once.
+    A source without `Source.contents` is read into memory each time. If several processes open the same store at once,
+    one of them makes it.
 
     Args:
-        source: what to read; of `StoredCrystals` nothing is read, and limits and options do not matter.
-        limits: what is usable, and in which form it is kept.
-        options: how to read.
-        rejected_path: where to write `rejected.csv`; None writes none beside that of the store.
+        source: the source; `StoredCrystals` are opened, without use of limits and options.
+        limits: bounds on usable crystals, and their form.
+        options: options of reading.
+        rejected_path: path for a copy of `rejected.csv`; None writes only the one in the store.
 
     Raises:
-        CrystensError: if the source cannot be read, there is nothing usable in it, no crystal has a property that is
-            asked for, or a file cannot be written.
+        CrystensError: if the source cannot be read or has no usable crystal, no crystal has a requested property, or a
+            file cannot be written.
     """
     options = options or IngestOptions()
     check_columns(source)
@@ -122,7 +121,7 @@ def open_store(
 
 
 def _in_memory(source: Source, limits: Limits, options: IngestOptions) -> CrystalStore:
-    """Return a store of a source that cannot tell its contents."""
+    """Return a store in memory of a source without `contents`."""
     items: list[Entry | Reject] = []
     with _reading(source) as tell:
         for _, parsed in _parsed_chunks(source, limits, options, set(), (0, 1)):
@@ -134,17 +133,17 @@ def _in_memory(source: Source, limits: Limits, options: IngestOptions) -> Crysta
 
 
 def _cached(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, str | Path]) -> CrystalStore:
-    """Return the store of a source from the cache, made unless it is there, made again if it is damaged."""
+    """Return the store of a source from the cache; it is made if missing or damaged."""
     try:
         return CrystalStore.open(_store_folder(source, limits, options, contents))
     except DamagedStore as error:
-        log.warning("%s is damaged and made again: %s", error.folder, error)
+        log.warning("%s is damaged and will be made again: %s", error.folder, error)
         shutil.rmtree(error.folder, ignore_errors=True)
         return CrystalStore.open(_store_folder(source, limits, options, contents))
 
 
 def _store_folder(source: Source, limits: Limits, options: IngestOptions, contents: dict[str, str | Path]) -> Path:
-    """Return the folder of a source's store, made unless it is there."""
+    """Return the folder of a source's store, which is made if missing."""
     root = _cache_folder(options)
     recipe = _recipe(source, limits, options)
     stamp = _stamp(root, recipe, contents)
@@ -156,7 +155,7 @@ def _store_folder(source: Source, limits: Limits, options: IngestOptions, conten
         if _stamp(root, recipe, source.contents() or {}) == stamp:
             _write_text(stamp, folder.name)
         else:
-            log.warning("%s changed while it was read; it will be looked at again the next time", source)
+            log.warning("%s changed while it was read; the next run will read it again", source)
     log.debug("%s is stored in %s", source, folder)
     return folder
 
@@ -164,21 +163,21 @@ def _store_folder(source: Source, limits: Limits, options: IngestOptions, conten
 def ingest_shard(
     source: Source, limits: Limits, options: IngestOptions, out: str | Path, shard: int, shards: int
 ) -> Path:
-    """Read one of `shards` parts of a source into a shard of a store, and return the shard's folder.
+    """Read one of `shards` parts of a source into a shard, and return the shard's folder.
 
-    The jobs of an array run this with 0 <= shard < shards, on as many machines as there are; together their shards are
-    the store at `out`. A job that is run again goes on where it stopped, or finds that there is nothing to do.
-    Duplicates are looked for inside of a shard only.
+    The jobs of an array call this with 0 <= shard < shards, on any number of machines; their shards form the store at
+    `out`. A job that runs again resumes, or returns at once if its shard is done.
+    Duplicates are searched within each shard only.
 
     Raises:
-        CrystensError: if the source cannot be read, the shard not be written, or `out` holds another store.
+        CrystensError: if the source cannot be read, the shard cannot be written, or `out` holds another store.
     """
     if not 0 <= shard < shards:
         raise CrystensError(f"shard must be 0 to {shards - 1} of {shards} shards, got {shard}")
     check_columns(source)
     contents = source.contents()
     if contents is None:
-        raise CrystensError(f"{source} cannot tell what its contents depend on, and cannot be split into shards")
+        raise CrystensError(f"{source} has no files to identify its contents by, and cannot be split into shards")
     made_from = {**_recipe(source, limits, options), "contents": digest(*bytes_of(contents))}
     folder = Path(out) / f"{shard:05d}-of-{shards:05d}"
     _make(source, limits, options, folder, made_from, (shard, shards))
@@ -193,7 +192,7 @@ def _make(
     made_from: dict[str, Any],
     shard: tuple[int, int],
 ) -> None:
-    """Make the store of a folder, unless it is there."""
+    """Make the store of a folder, unless it exists."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
@@ -207,10 +206,10 @@ def _make(
 
 
 def _is_made(folder: Path, made_from: dict[str, Any]) -> bool:
-    """Return whether a store stands in a folder.
+    """Return whether a folder holds a store.
 
     Raises:
-        CrystensError: if it was made from something else.
+        CrystensError: if it was made from other data or options.
     """
     if not folder.exists():
         return False
@@ -228,16 +227,16 @@ def _ingest(
     made_from: dict[str, Any],
     shard: tuple[int, int],
 ) -> None:
-    """Read a source into a folder that is not there yet."""
+    """Read a source into a new folder."""
     partial = folder.with_name(folder.name + ".partial")
-    # Parts of other data or options may lie under this name, which does not tell them apart: they are removed.
+    # The folder may hold parts of other data or options, because its name does not depend on them: they are removed.
     parts = partial / digest(json.dumps(made_from, sort_keys=True))
     if partial.exists() and not parts.exists():
         shutil.rmtree(partial)
     parts.mkdir(parents=True, exist_ok=True)
     done = {int(path.stem) for path in parts.glob("*.arrow") if is_whole(path)}
     if done:
-        log.info("going on with %s: %d chunks of %d inputs are done", source, len(done), _CHUNK_RECORDS)
+        log.info("resuming %s: %d chunks of %d inputs are done", source, len(done), _CHUNK_RECORDS)
     with _reading(source) as tell:
         for number, items in _parsed_chunks(source, limits, options, done, shard):
             if items is not None:
@@ -257,7 +256,7 @@ def _ingest(
 
 @contextmanager
 def _reading(source: Source) -> Iterator[Callable[[Sequence[Entry | Reject]], None]]:
-    """Show the progress of reading a source; gives a function that takes what was read of each chunk."""
+    """Show the progress of reading a source; yields a function to call with the items of each chunk."""
     log.info("reading %s", source)
     read = rejected = 0
     expected = source.expected()
@@ -276,7 +275,7 @@ def _reading(source: Source) -> Iterator[Callable[[Sequence[Entry | Reject]], No
 def _parsed_chunks(
     source: Source, limits: Limits, options: IngestOptions, done: set[int], shard: tuple[int, int]
 ) -> Iterator[tuple[int, list[Entry | Reject]]]:
-    """Yield the number of each chunk that is not done yet, and what it holds, as it is ready."""
+    """Yield the number and the items of each chunk that is not done yet, as soon as it is ready."""
     chunks = (
         (number, chunk)
         for number, chunk in enumerate(_chunks(source.records()))
@@ -290,7 +289,7 @@ def _parsed_chunks(
 
 
 def _chunks(records: Iterable[Record | Reject]) -> Iterator[list[Record | Reject]]:
-    """Yield records in chunks, whose bounds depend on the records alone."""
+    """Yield records in chunks; the boundaries depend on the records only."""
     chunk: list[Record | Reject] = []
     size = 0
     for record in records:
@@ -305,17 +304,17 @@ def _chunks(records: Iterable[Record | Reject]) -> Iterator[list[Record | Reject
 
 
 def _recipe(source: Source, limits: Limits, options: IngestOptions) -> dict[str, Any]:
-    """Return all that decides a store beside the bytes of the source's files."""
+    """Return everything that a store depends on, apart from the bytes of the source's files."""
     return made_from(source, limits, options.time_limit if options.num_workers else None, options.duplicates)
 
 
 def _stamp(root: Path, recipe: dict[str, Any], contents: dict[str, str | Path]) -> Path:
-    """Return the file that names the store of files that look like this."""
+    """Return the stamp file for the current names, sizes and times of a source's files."""
     return root / "stamps" / digest(json.dumps(recipe, sort_keys=True), *stamps(contents))
 
 
 def _known(root: Path, stamp: Path) -> Path | None:
-    """Return the store that a stamp names, if both are there."""
+    """Return the store that a stamp file names, if both exist."""
     try:
         folder = root / "stores" / stamp.read_text(encoding="ascii")
     except (OSError, ValueError):
@@ -324,13 +323,13 @@ def _known(root: Path, stamp: Path) -> Path | None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
+    """Write a small file atomically."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as beside:
             beside.write_text(text, encoding="ascii")
     except OSError as error:
-        log.warning("cannot write %s: %s; the source's files are read again the next time", path, error.strerror)
+        log.warning("cannot write %s: %s; the next run will hash the source's files again", path, error.strerror)
 
 
 def _cache_folder(options: IngestOptions) -> Path:

@@ -1,7 +1,7 @@
-"""Every kind of source by name, and the kind of a path.
+"""All kinds of sources by name, and detection of the kind of a path.
 
-A file's kind is told by its name, and for JSON by its first value. Folders and archives are told by what stands in
-them: CIFs win over everything else, then the one kind of structure files that there is.
+The name of a file decides its kind, for JSON also its first value. The content of a folder or archive decides its kind:
+CIFs come before everything else; otherwise its structure files must be of one kind.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ _FILES = (
     "(POSCAR, CONTCAR, .poscar, .vasp), pymatgen_json (.json, .jsonl), each but .db also with .gz, archives (.zip, "
     ".tar.gz), and cdvae_result (.pt, or the folder of a run with eval_*.pt)"
 )
-_MEMBERS = 1000  # how many members of an archive are looked at
-_MEMBER_BYTES = 2**28  # and how far into it
+_MEMBERS = 1000  # members of an archive that are examined
+_MEMBER_BYTES = 2**28  # bytes of an archive that are examined
 
 
 def open_source(path: str, kind: str | None = None) -> Source:
-    """Return the source at a path, of the kind that its name or content says unless one is given.
+    """Return the source at a path; without `kind`, its name or content decides the kind.
 
     Raises:
         CrystensError: if there is nothing at that path, or no such kind.
@@ -80,10 +80,10 @@ def open_source(path: str, kind: str | None = None) -> Source:
 
 
 def read_one(path: str | Path) -> Crystal:
-    """Return the crystal of a file that holds one, as it stands in the file.
+    """Return the crystal of a file that holds one crystal, in the form of the file.
 
     Raises:
-        CrystensError: if the file cannot be read, with the reason and advice of its reject, or holds several crystals.
+        CrystensError: if the file cannot be read (with reason and advice of its reject), or holds several crystals.
     """
     if not Path(path).is_file():
         raise CrystensError(f"no file at {path}; give a file of one crystal")
@@ -102,10 +102,10 @@ def read_one(path: str | Path) -> Crystal:
 
 
 def guess_kind(source: str) -> str:
-    """Return the kind of a source by its name, and for a folder or an archive by what stands in it.
+    """Return the kind of a source, from its name, or for a folder or an archive from its content.
 
     Raises:
-        CrystensError: if there is nothing at that path, or it cannot be told what it is.
+        CrystensError: if the path does not exist, or its kind is not clear.
     """
     if source == "prototypes":
         return "prototypes"
@@ -124,7 +124,7 @@ def guess_kind(source: str) -> str:
         return "cdvae_result"
     kind = kind_by_name(path.name)
     if kind is None:
-        raise CrystensError(f"{path} has a name that tells no kind of source; known are {_FILES}; or give its kind")
+        raise CrystensError(f"the name of {path} matches no kind of source; known are {_FILES}; or give its kind")
     return _kind_by_content(path) or kind
 
 
@@ -147,7 +147,7 @@ def kind_by_name(name: str) -> str | None:
 
 
 def _kind_by_content(path: Path) -> str | None:
-    """Return the kind of a JSON file by its first value; None if it is another file or does not say."""
+    """Return the kind of a JSON file by its first value; None for other files, or if it is not clear."""
     name = path.name.lower()
     try:
         if name.endswith(JSON_SUFFIXES):
@@ -162,19 +162,19 @@ def _kind_by_content(path: Path) -> str | None:
         else:
             return None
     except (Unusable, StopIteration, ValueError, RecursionError, *DAMAGE):
-        return None  # reading the source will tell what is wrong
+        return None  # reading the source will report the problem
     return "pymatgen_json" if holds_structures(value) or (isinstance(value, dict) and OPTIMADE in value) else None
 
 
 def _run_kind(path: Path) -> str | None:
-    """Return the kind of a folder in which CDVAE or DiffCSP ran; None if it is none: other .pt files are weights."""
+    """Return the kind of a run folder of CDVAE or DiffCSP; None for other folders, whose .pt files are weights."""
     if not (results := results_in(path)):
         return None
     found = find_files(path, lambda name: kind_by_name(name) in ("cif_folder", "extxyz", "poscar"))[0]
     if (file := next((name for name in found if not is_archive(name)), None)) is not None:
         raise CrystensError(
-            f"{path} holds a result ({results[0].name}) and files of crystals ({file}), of which one may be a copy "
-            "of the other: give one of them"
+            f"{path} holds a result ({results[0].name}) and files of crystals ({file}), which may be copies: give one "
+            "of them"
         )
     return "cdvae_result"
 
@@ -199,7 +199,7 @@ def _folder_kind(path: Path) -> str:
 
 
 def _archive_kind(path: Path) -> str:
-    """Return the kind of the files in an archive, as far as it is looked at."""
+    """Return the kind of the files in an archive, from its first members."""
     counts = Counter(kind for kind in map(kind_by_name, _members(path)) if kind in IN_FOLDERS)
     if "cif_folder" in counts or not counts:
         return "cif_folder"
@@ -209,11 +209,11 @@ def _archive_kind(path: Path) -> str:
 
 
 def _several_kinds(path: Path, counts: Mapping[str, int]) -> CrystensError:
-    """Return the error of a folder or an archive without CIFs that holds several kinds, or one that it cannot hold."""
+    """Return the error of a folder or archive without CIFs that holds several kinds, or an unsupported one."""
     held = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(counts.items()))
     return CrystensError(
-        f"no CIF file in {path}, but {held}; give one of the files, or say which kind is meant: of a folder or an "
-        f"archive {', '.join(IN_FOLDERS)} can be read"
+        f"no CIF file in {path}, but {held}; give one of the files, or the kind to read: for folders and archives "
+        f"{', '.join(IN_FOLDERS)}"
     )
 
 
@@ -230,4 +230,4 @@ def _members(path: Path) -> Iterator[str]:
                     if member.offset_data + member.size > _MEMBER_BYTES:
                         return
     except ARCHIVE_DAMAGE:
-        return  # reading the source will tell what is wrong
+        return  # reading the source will report the problem

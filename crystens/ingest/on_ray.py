@@ -1,11 +1,10 @@
-"""Ingest on Ray: the shards of a store as tasks of a cluster, or of this machine where there is none.
+"""Ingest on Ray: the shards of a store as tasks of a cluster, or of this machine without a cluster.
 
-Each shard is one task that calls `crystens.ingest.ingest.ingest_shard` and takes as many CPUs as it has worker
-processes. A task whose process or machine dies, or that fails, is run again by Ray and goes on where it stopped; a
-shard that is done returns at once. All paths must mean the same on every machine: absolute, on a file system that they
-share.
+Each shard is a task that calls `crystens.ingest.ingest.ingest_shard` and takes one CPU for each worker process. If a
+task fails, or its process or machine dies, Ray runs it again and it resumes; a finished shard returns at once. All
+paths must be absolute, on a file system that all machines share.
 
-Which cluster that is: `crystens.processes.ray_cluster`.
+`crystens.processes.ray_cluster` chooses the cluster.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from crystens.sources.source import Source
 
 log = logging.getLogger(__name__)
 
-_RETRIES = 3  # of a task, after the first try
-_MOST_NAMED = 5  # failed shards that an error names
+_RETRIES = 3  # further tries of a failed task
+_MOST_NAMED = 5  # failed shards named in an error
 
 
 def ingest_on_ray(
@@ -39,21 +38,21 @@ def ingest_on_ray(
     """Read a source into a store of `shards` shards, and return their folders in order.
 
     Args:
-        source: what to read; its files must be there on every machine of the cluster.
-        limits: what is usable, and in which form it is kept.
-        options: how to read. The number of workers is that of one shard, "auto" the cores of this machine.
+        source: the source; its files must be readable on every machine of the cluster.
+        limits: bounds on usable crystals, and their form.
+        options: options of reading; `workers` is the number for one shard, "auto" the cores of this machine.
         out: folder of the store, on a file system that all machines share.
         shards: number of shards, at least 1.
-        progress: called with the number of shards that have ended, after each.
+        progress: called after each shard with the number of finished shards.
 
     Raises:
         CrystensError: if Ray is not installed or cannot be reached, a task needs more CPUs than any machine has, the
-            source cannot be read, or shards failed for good, which ends after all others are done.
+            source cannot be read, or shards failed in all tries; the other shards are finished first.
     """
     if shards < 1:
         raise CrystensError(f"shards must be at least 1, got {shards}")
     if source.contents() is None:
-        raise CrystensError(f"{source} cannot tell what its contents depend on, and cannot be split into shards")
+        raise CrystensError(f"{source} has no files to identify its contents by, and cannot be split into shards")
     options = replace(options, workers=options.num_workers)
     cpus = max(options.num_workers, 1)
     done: dict[int, Path] = {}
@@ -80,13 +79,13 @@ def ingest_on_ray(
         more = "; ..." if len(failed) > _MOST_NAMED else ""
         raise CrystensError(
             f"{len(failed)} of {shards} shards failed, each {_RETRIES + 1} times: {named}{more}; the others are done: "
-            "mend the cause and give the same command again"
+            "remove the cause and run the same command again"
         )
     return [done[shard] for shard in range(shards)]
 
 
 def _check_cpus(ray: Any, cpus: int) -> None:
-    """Raise a CrystensError if a task would wait for ever, because no machine has so many CPUs."""
+    """Raise a CrystensError if no machine has enough CPUs: the task would wait forever."""
     most = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
     if cpus > most:
         raise CrystensError(

@@ -1,7 +1,8 @@
-"""Cache key of a store: digests of all that it is made from, so that a stale store is never opened.
+"""Cache key of a store: a digest of everything that it depends on, so that a stale store is never opened.
 
-All that decides a store goes in: the names and bytes of the source's files, the options, the versions of the libraries,
-and the code that reads. A stamp stands for the bytes where the files look as they did: same names, sizes, times.
+The key covers the names and bytes of the source's files, the options, the versions of libraries, and the code that
+reads. If names, sizes and modification times are unchanged (the stamp), the known key is reused without reading the
+files.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ _LIBRARIES = ("gemmi", "moyopy", "numpy", "pymatgen", "ase")
 
 
 def made_from(source: Source, limits: Limits, time_limit: float | None, duplicates: str) -> dict[str, Any]:
-    """Return all that decides a store beside the bytes of the source's files.
+    """Return everything that a store depends on, apart from the bytes of the source's files.
 
     Args:
-        source: what is read.
-        limits: what is usable, and in which form it is kept.
-        time_limit: longest time for one input, seconds; None for none.
-        duplicates: what to do with crystals that are the same.
+        source: the source.
+        limits: bounds on usable crystals, and their form.
+        time_limit: time limit for one input, seconds; None for none.
+        duplicates: treatment of duplicates.
     """
     return {
         "source": f"{type(source).__module__}.{type(source).__qualname__}",
@@ -47,7 +48,7 @@ def made_from(source: Source, limits: Limits, time_limit: float | None, duplicat
 
 
 def read_with(made_from: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `made_from` holds as flat options, by the name to report, such as `data.limits.cell`."""
+    """Return the options in `made_from` as a flat dictionary, by the name to report, such as `data.limits.cell`."""
     return {
         "kind of the source": f"{made_from['source']} {made_from['variant']}".strip(),
         "files of the source": made_from.get("contents"),
@@ -63,7 +64,7 @@ def read_with(made_from: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _code_digest(kind: type[Source]) -> str:
-    """Return a digest of the code that reads: this package's, and that of a source from elsewhere."""
+    """Return a digest of the code that reads: modules of this package, and of a source defined elsewhere."""
     package = Path(crystens.__file__).parent
     rooms = ("symmetry", "cif", "sources", "formats", "datasets", "ingest")
     paths = [package / "crystal.py", *(path for room in rooms for path in sorted((package / room).glob("*.py")))]
@@ -74,7 +75,7 @@ def _code_digest(kind: type[Source]) -> str:
 
 
 def stamps(contents: dict[str, str | Path]) -> Iterator[str]:
-    """Yield for each file what changes when the file does, without reading it."""
+    """Yield the name, size and times of each file, without reading it."""
     for name, path in contents.items():
         try:
             status = os.stat(path)
@@ -84,7 +85,7 @@ def stamps(contents: dict[str, str | Path]) -> Iterator[str]:
 
 
 def bytes_of(contents: dict[str, str | Path]) -> Iterator[str | bytes]:
-    """Yield the names and bytes of all files; of what cannot be read, why."""
+    """Yield the names and bytes of all files; for an unreadable file the reason."""
     for name, path in contents.items():
         yield f"\0{name}\0"
         try:

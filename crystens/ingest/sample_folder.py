@@ -1,4 +1,4 @@
-"""A folder that sample.py wrote, as a source: its crystals in their order, and its failed samples as rejects."""
+"""A folder of sample.py as a source: its crystals in their order, and its failed samples as rejects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crystens.sources.source import Source
 
 
 class SampleFolder(Source):
-    """Source: samples as `crystens.ingest.generated.read_generated` reads them.
+    """Source of samples, read by `crystens.ingest.generated.read_generated`.
 
     Args:
         path: the folder.
@@ -23,11 +23,11 @@ class SampleFolder(Source):
         self.path = path
 
     def __str__(self) -> str:
-        """Return what is read, for messages."""
+        """Return the name of the source, for messages."""
         return f"samples in {self.path}"
 
     def merged(self) -> frozenset[int]:
-        """Return the places of the samples in which decoding merged sites that were too near, as the CIF hides."""
+        """Return the indices of samples in which decoding merged sites, which their CIFs cannot show."""
         rows = read_table(Path(self.path))
         return frozenset(place for place, row in enumerate(rows) if int(row.get("merged_sites") or 0) > 0)
 
@@ -39,11 +39,11 @@ class SampleFolder(Source):
         """Yield each sample.
 
         Raises:
-            CrystensError: if the folder holds no sample, or its table names a CIF that is missing.
+            CrystensError: if the folder holds no sample, or its table names a missing CIF.
         """
         for item in read_generated(self.path):
             yield item if isinstance(item, Reject) else Record(item.file, item.entry, item)
 
     def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
-        """Yield the entry, which is read already."""
+        """Yield the entry, which has been read already."""
         yield record.content

@@ -1,18 +1,17 @@
-"""Crystals at rest: columns in Arrow files that are mapped into memory, some 270 bytes a crystal of 15 sites.
+"""The store: crystals as columns in memory-mapped Arrow files, some 270 bytes for a crystal of 15 sites.
 
 A store is a folder:
 
     crystals.arrow    one row a crystal, in the order of reading (columns: `SCHEMA`, then one for each property)
-    rejected.csv      what was set aside, in the order of reading
-    manifest.json     what was read, with which options, how many, and why how many were set aside; written last
+    rejected.csv      the rejects, in the order of reading
+    manifest.json     source, options, number of crystals, number of rejects by reason; written last
 
-A folder of shards holds such folders, `00003-of-00016`, made by as many jobs (`crystens.ingest.ingest`); opened
+A folder of shards holds such folders, `00003-of-00016`, each made by one job (`crystens.ingest.ingest`). Opened
 together they are one store. Row k of a store is the same crystal on every machine.
 
-Arrow's file format and not Parquet, because its columns can be used where they lie in the file: opening costs no time,
-any row can be read without its neighbours, and processes on one machine share the pages. Parquet would be half the size
-and would have to be unpacked into every process. Not the package `datasets`, which wraps the same files but keeps its
-own cache and rules of invalidation beside ours.
+Why Arrow files: columns are used in place, so that opening takes no time, any row can be read alone, and processes on
+one machine share the pages. Parquet would be half the size, but would have to be unpacked into every process. The
+package `datasets` wraps the same files, but adds a second cache with other rules of invalidation.
 """
 
 from __future__ import annotations
@@ -48,23 +47,23 @@ SCHEMA = pa.schema(
         pa.field("space_group", pa.uint8(), nullable=False),
         pa.field("numbers", pa.list_(pa.uint8()), nullable=False),  # N atomic numbers
         pa.field("coordinates", pa.list_(pa.float32()), nullable=False),  # 3N fractional, x y z of each site
-        # Of crystals that keep their K orbits (`Limits.sites`), in the conventional cell; null for others.
+        # For crystals that keep their K orbits (`Limits.sites`), in the conventional cell; null for others.
         pa.field("orbit_cell", pa.list_(pa.float32())),  # a, b, c, alpha, beta, gamma
         pa.field("orbit_numbers", pa.list_(pa.uint8())),  # K atomic numbers
         pa.field("orbit_positions", pa.list_(pa.uint8())),  # K places of Wyckoff letters in the alphabet: a is 0
         pa.field("orbit_coordinates", pa.list_(pa.float32())),  # 3K fractional, x y z of each representative
     ]
 )
-PROPERTY = "property."  # before the name of a property: such columns stand last, float64, NaN where one is missing
-_FIRST_COLUMNS = 8  # of stores that were made before crystals could keep orbits
+PROPERTY = "property."  # prefix of the names of property columns, which come last: float64, NaN where missing
+_FIRST_COLUMNS = 8  # number of columns in old stores, without orbits
 CRYSTALS, REJECTED, MANIFEST = "crystals.arrow", "rejected.csv", "manifest.json"
 _FORMAT = 1
-_MOST_NAMED = 5  # missing shards that an error names
-_ROWS_AT_ONCE = 8192  # of which Python values are held
+_MOST_NAMED = 5  # missing shards named in an error
+_ROWS_AT_ONCE = 8192  # rows held as Python values
 
 
 class DamagedStore(CrystensError):
-    """A folder holds what was a store and cannot be read; deleting the folder and reading the source again mends it."""
+    """A store cannot be read; the remedy is to delete its folder and to ingest the source again."""
 
     def __init__(self, path: Path, problem: str) -> None:
         """Keep the folder; `path` is the file that cannot be read."""
@@ -78,13 +77,13 @@ class CrystalStore(Sequence[Crystal]):
     Args:
         blocks: rows of `schema_with` the same properties.
         reject_counts: how many inputs were set aside for each category of reasons.
-        rejected: the rejects, or the files that hold them.
-        name: what was read, for messages.
-        manifests: of the files that the blocks come from.
-        folder: that the store was opened from.
+        rejected: the rejects, or their files.
+        name: name of the source, for messages.
+        manifests: manifests of the files of the blocks.
+        folder: folder that the store was opened from.
 
     Attributes:
-        property_names: the properties that it holds of its crystals.
+        property_names: names of the properties in the store.
     """
 
     def __init__(
@@ -96,12 +95,12 @@ class CrystalStore(Sequence[Crystal]):
         manifests: Sequence[dict[str, Any]] = (),
         folder: Path | None = None,
     ) -> None:
-        """Look at the columns where they lie; nothing is copied."""
+        """Use the columns in place; nothing is copied."""
         self.folder = folder
         self.name = name
         self.manifests = tuple(manifests)
         left_out = [manifest.get("hydrogens_left_out", (0, 0)) for manifest in self.manifests]
-        # crystals that were read without hydrogens that have no place in the file, and how many hydrogens
+        # Number of crystals without some of their hydrogens (`Limits.groups`), and number of these hydrogens.
         self.hydrogens_left_out = (sum(pair[0] for pair in left_out), sum(pair[1] for pair in left_out))
         self.reject_counts = reject_counts
         self._rejected = rejected
@@ -115,7 +114,7 @@ class CrystalStore(Sequence[Crystal]):
         """Return the store of a folder, or of all the shards in it.
 
         Raises:
-            CrystensError: if it is none, a shard is missing, or shards do not belong together.
+            CrystensError: if the folder holds no store, a shard is missing, or shards do not belong together.
         """
         folder = Path(folder)
         if (folder / MANIFEST).is_file():
@@ -136,7 +135,7 @@ class CrystalStore(Sequence[Crystal]):
         return cls(blocks, counts, [path / REJECTED for path in folders], manifests[0]["name"], manifests, folder)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process by name, which maps the files again."""
+        """Pickle the folder's name only: the other process maps the files again."""
         if self.folder is not None:
             return CrystalStore.open, (self.folder,)
         rows = [block.rows for block in self._blocks]
@@ -144,7 +143,7 @@ class CrystalStore(Sequence[Crystal]):
 
     @classmethod
     def from_items(cls, items: Iterable[Entry | Reject], name: str, properties: Sequence[str] = ()) -> CrystalStore:
-        """Return a store in memory, with these properties of the entries."""
+        """Return a store in memory of entries, with these of their properties."""
         entries: list[Entry] = []
         rejects: list[Reject] = []
         for item in items:
@@ -178,36 +177,36 @@ class CrystalStore(Sequence[Crystal]):
 
     @property
     def num_rejects(self) -> int:
-        """How many inputs were set aside."""
+        """Number of inputs that were set aside."""
         return sum(self.reject_counts.values())
 
     @property
     def block_sizes(self) -> list[int]:
-        """How many rows lie together in a file, for each such block; rows of a block are near each other on a disk."""
+        """Number of rows in each block of a file; rows of a block are near each other on disk."""
         return [len(block) for block in self._blocks]
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Number of sites of each crystal, (M,) int64; found when it is asked for, then kept."""
+        """Number of sites of each crystal, (M,) int64; computed at first use, then kept."""
         return np.concatenate([np.zeros(0, np.int64), *(block.counts() for block in self._blocks)])
 
     @property
     def most_orbits(self) -> int:
-        """Most orbits that a crystal keeps; 0 if none keeps any."""
+        """Largest number of orbits of a crystal; 0 if crystals keep no orbits."""
         return max((int(block.counts(orbits=True).max()) for block in self._blocks), default=0)
 
     @property
     def most_sites(self) -> int:
-        """Number of sites of the largest crystal; 0 if there is none. Nothing is kept for each crystal."""
+        """Number of sites of the largest crystal; 0 without crystals. Takes no memory for each crystal."""
         return max((int(block.counts().max()) for block in self._blocks), default=0)
 
     @property
     def nbytes(self) -> int:
-        """Size of all columns in bytes, whether they are in memory or in a file."""
+        """Size of all columns in bytes, in memory or in files."""
         return sum(block.rows.nbytes for block in self._blocks)
 
     def rejects(self) -> Iterator[Reject]:
-        """Yield what was set aside, in the order of reading."""
+        """Yield the rejects, in the order of reading."""
         for item in self._rejected:
             if isinstance(item, Reject):
                 yield item
@@ -215,20 +214,20 @@ class CrystalStore(Sequence[Crystal]):
                 yield from read_rejected(item)
 
     def column(self, name: str) -> list[Any]:
-        """Return a column as Python values: "file", "entry" or "split" are of use so."""
+        """Return a column as Python values, such as "file", "entry" or "split"."""
         return [value for block in self._blocks for value in block.rows.column(name).to_pylist()]
 
     def texts(self, *names: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the values of columns row by row, as `column` gives them, and hold no more than some of the rows."""
+        """Yield the values of columns row by row, with a bounded number of rows in memory."""
         for block in self._blocks:
             for start in range(0, len(block), _ROWS_AT_ONCE):
                 rows = block.rows.slice(start, _ROWS_AT_ONCE)
                 yield from zip(*(rows.column(name).to_pylist() for name in names), strict=True)
 
     def given_splits(self) -> np.ndarray:
-        """Return for each crystal the place of its split in `SPLITS`, -1 where the source gives none; (M,) int8."""
+        """Return the index in `SPLITS` of each crystal's split, -1 if the source gives none; (M,) int8."""
         names = pa.array(SPLITS, pa.string())
-        # Block by block, because the places come as 4 bytes each.
+        # Block by block, because the indices take 4 bytes each at first.
         places = (pc.index_in(block.rows.column("split"), value_set=names).fill_null(-1) for block in self._blocks)
         return np.concatenate([np.zeros(0, np.int8), *(place.to_numpy().astype(np.int8) for place in places)])
 
@@ -242,10 +241,10 @@ class CrystalStore(Sequence[Crystal]):
         return np.concatenate(arrays) if arrays else np.zeros(0 if name in ("space_group", "numbers") else (0, 3))
 
     def properties(self, names: Sequence[str], indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """Return properties of crystals, NaN where one is missing: (B, P) float64.
+        """Return properties of crystals, NaN where missing: (B, P) float64.
 
         Args:
-            names: the P properties.
+            names: names of the P properties.
             indices: rows, shape (B,); None for all.
 
         Raises:
@@ -255,8 +254,8 @@ class CrystalStore(Sequence[Crystal]):
             if name not in self.property_names:
                 held = ", ".join(self.property_names) or "none"
                 raise CrystensError(
-                    f"{self.name} holds no property {name}, but: {held}; read the source again with it in "
-                    "data.properties, or --properties of `python -m crystens.data ingest`"
+                    f"{self.name} has no property {name}; it has: {held}. Read the source again with the property in "
+                    "data.properties, or in --properties of `python -m crystens.data ingest`"
                 )
         wanted = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64)
         values = np.empty((len(wanted), len(names)))
@@ -268,7 +267,7 @@ class CrystalStore(Sequence[Crystal]):
         return values
 
     def has_values(self, name: str) -> bool:
-        """Return whether a property that the store holds is there for at least one crystal."""
+        """Return whether at least one crystal has a value of a property of the store."""
         return any(not np.isnan(block.property(name)).all() for block in self._blocks)
 
     def batch(self, indices: Sequence[int] | np.ndarray, max_sites: int) -> CrystalBatch:
@@ -296,13 +295,13 @@ class CrystalStore(Sequence[Crystal]):
     def listed(
         self, indices: Sequence[int] | np.ndarray, slots: int, sites: str = "all", properties: Sequence[str] = ()
     ) -> CrystalBatch:
-        """Return what images of crystals list: "all" sites, as `batch`, or "orbits", as `orbit_batch`.
+        """Return the batch to be encoded: with "all" sites that of `batch`, with "orbits" that of `orbit_batch`.
 
         Args:
             indices: rows, shape (B,).
-            slots: number of slots N for sites or orbits.
+            slots: number N of slots for sites or orbits.
             sites: "all" or "orbits".
-            properties: names of properties that the batch is to have.
+            properties: names of the properties of the batch.
         """
         batch = self.batch(indices, slots) if sites == "all" else self.orbit_batch(indices, slots)
         if not properties:
@@ -310,7 +309,7 @@ class CrystalStore(Sequence[Crystal]):
         return replace(batch, properties=torch.from_numpy(self.properties(properties, indices)).float())
 
     def _padded(self, indices: Sequence[int] | np.ndarray, slots: int, orbits: bool) -> dict[str, np.ndarray]:
-        """Return the columns of a batch of crystals, or of their orbits, with `slots` places for each."""
+        """Return the columns of a batch of crystals, or of their orbits, padded to `slots`."""
         wanted = np.asarray(indices, dtype=np.int64)
         size = len(wanted)
         places = np.searchsorted(self._starts, wanted, side="right") - 1
@@ -343,7 +342,7 @@ class CrystalStore(Sequence[Crystal]):
 
 
 class _Block:
-    """Rows that lie together, their numbers as views of where they lie."""
+    """A block of rows; its arrays are views of the file."""
 
     def __init__(self, rows: pa.RecordBatch) -> None:
         self.rows = rows
@@ -364,7 +363,7 @@ class _Block:
         return len(self.rows)
 
     def counts(self, rows: np.ndarray | None = None, orbits: bool = False) -> np.ndarray:
-        """Return the number of sites, or of orbits, of rows, or of all, int64; 0 orbits where none are kept."""
+        """Return the number of sites, or of orbits, of rows (default all), int64; 0 if no orbits are kept."""
         offsets = self._orbit_offsets if orbits else self._offsets
         counts = np.diff(offsets) if rows is None else offsets[rows + 1] - offsets[rows]
         return counts.astype(np.int64)
@@ -400,7 +399,7 @@ class _Block:
         )
 
     def fill(self, columns: dict[str, np.ndarray], where: np.ndarray, rows: np.ndarray) -> None:
-        """Copy rows of the block to the places `where` of padded columns; those of orbits have "positions"."""
+        """Copy rows of the block to the rows `where` of padded columns; columns of orbits have "positions"."""
         columns["space_groups"][where] = self.space_group[rows]
         orbits = "positions" in columns
         if orbits:
@@ -409,7 +408,7 @@ class _Block:
         else:
             columns["lengths"][where], columns["angles"][where] = self.lengths[rows], self.angles[rows]
         counts = self.counts(rows, orbits)
-        # Site s of the batch, counted through: row `owner[s]` of the batch, slot `slot[s]`.
+        # Site s, counted over the whole batch, has row `owner[s]` and slot `slot[s]`.
         owner = np.repeat(np.arange(len(rows)), counts)
         slot = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
         site = (self._orbit_offsets if orbits else self._offsets)[rows][owner] + slot
@@ -425,7 +424,7 @@ def schema_with(properties: Sequence[str]) -> pa.Schema:
 
 
 def to_rows(entries: Sequence[Entry], properties: Sequence[str] = ()) -> pa.RecordBatch:
-    """Return entries as rows of `SCHEMA`, and these properties of them."""
+    """Return entries as rows of `SCHEMA`, with these of their properties."""
     crystals = [entry.crystal for entry in entries]
     counts = np.array([len(crystal) for crystal in crystals], dtype=np.int32)
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)])
@@ -478,7 +477,7 @@ def write_manifest(
 ) -> None:
     """Write the manifest of a store or shard, the last of its files.
 
-    It holds no time and no path, so that the same data read twice gives the same bytes.
+    It holds no time and no path, so that reading the same data twice gives the same bytes.
     """
     manifest = {
         "format": _FORMAT,
@@ -493,7 +492,7 @@ def write_manifest(
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """Return a manifest, checked for its format."""
+    """Return a manifest, after a check of its format."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] == _FORMAT:
@@ -516,13 +515,13 @@ def _check_shards(folder: Path, folders: Sequence[Path]) -> None:
     if missing:
         named = ", ".join(map(str, missing[:_MOST_NAMED])) + (" ..." if len(missing) > _MOST_NAMED else "")
         raise CrystensError(
-            f"{folder} lacks {len(missing)} of {total} shards: {named}; run their jobs (again), they go on where they "
+            f"{folder} lacks {len(missing)} of {total} shards: {named}; run their jobs again, they resume where they "
             "stopped"
         )
 
 
 def _mapped(path: Path) -> list[pa.RecordBatch]:
-    """Return the blocks of an Arrow file, mapped into memory."""
+    """Return the memory-mapped blocks of an Arrow file."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         names = [name.removeprefix(PROPERTY) for name in reader.schema.names if name.startswith(PROPERTY)]
@@ -537,7 +536,7 @@ def _mapped(path: Path) -> list[pa.RecordBatch]:
 
 
 def _without_orbits(block: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return rows of a store that was made before crystals could keep orbits, as rows of today's schema."""
+    """Return rows of an old store, without orbits, as rows of today's schema."""
     columns = [
         block.column(field.name) if field.name in block.schema.names else pa.nulls(len(block), field.type)
         for field in schema
@@ -546,10 +545,10 @@ def _without_orbits(block: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _flat(column: pa.Array) -> np.ndarray:
-    """Return the values of a list column as one array, where they lie."""
+    """Return the values of a list column as one array, without a copy."""
     return column.values.to_numpy(zero_copy_only=True)
 
 
 def _text(value: str) -> str:
-    """Return a text that can be written as UTF-8: file names on Linux may hold any bytes."""
+    """Return a text that can be encoded as UTF-8: file names on Linux may hold any bytes."""
     return value.encode("utf-8", errors="backslashreplace").decode("utf-8")

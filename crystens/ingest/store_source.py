@@ -1,4 +1,4 @@
-"""A store that was made before (`python -m crystens.data ingest`) as a source: nothing is parsed again."""
+"""An existing store (`python -m crystens.data ingest`) as a source: nothing is parsed again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXPECTED = f"the folder of a store: with {MANIFEST}, or with its shards"
 
 
 class StoredCrystals(Source):
-    """Source: the crystals of a store, in the form in which they were stored.
+    """Source of the crystals of a store, in their stored form.
 
     Args:
         path: the folder; None if the user gave none, which reading reports.
@@ -27,23 +27,23 @@ class StoredCrystals(Source):
         self.path = path
 
     def __str__(self) -> str:
-        """Return what is read, for messages."""
+        """Return the name of the source, for messages."""
         return f"store {self.path}"
 
     def store(self) -> CrystalStore:
-        """Return the store itself.
+        """Return the store.
 
         Raises:
-            CrystensError: if there is none, or a shard of it is missing.
+            CrystensError: if there is no store, or a shard is missing.
         """
         return CrystalStore.open(existing(self.path, _EXPECTED))
 
     def columns(self) -> list[str]:
-        """Return the properties that the store holds."""
+        """Return the names of the properties in the store."""
         return list(self.store().property_names)
 
     def records(self) -> Iterator[Record | Reject]:
-        """Yield each crystal, and what was set aside when the store was made."""
+        """Yield the crystals and the rejects of the store."""
         store = self.store()
         names = store.property_names if self.properties is None else self.properties
         columns = (store.column(name) for name in ("file", "entry", "split"))

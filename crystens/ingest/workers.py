@@ -1,6 +1,6 @@
-"""Records parsed in processes, each under a limit in time and memory.
+"""Parsing of records in worker processes, each record with limits of time and memory.
 
-The module imports only the modules that such a process needs, so that it starts quickly.
+This module imports only modules that a worker needs, so that workers start quickly.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Record, Reject
 from crystens.sources.source import Source, formed
 
-WORKER_MEMORY = 4.0  # GiB that parsing may take beyond what a fresh worker has
+WORKER_MEMORY = 4.0  # GiB: memory limit of parsing, beyond that of a fresh worker
 
 
 def parse(source: Source, limits: Limits, chunk: Sequence[Record | Reject]) -> list[Entry | Reject]:
-    """Return what the records of a chunk hold.
+    """Return the entries and rejects of a chunk.
 
-    Their symmetry is looked for when all are parsed: parsing and searching by turns, each would find the processor's
-    caches full of the other, which takes an eighth longer.
+    Symmetry is searched after all records are parsed. Alternating between the two takes an eighth longer, because they
+    displace each other from the processor's caches.
     """
     unformed = limits.unformed()
     items: list[Entry | Reject] = []
@@ -37,17 +37,17 @@ def parsed_in_processes(
     workers: int,
     time_limit: float,
 ) -> Iterator[tuple[int, list[Entry | Reject]]]:
-    """Yield the number of each chunk and what it holds, as it is ready.
+    """Yield the number and the items of each chunk as soon as it is ready.
 
     Args:
-        source: whose records are parsed.
-        limits: what is usable.
-        chunks: number of each chunk, and its records.
+        source: the source of the records.
+        limits: bounds on usable crystals.
+        chunks: number and records of each chunk.
         workers: number of processes.
-        time_limit: longest processor time for one record, seconds.
+        time_limit: limit of processor time for one record, seconds.
     """
     modules = (__name__, type(source).__module__)
-    of_script = b"__main__" in pickle.dumps((source, limits))  # such as a source that a user's script defines
+    of_script = b"__main__" in pickle.dumps((source, limits))  # true for a source defined in a user's script
     with GuardedPool(workers, time_limit, WORKER_MEMORY, modules, of_script=of_script) as pool:
         for number, parts in pool.chunked(chunks, functools.partial(parse, source, limits)):
             items: list[Entry | Reject] = []

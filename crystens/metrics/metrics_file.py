@@ -174,8 +174,8 @@ def _plausibility(rows: Sequence[Row], reference: Reference | None) -> Metrics:
         "mean_plausibility": entry(
             sum(row["plausibility"] or 0.0 for row in rows) / total,
             "1",
-            "plausibility of a sample: 0 if atoms stand within each other, else the share of what holds: distances, "
-            "neutral composition, symmetry, known formula or template; mean over all samples, failed ones with 0",
+            "plausibility of a sample: 0 if atoms overlap, else the share of conditions that hold: distances, neutral "
+            "composition, symmetry, known formula or template; mean over all samples, failed ones with 0",
             total,
         ),
     }

@@ -191,7 +191,7 @@ def _doubts(row: Row) -> list[str]:
     """Return the faults of a crystal, in words."""
     doubts = [] if row["structurally_valid"] else ["structurally invalid"]
     if row["structurally_valid"] and row["distance_ratio"] < MIN_RATIO:
-        doubts.append("atoms within each other")
+        doubts.append("atoms overlap")
     if not row["charge_neutral"]:
         doubts.append("not charge neutral")
     return doubts

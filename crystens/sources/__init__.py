@@ -1,1 +1,1 @@
-"""The parts of every source: records, entries, rejects, limits, files."""
+"""Parts that all sources share: records, entries, rejects, limits, files."""

@@ -1,12 +1,12 @@
-"""Finding files: a single one, a folder of them searched to any depth, or archives, nested ones too.
+"""Finding files: a single file, a folder searched to any depth, or archives, also nested ones.
 
 Archives are .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz and .zip. Their members are read in memory, one at a time, and never
-written to disk, so that their names cannot lead anywhere. Folders are read in the order of their sorted paths, links
-to folders are followed, and a folder that a link leads to twice is read once. Archives are read in their own order.
-Files whose names say that they are of another kind are passed over, and so are stores that crystens made.
+written to disk, so that a member's name cannot point to another folder. Folders are read in the order of sorted paths.
+Links to folders are followed, and each folder is read once. Archives are read in their own order. Files of other kinds,
+by their names, and stores of crystens are skipped.
 
-Nothing here trusts what it reads: sizes are bounded before memory is taken, a pipe or a device is never waited for, an
-archive that unpacks to far more than any text would is given up, and all of it becomes a `Reject`.
+Input is not trusted: sizes are checked before memory is allocated, pipes and devices are not opened, and an archive
+that unpacks to far more than any text would is abandoned. Each of these becomes a `Reject`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ MAX_BYTES = 64 * 2**20  # the largest file that is parsed, after decompression
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, ".zip")
 
-_USUAL_BYTES = 2**16  # most files have fewer
-_MAX_DEPTH = 3  # archives inside of archives
+_USUAL_BYTES = 2**16  # most files are smaller
+_MAX_DEPTH = 3  # levels of archives in archives
 _MAX_INNER_BYTES = 512 * 2**20  # the largest archive inside of an archive; it is unpacked in memory
 # Deflate packs 1032 to 1 at best and CIFs 5 to 30 to 1. Archives are given up once they unpack to more than this many
 # times their size, but not before the first bytes that do no harm.
@@ -38,40 +38,39 @@ _MAX_RATIO = 500
 _HARMLESS_BYTES = 2**30
 _LONGEST_NAME = 4096  # letters of the name of a member; the longest path that a file has on a disk
 
-# Exceptions of reading a damaged archive. The numbers in headers are not checked by tarfile and zipfile before use,
-# hence the errors of the second line; RuntimeError: encrypted; NotImplementedError, a kind of it: an unknown
-# compression.
+# Exceptions of reading a damaged archive. tarfile and zipfile do not check the numbers in headers before use, hence the
+# errors of the second line. RuntimeError: encrypted; NotImplementedError, its subclass: unknown compression.
 ARCHIVE_DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(ValueError, TypeError, ArithmeticError, LookupError, struct.error, RuntimeError),
 )
 
-_STORE = {"crystals.arrow", "manifest.json", "rejected.csv"}  # what stands in a store of ours
+_STORE = {"crystals.arrow", "manifest.json", "rejected.csv"}  # files of a store
 
 Wanted = Callable[[str], bool]
 
 
 def find_files(root: Path, wanted: Wanted) -> tuple[dict[str, str | Path], list[Reject]]:
-    """Return the files that are wanted or archives by their names relative to `root`, sorted, and unreadable folders.
+    """Return wanted files and archives, by sorted names relative to `root`, and rejects of unreadable folders.
 
     Args:
-        root: a folder, or a file, which is then the only one found.
-        wanted: whether a file of this name is one to read.
+        root: a folder, or a single file.
+        wanted: whether to read a file of this name.
     """
     if not root.is_dir():
         return {root.name: root}, []
-    found: dict[str, str | Path] = {}  # texts: to make a Path of each of 50,000 files takes half a second
+    found: dict[str, str | Path] = {}  # str, because creating 50,000 Paths takes half a second
     rejects: list[Reject] = []
     folders: list[tuple[Path, str]]
     links: list[tuple[Path, str]]
-    folders, links = [(root, "")], []  # links are followed last: a folder is called by its own name where it has one
+    folders, links = [(root, "")], []  # links are followed last, so that a folder is known by its own name if possible
     seen: set[tuple[int, int]] = set()
     while folders or links:
         folder, name = (folders or links).pop()
         try:
             status = folder.stat()
             if (status.st_dev, status.st_ino) in seen:
-                continue  # a link to a folder that is read already, or a loop of links
+                continue  # a link to a folder that was read already, or a loop of links
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listed:
                 items = list(listed)
@@ -85,15 +84,15 @@ def find_files(root: Path, wanted: Wanted) -> tuple[dict[str, str | Path], list[
         except OSError as error:
             reason = f"cannot read the folder: {error.strerror}"
             rejects.append(Reject(name or str(root), "", reason, "check its permissions"))
-        links.sort(reverse=True)  # which of two links gives its name does not depend on the disk's order
+        links.sort(reverse=True)  # which of two links names a folder must not depend on the order on disk
     return dict(sorted(found.items())), sorted(rejects, key=lambda reject: reject.file)
 
 
 def file_records(root: Path, wanted: Wanted) -> Iterator[Record | Reject]:
-    """Yield a record for each wanted file below a folder, in its archives, or of the one file or archive `root`.
+    """Yield a record for each wanted file below a folder and in its archives; `root` may also be a file or archive.
 
-    The content of a record is the path of a file, to be read by `read_bytes` in the process that parses it, or the
-    bytes of a member of an archive.
+    The content of a record is the path of a file, which the parsing process reads by `read_bytes`, or the bytes of a
+    member of an archive.
     """
     found, rejects = find_files(root, wanted)
     yield from rejects
@@ -111,7 +110,7 @@ def file_records(root: Path, wanted: Wanted) -> Iterator[Record | Reject]:
 
 
 def read_bytes(content: str | Path | bytes) -> bytes:
-    """Return what a record of `file_records` holds, at most one byte more than `MAX_BYTES`.
+    """Return the bytes of a record of `file_records`, at most one byte more than `MAX_BYTES`.
 
     Raises:
         Unusable: if the file cannot be read, or is not a regular one.
@@ -127,19 +126,19 @@ def read_bytes(content: str | Path | bytes) -> bytes:
 
 
 def _read(file: IO[bytes]) -> bytes:
-    """Return what a file holds, at most one byte more than `MAX_BYTES`.
+    """Return the bytes of a file, at most one byte more than `MAX_BYTES`.
 
-    In two steps, because memory for all that is asked for is taken before anything is read.
+    In two steps, because `read` allocates the requested number of bytes before it reads.
     """
     content = file.read(_USUAL_BYTES)
     return content if len(content) < _USUAL_BYTES else content + file.read(MAX_BYTES + 1 - _USUAL_BYTES)
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Return a regular file opened for reading; nothing that could block is waited for.
+    """Return a regular file opened for reading; never blocks.
 
     Raises:
-        Unusable: if it is a pipe, a device or a link that leads nowhere.
+        Unusable: if it is a pipe, a device or a broken link.
         OSError: if it cannot be opened.
     """
     special = Unusable("not a regular file: a device, a pipe or a broken link", "give a regular file")
@@ -210,7 +209,7 @@ def _members(file: BinaryIO, name: str, wanted: Wanted, depth: int, size: int) -
 
 
 def _tar_members(file: BinaryIO, name: str, wanted: Wanted, size: int) -> Iterator[tuple[str, bytes | Reject]]:
-    """Yield the names of the wanted members of a tar archive, and their bytes or why there are none."""
+    """Yield the names of the wanted members of a tar archive, each with its bytes or its reject."""
     with tarfile.open(fileobj=file, mode="r|*") as archive:
         for member in archive:
             _check_bomb(member.offset_data + member.size, size)
@@ -227,7 +226,7 @@ def _tar_members(file: BinaryIO, name: str, wanted: Wanted, size: int) -> Iterat
 
 
 def _zip_members(file: BinaryIO, name: str, wanted: Wanted, size: int) -> Iterator[tuple[str, bytes | Reject]]:
-    """Yield the names of the wanted members of a zip archive, and their bytes or why there are none."""
+    """Yield the names of the wanted members of a zip archive, each with its bytes or its reject."""
     total = 0
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
@@ -246,7 +245,7 @@ def _zip_members(file: BinaryIO, name: str, wanted: Wanted, size: int) -> Iterat
 
 
 def _bounded(content: IO[bytes], name: str, size: int) -> bytes | Reject:
-    """Return the bytes of a member, at most one more than are parsed, or why an archive in an archive is not read."""
+    """Return the bytes of a member, at most one more than `MAX_BYTES`, or the reject of a too large inner archive."""
     if not is_archive(name):
         return _read(content)
     read: bytes = b"" if size > _MAX_INNER_BYTES else content.read(_MAX_INNER_BYTES + 1)
@@ -257,7 +256,7 @@ def _bounded(content: IO[bytes], name: str, size: int) -> bytes | Reject:
 
 
 def _check_bomb(unpacked_bytes: int, packed_bytes: int) -> None:
-    """Raise `Unusable` if an archive has unpacked to more than any archive of texts would."""
+    """Raise `Unusable` if an archive has unpacked to more than an archive of texts could."""
     if unpacked_bytes > max(_HARMLESS_BYTES, _MAX_RATIO * packed_bytes):
         raise Unusable(
             f"archive unpacks to too much: {unpacked_bytes / 2**30:.1f} GiB and more from "
@@ -267,11 +266,11 @@ def _check_bomb(unpacked_bytes: int, packed_bytes: int) -> None:
 
 
 def _damaged(name: str, error: BaseException) -> Reject:
-    """Return the reject of an archive that cannot be read, or not to its end."""
+    """Return the reject of an archive that cannot be read completely."""
     return Reject(name, "", f"cannot read the archive: {_told(error)}", "check its permissions, or fetch it again")
 
 
 def _told(error: BaseException) -> str:
-    """Return what an error says, on one printable line of a bounded length: it may quote the archive."""
+    """Return the message of an error as one printable line of bounded length, because it may quote the archive."""
     text = str(error)[:200] or type(error).__name__
     return text if text.isprintable() else repr(text)[1:-1]

@@ -1,6 +1,7 @@
-"""Reading files of any size piece by piece: lines, and the values of a JSON list or object.
+"""Reading files of any size in pieces: lines, and the values of a JSON list or object.
 
-Memory is bounded by the largest piece, `MAX_BYTES`, and not by the file. Packed files are known by their first bytes.
+Memory is bounded by the largest piece, `MAX_BYTES`, and not by the file. Compressed files are recognised by their first
+bytes.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from typing import Any, BinaryIO, cast
 from crystens.sources.files import MAX_BYTES, open_regular, unpacked
 from crystens.sources.record import Unusable, shown
 
-DAMAGE = (OSError, EOFError, zlib.error)  # what reading a stream raises where the file is damaged
+DAMAGE = (OSError, EOFError, zlib.error)  # raised when a damaged file is read as a stream
 
 _CHUNK = 2**20
 _BEGINNING = 2**18
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|["\[\]{},]', re.DOTALL)
 _CLOSES = {"[": "]", "{": "}"}
-_DEEPEST = 100  # brackets in brackets at the beginning of a value, which is cut off there
+_DEEPEST = 100  # nesting depth at which the beginning of a value is cut off
 _DECODER = json.JSONDecoder()
 _FETCH = "fetch the file again, or correct it"
 _AS_LINES = "write one structure a line, as JSON lines with the suffix .jsonl"
 
 
 def opened(content: str | Path | bytes) -> BinaryIO:
-    """Return what a record of `file_records` holds as a stream, unpacked if it is packed by gzip or bzip2.
+    """Return the content of a record of `file_records` as a stream, decompressed if it is gzip or bzip2.
 
     Raises:
         Unusable: if it is not a regular file, or has vanished.
@@ -50,7 +51,7 @@ def opened(content: str | Path | bytes) -> BinaryIO:
 
 
 def lines(file: BinaryIO) -> Iterator[bytes | Unusable]:
-    """Yield each line with its end; one above `MAX_BYTES` is passed over, and why is yielded in its place."""
+    """Yield each line with its end; for a line above `MAX_BYTES` an `Unusable` is yielded instead."""
     while line := file.readline(MAX_BYTES):
         if len(line) == MAX_BYTES and not line.endswith(b"\n"):
             while (rest := file.readline(MAX_BYTES)) and not rest.endswith(b"\n"):
@@ -61,17 +62,17 @@ def lines(file: BinaryIO) -> Iterator[bytes | Unusable]:
 
 
 def json_items(file: BinaryIO, splits: Callable[[str, Any], bool]) -> Iterator[tuple[str, str]]:
-    """Yield the names and texts of the values in a JSON file, not more than one in memory at a time.
+    """Yield the names and texts of the values in a JSON file, with one value in memory at a time.
 
-    A list is taken apart: its values are called `item 1`, `item 2` and so on. So is an object whose values are items,
-    which are called by their keys. Everything else is one value without a name.
+    A list is split into its values, named `item 1`, `item 2` and so on. An object is split into its values, named by
+    their keys, if `splits` says so. Everything else is one value without a name.
 
     Args:
         file: the text, UTF-8.
-        splits: whether an object is taken apart, told by its first key and value.
+        splits: whether to split an object, from its first key and value.
 
     Raises:
-        Unusable: where the text is not JSON, or a value is too large. Values that were yielded before are sound.
+        Unusable: where the text is not JSON, or a value is too large. Values yielded before are valid.
     """
     text = JsonText(file)
     opening = text.peek()
@@ -87,7 +88,7 @@ def json_items(file: BinaryIO, splits: Callable[[str, Any], bool]) -> Iterator[t
 
 
 def _first_pair_splits(text: JsonText, splits: Callable[[str, Any], bool]) -> bool:
-    """Return whether the object that comes next is to be taken apart, and stay before it."""
+    """Return whether to split the object that comes next, without moving forward."""
     text.hold()
     text.take()
     try:
@@ -97,7 +98,7 @@ def _first_pair_splits(text: JsonText, splits: Callable[[str, Any], bool]) -> bo
 
 
 class JsonText:
-    """A JSON text of any length, read value by value; what is read is forgotten unless it is held.
+    """A JSON text of any length, read value by value; text that was read is dropped, except after `hold`.
 
     Args:
         file: the text, UTF-8.
@@ -121,7 +122,7 @@ class JsonText:
         self._place, self._held = self._held or 0, None
 
     def peek(self) -> str:
-        """Return the next character that is not blank, and stay before it; empty at the end."""
+        """Return the next character that is not blank, without moving forward; empty at the end."""
         while True:
             match = _BLANKS.match(self._text, self._place)
             self._place = match.end() if match else self._place
@@ -131,15 +132,15 @@ class JsonText:
                 return ""
 
     def take(self) -> str:
-        """Return the next character that is not blank, and go behind it; empty at the end."""
+        """Return the next character that is not blank, and move past it; empty at the end."""
         character = self.peek()
         self._place += len(character)
         return character
 
     def beginning(self) -> tuple[Any, bool]:
-        """Return the next value and whether it is whole, and stay before it; of a long one parts are left out.
+        """Return the next value, shortened if it is long, and whether it is whole, without moving forward.
 
-        The value is None where it is no JSON.
+        The value is None if the text is not JSON.
         """
         self.peek()
         while len(self._text) - self._place < _BEGINNING and self._grow():
@@ -158,7 +159,7 @@ class JsonText:
             yield key, *self.value()
 
     def each_key(self) -> Iterator[str]:
-        """Yield each key of the object that comes next; who asks for the next one has gone behind the value."""
+        """Yield each key of the object that comes next; the caller must read the value before the next key."""
         return self._parts("}")
 
     def end(self) -> None:
@@ -183,7 +184,7 @@ class JsonText:
                 raise _no_json(f"expected , or {closing} and found {shown(separator) or 'the end of the file'}")
 
     def key(self) -> str:
-        """Return the key of a pair, and go behind its colon."""
+        """Return the key of a pair, and move past its colon."""
         if self.peek() != '"':
             raise _no_json("a key is missing")
         key = self.value()[0]
@@ -192,7 +193,7 @@ class JsonText:
         return str(key)
 
     def value(self) -> tuple[Any, str]:
-        """Return the next value and its text, and go behind it."""
+        """Return the next value and its text, and move past it."""
         self.peek()
         while True:
             try:
@@ -206,7 +207,7 @@ class JsonText:
                 if not self._grow():
                     raise _no_json(reason) from error
                 continue
-            # A number may go on in text that is not read yet.
+            # A number may continue in text that is not read yet.
             if end == len(self._text) and self._grow():
                 continue
             if end - self._place > MAX_BYTES:
@@ -216,7 +217,7 @@ class JsonText:
             return value, text
 
     def _grow(self) -> bool:
-        """Read as much again as is kept, so that a long value is not decoded too often; False at the end."""
+        """Double the text in memory, so that a long value is not decoded too often; False at the end."""
         start = self._place if self._held is None else self._held
         kept = self._text[start:]
         more = self._file.read(max(_CHUNK, len(kept)))
@@ -227,12 +228,12 @@ class JsonText:
 
 
 def _closed(text: str) -> str:
-    """Return a JSON text that was cut off without its last parts, and its brackets closed."""
+    """Return a truncated JSON text without its last, incomplete parts, and with its brackets closed."""
     inside: list[str] = []
     end, closers = 0, ""
     for match in _MARKS.finditer(text):
         mark = match[0]
-        if mark == '"':  # a text that does not end
+        if mark == '"':  # an unterminated string
             break
         if mark in _CLOSES and len(inside) == _DEEPEST:
             break
@@ -249,10 +250,10 @@ def _closed(text: str) -> str:
 
 
 def _no_json(reason: str) -> Unusable:
-    """Return the refusal of a text that is not JSON."""
+    """Return the error of a text that is not JSON."""
     return Unusable(f"not JSON: {reason}", _FETCH)
 
 
 def _too_large(reason: str) -> Unusable:
-    """Return the refusal of a value whose end is not found within `MAX_BYTES`."""
+    """Return the error of a value that does not end within `MAX_BYTES`."""
     return Unusable(f"entry too large: no end within {MAX_BYTES // 2**20} MiB, {reason}", _AS_LINES)

@@ -1,9 +1,8 @@
-"""Bounds on usable crystals, whatever file they come from, and the form in which they are kept.
+"""Bounds on usable crystals, and the form in which crystals are kept.
 
-`Limits.crystal` is the one place where raw numbers become a `Crystal`: `checked` looks at cell, sites, and distances;
-`formed` finds the space group again, because the number that a file states is often that of another setting or simply
-wrong, and turns the crystal into the cell that is asked for. `Limits.occupied` is the one place that decides about
-partial occupancy.
+`Limits.crystal` is the one place where raw numbers become a `Crystal`. First `checked` tests cell, sites and distances.
+Then `formed` converts the crystal to the requested cell and finds the space group again, because the number in a file
+often belongs to another setting or is wrong. `Limits.occupied` is the one place that decides about partial occupancy.
 """
 
 from __future__ import annotations
@@ -31,43 +30,43 @@ SITES = ("all", "orbits")
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 _OCCUPANCY_TOLERANCE = 1e-3
-_MOST_READ = 5000  # sites of a cell as it stands in a file: distances and symmetry of so many take ten seconds
-_CELL_TOLERANCE = 1e-3  # angstrom, degree: of a value at the edge of its range, which was rounded
-_FARTHEST = 1e6  # cells from the origin: a coordinate has 10 decimals left there, and none from 1e16 on
+_MOST_READ = 5000  # sites of a cell in a file: distances and symmetry of that many take ten seconds
+_CELL_TOLERANCE = 1e-3  # angstrom, degree: for rounded values at the edge of a range
+_FARTHEST = 1e6  # cells from the origin: a coordinate keeps 10 decimals there, and none beyond 1e16
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on crystals, and their form; the names are those of the options under `data.limits`.
+    """Bounds on crystals, and their form; the names are the options under `data.limits`.
 
     Attributes:
-        max_sites: most sites in the cell that is kept; None for no bound.
-        min_distance: two sites nearer than this, over periodic images, are an error of the file; angstrom. The
-            shortest bond there is, H-H, measures 0.74.
+        max_sites: largest number of sites in the kept cell; None for no bound.
+        min_distance: two sites nearer than this, over periodic images, are an error of the file; angstrom. The shortest
+            bond, H-H, is 0.74.
         max_length: longest cell length, angstrom.
         max_volume_per_site: largest cell volume for each site, cubic angstrom; gas-like cells reach about 1,500.
-        merge_distance: symmetry images of one site that are this near are one site on a symmetry element whose
-            coordinates were rounded in the file; angstrom. With 0 only images of the same place are.
-        symprec: tolerance with which the space group is found again, angstrom.
-        cell: the cell that is kept, one of `crystens.symmetry.space_groups.CELLS`: "given", "primitive", "niggli",
+        merge_distance: symmetry images of one site within this distance are one site on a symmetry element, with
+            coordinates rounded in the file; angstrom. With 0 only coinciding images are merged.
+        symprec: tolerance of the search for the space group, angstrom.
+        cell: the kept cell, one of `crystens.symmetry.space_groups.CELLS`: "given", "primitive", "niggli",
             "conventional".
-        occupancy: what to do with sites that are not fully occupied by one element: "reject" the crystal, or keep the
-            element that has the "majority" of each site, and leave out sites that are mostly empty.
-        groups: what to do with a heavy atom whose hydrogens have no place in the file, such as OH as a type symbol:
+        occupancy: treatment of partly occupied sites: "reject" the crystal, or keep the "majority" element of each site
+            and leave out sites that are mostly empty.
+        groups: treatment of a heavy atom whose hydrogens have no coordinates in the file, such as OH as a type symbol:
             "reject" the crystal, or keep the "heavy_atom" alone and count the hydrogens that are left out.
         site_order: "canonical" (`CrystalBatch.in_canonical_order`) or as "given" in the file.
-        shift: added to every fractional coordinate of the crystal that is kept, in [0, 1): the same crystal from
-            another origin. Sites on the faces of a cell, whose coordinates are now 0 and now nearly 1, come to lie
-            inside with it, where near places are near numbers; 0 changes nothing.
-        sites: "all", or "orbits" for crystals that keep the list of their orbits too (`CrystalWithOrbits`): their
-            cell is the primitive one, their sites stand in canonical order, and `shift` does not apply.
-        max_orbits: most orbits, with "orbits"; None for no bound.
-        cell_ranges: the least and the largest value of a, b, c (angstrom), alpha, beta and gamma (degree), by these
-            names, of the cell that an image states: with "orbits" the conventional one, else the one that is kept. A
-            trained model, whose images hold no other cells, has such ranges. None for no bound.
+        shift: added to every fractional coordinate of the kept crystal, in [0, 1): the same crystal from another
+            origin. Sites on the faces of a cell have coordinates of 0 or of almost 1. A shift moves them inside, where
+            near positions have near coordinates. 0 changes nothing.
+        sites: "all", or "orbits" for crystals that also keep the list of their orbits (`CrystalWithOrbits`). These have
+            the primitive cell and canonical site order, and `shift` does not apply.
+        max_orbits: largest number of orbits, with "orbits"; None for no bound.
+        cell_ranges: (smallest, largest) value of a, b, c (angstrom), alpha, beta and gamma (degree), by these names, of
+            the cell in an image: with "orbits" the conventional cell, else the kept cell. A trained model has such
+            ranges, because its images hold no other cells. None for no bound.
 
     Raises:
-        CrystensError: if an option is not known, or does not go with orbits.
+        CrystensError: if an option is not known, or cannot be combined with orbits.
     """
 
     max_sites: int | None = None
@@ -92,7 +91,7 @@ class Limits:
             value = getattr(self, name)
             if value is None and name in ("max_sites", "max_orbits"):
                 continue
-            # A bound of 0 on a size leaves nothing; 0 for a distance asks for no check.
+            # A size limited to 0 would exclude everything; a distance of 0 means no check.
             good = isinstance(value, int | float) and (value > 0 if name in least else value >= 0)
             if not good:
                 wanted = f"at least {low}" if name not in least or name in ("max_sites", "max_orbits") else "above 0"
@@ -110,7 +109,7 @@ class Limits:
                     f"data.limits.cell_ranges.{name}={pair} must be one of {', '.join(_CELL)}, and [least, largest]"
                 )
         if self.sites == "all" and self.max_orbits is not None:
-            raise CrystensError(f"data.limits.max_orbits={self.max_orbits} is of sites=orbits, not of sites=all")
+            raise CrystensError(f"data.limits.max_orbits={self.max_orbits} needs sites=orbits, got sites=all")
         if self.sites == "orbits":
             fits = {
                 "cell=given": self.cell in ("given", "primitive"),
@@ -120,24 +119,24 @@ class Limits:
             for kept, holds in fits.items():
                 if not holds:
                     raise CrystensError(
-                        f"data.limits: sites=orbits goes with {kept} alone, for the space group decides cell, origin "
-                        "and order"
+                        f"data.limits: sites=orbits needs {kept}, because the space group decides cell, origin and "
+                        "order"
                     )
 
     def for_images(self, slots: int, sites: str) -> Limits:
-        """Return the limits of crystals that become images with this number of slots, for "all" sites or "orbits".
+        """Return the limits for images with this number of slots, for "all" sites or "orbits".
 
-        `max_sites`, where it is given, stays a bound on the sites of a crystal.
+        `max_sites`, if given, remains a bound on the sites of a crystal.
         """
         if sites == "orbits":
             return replace(self, sites="orbits", max_orbits=slots)
         return replace(self, max_sites=slots if self.max_sites is None else min(slots, self.max_sites))
 
     def check_cell(self, lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
-        """Return cell vectors as rows (3, 3), angstrom, of lengths (3,), angstrom, and angles (3,), degrees.
+        """Return cell vectors as rows (3, 3), angstrom, from lengths (3,), angstrom, and angles (3,), degrees.
 
         Raises:
-            Unusable: if they form no cell, or one that is out of bounds.
+            Unusable: if they form no cell, or the cell is out of bounds.
         """
         try:
             matrix = cell_vectors(lengths, angles)
@@ -157,14 +156,14 @@ class Limits:
         return matrix
 
     def check_read_count(self, count: int) -> None:
-        """Raise `Unusable` if a cell as it stands in a file has more sites than can become a usable crystal."""
+        """Raise `Unusable` if a cell in a file has too many sites for any usable crystal."""
         if count == 0 or (self.cell in ("given", "niggli") and self.sites == "all"):
             self.check_count(count)
         elif count > _MOST_READ:
             raise self._too_many(count)
 
     def _too_many(self, count: int) -> Unusable:
-        """Return the refusal of a cell in which to look for distances and symmetry would take too long."""
+        """Return the error of a cell with too many sites for distances and symmetry to be computed."""
         return Unusable(f"more than {_MOST_READ} atoms in the cell of the file: {count}", "give a smaller cell")
 
     def check_count(self, count: int) -> None:
@@ -180,18 +179,18 @@ class Limits:
     def ordered(
         self, numbers: np.ndarray, coordinates: np.ndarray, occupancies: np.ndarray, matrix: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return atomic numbers (N,) and coordinates (N, 3) of sites that are occupied; see `occupied`."""
+        """Return atomic numbers (N,) and coordinates (N, 3) of occupied sites; see `occupied`."""
         rows, numbers = self.occupied(numbers, coordinates, occupancies, matrix)
         return numbers, coordinates[rows]
 
     def occupied(
         self, numbers: np.ndarray, coordinates: np.ndarray, occupancies: np.ndarray, matrix: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows (N,) and atomic numbers (N,) of sites that are fully occupied by one element each.
+        """Return the rows (N,) and atomic numbers (N,) of sites, each occupied by one element.
 
-        Rows of one place, up to `merge_distance`, share a site: Fe2+ with 0.6 and Fe3+ with 0.4 are one full site of
-        iron. Rows with an occupancy of 0 are no sites. A tie between elements goes to the lighter one, a tie with the
-        vacancy to the element.
+        Rows within `merge_distance` share a site: Fe2+ with 0.6 and Fe3+ with 0.4 are one full site of iron. Rows with
+        an occupancy of 0 are no sites. Ties between elements go to the lighter element, ties with a vacancy to the
+        element.
 
         Args:
             numbers: atomic number of each pair of a site and an element, shape (n,).
@@ -200,7 +199,7 @@ class Limits:
             matrix: cell vectors as rows, shape (3, 3), angstrom.
 
         Raises:
-            Unusable: if a site is occupied more than once, or not by one element alone and `occupancy` is "reject".
+            Unusable: if an occupancy exceeds 1, or a site is partly occupied and `occupancy` is "reject".
         """
         partial = np.abs(occupancies - 1) > _OCCUPANCY_TOLERANCE
         if not partial.any():
@@ -240,7 +239,7 @@ class Limits:
         return np.array([site for _, site in kept]), np.array([number for number, _ in kept])
 
     def crystal(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
-        """Return the crystal of raw numbers, checked (`checked`) and in the form that is asked for (`formed`).
+        """Return the crystal of raw numbers, checked (`checked`) and in the requested form (`formed`).
 
         Args:
             lengths: a, b, c, shape (3,), angstrom.
@@ -249,7 +248,7 @@ class Limits:
             coordinates: fractional, shape (N, 3); any cell.
 
         Raises:
-            Unusable: with the reason why this is no crystal that can be used.
+            Unusable: with the reason, if this is no usable crystal.
         """
         return self.formed(self.checked(lengths, angles, numbers, coordinates))
 
@@ -258,7 +257,7 @@ class Limits:
         return _Unformed(**vars(self))
 
     def checked(self, lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> Crystal:
-        """Return the crystal of raw numbers as they are, its space group 1; arguments and errors as of `crystal`."""
+        """Return the crystal of raw numbers, unchanged, with space group 1; arguments and errors as for `crystal`."""
         matrix = self.check_cell(lengths, angles)
         self.check_read_count(len(numbers))
         if len(numbers) > _MOST_READ:
@@ -280,10 +279,10 @@ class Limits:
         return _crystal(lengths, angles, 1, numbers, coordinates)
 
     def formed(self, crystal: Crystal) -> Crystal:
-        """Return a crystal that is checked in the cell and order that are asked for, with its space group found again.
+        """Return a checked crystal in the requested cell and order, with its space group found again.
 
         Raises:
-            Unusable: if it has no space group, or has too many sites in that cell.
+            Unusable: if no space group is found, or it has too many sites in that cell.
         """
         if self.sites == "orbits":
             return self._with_orbits(crystal)
@@ -324,8 +323,8 @@ class Limits:
             if not least - _CELL_TOLERANCE <= values[name] <= largest + _CELL_TOLERANCE:
                 raise Unusable(
                     f"cell out of range: {name} {values[name]:g} is not from {least:g} to {largest:g}",
-                    "widen data.limits.cell_ranges; with pretrained=CHECKPOINT, whose images hold no such cell, train "
-                    "from nothing (pretrained=null)",
+                    "widen data.limits.cell_ranges; if they come from pretrained=CHECKPOINT, whose images cannot hold "
+                    "this cell, train from scratch (pretrained=null)",
                 )
 
     def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
@@ -341,7 +340,7 @@ class Limits:
             raise self._too_near(first, second, numbers, distance)
 
     def _too_near(self, first: int, second: int, numbers: np.ndarray, distance: float) -> Unusable:
-        """Return the refusal of two sites that are too near."""
+        """Return the error of two sites that are too near."""
         names = [f"{Element.from_Z(int(numbers[i])).symbol} (site {i})" for i in sorted((first, second))]
         which = "two atoms at the same position" if distance < 1e-3 else "two atoms closer than any bond"
         return Unusable(
@@ -352,17 +351,17 @@ class Limits:
 
 
 class _Unformed(Limits):
-    """Limits that leave a crystal as it stands in its file."""
+    """Limits that keep a crystal in the form of its file."""
 
     def formed(self, crystal: Crystal) -> Crystal:
-        """Return the crystal as it is."""
+        """Return the crystal unchanged."""
         return crystal
 
 
 def _crystal(
     lengths: np.ndarray, angles: np.ndarray, space_group: int, numbers: np.ndarray, coordinates: np.ndarray
 ) -> Crystal:
-    """Return a crystal, or raise `Unusable` with the reason why it is none."""
+    """Return a crystal, or raise `Unusable` with the reason."""
     try:
         return Crystal(lengths, angles, space_group, numbers, coordinates)
     except CrystensError as error:
@@ -370,5 +369,5 @@ def _crystal(
 
 
 def _no_space_group(error: CrystensError) -> Unusable:
-    """Return the refusal of a crystal whose symmetry cannot be told."""
+    """Return the error of a crystal in which no space group is found."""
     return Unusable(f"no space group found: {error}", "look at the structure, or change data.limits.symprec")

@@ -1,10 +1,10 @@
-"""Properties: numbers that a record says of its crystal by name, such as a band gap, in the units of the source.
+"""Properties: named numbers of a crystal in its record, such as a band gap, in the units of the source.
 
-A property is missing, NaN, where a record has no such name, or in its place null, an empty text or a text that says so:
-nan, none, null, na, n/a, a dash, a question mark. Anything else that is no finite number (1,5 or 5 eV, true, a list)
-makes the record a reject: a number that was read wrongly, or dropped, would be trained on without a word.
+A property is missing (NaN) if the record lacks the name, or if its value is null, an empty text, nan, none, na, n/a, a
+dash or a question mark. Any other value that is no finite number (1,5 or 5 eV, true, a list) makes the record a reject,
+because a misread number would enter the training unnoticed.
 
-`data.properties` are names as they stand in the source. In JSON a name may be a path: `data.band_gap` is the value
+`data.properties` are names as in the source. In JSON a name may be a path: `data.band_gap` is the value
 `band_gap` of the object `data`.
 """
 
@@ -25,14 +25,14 @@ def kept(fields: Any, names: Sequence[str] | None) -> dict[str, float]:
     """Return the properties of a record.
 
     Args:
-        fields: what the record says by name; anything that is no mapping says nothing.
-        names: which are wanted; None for every number that there is, those inside of objects by their path.
+        fields: the values of the record by name; anything but a mapping counts as empty.
+        names: names of the wanted properties; None for all numbers, those in nested objects by their path.
 
     Returns:
         A number for each name, NaN where it is missing.
 
     Raises:
-        Unusable: if a wanted value is there and no finite number.
+        Unusable: if a wanted value exists and is no finite number.
     """
     if names is None:
         return _every(fields)
@@ -40,7 +40,7 @@ def kept(fields: Any, names: Sequence[str] | None) -> dict[str, float]:
 
 
 def _at(fields: Any, name: str) -> Any:
-    """Return the value of a name, or at a path; None where there is none."""
+    """Return the value of a name or at a path; None if there is none."""
     if not isinstance(fields, Mapping):
         return None
     if name in fields:
@@ -54,7 +54,7 @@ def _number(name: str, value: Any) -> float:
     if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
         return math.nan
     found = math.inf
-    with contextlib.suppress(ValueError, OverflowError):  # the latter of an integer of hundreds of digits
+    with contextlib.suppress(ValueError, OverflowError):  # OverflowError: an integer of hundreds of digits
         if isinstance(value, str):
             found = number(value.strip())
         elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -68,7 +68,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def _every(fields: Any, path: str = "") -> dict[str, float]:
-    """Return all finite numbers of a record, and of the objects in it."""
+    """Return all finite numbers of a record and of its nested objects."""
     found: dict[str, float] = {}
     for name, value in fields.items() if isinstance(fields, Mapping) else ():
         if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
 """Reasons of failures and rejects, and their categories.
 
-A reason begins with words that do not depend on the crystal; details follow a colon, "got" or "nearer": "cell length
-must be > 0: _cell_length_a is 0". The first part is its category, by which summaries count.
+A reason begins with a category, words that do not depend on the crystal. Details follow a colon, "got" or "nearer":
+"cell length must be > 0: _cell_length_a is 0". Summaries count reasons by category.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ def category(reason: str) -> str:
 
 
 def category_counts(reasons: Iterable[str | None]) -> dict[str, int]:
-    """Return how often each category occurs, the most frequent first; None is no reason."""
+    """Return how often each category occurs, the most frequent first; None is not counted."""
     return dict(Counter(category(reason) for reason in reasons if reason is not None).most_common())

@@ -1,4 +1,4 @@
-"""Items of a source: records that are not parsed yet, entries that can be used, and rejects that cannot.
+"""Items of a source: unparsed records, usable entries, and rejects.
 
 Reasons have the form of `crystens.sources.reasons`.
 """
@@ -17,14 +17,14 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One input as it stands in a source, not parsed yet; it travels to the process that parses it.
+    """One unparsed input of a source, sent to the process that parses it.
 
     Attributes:
-        file: the file it is read from, as a person would look for it; members of an archive as `archive/member`.
-        entry: which one in that file: id in a table, number of a line; empty if the file tells itself.
-        content: what is parsed: a path whose file is read by the parser, or bytes, a text, a structure.
-        split: "train", "val" or "test" where the source gives splits, otherwise None.
-        fields: what a table says of the input beside its content, by the names of the wanted columns.
+        file: the file that it is read from; members of an archive as `archive/member`.
+        entry: its name in that file, such as the id in a table or the line number; empty for a file with one input.
+        content: the data to parse: the path of a file that the parser reads, or bytes, a text, a structure.
+        split: "train", "val" or "test" if the source gives splits, otherwise None.
+        fields: values of the wanted columns of a table, by name.
     """
 
     file: str
@@ -36,18 +36,18 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One crystal that can be used.
+    """One usable crystal.
 
     Attributes:
         file: as in `Record`.
         entry: as in `Record`; for a CIF the name of the data block.
         crystal: the crystal.
         split: as in `Record`.
-        hydrogens_left_out: hydrogens of the cell that have no place in the file, and are left out on demand
-            (`Limits.groups`).
-        properties: numbers that the source says of the crystal, by name and in its units; NaN where one is missing.
-        stated_space_group: international number that a CIF gives its crystal, whatever its atoms have; None where it
-            gives none, or P1 with all atoms listed, as programs write that look for no group.
+        hydrogens_left_out: number of hydrogens of the cell without coordinates in the file, left out by
+            `Limits.groups`.
+        properties: properties of the crystal by name, in the units of the source; NaN where missing.
+        stated_space_group: international number that a CIF states; it may differ from the group of the atoms. None if
+            the file states none, or states P1 and lists all atoms, as programs do that do not search for a group.
     """
 
     file: str
@@ -65,9 +65,9 @@ class Reject:
 
     Attributes:
         file: as in `Record`.
-        entry: as in `Record`; empty if the file as a whole is meant.
-        reason: what is wrong, `category: details`.
-        advice: what a person can do about it.
+        entry: as in `Record`; empty for the file as a whole.
+        reason: the problem, as `category: details`.
+        advice: the remedy.
     """
 
     file: str
@@ -82,9 +82,9 @@ class Reject:
 
 
 class Unusable(Exception):
-    """Raised where an input turns out to be unusable, caught where its file and entry are known.
+    """Raised when an input is unusable, and caught where its file and entry are known.
 
-    Never leaves `crystens.data`: it becomes a `Reject`.
+    Callers never see it: it becomes a `Reject`.
     """
 
     def __init__(self, reason: str, advice: str) -> None:
@@ -94,16 +94,16 @@ class Unusable(Exception):
         self.advice = advice
 
     def __reduce__(self) -> tuple[type[Unusable], tuple[str, str]]:
-        """Survive the way between two processes, which an exception with two arguments does not by itself."""
+        """Make it picklable: exceptions with two arguments are not."""
         return Unusable, (self.reason, self.advice)
 
 
 def shown(text: str, most: int = 60) -> str:
-    """Return a text of a file as it can stand in a reason or a name: printable, on one line, of a bounded length.
+    """Return a text of a file in a form for reasons and names: printable, on one line, of bounded length.
 
     Args:
         text: any text.
-        most: how many of its letters are kept; one that cannot be printed becomes an escape of several.
+        most: number of characters kept, before unprintable ones are replaced by longer escapes.
     """
     line = text[: most + 1]
     line = line if line.isprintable() else repr(line)[1:-1]
@@ -111,7 +111,7 @@ def shown(text: str, most: int = 60) -> str:
 
 
 def quoted(value: Any) -> str:
-    """Return a value of a file as it can stand in a reason; lists and objects, however deep, by their kind alone."""
+    """Return a value of a file in a form for reasons; lists and objects are only named by their kind."""
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:40] + "...")
     if isinstance(value, list | dict):

@@ -12,7 +12,7 @@ from pathlib import Path
 from crystens.processes.atomic_file import write_csv
 from crystens.sources.record import Reject
 
-_SHOWN = 5  # reasons named in the one line of a summary
+_SHOWN = 5  # reasons named in a one-line summary
 
 
 def write_rejected(rejects: Iterable[Reject], path: str | Path) -> Path:
@@ -30,7 +30,7 @@ def write_rejected(rejects: Iterable[Reject], path: str | Path) -> Path:
 
 def read_rejected(path: str | Path) -> Iterator[Reject]:
     """Yield the rejects that `write_rejected` wrote."""
-    csv.field_size_limit(2**26)  # the default is less than a name of a file may have
+    csv.field_size_limit(2**26)  # the default is shorter than file names may be
     with Path(path).open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         next(rows, None)
@@ -39,12 +39,12 @@ def read_rejected(path: str | Path) -> Iterator[Reject]:
 
 
 def count_categories(rejects: Iterable[Reject]) -> list[tuple[str, int]]:
-    """Return how many were set aside for each category of reasons, the most frequent first."""
+    """Return the number of rejects in each category of reasons, the most frequent first."""
     return Counter(reject.category for reject in rejects).most_common()
 
 
 def describe(used: int, rejects: Mapping[str, int]) -> str:
-    """Return one line: how many entries were read, used, and set aside for which categories of reasons."""
+    """Return one line: the numbers of entries read, used, and set aside, the latter by category of reasons."""
     set_aside = sum(rejects.values())
     line = f"{used + set_aside} entries read, {used} used, {set_aside} set aside"
     categories = Counter(rejects).most_common()

@@ -1,9 +1,9 @@
-"""The contract of a source of crystals, and reading one to its end in this process.
+"""The interface of a source of crystals, and reading a source completely in this process.
 
-A source does two things. `records` finds what is there, in an order that is the same each time, and costs little;
-`parse` turns one record into crystals, and may run in another process, be given up after a time limit, or be skipped
-because its result is stored already (`crystens.ingest.ingest`). One bad input never ends the reading. A fault of
-the source as a whole (a path that does not exist, a table without the columns) is raised as a `CrystensError`.
+A source has two tasks. `records` lists its inputs, quickly and always in the same order. `parse` turns one record into
+crystals; it may run in another process, be stopped by a time limit, or be skipped because its result is stored
+(`crystens.ingest.ingest`). One bad input never ends the reading. A fault of the whole source (a path that does not
+exist, a table without the columns) is raised as a `CrystensError`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 
 class Source(ABC):
-    """Where crystals come from. Small, and able to travel to another process.
+    """Base class of sources. Instances are small and can be pickled.
 
     Attributes:
-        gives_properties: whether its records say more of a crystal than its atoms; such a source gives each `Entry` the
-            properties that `crystens.sources.properties.kept` finds.
-        properties: names of the properties that crystals keep, see `keeping`; None for all that there are.
+        gives_properties: whether its records have properties; such a source gives each `Entry` the result of
+            `crystens.sources.properties.kept`.
+        properties: names of the properties that crystals keep, see `keeping`; None for all.
     """
 
     gives_properties = False
@@ -38,7 +38,7 @@ class Source(ABC):
 
     @abstractmethod
     def records(self) -> Iterator[Record | Reject]:
-        """Yield every input in a fixed order, and a reject for each that cannot even be opened.
+        """Yield every input in a fixed order, and a reject for each input that cannot be opened.
 
         Raises:
             CrystensError: if the source as a whole cannot be read.
@@ -46,15 +46,15 @@ class Source(ABC):
 
     @abstractmethod
     def parse(self, record: Record, limits: Limits) -> Iterable[Entry | Reject]:
-        """Return what one record holds; an input that is no use is a `Reject` or an `Unusable` that is raised.
+        """Return the entries of one record; for an unusable input return a `Reject` or raise `Unusable`.
 
-        The result depends on the record, the limits and nothing else.
+        The result depends on the record and the limits only.
         """
 
     def contents(self) -> dict[str, str | Path] | None:
-        """Return the files on whose names and bytes the records depend, by the name to report.
+        """Return the files that the records depend on, by the name to report.
 
-        None by default: the source has no files to hash, so that it is never cached.
+        Default None: the source has no files to hash, so that it is never cached.
 
         Raises:
             CrystensError: if the source as a whole cannot be read.
@@ -62,24 +62,24 @@ class Source(ABC):
         return None
 
     def variant(self) -> str:
-        """Return what decides the records beside the files: options of the source, the version of a library."""
+        """Return what else the records depend on: options of the source, the version of a library."""
         return ""
 
     def columns(self) -> list[str] | None:
-        """Return the names of all properties there can be, where they are known before reading; otherwise None."""
+        """Return the names of all properties if they are known before reading; otherwise None."""
         return None
 
     def keeping(self, properties: Sequence[str] | None) -> Self:
         """Return this source with the properties that crystals keep.
 
         Args:
-            properties: their names; None for every number that there is.
+            properties: their names; None for all numbers.
 
         Raises:
-            CrystensError: if the source gives none, or they are no list of different names.
+            CrystensError: if the source gives no properties, or the names are no list of different names.
         """
         if properties is not None:
-            # A single text is a sequence as well, of its letters.
+            # A str is a sequence too, of its letters.
             good = not isinstance(properties, str) and all(isinstance(name, str) and name for name in properties)
             if not good or len(set(properties)) < len(properties):
                 raise CrystensError(
@@ -87,15 +87,15 @@ class Source(ABC):
                 )
             if properties and not self.gives_properties:
                 raise CrystensError(
-                    f"data.properties=[{','.join(properties)}], but {self} gives nothing but crystals; properties come "
-                    "with a table (csv), extended XYZ, an ASE database, JSON, a store or the Materials Project"
+                    f"data.properties=[{','.join(properties)}], but {self} has no properties; use a table (csv), "
+                    "extended XYZ, an ASE database, JSON, a store or the Materials Project"
                 )
         source = copy.copy(self)
         source.properties = None if properties is None else tuple(properties)
         return source
 
     def expected(self) -> int | None:
-        """Return the number of records, for a progress bar, where it is known without reading."""
+        """Return the number of records, for a progress bar, if it is known without reading."""
         return None
 
     def read(self, limits: Limits) -> Iterator[Entry | Reject]:
@@ -107,27 +107,26 @@ class Source(ABC):
                 yield from self.parsed(record, limits)
 
     def parsed(self, record: Record, limits: Limits) -> list[Entry | Reject]:
-        """Return what one record holds, whatever goes wrong in parsing it.
+        """Return the entries of one record; never raises.
 
-        A defect of the parser, ours or a library's, costs its record and is told by its name; it does not cost the
-        thousands of records beside it.
+        Any exception in the parser rejects the record, with the exception's name as reason.
         """
         return _guarded(record.file, record.entry, lambda: self.parse(record, limits))
 
 
 def formed(entry: Entry, limits: Limits) -> Entry | Reject:
-    """Return an entry whose crystal is in the form that is asked for (`Limits.formed`), whatever goes wrong in that."""
+    """Return an entry with its crystal in the requested form (`Limits.formed`), or a reject; never raises."""
     return _guarded(entry.file, entry.entry, lambda: [replace(entry, crystal=limits.formed(entry.crystal))])[0]
 
 
 def _guarded(file: str, entry: str, work: Callable[[], Iterable[Entry | Reject]]) -> list[Entry | Reject]:
-    """Return the results of some work, or a reject with what went wrong."""
+    """Return the results of `work`, or a reject with the error."""
     try:
         return list(work())
     except Unusable as error:
         return [Reject(file, entry, error.reason, error.advice)]
     except BaseException as error:
-        # A panic inside of a library written in Rust arrives as a class that `except Exception` does not catch.
+        # A panic in a Rust library arrives as a class that `except Exception` does not catch.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         log.debug("defect in reading %s %s", file, entry, exc_info=True)
@@ -138,15 +137,15 @@ def _guarded(file: str, entry: str, work: Callable[[], Iterable[Entry | Reject]]
 def read_all(
     source: Source, limits: Limits, rejected_path: str | Path | None = None
 ) -> tuple[list[Entry], list[Reject]]:
-    """Return all entries and all rejects of a source, and log one line that counts them.
+    """Return all entries and rejects of a source, and log their numbers.
 
     Args:
-        source: what to read.
+        source: the source to read.
         limits: bounds on what is usable.
-        rejected_path: where to write `rejected.csv`; None writes none.
+        rejected_path: path for `rejected.csv`; None writes no file.
 
     Raises:
-        CrystensError: if there is nothing usable in the source. `rejected.csv` is written before.
+        CrystensError: if the source has no usable entry; `rejected.csv` is written anyway.
     """
     entries: list[Entry] = []
     rejects: list[Reject] = []
@@ -167,11 +166,11 @@ def existing(path: str | Path | None, expected: str) -> Path:
     """Return a path that exists.
 
     Args:
-        path: what the user gave, or None.
-        expected: what should be there, for the message.
+        path: the path that the user gave, or None.
+        expected: description of the expected path, for the message.
 
     Raises:
-        CrystensError: if no path was given, or nothing is there.
+        CrystensError: if no path was given, or it does not exist.
     """
     if path is None:
         raise CrystensError(f"no path to the data: give data.path=PATH, {expected}")

@@ -1,4 +1,4 @@
-"""From a matrix of cell vectors and sites, as most files of structures give them, to a crystal.
+"""Crystals from a matrix of cell vectors and a list of sites, the content of most structure files.
 
 A matrix holds the cell vectors a, b, c as rows, angstrom, in any orientation. A crystal keeps their lengths and angles
 and the coordinates along them. Lengths and angles say nothing of handedness, and a crystal's cell counts as
@@ -36,11 +36,11 @@ def crystal_of_sites(
     """Return the crystal of a matrix of cell vectors and of sites.
 
     Args:
-        limits: bounds on what is usable, and what to do about partial occupancy.
+        limits: bounds on usable crystals, and the treatment of partial occupancy.
         matrix: cell vectors as rows, shape (3, 3), angstrom.
         numbers: atomic number of each pair of a site and an element, shape (n,).
         coordinates: shape (n, 3), fractional along the given vectors, or angstrom if `cartesian`.
-        occupancies: shape (n,); None where every site is full.
+        occupancies: shape (n,); None if every site is fully occupied.
         cartesian: whether the coordinates are Cartesian.
 
     Raises:
@@ -86,7 +86,7 @@ def check_periodic(periodic: list[bool] | np.ndarray) -> None:
 
 
 def atomic_number(species: Any) -> int:
-    """Return the atomic number of a symbol, which may have an oxidation state behind it, or of a number.
+    """Return the atomic number of a symbol, also one with an oxidation state, or of a number.
 
     Deuterium (D) and tritium (T) are hydrogen.
 
@@ -108,8 +108,8 @@ def finite_array(values: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
 
     Args:
         values: nested lists of numbers, or of texts that are numbers.
-        shape: the shape that they must have.
-        name: what they are, plural, for the message.
+        shape: the required shape.
+        name: their name in the plural, for the message.
 
     Raises:
         Unusable: if they are not.
