@@ -166,7 +166,7 @@ def test_shares_of_splits_and_formulas_seen_in_training(crystals):
     assert next(line for line in lines if line.startswith("  train")).split() == ["train", "2", "40.0", "%", "2", "-"]
     tested = next(line for line in lines if line.startswith("  test"))
     assert tested.split() == ["test", "3", "60.0", "%", "3", "2", "(66.7", "%)"]
-    assert "crystals that share theirs with another: 4 (80.0 %)" in summarise(census)
+    assert "crystals with the formula of another: 4 (80.0 %)" in summarise(census)
     assert "most frequent: NaCl 2, Cu 2" in summarise(census)
 
 

@@ -161,7 +161,7 @@ def test_checkpoint_of_other_images_is_an_error(option):
         ({"num_workers": -1}, "data.num_workers"),
         ({"order": "sorted"}, "data.order=sorted is not known"),
         ({"distance": "manhattan"}, "manhattan"),
-        ({"limits": {"shift": 0.25}}, r"data=store got their form when it was made, data.limits \(shift\)"),
+        ({"limits": {"shift": 0.25}}, r"data.limits \(shift\) cannot be applied to data=store"),
     ],
 )
 def test_option_out_of_range_is_an_error(option, message):

@@ -51,11 +51,11 @@ def test_report_counts_shared_formulas_and_random_pairs(crystals):
     assert report.null_pairs == {"val": 20, "test": 0}
     assert report.null_matches == {"val": 0, "test": 0}
     assert report.describe().splitlines() == [
-        "val: 1 of 3 crystals (33.3 %) are in train (at least: compared with the 8 most similar ones only)",
-        "test: 1 of 1 crystals (100.0 %) are in train (at least: compared with the 8 most similar ones only)",
+        "val: 1 of 3 crystals (33.3 %) are in train (at least: compared with the 8 most similar crystals only)",
+        "test: 1 of 1 crystals (100.0 %) are in train (at least: compared with the 8 most similar crystals only)",
         "val: 1 of 2 formulas are in train, with 2 of 3 crystals",
         "test: 1 of 1 formulas are in train, with 1 of 1 crystals",
-        "val: 0 of 20 random pairs with a crystal of train of as many sites match",
+        "val: 0 of 20 random pairs with a crystal of train with the same number of sites match",
     ]
 
 
@@ -67,7 +67,7 @@ def test_random_pairs_that_are_the_same_are_counted(nacl):
 
 def test_exhaustive_search_is_not_called_a_lower_bound():
     assert describe_leaks([], {"val": 4, "test": 0}, None).splitlines() == [
-        "val: 0 of 4 crystals (0.0 %) are in train (compared with all that could match)",
+        "val: 0 of 4 crystals (0.0 %) are in train (compared with all crystals that could match)",
         "test: no crystals",
     ]
 
@@ -90,7 +90,7 @@ def test_file_that_cannot_be_written_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("splits", [["val", "test"], ["train", "train"], [None, "train"]])
 def test_nothing_to_compare_is_an_error(splits, nacl):
-    with pytest.raises(CrystensError, match="no leaks can be looked for"):
+    with pytest.raises(CrystensError, match="cannot search leaks"):
         find_leaks([nacl, nacl], splits)
 
 

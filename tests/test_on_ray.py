@@ -118,7 +118,7 @@ def test_command_line_tells_how_to_make_all_shards(tmp_path, nacl, capsys):
     assert main([*common, "--shards", "4"]) == 1
     assert "add --engine ray; without one, give --shard K/4" in capsys.readouterr().err
     assert main([*common, "--shard", "0/4", "--engine", "ray"]) == 1
-    assert "give --shards N in place of --shard K/N" in capsys.readouterr().err
+    assert "give --shards N instead of --shard K/N" in capsys.readouterr().err
 
 
 @pytest.mark.slow

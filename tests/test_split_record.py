@@ -87,7 +87,7 @@ def test_other_data_are_taken_where_that_is_asked_for_and_become_those_of_the_ch
     resumed = _module(count=52, resume_on_other_data=True, **SHARES)
     with caplog.at_level(logging.WARNING):
         _resume(_module(**SHARES), resumed, tmp_path)
-    assert "goes on with other data" in caplog.text
+    assert "continuing with other data" in caplog.text
     assert "2 new" in caplog.text
     _resume(resumed, _module(count=52, **SHARES), tmp_path)
 

@@ -515,7 +515,7 @@ def test_known_crystals_are_compared_with_however_bad_and_those_that_are_none_ar
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--hull-reference", "none", "--relax"], "--relax relaxes to judge stability"),
+        (["--hull-reference", "none", "--relax"], "--relax judges stability"),
         (["--hull-reference", "x", "--hull-entries", "y"], "are 2 hulls"),
         (["--split", "val"], "has no crystals of the split val"),
         (["--number", "-5"], "--number -5 and --seed 0 must be at least 0"),
@@ -538,7 +538,7 @@ def test_options_that_do_not_fit_are_one_line(tmp_path, samples, train, capsys, 
 def test_results_do_not_go_among_the_samples(samples, train, capsys):
     before = sorted(samples.iterdir())
     assert main([str(samples), "--novel-against", str(train), "--out", str(samples)], Soft()) == 1
-    assert "is SOURCE itself" in capsys.readouterr().err
+    assert "is the folder of SOURCE" in capsys.readouterr().err
     assert sorted(samples.iterdir()) == before
 
 

@@ -1,1 +1,1 @@
-"""Data: sources of crystals, what is set aside and why, splits, and the DataModule that encodes batches."""
+"""Data of a training: splits, order of training, augmentation, and the DataModule that encodes batches."""

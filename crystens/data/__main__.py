@@ -1,8 +1,8 @@
 """Real crystals, before a model sees them.
 
-summary SOURCE --out DIR    what a source holds, as text and as a picture; what of it cannot be used, and why
-leaks SOURCE --out DIR      crystals of val and test that are in train as well
-ingest SOURCE --out DIR     read a source into a store that data=store trains on, in one job or in many
+summary SOURCE --out DIR    contents of a source as text and picture, and its rejects with reasons
+leaks SOURCE --out DIR      crystals of val and test that are in train too
+ingest SOURCE --out DIR     read a source into a store for data=store, in one job or many
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ def _leaks(source: Source, limits: Limits, ingest: IngestOptions, options: argpa
 
 
 def _ingest(source: Source, limits: Limits, ingest: IngestOptions, options: argparse.Namespace) -> str:
-    """Make one shard of a store, or all of them on a cluster, and return what it holds as text."""
+    """Make one shard of a store, or all shards on a cluster, and return the numbers of crystals as text."""
     if options.engine is not None:
         folder = _ingest_on_ray(source, limits, ingest, options)
     elif options.shards is not None:
         raise CrystensError(
-            f"--shards {options.shards} needs an engine that runs them: add --engine ray; without one, give "
+            f"--shards {options.shards} needs an engine: add --engine ray; without an engine, give "
             f"--shard K/{options.shards} to each job of an array"
         )
     else:
@@ -129,7 +129,7 @@ def _ingest_on_ray(source: Source, limits: Limits, ingest: IngestOptions, option
     from crystens.ingest.on_ray import ingest_on_ray
 
     if options.shard is not None:
-        raise CrystensError("--engine ray makes all shards; give --shards N in place of --shard K/N")
+        raise CrystensError("--engine ray makes all shards; give --shards N instead of --shard K/N")
     shards = options.shards or 1
     with ProgressBars() as bars:
         bars("shards", 0, shards)
@@ -143,45 +143,50 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, run: Command, told: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=told, description=told)
+    def command(name: str, run: Command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         sub.add_argument("source", metavar="SOURCE", help="folder, archive or file of crystals, or the word prototypes")
         sub.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
-        sub.add_argument("--kind", choices=sorted(KINDS), help="what SOURCE is; by default guessed from its name")
-        told = "numbers that the source says of its crystals, which they keep, such as band_gap"
-        sub.add_argument("--properties", metavar="NAME", nargs="+", help=told)
-        sub.add_argument("--max-sites", type=int, help="set aside crystals with more sites; by default none")
-        sub.add_argument("--cell", choices=CELLS, default="given", help="the cell that crystals are kept in")
-        sub.add_argument("--occupancy", choices=OCCUPANCIES, default="reject", help="of partly occupied sites")
+        sub.add_argument("--kind", choices=sorted(KINDS), help="kind of SOURCE; by default guessed from its name")
+        text = "properties of the source that crystals keep, such as band_gap"
+        sub.add_argument("--properties", metavar="NAME", nargs="+", help=text)
+        sub.add_argument("--max-sites", type=int, help="set aside crystals with more sites; by default no limit")
+        sub.add_argument("--cell", choices=CELLS, default="given", help="cell of the kept crystals")
         sub.add_argument(
-            "--groups", choices=GROUPS, default="reject", help="of OH as one site: hydrogens without a place"
+            "--occupancy", choices=OCCUPANCIES, default="reject", help="how to treat partly occupied sites"
         )
-        sub.add_argument("--site-order", choices=SITE_ORDERS, default="canonical", help="of the sites in a crystal")
+        sub.add_argument(
+            "--groups", choices=GROUPS, default="reject", help="treatment of OH as one site, without a site for H"
+        )
+        sub.add_argument("--site-order", choices=SITE_ORDERS, default="canonical", help="order of sites")
         for option, unit in _NUMBERS.items():
             value = getattr(Limits(), option)
-            told = f"as data.limits.{option}, {unit}; by default {value:g}"
-            sub.add_argument(f"--{option.replace('_', '-')}", type=float, default=value, help=told)
-        sub.add_argument("--duplicates", choices=DUPLICATES, default="keep", help="of crystals that are the same")
-        sub.add_argument("--workers", type=_workers, default="auto", help="processes; auto: one a core; 0: this one")
-        sub.add_argument("--time-limit", type=float, default=30.0, help="for one input, seconds; by default 30")
+            text = f"as data.limits.{option}, {unit}; by default {value:g}"
+            sub.add_argument(f"--{option.replace('_', '-')}", type=float, default=value, help=text)
+        sub.add_argument("--duplicates", choices=DUPLICATES, default="keep", help="treatment of duplicates")
+        sub.add_argument(
+            "--workers", type=_workers, default="auto", help="processes; auto: one for each core; 0: this process"
+        )
+        sub.add_argument("--time-limit", type=float, default=30.0, help="seconds for one input; by default 30")
         sub.add_argument("--cache", metavar="DIR", help="folder of the stores; by default ~/.cache/crystens")
         return sub
 
-    command("summary", _summary, "say and draw what a source holds")
-    leaks = command("leaks", _leaks, "find crystals of val and test that are in train as well")
-    leaks.add_argument("--candidates", type=int, default=8, help="nearest crystals that each is compared with")
-    leaks.add_argument("--exhaustive", action="store_true", help="compare with all that could match")
+    command("summary", _summary, "show the contents of a source as text and picture")
+    leaks = command("leaks", _leaks, "find crystals of val and test that are in train too")
+    leaks.add_argument("--candidates", type=int, default=8, help="most similar crystals to compare each crystal with")
+    leaks.add_argument("--exhaustive", action="store_true", help="compare all crystals that could match")
     leaks.add_argument("--split", choices=("auto", "given", "random"), default="auto", help="as data.split")
     leaks.add_argument("--split-seed", type=int, default=0, help="as data.split_seed")
     leaks.add_argument("--split-fractions", type=float, nargs=3, default=(0.9, 0.05, 0.05), help="train, val, test")
     add_engine(leaks)
     ingest = command("ingest", _ingest, "read a source into a store")
-    told = "make shard K (0 to N-1) of N; inputs are dealt out 256 at a time"
+    text = "make shard K (0 to N-1) of N; inputs are distributed in chunks of 256"
     parts = ingest.add_mutually_exclusive_group()
-    parts.add_argument("--shard", metavar="K/N", type=_shard, help=told)
+    parts.add_argument("--shard", metavar="K/N", type=_shard, help=text)
     parts.add_argument("--shards", metavar="N", type=_count, help="make all N shards, with --engine")
-    ingest.add_argument("--engine", choices=("ray",), help="on RAY_ADDRESS, or here; pip install 'crystens[ray]'")
+    text = "run the shards on Ray, at RAY_ADDRESS or on this machine; pip install 'crystens[ray]'"
+    ingest.add_argument("--engine", choices=("ray",), help=text)
     return parser
 
 

@@ -1,18 +1,18 @@
 """Augmentation: other descriptions of the same crystals, drawn anew for each batch on the training device.
 
-A crystal does not change with the choice of its origin, of the order of its axes, or of the order of like sites; its
-image does. Each of the three choices can be drawn at random. In the order in which they are applied:
+The image of a crystal depends on the choice of its origin, the order of its axes and the order of sites of the same
+element; the crystal does not. Each choice can be drawn at random. In the order of application:
 
-1. axes: new axis k is old axis p(k), for lengths, angles and coordinates alike, p one of the six permutations. An odd
-   permutation turns a right-handed cell into a left-handed one; read as right-handed again, as lengths and angles are,
-   it would be the mirror image (quartz of space group 152 would be of 154). So all three axes are reversed with it
-   (x -> -x): lengths and angles stay, the handedness is put right, and the crystal is the same one.
+1. axes: new axis k is old axis p(k), for lengths, angles and coordinates, with p one of the six permutations. An odd
+   permutation makes a right-handed cell left-handed. Lengths and angles hold no handedness, so that the cell would be
+   read as the mirror image (quartz of space group 152 would become 154). Therefore all three axes are reversed too
+   (x -> -x): lengths and angles stay, the cell is right-handed again, and the crystal is the same.
 2. origin: one shift, uniform in the cell, for all sites of a crystal.
-3. like sites: a random order among the sites of one element; elements stay ascending. Without it the sites stand in
-   canonical order (`CrystalBatch.in_canonical_order`), as after reading.
+3. like sites: a random order among the sites of one element; elements stay ascending. Otherwise sites keep their
+   canonical order (`CrystalBatch.in_canonical_order`).
 
-Shapes do not depend on values, nothing is read back from the device, and no loop runs over crystals: B crystals of N
-site slots cost the same few operations on CPU, CUDA and XLA.
+Shapes do not depend on values, nothing is read back from the device, and there is no loop over crystals: a batch takes
+the same few operations on CPU, CUDA and XLA.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Augmentation:
     relabel_axes: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what only looks like a truth value: the text "false" would count as true."""
+        """Check that all arguments are bool: the text "false" would count as true."""
         for field in fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, bool):
@@ -73,14 +73,14 @@ class Augmentation:
     def widened(
         self, ranges: Mapping[str, tuple[float, float]], distance: str = "fractional"
     ) -> dict[str, tuple[float, float]]:
-        """Return ranges that hold for every description of crystals whose ranges as they stand are given.
+        """Return the ranges of all descriptions of crystals, from the ranges of the crystals as given.
 
-        A scaling fitted to crystals as they stand would map a long c that became an a to above 1, and so the distance
-        of two fractional coordinates, which no longer stops at the longest of the data.
+        A scaling fitted to the crystals as given would map a long c that became an a to above 1. The same holds for
+        distances of fractional coordinates, which may become larger than in the data.
 
         Args:
             ranges: (minimum, maximum) of each of the `crystens.encoding.QUANTITIES`, physical.
-            distance: distance of the pair block, "fractional" or "cartesian"; the latter depends on no description.
+            distance: distance of the pair block, "fractional" or "cartesian"; Cartesian distances do not change.
 
         Raises:
             CrystensError: if `distance` is not known.

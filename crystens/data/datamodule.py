@@ -1,16 +1,15 @@
-"""The one LightningDataModule: crystals mapped from a store, images made batch by batch on the training device.
+"""The LightningDataModule: crystals from a memory-mapped store, encoded batch by batch on the training device.
 
-A training batch leaves the loader as a `CrystalBatch` (some 700 bytes a crystal), is moved to the device, is augmented
-there if that is asked for, and becomes images (B, 4, S, S) float32, S = 12 + max_sites, scaled to [0, 1]. Its shape is
-the same for every batch of a run, as XLA wants it: the last, incomplete batch of an epoch is dropped.
+The loader yields a training batch as a `CrystalBatch` (some 700 bytes a crystal). On the device the batch is augmented,
+if requested, and encoded as images (B, 4, S, S) float32, S = 12 + max_sites, scaled to [0, 1]. All batches of a run
+have the same shape, because XLA compiles for each shape: the last, incomplete batch of an epoch is dropped.
 
-The order of training (`crystens.data.epoch_order`) is a function of seed and epoch only, so that a run that is resumed
-at the start of an epoch sees the batches that an uninterrupted one would have seen. Each rank of a distributed run gets
-its own part of it.
+The order of training (`crystens.data.epoch_order`) depends on seed and epoch only, so that a run resumed at the start
+of an epoch sees the same batches as an uninterrupted run. Each rank of a distributed run gets a different part.
 
-The representation of a model travels in its checkpoint: the numbers of the scaling, `max_sites` and the
-distance of the pair block. Numbers from a checkpoint win over numbers fitted to the data at hand. A record of the
-crystals of each split travels with them (`crystens.data.split_record`): a checkpoint of other data is refused.
+The checkpoint holds the representation: the parameters of the scaling, `max_sites` and the distance of the pair block.
+Parameters from a checkpoint take precedence over parameters fitted to the data. The checkpoint also holds a record of
+the crystals of each split (`crystens.data.split_record`), so that resuming on other data is an error.
 """
 
 from __future__ import annotations
@@ -59,37 +58,36 @@ class CrysTensDataModule(pl.LightningDataModule):
     """Crystals of one source, split, scaled and encoded.
 
     Args:
-        source: where crystals come from.
+        source: source of the crystals.
         max_sites: slots N of the image, 1-255; larger crystals are set aside.
-        scaling: makes the scaling: called once, in `setup`, with the training crystals and `distance`; `Scaling.fit`
-            and `Scaling.paper` are such functions.
+        scaling: function that returns the scaling, such as `Scaling.fit` and `Scaling.paper`; called once, in `setup`,
+            with the training crystals and `distance`.
         distance: distance of the pair block, "fractional" or "cartesian".
-        sites: what an image lists: "all" sites, or "orbits", of which `max_sites` are the slots then.
-        batch_size: crystals in a training batch; lowered, with a line in the log, to the share `batch_share` of a
-            smaller training split.
+        sites: what the slots of an image hold: "all" sites, or "orbits".
+        batch_size: crystals in a training batch; lowered, with a log message, to the share `batch_share` of a small
+            training split.
         split: "auto", "given", "random", "formula" or "structure", see `crystens.data.splits`.
-        split_seed: seed of a random split, independent of the seed of the training.
+        split_seed: seed of a random split, independent of the seed of training.
         split_fractions: shares of train, val and test in a random split.
         seed: seed of the order of training.
         num_workers: processes that assemble batches; 0 is fastest for all but the largest data sets, because a batch
             is a slice of arrays.
-        order: "shuffled", or "blocks" for a store that is larger than the memory, see `crystens.data.epoch_order`.
-        augmentation: what is done to the crystals of a training batch, on its device, before they become images; None
-            does nothing.
-        limits: what is usable and in which form it is kept, see `Limits.for_images`.
-        ingest: how the source is read.
-        rejected_path: where to write `rejected.csv`; None writes none.
+        order: "shuffled", or "blocks" for a store larger than the memory, see `crystens.data.epoch_order`.
+        augmentation: augmentation of training batches, on their device, before encoding; None for none.
+        limits: bounds on usable crystals, and their form, see `Limits.for_images`.
+        ingest: options of reading the source.
+        rejected_path: path for `rejected.csv`; None writes no file.
         resume_on_other_data: whether to take a checkpoint that was trained on other data, with a warning.
-        properties: names of the properties that crystals keep, see `crystens.sources.properties`; a batch has them in
-            this order, see `CrystalBatch.properties`.
-        batch_share: most of the training split that stands in one batch of all devices, above 0 and at most 1.
-        path: not used: it makes `data.path=PATH` a key of the configuration, where the source takes it from.
+        properties: names of the properties that crystals keep, see `crystens.sources.properties`, in the order of
+            `CrystalBatch.properties`.
+        batch_share: largest share of the training split in one batch of all devices together, above 0 and at most 1.
+        path: not used here; it makes `data.path=PATH` a key of the configuration, which the source refers to.
 
     Raises:
         CrystensError: if an option is out of range.
 
     Attributes:
-        scaling: the scaling, once `setup` or `load_state_dict` ran.
+        scaling: the scaling, after `setup` or `load_state_dict`.
     """
 
     def __init__(
@@ -121,7 +119,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         check_sites(sites)
         if sites == "orbits" and augmentation is not None and augmentation != Augmentation():
             raise CrystensError(
-                "data.augmentation draws other descriptions of a crystal, and a list of orbits has one: leave it out"
+                "data.augmentation changes origin, axes or site order, which encoding.sites=orbits fixes: leave it out"
             )
         if not 1 <= max_sites <= 255:
             raise CrystensError(f"max_sites must be 1-255, got {max_sites}")
@@ -133,10 +131,10 @@ class CrysTensDataModule(pl.LightningDataModule):
             raise CrystensError(f"data.num_workers must be at least 0, got {num_workers}")
         if order not in ORDERS:
             raise CrystensError(f"data.order={order} is not known; use one of {', '.join(ORDERS)}")
-        if isinstance(limits, Mapping):  # a recipe's limits, on top of data=store, which has none to complete
+        if isinstance(limits, Mapping):  # limits of a recipe, without a _target_ because data=store has no limits
             raise CrystensError(
-                f"crystals of data=store got their form when it was made, data.limits ({', '.join(limits)}) cannot "
-                "change it: make the store with those as options of `python -m crystens.data ingest`, and set "
+                f"data.limits ({', '.join(limits)}) cannot be applied to data=store, whose crystals already have their "
+                "form: make the store again with these options of `python -m crystens.data ingest`, and set "
                 "data.limits=null here"
             )
         self.source = source.keeping(properties) if properties else source
@@ -170,7 +168,7 @@ class CrysTensDataModule(pl.LightningDataModule):
 
     @property
     def store(self) -> CrystalStore:
-        """All crystals of the source, and what was set aside."""
+        """All crystals of the source, and the rejects."""
         self.setup()
         assert self._store is not None
         return self._store
@@ -192,10 +190,10 @@ class CrysTensDataModule(pl.LightningDataModule):
 
     @cached_property
     def reference(self) -> Reference:
-        """The distributions of the training crystals, all sites of each, which decoded samples are compared with.
+        """The reference of decoded samples: training crystals, with all sites of each.
 
-        At most `_MOST_REFERENCE` crystals are taken, evenly spread. It says what crystals of the test split have, or of
-        the validation split, judged as samples are.
+        At most `_MOST_REFERENCE` crystals are taken, evenly spread. The reference also holds the metrics of held-out
+        crystals, of the test split or the validation split.
         """
         crystals = self.store.batch(self._reference_rows(), self.store.most_sites)
         reference = Reference.from_crystals(crystals, str(self.source))
@@ -206,14 +204,14 @@ class CrysTensDataModule(pl.LightningDataModule):
 
     @cached_property
     def image_reference(self) -> Reference:
-        """The distributions of what the training images list, sites or orbits, which raw samples are compared with."""
+        """The reference of raw images: the sites or orbits in the slots of the training images."""
         if self.sites == "all":
             return self.reference
         return Reference.from_crystals(self.listed(self._reference_rows()), str(self.source), with_templates=False)
 
     @cached_property
     def orbits(self) -> dict[str, Tensor] | None:
-        """The elements and Wyckoff positions of the training crystals, for a checkpoint; None with `sites="all"`."""
+        """Elements and Wyckoff positions of the training crystals, for a checkpoint; None with `sites="all"`."""
         batch = None if self.sites == "all" else self.listed(self._reference_rows())
         return KnownOrbits.of(batch).to_tensors() if isinstance(batch, OrbitBatch) else None
 
@@ -227,21 +225,21 @@ class CrysTensDataModule(pl.LightningDataModule):
         return rows
 
     def _split_crystals(self, split: str) -> CrystalBatch:
-        """Return what the images of a split list."""
+        """Return the crystals, or the orbits, of a split as in its images."""
         self.setup()
         return self.listed(self._splits[split])
 
     @property
     def listed(self) -> Callable[[np.ndarray], CrystalBatch]:
-        """Gives what the images of rows of the store list, crystals or orbits, with the properties that are kept."""
+        """Function from rows of the store to a batch of crystals or orbits, with the kept properties."""
         return partial(self.store.listed, slots=self.max_sites, sites=self.sites, properties=self.properties)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and scale the data, once.
 
         Raises:
-            CrystensError: if the source cannot be read, holds nothing usable, or is not what a checkpoint that was
-                loaded before was trained on.
+            CrystensError: if the source cannot be read, has no usable crystal, or is not the data that a loaded
+                checkpoint was trained on.
         """
         if self._store is not None:
             return
@@ -263,7 +261,7 @@ class CrysTensDataModule(pl.LightningDataModule):
     def _split_rows(self, store: CrystalStore) -> dict[str, np.ndarray]:
         """Return the rows of each split, ascending, int64."""
         if self.split in ("auto", "given"):
-            # As `split_indices` would, which needs the key of every crystal, 30 times the memory of its row.
+            # The same as `split_indices`, which would need the key of every crystal, 30 times the memory of its row.
             given = store.given_splits()
             splits = {name: np.flatnonzero(given == place) for place, name in enumerate(SPLITS)}
             if len(splits["train"]):
@@ -273,7 +271,7 @@ class CrysTensDataModule(pl.LightningDataModule):
         return split_indices(_Keys(store), given_names, self.split, self.split_fractions, self.split_seed, groups)
 
     def _fitted(self) -> Scaling:
-        """Return the scaling of the training split, wide enough for what augmentation makes of it."""
+        """Return the scaling of the training split, with ranges wide enough for augmented crystals."""
         scaling = self._make_scaling(self._parts("train"), distance=self.distance)
         if self.augmentation is None:
             return scaling
@@ -284,13 +282,13 @@ class CrysTensDataModule(pl.LightningDataModule):
         return Scaling(ranges, scaling.max_sites, scaling.gap, scaling.diagonal, scaling.atoms)
 
     def _parts(self, split: str) -> Iterator[CrystalBatch]:
-        """Yield the crystals of a split in parts that fit into the memory."""
+        """Yield the crystals of a split in parts that fit into memory."""
         rows = self._splits[split]
         for start in range(0, len(rows), _PART_ROWS):
             yield self.listed(rows[start : start + _PART_ROWS])
 
     def train_dataloader(self) -> DataLoader:
-        """Return the loader of training batches, in an order of its own for every epoch."""
+        """Return the loader of training batches, with a new order in every epoch."""
         self.setup()
         rows = self._splits["train"]
         dataset = _Crystals(rows, self.listed)
@@ -322,14 +320,14 @@ class CrysTensDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=_as_it_is,
-            # Of its own, so that making the loader's iterator draws nothing from the global one, which resume restores.
+            # A separate generator: the loader's iterator must not draw from the global one, which resume restores.
             generator=torch.Generator(),
         )
 
     def on_after_batch_transfer(self, batch: CrystalBatch, dataloader_idx: int = 0) -> Tensor | ImageBatch:
         """Return the images of a batch, on its device: (B, 4, S, S) float32, scaled.
 
-        A model that names `learned_properties` gets an `ImageBatch` with these, NaN where the data do not keep one.
+        A model with `learned_properties` gets an `ImageBatch` with these properties, NaN where the data lack one.
         """
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
             batch = self.augmentation(batch)
@@ -342,7 +340,7 @@ class CrysTensDataModule(pl.LightningDataModule):
 
     @cached_property
     def property_scales(self) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation in the training split of each property that is kept and varies, by name."""
+        """Mean and standard deviation in the training split of each kept property that varies, by name."""
         self.setup()
         values = self.store.properties(self.properties, self._splits["train"])  # (B, P)
         scales = {}
@@ -386,10 +384,10 @@ class CrysTensDataModule(pl.LightningDataModule):
         return SplitRecord.from_store(store, self._splits, self.listed, options)
 
     def _check_trained_on(self) -> None:
-        """Compare the data with those that a checkpoint was trained on, if one was loaded.
+        """Compare the data with those of the loaded checkpoint, if there is one.
 
         Raises:
-            OtherData: if they are others, and that is not asked for.
+            OtherData: if they differ, and `resume_on_other_data` is false.
         """
         if self._trained_on is None or self._store is None:
             return
@@ -400,21 +398,21 @@ class CrysTensDataModule(pl.LightningDataModule):
         if not self.resume_on_other_data:
             raise OtherData(
                 f"the data are not those that the checkpoint was trained on: {changed}. Give the data and options of "
-                "the run, start a new run, or add resume_on_other_data=true to go on with these data: test crystals of "
-                "the run so far may then be in train"
+                "the run, start a new run, or add resume_on_other_data=true to continue with these data; test crystals "
+                "of the earlier run may then be in train"
             )
-        log.warning("goes on with other data than those that the checkpoint was trained on: %s", changed)
+        log.warning("continuing with other data than those that the checkpoint was trained on: %s", changed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what travels in a checkpoint."""
+        """Return the state for a checkpoint."""
         return {**self.representation, "trained_on": self.split_record.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the numbers of a checkpoint; they win over those fitted to the data at hand.
+        """Take the state of a checkpoint, which takes precedence over parameters fitted to the data.
 
         Raises:
-            CrystensError: if the checkpoint's images are not of the kind that the options ask for.
-            OtherData: if the checkpoint was trained on other data, and that is not asked for.
+            CrystensError: if the options ask for images of another kind than the checkpoint's.
+            OtherData: if the checkpoint was trained on other data, and `resume_on_other_data` is false.
         """
         for name in ("max_sites", "distance"):
             if state_dict[name] != getattr(self, name):
@@ -430,16 +428,14 @@ class CrysTensDataModule(pl.LightningDataModule):
                     f"{self.sites}; use the checkpoint's value"
                 )
         if "trained_on" not in state_dict:
-            log.warning(
-                "the checkpoint has no record of its data, as an earlier version wrote it: these may be other data"
-            )
+            log.warning("the checkpoint has no record of its data (an earlier version wrote it): the data may differ")
             return
         self._trained_on = SplitRecord.from_dict(state_dict["trained_on"])
         self._check_trained_on()
 
 
 class _Keys(Sequence[str]):
-    """The `entry_key` of each crystal, made anew each time that it is read."""
+    """The `entry_key` of each crystal, computed when it is read."""
 
     def __init__(self, store: CrystalStore) -> None:
         self.store = store

@@ -1,12 +1,12 @@
-"""The order of training: a function of seed and epoch only, and for each rank of a distributed run a part of its own.
+"""The order of training, a function of seed and epoch only; each rank of a distributed run gets a different part.
 
-- "shuffled": every epoch a new random order of all crystals.
-- "blocks": for a store that does not fit into memory. Crystals lie in blocks of a file. The blocks are put into a new
-  random order every epoch, the row of all crystals is cut into as many equal pieces as there are ranks, and each rank
-  shuffles its piece within a window that slides over it. A rank reads a part of the file, forward, and holds a window.
+- "shuffled": a new random order of all crystals in every epoch.
+- "blocks": for a store that does not fit into memory. In every epoch the blocks of the file get a new random order, the
+  resulting sequence of crystals is cut into one piece for each rank, all of equal length, and each rank shuffles its
+  piece within a sliding window. A rank reads only a part of the file, and holds only a window in memory.
 
-In both no crystal comes twice in an epoch, on any rank. Those left over when crystals are divided by ranks are left
-out, other ones each epoch.
+In both orders no crystal occurs twice in an epoch, on any rank. If the number of crystals is no multiple of the number
+of ranks, the remainder is left out, other crystals in each epoch.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ def shuffled(dataset: Dataset, ranks: int, rank: int, seed: int) -> DistributedS
 class BlockOrder(DistributedSampler):
     """The order "blocks".
 
-    A subclass of DistributedSampler, because Lightning calls `set_epoch` of such a one and leaves it in place.
+    A subclass of DistributedSampler, because Lightning calls its `set_epoch` and does not replace it.
 
     Args:
         dataset: the crystals, M of them.
         sizes: number of consecutive crystals in each block; their sum is M.
         ranks: number of ranks.
-        rank: which one this is.
-        seed: of the order.
-        window: crystals that are shuffled together.
+        rank: index of this rank.
+        seed: seed of the order.
+        window: number of crystals that are shuffled together.
     """
 
     def __init__(
         self, dataset: Dataset, sizes: Sequence[int], ranks: int, rank: int, seed: int, window: int = 2**18
     ) -> None:
-        """Keep where the blocks begin."""
+        """Store the start of each block."""
         super().__init__(dataset, ranks, rank, shuffle=True, seed=seed, drop_last=True)
         self.sizes = np.array(sizes, dtype=np.int64)
         self.starts = np.cumsum(self.sizes) - self.sizes
@@ -54,7 +54,7 @@ class BlockOrder(DistributedSampler):
 
     def __iter__(self) -> Iterator[int]:
         """Yield the positions of this rank's crystals in the order of the epoch."""
-        # The order of the blocks is the same on all ranks, that inside of a window is not.
+        # The order of blocks is the same on all ranks; the order within windows is not.
         blocks = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.sizes))
         inside = np.random.default_rng((self.seed, self.epoch, self.rank))
         first = self.rank * len(self)
@@ -65,7 +65,7 @@ class BlockOrder(DistributedSampler):
                 window.append(piece[start : start + self.window])
                 filled += len(window[-1])
                 if filled >= self.window:
-                    # Half goes out and half stays, so that crystals of neighbouring blocks mix.
+                    # Half of the window is yielded and half stays, so that crystals of neighbouring blocks mix.
                     mixed = inside.permutation(np.concatenate(window))
                     yield from mixed[: filled // 2].tolist()
                     window, filled = [mixed[filled // 2 :]], filled - filled // 2
@@ -73,7 +73,7 @@ class BlockOrder(DistributedSampler):
             yield from inside.permutation(np.concatenate(window)).tolist()
 
     def _pieces(self, blocks: np.ndarray, first: int, last: int) -> Iterator[np.ndarray]:
-        """Yield the positions first to last of the row of all blocks, block by block."""
+        """Yield positions `first` to `last` of the sequence of all blocks, block by block."""
         passed = 0
         for block in blocks:
             size = int(self.sizes[block])

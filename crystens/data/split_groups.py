@@ -1,4 +1,4 @@
-"""Groups of the crystals of a store, by formula or by structure; found once and kept beside the store."""
+"""Groups of the crystals of a store, by formula or by structure, cached beside the store."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 def crystal_groups(store: CrystalStore, kind: str, options: IngestOptions | None = None) -> np.ndarray | None:
-    """Return for each crystal the label of its group, (M,) int64, or None for a split that needs no groups.
+    """Return the group label of each crystal, (M,) int64, or None for a split that needs no groups.
 
     Args:
         store: M crystals.
-        kind: of the split, see `crystens.data.splits`: "formula" groups by reduced formula, "structure" by
-            `crystens.matching.structure_matching.group_matches`, which compares each crystal with its nearest
-            candidates only.
-        options: the number of workers.
+        kind: kind of the split, see `crystens.data.splits`: "formula" groups by reduced formula, "structure" by
+            `crystens.matching.structure_matching.group_matches`, which compares each crystal only with its most similar
+            candidates.
+        options: options with the number of workers.
     """
     if kind not in GROUPED_KINDS:
         return None
@@ -35,7 +35,7 @@ def crystal_groups(store: CrystalStore, kind: str, options: IngestOptions | None
         return _found(store, options)
     kept = store.folder / f"groups_{kind}.npy"
     try:
-        # One rank of a distributed run looks, and the others wait for it.
+        # One rank of a distributed run computes the groups, and the others wait.
         with FileLock(store.folder / f".groups_{kind}.lock"):
             if kept.is_file() and len(groups := np.load(kept)) == len(store):
                 return groups
@@ -44,11 +44,11 @@ def crystal_groups(store: CrystalStore, kind: str, options: IngestOptions | None
                 np.save(file, groups)
             return groups
     except OSError as error:
-        log.warning("cannot keep the groups of %s: %s; they are looked for each time", store.name, error.strerror)
+        log.warning("cannot cache the groups of %s: %s; each run will compute them", store.name, error.strerror)
         return _found(store, options)
 
 
 def _found(store: CrystalStore, options: IngestOptions | None) -> np.ndarray:
-    """Return the groups of crystals that are the same, looked for now."""
-    log.info("looking for crystals that are the same among %d of %s", len(store), store.name)
+    """Compute the groups of crystals that are the same."""
+    log.info("searching duplicates among %d crystals of %s", len(store), store.name)
     return group_matches(store, workers=max((options or IngestOptions()).num_workers, 1))

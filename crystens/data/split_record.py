@@ -1,12 +1,12 @@
-"""A record of the crystals of each split, kept in the checkpoint: no run is resumed on other data in silence.
+"""A record of the crystals of each split in the checkpoint, so that no run is resumed on other data unnoticed.
 
-Data are the same where each split holds the same crystals, bit by bit and in the same order. Names and paths do not
-matter: a folder may be moved, and a crystal renamed. Properties that a run keeps of its crystals are a part of them.
-Options do not matter either, unless they change crystals or splits. Were other data taken in silence, test crystals of
-the run so far could come into train.
+Data are equal if each split holds the same crystals, bit by bit and in the same order. The kept properties are part of
+a crystal. Names, paths and options do not matter, unless options change crystals or splits. With other data, test
+crystals of the earlier run could be in train.
 
-Names and options are kept to say what changed. Of each crystal stand 8 bytes of a digest of its name and 8 of its
-arrays, as long as there are no more than `MOST_MARKED` crystals; of more, one digest a split.
+Names and options are recorded to report what changed. For up to `MOST_MARKED` crystals the record holds two marks for
+each crystal: 8 bytes of a digest of its name, and 8 bytes of a digest of its arrays. For more crystals it holds one
+digest for each split.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from crystens.sources.record import SPLITS
 MOST_MARKED = 1_000_000
 
 _PART_ROWS = 65_536
-_MOST_NAMED = 3  # crystals of each kind of change that a message names
+_MOST_NAMED = 3  # crystals named in a message, for each kind of change
 
 
 class OtherData(CrystensError):
@@ -43,11 +43,11 @@ class SplitRecord:
 
     Attributes:
         counts: number of crystals of train, val and test.
-        digests: of the crystals of train, val and test, in order.
-        options: what decides crystals and splits, by the name to report; plain values.
-        names: marks of the names of all crystals, those of train first, then val and test, (M,) int64; None of more
-            than `MOST_MARKED`.
-        crystals: marks of their arrays, (M,) int64, or None.
+        digests: digests of the crystals of train, val and test, in order.
+        options: options that decide crystals and splits, by the name to report; plain values.
+        names: marks of the names of all crystals, train first, then val and test, (M,) int64; None for more than
+            `MOST_MARKED` crystals.
+        crystals: marks of the arrays, (M,) int64, or None.
     """
 
     counts: tuple[int, ...]
@@ -64,13 +64,13 @@ class SplitRecord:
         listed: Callable[[np.ndarray], CrystalBatch],
         options: Mapping[str, Any],
     ) -> SplitRecord:
-        """Return the record of a store; all of it is read, some 5 microseconds a crystal.
+        """Return the record of a store; reads all of it, some 5 microseconds a crystal.
 
         Args:
             store: the crystals.
             splits: rows of train, val and test, int64.
-            listed: gives what the images of rows list, and the properties that the run keeps.
-            options: what decides crystals and splits, by the name to report.
+            listed: function from rows to the batch of crystals or orbits, with the kept properties.
+            options: options that decide crystals and splits, by the name to report.
         """
         marks = [_crystal_marks(splits[split], listed) for split in SPLITS]
         counts = tuple(len(part) for part in marks)
@@ -81,7 +81,7 @@ class SplitRecord:
         return cls(counts, digests, options, _name_marks(store)[rows], np.concatenate(marks))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record in plain types and tensors, as torch's safe loading accepts them."""
+        """Return the record in plain types and tensors, which torch loads with `weights_only`."""
         return {
             "counts": list(self.counts),
             "digests": list(self.digests),
@@ -104,20 +104,20 @@ class SplitRecord:
 
     @property
     def places(self) -> np.ndarray:
-        """The place in `SPLITS` of the split of each crystal, (M,) int64."""
+        """The index in `SPLITS` of each crystal's split, (M,) int64."""
         return np.repeat(np.arange(len(SPLITS)), self.counts)
 
 
 def what_changed(
     before: SplitRecord, now: SplitRecord, store: CrystalStore, splits: Mapping[str, np.ndarray]
 ) -> str | None:
-    """Return how data differ from those of a record, one line, or None where they are the same.
+    """Return the differences between data and a record in one line, or None if they are equal.
 
     Args:
-        before: the record of a checkpoint.
-        now: the record of the data at hand.
-        store: the data at hand, of which crystals are named.
-        splits: their rows.
+        before: the record in the checkpoint.
+        now: the record of the present data.
+        store: the present data, for names of crystals.
+        splits: rows of the splits.
     """
     if before.digests == now.digests:
         return None
@@ -143,14 +143,14 @@ def what_changed(
 
 
 def _option(name: str, before: Any, now: Any) -> str:
-    """Return how an option changed; of digests, which nobody reads, the name."""
+    """Return the change of an option; for digests, which mean nothing to a reader, the name alone."""
     if any(isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32}", value) for value in (before, now)):
         return name
     return f"{name} ({before}, now {now})"
 
 
 def _changes(before: SplitRecord, now: SplitRecord, store: CrystalStore, rows: np.ndarray) -> Iterator[str]:
-    """Yield what became of the crystals: new, gone, changed, moved to another split, read in another order."""
+    """Yield the changes of crystals: new, missing, changed, moved to another split, in another order."""
     assert before.names is not None
     assert before.crystals is not None
     assert now.names is not None
@@ -175,7 +175,7 @@ def _changes(before: SplitRecord, now: SplitRecord, store: CrystalStore, rows: n
 
 
 def _named(store: CrystalStore, rows: Sequence[int] | np.ndarray) -> str:
-    """Return the names of the first of some rows."""
+    """Return the names of the first few rows."""
     wanted = sorted(int(row) for row in rows)[:_MOST_NAMED]
     texts = dict(zip(wanted, _texts_of(store, wanted), strict=True))
     more = ", ..." if len(rows) > _MOST_NAMED else ""
@@ -202,7 +202,7 @@ def _crystal_marks(rows: np.ndarray, listed: Callable[[np.ndarray], CrystalBatch
 
 
 def _name_marks(store: CrystalStore) -> np.ndarray:
-    """Return a mark of the name of each crystal of a store, told apart where names repeat, (M,) int64."""
+    """Return a mark of the name of each crystal of a store, distinct where names repeat, (M,) int64."""
     keys = numbered(entry_key(file, entry) for file, entry in store.texts("file", "entry"))
     return np.fromiter((_mark(f"{key}\n{number}".encode(errors="replace")) for key, number in keys), np.int64)
 

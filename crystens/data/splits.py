@@ -1,19 +1,17 @@
-"""Training, validation and test sets: as the source gives them, or drawn by a seed of their own.
+"""Training, validation and test sets: given by the source, or drawn with a separate seed.
 
-A drawn split orders entries by a hash of seed, file and entry. It is the same on every machine and with every version
-of every library, does not depend on the order of reading, and does not share a generator with the training.
+A drawn split orders entries by a hash of seed, file and entry. It is the same on every machine and with all versions of
+libraries. It does not depend on the order of reading, and shares no random generator with training.
 
-Names need not be distinct: all frames of a file may be called CsCl. The second entry of a name, and each further one,
-is hashed with the number of entries of that name that were read before it. So entries of one name are drawn like any
-others, the splits of entries with distinct names do not change, and only the draw among entries of one name depends on
-the order of reading.
+Names need not be distinct: all frames of a file may be called CsCl. From the second entry of a name on, the hash
+includes the number of earlier entries with that name. So only the draw among entries of the same name depends on the
+order of reading.
 
-A split by formula or by structure draws whole groups, so that no formula, or no crystal, is in two splits. The hash of
-a group is that of the member whose name sorts first, the first read of several: the least hash of all would bring
-large groups to the front, and into val. Groups come in the order of their hashes. Each goes to val if it still fits in
-there, else to test if it fits there, else to train. Where that leaves val or test short, the smallest group of train
-follows if it brings the split nearer to its share, or if the split would be empty. Groups of one entry each are split
-as a random split does.
+A split by formula or by structure draws whole groups, so that no formula, or no crystal, is in two splits. A group
+hashes as its first member by name (of equal names, the first read). The minimum hash of all members would favour large
+groups for val. In the order of hashes, each group goes to val if it still fits, else to test if it fits, else to train.
+If val or test stays short, the smallest group of train is moved there if this brings the split nearer to its share, or
+if the split would be empty. Groups of one entry each give the random split.
 """
 
 from __future__ import annotations
@@ -43,13 +41,13 @@ def split_indices(
     """Return the positions of the entries of train, val and test, each ascending, int64.
 
     Args:
-        keys: names by which M entries are drawn, in the order of reading: `entry_key` of each.
-        given: the split of each entry, "train", "val" or "test", or None where the source gives none.
-        kind: "given" takes the splits of the source; "random" draws them; "auto" takes those of the source if it gives
-            any; "formula" and "structure" draw whole groups.
-        fractions: shares of train, val and test when drawn; they sum to 1. A share above 0 gets one entry at least, as
-            long as train keeps one.
-        seed: of the draw.
+        keys: names of the M entries (`entry_key`), in the order of reading.
+        given: the split of each entry, "train", "val" or "test", or None if the source gives none.
+        kind: "given" takes the splits of the source; "random" draws them; "auto" is "given" if the source gives splits,
+            else "random"; "formula" and "structure" draw whole groups.
+        fractions: shares of train, val and test in a drawn split; they sum to 1. A share above 0 gets at least one
+            entry, as long as train keeps one.
+        seed: seed of the draw.
         groups: label of the group of each entry, (M,), any integers, see `crystens.data.split_groups`; needed by
             "formula" and "structure", not used by the others.
 
@@ -84,7 +82,7 @@ def entry_key(file: str, entry: str) -> str:
 
 
 def numbered(keys: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """Yield each key with the number of equal keys before it, which together tell entries apart."""
+    """Yield each key with the number of equal keys before it; the pairs are distinct."""
     before: Counter[str] = Counter()
     for key in keys:
         yield key, before[key]
@@ -92,7 +90,7 @@ def numbered(keys: Iterable[str]) -> Iterator[tuple[str, int]]:
 
 
 def _sizes(count: int, fractions: Sequence[float]) -> dict[str, int]:
-    """Return how many of `count` entries belong to val and to test."""
+    """Return the numbers of val and test entries among `count`."""
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise CrystensError(
             f"data.split_fractions={list(fractions)}: give three shares (train, val, test) of at least 0 that sum "
@@ -117,7 +115,7 @@ def _drawn(keys: Sequence[str], seed: int, sizes: dict[str, int]) -> list[str | 
 def _drawn_groups(
     keys: Sequence[str], seed: int, sizes: dict[str, int], groups: np.ndarray, kind: str
 ) -> list[str | None]:
-    """Return the split of each entry, groups kept whole; the rule stands in the module's docstring."""
+    """Return the split of each entry, with groups kept whole; the rule is in the module's docstring."""
     names = list(numbered(keys))
     members: dict[int, list[int]] = {}
     for place, (_, label) in enumerate(zip(names, groups.tolist(), strict=True)):
@@ -137,7 +135,7 @@ def _drawn_groups(
         if name != "train":
             room[name] -= len(group)
     for name in wanted:
-        # A split that would be empty takes from the other one where train has a single group.
+        # A split that would be empty takes a group from the other split if train has only one.
         donors = ("train",) if chosen[name] else ("train", "test", "val")
         donor = next((donor for donor in donors if len(chosen[donor]) > 1), None)
         if donor is None:
@@ -154,7 +152,7 @@ def _drawn_groups(
 
 
 def _hash(name: tuple[str, int], seed: int) -> bytes:
-    """Return what a drawn split sorts by: of the first entry of a name (number 0), a hash of seed and name alone."""
+    """Return the sort key of a drawn split; for the first entry of a name (number 0) a hash of seed and name alone."""
     key, number = name
     text = f"{seed}\n{key}" if number == 0 else f"{seed}\n{key}\n{number}"
     return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()

@@ -1,1 +1,1 @@
-"""Crystals that are the same."""
+"""Finding crystals that are the same."""

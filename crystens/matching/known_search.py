@@ -1,6 +1,6 @@
-"""Samples looked for among known crystals, to tell which are novel: here, in processes, or on Ray.
+"""Search of samples among known crystals, for novelty: in this process, in workers, or on Ray.
 
-Each sample is looked for by itself, so that the answers are the same wherever it is done.
+Searches of different samples are independent, so that the results do not depend on where they run.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from crystens.matching.unique_pool import Comparable, Found, Pool
 from crystens.processes.engines import PROCESSES, check_engine, open_pool
 from crystens.processes.pool import Broken
 
-_SECONDS = 600.0  # of the processor for one sample: comparisons with all that could match it
-_MEMORY = 4.0  # GiB that a search may take beyond what a process with the known crystals has
-_CHUNK = 8  # samples that go to a process at once
+_SECONDS = 600.0  # limit of processor time for one sample, with all its comparisons
+_MEMORY = 4.0  # GiB: memory limit of a search, beyond that of a worker with the known crystals
+_CHUNK = 8  # samples sent to a process at a time
 
 
 class KnownSearch:
-    """Known crystals among which samples are looked for.
+    """Search of samples among known crystals.
 
     Args:
-        known: the crystals.
-        workers: processes; 1 and fewer of this machine stay in this one.
-        engine: what the workers are, one of `crystens.processes.engines.ENGINES`.
+        known: the known crystals.
+        workers: number of processes; with up to 1 worker of this machine, this process searches.
+        engine: kind of workers, one of `crystens.processes.engines.ENGINES`.
 
     Raises:
         CrystensError: if the engine is not known, or is Ray and has no worker.
@@ -35,7 +35,7 @@ class KnownSearch:
         self._pool = None if workers > 1 or engine != PROCESSES else _pool_of(list(enumerate(known)))
 
     def find(self, samples: Sequence[Comparable]) -> list[Found]:
-        """Return the place of a known crystal that each sample is the same as, in order."""
+        """Return the index of a known crystal that is the same as each sample, in order."""
         if self._pool is not None:
             return [self._pool.find(sample) for sample in samples]
         formulas = {sample.formula for sample in samples}
@@ -57,27 +57,27 @@ class KnownSearch:
 
 
 def _answers(items: Sequence[Comparable], made: list[Found] | Broken) -> list[Found]:
-    """Return the answers of a part of a chunk."""
+    """Return the results of a part of a chunk."""
     return [Found(None, f"not compared: {made.reason}")] * len(items) if isinstance(made, Broken) else made
 
 
 def _pool_of(known: Sequence[tuple[int, Crystal]]) -> Pool:
-    """Return known crystals, each with its place, to look among."""
+    """Return the pool of known crystals with their indices."""
     pool = Pool()
     for place, crystal in known:
         pool.add(place, Comparable(crystal))
     return pool
 
 
-# In a worker process: its known crystals.
+# The known crystals, in a worker process.
 _own: dict[str, Pool] = {}
 
 
 def _begin(known: Sequence[tuple[int, Crystal]]) -> None:
-    """Keep the known crystals in a worker process."""
+    """Initialise a worker process with the known crystals."""
     _own["pool"] = _pool_of(known)
 
 
 def _find_all(samples: Sequence[Comparable]) -> list[Found]:
-    """Look for samples, in a worker process."""
+    """Search for samples, in a worker process."""
     return [_own["pool"].find(sample) for sample in samples]

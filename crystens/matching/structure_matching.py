@@ -1,21 +1,21 @@
-"""Which crystals are the same, by the field's rule, without comparing every pair.
+"""Finding crystals that are the same by pymatgen's StructureMatcher, without comparing every pair.
 
 Two crystals are the same if pymatgen's StructureMatcher says so with its default tolerances (ltol 0.2, stol 0.3,
-angle_tol 5 degrees, primitive cells, volumes scaled to each other). This module only makes it cheaper:
+angle_tol 5 degrees, primitive cells, volumes scaled to each other). This module saves time:
 
-- a crystal whose reduced formula no other one has is not looked at further;
-- every other one is brought to its primitive Niggli cell once, not once for each pair;
-- only crystals whose primitive cells hold the same numbers of the same elements are compared; StructureMatcher answers
-  no for all others, so this loses nothing;
-- among these the most similar come first, by a fingerprint: for each element the mean distances of its atoms to their
-  `_NEIGHBOURS` nearest atoms, at unit volume for each atom. It does not change with rotation, origin or choice of cell.
+- crystals with a unique reduced formula are not compared;
+- each other crystal is reduced to its primitive Niggli cell once, not once for each pair;
+- crystals are compared only if their primitive cells hold the same numbers of the same elements, because
+  StructureMatcher rejects all other pairs;
+- the most similar crystals are compared first. Similarity is measured by a fingerprint: for each element the mean
+  distances of its atoms to their `_NEIGHBOURS` nearest atoms, at unit volume for each atom. It does not depend on
+  rotation, origin or choice of cell.
 
-With `candidates=8` only the 8 most similar are compared, so that **the matches found are a lower bound**; with
-`candidates=None` all are compared, and the matches are all there are. `experiments/leaks` says how near the bound is.
+With `candidates=8` only the 8 most similar crystals are compared, so that **the matches found are a lower bound**. With
+`candidates=None` all are compared, and all matches are found. `experiments/leaks` measures the difference.
 
-StructureMatcher's answer can depend on which crystal comes first. Here a pair is put to it in one order, decided by
-the fingerprints. "Same" is not transitive either, because of the tolerances: a group holds all that are joined by
-chains of matches.
+The result of StructureMatcher can depend on the order of a pair. Here the fingerprints decide the order. "Same" is not
+transitive, because of the tolerances: a group holds all crystals that are connected by chains of matches.
 
 Sources: Ong et al., Python Materials Genomics (pymatgen), Comput. Mater. Sci. 68, 314 (2013), and the documentation of
 its StructureMatcher; mean distances to neighbours as what does not depend on the cell: Widdowson et al., Average
@@ -45,10 +45,10 @@ from crystens.processes.pool import Broken, time_limit
 
 CANDIDATES = 8
 
-_NEIGHBOURS = 32  # distances in a fingerprint: to about two atoms' widths; more or fewer change little
-_SECONDS = 30.0  # of the processor for one comparison; the median is below a millisecond
-_MEMORY = 4.0  # GiB that a comparison may take beyond what a fresh process has
-_CHUNK = 64  # tasks that go to a process at once
+_NEIGHBOURS = 32  # distances in a fingerprint, up to about two atomic diameters; the number matters little
+_SECONDS = 30.0  # limit of processor time for one comparison; the median is below a millisecond
+_MEMORY = 4.0  # GiB: memory limit of a comparison, beyond that of a fresh process
+_CHUNK = 64  # tasks sent to a process at a time
 _ROWS_AT_ONCE = 512  # rows of a distance matrix of fingerprints
 
 log = logging.getLogger(__name__)
@@ -65,19 +65,19 @@ def group_matches(
     progress: Progress | None = None,
     engine: str = PROCESSES,
 ) -> np.ndarray:
-    """Return for each crystal the position of the first member of its group, (M,) int64.
+    """Return the index of the first member of each crystal's group, (M,) int64.
 
     Two crystals are in one group if a chain of matches leads from one to the other. The result does not depend on
-    `workers`, and pairs that are in one group already are not compared.
+    `workers`. Pairs that are already in one group are not compared.
 
     Args:
         crystals: M crystals.
-        candidates: most similar crystals that each one is compared with; None compares all pairs that could match.
-            With a number, groups may be left apart that belong together, never the reverse.
-        workers: processes; 1 stays in this one. A script that asks for more must guard its start by
+        candidates: number of most similar crystals to compare each crystal with; None compares all pairs that could
+            match. With a number, one group may be split into several, never the reverse.
+        workers: number of processes; 1 uses this process. A script with several workers needs
             `if __name__ == "__main__"`.
-        progress: called now and then with the number of comparisons made so far.
-        engine: what the workers are, one of `crystens.processes.engines.ENGINES`; Ray's are used from the first one on.
+        progress: called from time to time with the number of comparisons so far.
+        engine: kind of workers, one of `crystens.processes.engines.ENGINES`; with Ray, also a single worker is remote.
 
     Raises:
         CrystensError: if an option is out of range.
@@ -109,16 +109,16 @@ def find_matches(
     progress: Progress | None = None,
     engine: str = PROCESSES,
 ) -> np.ndarray:
-    """Return for each probe the position of a reference that is the same crystal, or -1, (P,) int64.
+    """Return the index of a reference that is the same crystal as each probe, or -1, (P,) int64.
 
     The most similar references are compared first, and the first match ends the search. The result does not depend on
     `workers`.
 
     Args:
         probes: P crystals.
-        references: the crystals in which each of them is looked for.
-        candidates: most similar references that a probe is compared with; None compares all that could match. With a
-            number the matches found are a lower bound.
+        references: the crystals to search.
+        candidates: number of most similar references to compare a probe with; None compares all that could match. With
+            a number the matches found are a lower bound.
         workers: as in `group_matches`.
         progress: as in `group_matches`.
         engine: as in `group_matches`.
@@ -151,7 +151,7 @@ def match_pairs(
     progress: Progress | None = None,
     engine: str = PROCESSES,
 ) -> np.ndarray:
-    """Return for each pair whether its crystals are the same, (P,) bool.
+    """Return whether the crystals of each pair are the same, (P,) bool.
 
     Args:
         pairs: P pairs of crystals; the order within a pair makes no difference.
@@ -177,8 +177,8 @@ def match_pairs(
 def fingerprint(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     """Return the mean distances to the nearest atoms, element by element, (E * 32,), at unit volume for each atom.
 
-    The same for each cell and supercell of a crystal, up to rounding, and for its mirror image. Different crystals can
-    have the same one: it orders candidates, and decides nothing.
+    All cells and supercells of a crystal, and its mirror image, have the same fingerprint, up to rounding. Different
+    crystals may share a fingerprint, so that it only orders candidates.
 
     Args:
         matrix: cell vectors as rows, (3, 3), angstrom.
@@ -187,7 +187,7 @@ def fingerprint(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray
     """
     matrix = matrix * (len(numbers) / abs(np.linalg.det(matrix))) ** (1 / 3)
     spacings = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
-    reach = 2.5  # a sphere of this radius holds 65 atoms in the mean
+    reach = 2.5  # a sphere of this radius holds 65 atoms on average
     while True:
         ranges = [range(-n, n + 1) for n in np.ceil(reach / spacings).astype(int)]
         images = np.array(list(itertools.product(*ranges)))
@@ -196,7 +196,7 @@ def fingerprint(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray
         furthest = distances.max()
         if furthest <= reach:
             break
-        reach = min(furthest, 2 * reach)  # images further than the reach are not complete: look again
+        reach = min(furthest, 2 * reach)  # images beyond the reach are incomplete: search again
     return np.concatenate([distances[numbers == z, 1:].mean(axis=0) for z in np.unique(numbers)])
 
 
@@ -220,9 +220,9 @@ class ReducedCell:
 
 
 class _Comparer:
-    """Reduces and compares crystals, here or spread over processes, and counts what it did.
+    """Reduces and compares crystals, in this process or in workers, and counts comparisons and failures.
 
-    A crystal that cannot be reduced and a pair that cannot be compared match nothing; they are counted and logged.
+    Crystals that cannot be reduced and pairs that cannot be compared count as no match; they are counted and logged.
     """
 
     def __init__(self, workers: int, progress: Progress | None, engine: str) -> None:
@@ -243,7 +243,7 @@ class _Comparer:
             self._pool.__exit__(kind, error, at)
 
     def reduce(self, crystals: Sequence[Crystal], needed: Sequence[bool]) -> list[ReducedCell | None]:
-        """Return the reduced cell of each crystal, None where it is not needed or that fails."""
+        """Return the reduced cell of each crystal, None where it is not needed or reduction fails."""
         cells: list[ReducedCell | None] = [None] * len(crystals)
         places = np.flatnonzero(needed).tolist()
         made = itertools.chain.from_iterable(self._spread(_reduce_all, [crystals[k] for k in places]))
@@ -266,7 +266,7 @@ class _Comparer:
         return answers
 
     def log_result(self) -> None:
-        """Log what was done, and what failed."""
+        """Log the numbers of comparisons and failures."""
         log.info("%d pairs of crystals compared", self._comparisons)
         if self._failures:
             log.warning(
@@ -276,7 +276,7 @@ class _Comparer:
             )
 
     def _spread(self, function: Callable[[Sequence[Any]], list[Any]], tasks: Sequence[Any]) -> Iterator[list[Any]]:
-        """Yield the results of a function of chunks of tasks, in order; a task that broke its process has a reason."""
+        """Yield the results of a function of chunks of tasks, in order; a task that broke its worker gives a reason."""
         size = max(1, min(_CHUNK, len(tasks) // (4 * self._workers)))
         chunks = [list(tasks[start : start + size]) for start in range(0, len(tasks), size)]
         if self._pool is None:
@@ -294,12 +294,12 @@ class _Comparer:
 
 
 def _reduce_all(crystals: Sequence[Crystal]) -> list[ReducedCell | str]:
-    """Return the reduced cell of each crystal, or what went wrong."""
+    """Return the reduced cell of each crystal, or the error."""
     return [attempted(reduced_cell, crystal) for crystal in crystals]
 
 
 def _compare_all(pairs: Sequence[tuple[ReducedCell, ReducedCell]]) -> list[bool | str]:
-    """Return whether each pair is the same crystal, or what went wrong."""
+    """Return whether each pair is the same crystal, or the error."""
     return [attempted(_same, pair) for pair in pairs]
 
 
@@ -320,11 +320,11 @@ def _same(pair: tuple[ReducedCell, ReducedCell]) -> bool:
 
 
 def attempted(function: Callable[[_Given], _Made], given: _Given) -> _Made | str:
-    """Return what a function makes of its argument, or the error that it raises, or that it took too long."""
+    """Return the result of a function, or a text with its error or the exceeded time limit."""
     try:
         with time_limit(_SECONDS):
             return function(given)
-    except Exception as error:  # whatever a library trips over in one pair of thousands: it is counted and told
+    except Exception as error:  # any error of a library in one pair of thousands is counted and reported
         log.debug("not compared", exc_info=True)
         return f"{type(error).__name__}: {error}"
 
@@ -332,7 +332,7 @@ def attempted(function: Callable[[_Given], _Made], given: _Given) -> _Made | str
 def _most_similar(
     cells: Sequence[ReducedCell | None], others: Sequence[ReducedCell | None], count: int | None
 ) -> list[np.ndarray]:
-    """Return for each cell the positions of the others that could match it, the most similar first, `count` at most.
+    """Return the indices of at most `count` other cells that could match each cell, the most similar first.
 
     Equal distances keep the order of the others.
     """
@@ -353,7 +353,7 @@ def _most_similar(
 
 
 def _by_content(cells: Iterable[ReducedCell | None]) -> dict[bytes, list[int]]:
-    """Return the positions of the cells of each content."""
+    """Return the indices of the cells with each content."""
     positions: dict[bytes, list[int]] = defaultdict(list)
     for position, cell in enumerate(cells):
         if cell is not None:
@@ -362,7 +362,7 @@ def _by_content(cells: Iterable[ReducedCell | None]) -> dict[bytes, list[int]]:
 
 
 def _pairs_by_rank(near: Sequence[np.ndarray]) -> Iterator[list[tuple[int, int]]]:
-    """Yield the pairs (i, j), i < j, of each rank; a pair that is near both ways comes once, at its better rank."""
+    """Yield the pairs (i, j), i < j, of each rank; a pair with two ranks is yielded once, at the better rank."""
     if not near or not sum(map(len, near)):
         return
     rows = np.repeat(np.arange(len(near)), [len(row) for row in near])
@@ -377,7 +377,7 @@ def _pairs_by_rank(near: Sequence[np.ndarray]) -> Iterator[list[tuple[int, int]]
 
 
 def _root(parents: np.ndarray, member: int) -> int:
-    """Return the first member of a group, and shorten the way to it."""
+    """Return the first member of a group, and shorten the path to it."""
     while parents[member] != member:
         parents[member] = parents[parents[member]]
         member = int(parents[member])

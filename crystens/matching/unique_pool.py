@@ -1,23 +1,23 @@
-"""Which crystals are the same as an earlier one: StructureMatcher's own answer, without asking it about every pair.
+"""Search of crystals that are the same as an earlier one, with the exact results of StructureMatcher but fewer calls.
 
-Two crystals are the same if pymatgen's StructureMatcher with its default tolerances says so (`MATCHER`), the earlier or
-known crystal given first: its answer can depend on the order. Cheap filters come first, and
-discard only pairs that it would not match:
+Two crystals are the same if pymatgen's StructureMatcher with its default tolerances says so (`MATCHER`). The earlier or
+known crystal is its first argument, because the result can depend on the order. Cheap filters run first; each only
+discards pairs that StructureMatcher would reject:
 
-- another reduced formula; such a crystal is not looked at further, nor is a crystal that is alone with its formula;
-- other numbers of atoms of each element in the primitive cell;
-- lattices that no choice of cell brings within the tolerance. At equal volumes StructureMatcher wants a cell of the
-  first lattice whose lengths are those of the second one's cell within a factor 1 + ltol. These are three vectors that
-  span the lattice, so that the i-th of its successive minima (the shortest vector, the shortest one that is not
-  parallel to it, the shortest one out of their plane) is at most 1 + ltol times the i-th length of that cell.
+- different reduced formulas; a crystal with a unique formula is not even reduced;
+- different numbers of atoms of an element in the primitive cells;
+- lattices that differ in every choice of cell. At equal volumes StructureMatcher searches a cell of the first lattice
+  whose lengths equal those of the second cell within a factor 1 + ltol. The three vectors of such a cell span the
+  lattice. Therefore the i-th successive minimum of the first lattice (the shortest vector, the shortest one not
+  parallel to it, the shortest one out of their plane) is at most 1 + ltol times the i-th length of the second cell.
 
-The remaining crystals are compared, most similar first (`crystens.matching.structure_matching.fingerprint`), and the
-first match ends the search, which changes the price and not the answer. Each crystal is brought to its primitive Niggli
+The remaining crystals are compared, the most similar first (`crystens.matching.structure_matching.fingerprint`), until
+the first match; the order saves time and does not change the result. Each crystal is reduced to its primitive Niggli
 cell once.
 
-A sample is unique if it is the same as no unique one before it, and belongs to the group of the first unique one that
-it is the same as. These are the groups of `StructureMatcher.group_structures`, as the field counts them, and not the
-chains of matches of `crystens.matching.structure_matching.group_matches`.
+A sample is unique if it is the same as no earlier unique sample. Otherwise it belongs to the group of the first unique
+sample that it is the same as. These are the groups of `StructureMatcher.group_structures`, which are usual in the
+literature, and not the chains of matches of `crystens.matching.structure_matching.group_matches`.
 
 Source: Ong et al., Python Materials Genomics (pymatgen), Comput. Mater. Sci. 68, 314 (2013), and the code of its
 StructureMatcher.
@@ -43,9 +43,9 @@ MATCHER = (
     f"{ANGLE_TOLERANCE:g} degrees, primitive cells, volumes scaled to each other)"
 )
 
-# Whole-number combinations of a reduced cell's vectors, among which its lattice's shortest vectors are.
+# Integer combinations of the vectors of a reduced cell; the shortest vectors of its lattice are among them.
 _COMBINATIONS = np.array([step for step in itertools.product(range(-3, 4), repeat=3) if any(step)])
-_ROUNDING = 1e-6  # relative, of lengths
+_ROUNDING = 1e-6  # relative tolerance of lengths
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Found:
     """Result of a search.
 
     Attributes:
-        place: of the crystal that is the same; None if there is none, or if it is not known.
-        reason: why it is not known whether there is one, `category: details`; None if it is known.
+        place: index of the crystal that is the same; None if there is none, or if it is not known.
+        reason: why it is not known, `category: details`; None if it is known.
     """
 
     place: int | None = None
@@ -62,7 +62,7 @@ class Found:
 
 
 class Comparable:
-    """A crystal that is brought to its primitive Niggli cell when that is first needed, and once."""
+    """A crystal that is reduced to its primitive Niggli cell once, at first use."""
 
     def __init__(self, crystal: Crystal) -> None:
         self._crystal = crystal
@@ -70,13 +70,13 @@ class Comparable:
 
     @cached_property
     def cell(self) -> ReducedCell | str:
-        """The cell, or why there is none."""
+        """The reduced cell, or the reason why there is none."""
         return attempted(reduced_cell, self._crystal)
 
 
 @dataclass(eq=False)
 class _Group:
-    """Crystals with the same numbers of the same elements in their primitive cells, in the order of their places."""
+    """Crystals with the same numbers of the same elements in their primitive cells, in the order of their indices."""
 
     places: list[int] = field(default_factory=list)
     cells: list[ReducedCell] = field(default_factory=list)
@@ -84,10 +84,10 @@ class _Group:
 
 
 class Pool:
-    """Crystals among which others are looked for.
+    """Crystals to search.
 
     Attributes:
-        counts: how many pairs there were, and how many of them were left behind each step of the search.
+        counts: number of pairs, and number of pairs left after each step of the search.
     """
 
     def __init__(self) -> None:
@@ -102,19 +102,19 @@ class Pool:
         return self._size
 
     def add(self, place: int, crystal: Comparable) -> None:
-        """Add a crystal; places are given in rising order."""
+        """Add a crystal; `place` is its index, which must increase."""
         self._size += 1
         self._waiting[crystal.formula].append((place, crystal))
 
     def find(self, crystal: Comparable, lowest: bool = False) -> Found:
-        """Return the place of a known crystal that is the same as this one.
+        """Return the index of a known crystal that is the same as this one.
 
         Args:
-            crystal: what is looked for.
-            lowest: whether the lowest such place is wanted; otherwise the most similar is taken.
+            crystal: the crystal to search for.
+            lowest: True returns the lowest index; False returns the most similar crystal.
 
-        It is not known if this crystal cannot be reduced to its primitive cell, or if a comparison fails or takes too
-        long and no other one finds a match.
+        The result is unknown if this crystal cannot be reduced to its primitive cell, or if a comparison fails or takes
+        too long and no other comparison finds a match.
         """
         self.counts["pairs"] += self._size
         formula = crystal.formula
@@ -148,14 +148,14 @@ class Pool:
         return self._without_match(formula) if failed is None else Found(None, f"not compared: {failed}")
 
     def _without_match(self, formula: str) -> Found:
-        """Return that there is no match, unless a known crystal of the formula could not be reduced."""
+        """Return "no match", or "unknown" if a known crystal of the formula could not be reduced."""
         failures = self._failures.get(formula)
         return Found(None, f"not compared: a known crystal: {failures[0]}") if failures else Found()
 
     def _first_match(
         self, group: _Group, cell: ReducedCell, order: Iterable[int], tried: dict[int, bool | str]
     ) -> int | None:
-        """Return the first of the members of a group that is the same as a cell; remember the answers."""
+        """Return the first member of a group that is the same as a cell, and record results in `tried`."""
         for k in order:
             if k not in tried:
                 self.counts["compared"] += 1
@@ -165,7 +165,7 @@ class Pool:
         return None
 
     def _reduce_waiting(self, formula: str) -> None:
-        """Reduce the crystals of a formula that were added since the last time."""
+        """Reduce the crystals of a formula that were added since the last call."""
         for place, crystal in self._waiting.pop(formula, ()):
             cell = crystal.cell
             if isinstance(cell, str):
@@ -200,7 +200,7 @@ def _at_unit_volume(cell: ReducedCell) -> np.ndarray:
 
 
 def _fits(pair: tuple[ReducedCell, ReducedCell]) -> bool:
-    """Return StructureMatcher's answer for a known cell and one that is looked for."""
+    """Return the result of StructureMatcher for a known cell and a searched cell."""
     from pymatgen.core.structure_matcher import StructureMatcher
 
     matcher = StructureMatcher(ltol=LENGTH_TOLERANCE, stol=SITE_TOLERANCE, angle_tol=ANGLE_TOLERANCE)

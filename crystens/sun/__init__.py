@@ -1,1 +1,1 @@
-"""Stable, unique, novel: how many samples are new crystals that would stay what they are."""
+"""Stable, unique and novel samples (S.U.N.)."""

@@ -1,7 +1,7 @@
 """`python -m crystens.sun SOURCE --out DIR --novel-against TRAIN`: stable, unique and novel samples of any generator.
 
-Written are `crystals.csv`, one row a sample with its flags and group, and `metrics.json` with the rates. The same
-command goes on with what was interrupted.
+The command writes `crystals.csv`, one row for each sample with its flags and group, and `metrics.json` with the rates.
+The same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from crystens.sun.rates import rates
 from crystens.sun.rows import COLUMNS, STATES
 
 _NOTHING = "none"
-_FORMAT = 4  # of the rows; raise it when the same options come to mean something else
+_FORMAT = 4  # format of the rows; raise it when the meaning of rows or options changes
 
 
 def main(
@@ -54,9 +54,9 @@ def main(
     """Run the command line and return its exit status.
 
     Args:
-        arguments: of the command line; None takes those of this process.
-        potential: what gives energies; None takes CHGNet with the weights that are asked for.
-        prog: how the command was called.
+        arguments: arguments of the command line; None takes those of this process.
+        potential: potential for energies; None takes CHGNet with the requested weights.
+        prog: name of the command, for help.
     """
     options = _parser(prog).parse_args(arguments)
     return run_command(lambda: _rated(options, potential))
@@ -74,7 +74,7 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Prog
     if options.number < 0 or options.seed < 0:
         raise CrystensError(f"--number {options.number} and --seed {options.seed} must be at least 0")
     if options.out.resolve() == Path(options.source).resolve():
-        raise CrystensError(f"--out {options.out} is SOURCE itself, among whose files it would write; choose another")
+        raise CrystensError(f"--out {options.out} is the folder of SOURCE; choose another folder")
     how = EnergyOptions(
         workers=options.workers, time_limit=options.time_limit, cache=options.cache, engine=options.engine
     )
@@ -84,7 +84,7 @@ def _judged(options: argparse.Namespace, potential: Potential | None, bars: Prog
     if len(given) > 1:
         raise CrystensError(f"{' and '.join(given)} are {len(given)} hulls; give one of them")
     if options.hull_reference == _NOTHING and options.relax:
-        raise CrystensError(f"--relax relaxes to judge stability, which --hull-reference {_NOTHING} leaves out")
+        raise CrystensError(f"--relax judges stability, which --hull-reference {_NOTHING} leaves out; drop one of them")
     bars("reading", 0, None)
     samples = list(enumerate(read_generated(options.source, options.kind, options.source_split)))
     if options.number:
@@ -119,7 +119,7 @@ def _stability(
     known: KnownCrystals,
     bars: ProgressBars,
 ) -> Stability:
-    """Return how the stability of crystals is judged: by which potential, and against which hulls."""
+    """Return the settings of stability: the potential and the hulls."""
     try:
         potential = CHGNet(options.weights) if potential is None else potential
     except CrystensError as error:
@@ -146,7 +146,7 @@ def _settings(
     stability: Stability | None,
     merged: frozenset[int],
 ) -> dict[str, Any]:
-    """Return all that decides the rows, by names that a person knows."""
+    """Return everything that the rows depend on, by names for messages."""
     told = [
         f"{index} {digest_of(item.crystal)} {index in merged}"
         if isinstance(item, Entry)
@@ -178,7 +178,7 @@ def _digest(texts: Iterable[str]) -> str:
 
 
 def _check_settings(out: Path, settings: dict[str, Any]) -> None:
-    """Keep the settings in a folder of results; raise unless they are those of what stands there already."""
+    """Write the settings into the folder of results; raise if it holds results with other settings."""
     path = out / "settings.json"
     try:
         if path.exists():
@@ -189,7 +189,7 @@ def _check_settings(out: Path, settings: dict[str, Any]) -> None:
                     f"{out} holds results with other {', '.join(other)}; choose another folder, or delete it"
                 )
         elif (out / "crystals.csv").exists():
-            raise CrystensError(f"{out} holds a crystals.csv of something else; choose another folder")
+            raise CrystensError(f"{out} holds a crystals.csv of another command; choose another folder")
         write_whole(path, json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise CrystensError(f"cannot write {path}: {error.strerror}; choose another folder") from error
@@ -223,38 +223,38 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=form)
     parser.add_argument("source", metavar="SOURCE", help="folder that sample.py wrote, or any source of crystals")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
-    against = "real crystals that a novel sample is none of; they make the hull too unless another one is given"
+    against = "real crystals: a novel sample is the same as none of them; they also form the hull, unless one is given"
     parser.add_argument("--novel-against", metavar="SOURCE", required=True, help=against)
-    split = f"of --novel-against, or {WHOLE}; by default train where it has splits, everything where not"
+    split = f"split of --novel-against, or {WHOLE}; by default train if it has splits, otherwise {WHOLE}"
     parser.add_argument("--split", choices=(*SPLITS, WHOLE), help=split)
     hull = (
-        f"other real crystals (their split train) that make the hull with the elements, all by the potential; "
+        f"other real crystals (their split train) for the hull, with the elements, all by the potential; "
         f"{_NOTHING} leaves stability out"
     )
     parser.add_argument("--hull-reference", metavar="SOURCE", help=hull)
-    entries = "energies that make the hull: pymatgen entries (.json), or formula and energy_per_atom (.csv)"
+    entries = "energies of the hull: pymatgen entries (.json), or formula and energy_per_atom (.csv)"
     parser.add_argument("--hull-entries", metavar="FILE", help=entries)
     parser.add_argument("--scale", default=MP2020, help=f"scale of the energies in that file; by default {MP2020}")
     formation = (
-        "formation energies that make the hull, elements at 0: a table with the columns formula and --column, or any "
-        "source of crystals that says --column, such as the folder of mp_52 (its split train). CHGNet's energies are "
-        "put on it by CHGNet's own energies of the elements"
+        "formation energies of the hull, elements at 0: a table with the columns formula and --column, or any source "
+        "of crystals with the property --column, such as the folder of mp_52 (its split train). CHGNet's energies are "
+        "converted to formation energies with CHGNet's energies of the elements"
     )
     parser.add_argument("--hull-energies", metavar="FILE", help=formation)
-    parser.add_argument("--column", default=COLUMN, help=f"of --hull-energies, eV/atom; by default {COLUMN}")
+    parser.add_argument("--column", default=COLUMN, help=f"column of --hull-energies, eV/atom; by default {COLUMN}")
     parser.add_argument("--relax", action="store_true", help="judge relaxed crystals too, against relaxed ones")
-    parser.add_argument("--steps", type=int, default=200, help="most steps of a relaxation; by default 200")
-    parser.add_argument("--force", type=float, default=0.05, help="that counts as rest, eV/angstrom; by default 0.05")
-    parser.add_argument("--kind", choices=sorted(KINDS), help="what SOURCE is; by default guessed from its name")
+    parser.add_argument("--steps", type=int, default=200, help="largest number of relaxation steps; by default 200")
+    parser.add_argument("--force", type=float, default=0.05, help="convergence, eV/angstrom; by default 0.05")
+    parser.add_argument("--kind", choices=sorted(KINDS), help="kind of SOURCE; by default guessed from its name")
     parser.add_argument("--source-split", choices=SPLITS, help="only this part of SOURCE, where it has splits")
-    parser.add_argument("--number", type=int, default=0, help="only so many samples, drawn by --seed; by default all")
-    parser.add_argument("--seed", type=int, default=0, help="of --number; by default 0")
-    parser.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
+    parser.add_argument("--number", type=int, default=0, help="judge only so many samples; by default all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of --number; by default 0")
+    parser.add_argument("--weights", default="0.3.0", help="weights of CHGNet; by default 0.3.0")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread; by default 1; 0: this one")
     add_engine(parser)
-    limit = "for one energy or relaxation, seconds of processor time; by default 600"
+    limit = "limit for one energy or relaxation, seconds of processor time; by default 600"
     parser.add_argument("--time-limit", type=float, default=600.0, help=limit)
-    parser.add_argument("--cache", metavar="DIR", help="folder of known energies; by default in ~/.cache/crystens")
+    parser.add_argument("--cache", metavar="DIR", help="folder of cached energies; by default in ~/.cache/crystens")
     return parser
 
 

@@ -1,7 +1,7 @@
-"""Samples judged one after the other, and their rows written as they are ready.
+"""Judging samples in order; rows are written as soon as they are ready.
 
-A run that was interrupted goes on after the last row: which samples were unique is read back from the rows, and
-energies, whatever the run was at, from their cache (`crystens.energies.energies`).
+An interrupted run resumes after the last row: unique samples are restored from the rows, and energies from their cache
+(`crystens.energies.energies`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from crystens.metrics.validity import is_structurally_valid
 from crystens.sources.record import Entry, Reject
 from crystens.sun.rows import COLUMNS, STATES, Row, is_credible, read_sun_rows, verdicts
 
-# Samples whose energies are asked for at once: each time processes start and load the potential, some 6 seconds.
+# Samples in a chunk of energies: for each chunk, worker processes start and load the potential, some 6 seconds.
 _CHUNK = 500
 _RELAXED_CHUNK = 50
 
@@ -33,17 +33,17 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Stability:
-    """How stability is judged.
+    """Settings of stability.
 
     Attributes:
-        potential: what gives energies, and relaxes.
-        reference: what they are compared with.
-        options: how energies are computed; all but the relaxation counts.
-        relaxation: how crystals are relaxed; None judges them as they were generated only.
-        relaxed_reference: what relaxed crystals are compared with, see `crystens.energies.references`.
+        potential: potential for energies and relaxation.
+        reference: hull for crystals as generated.
+        options: options of the computation of energies; its relaxation is ignored.
+        relaxation: options of relaxation; None judges crystals only as generated.
+        relaxed_reference: hull for relaxed crystals, see `crystens.energies.references`.
 
     Raises:
-        CrystensError: if crystals are relaxed and there is nothing to compare them with.
+        CrystensError: if `relaxation` is given without `relaxed_reference`.
     """
 
     potential: Potential
@@ -53,18 +53,18 @@ class Stability:
     relaxed_reference: HullReference | None = None
 
     def __post_init__(self) -> None:
-        """Check that relaxed crystals have a hull of their own."""
+        """Check that there is a hull for relaxed crystals."""
         if self.relaxation is not None and self.relaxed_reference is None:
-            raise CrystensError("relaxed crystals are compared with relaxed ones; give a relaxed_reference")
+            raise CrystensError("relaxed crystals need a hull of relaxed crystals; give a relaxed_reference")
 
     def hull(self, state: str) -> HullReference:
-        """Return what crystals in one of the `STATES` are compared with."""
+        """Return the hull for crystals in one of the `STATES`."""
         return self.relaxed_reference if state and self.relaxed_reference is not None else self.reference
 
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """A crystal with its energy and place; the crystal is None where there is none to compare, for a reason."""
+    """A crystal with its energy and its position relative to the hull; without a crystal there is a reason."""
 
     crystal: Crystal | None
     num_sites: int
@@ -82,16 +82,16 @@ def judge(
     merged: Collection[int] = (),
     search: KnownSearch | None = None,
 ) -> list[Row]:
-    """Return the rows of all samples, and write those that are not in the table yet behind its last one.
+    """Return the rows of all samples, and append those that the table lacks.
 
     Args:
-        samples: index and crystal of each, or why there is none; the first ones are those that the table holds.
+        samples: index and crystal of each sample, or the reason why it failed; the table holds the first ones.
         known: the crystals that a sample must differ from to be novel.
-        table: of the columns `COLUMNS`; what it holds must have been made from the same samples and options.
-        stability: how stability is judged; None leaves it out.
-        progress: called with the number of samples that have a row.
-        merged: indices of samples in which decoding merged sites; they are not structurally valid.
-        search: looks for samples among the known crystals; None does so in this process.
+        table: table with the columns `COLUMNS`; its rows must come from the same samples and options.
+        stability: settings of stability; None leaves stability out.
+        progress: called with the number of finished samples.
+        merged: indices of samples in which decoding merged sites; these are not structurally valid.
+        search: search among the known crystals; None searches in this process.
     """
     search = search or KnownSearch(known.crystals)
     states = STATES[: 0 if stability is None else 1 if stability.relaxation is None else 2]
@@ -115,7 +115,7 @@ def _remember(
     pools: dict[str, Pool],
     stability: Stability | None,
 ) -> None:
-    """Put the samples that rows call unique into the pools."""
+    """Add the samples with rows that say unique to the pools."""
     for state, pool in pools.items():
         unique = [
             (index, item.crystal)
@@ -137,7 +137,7 @@ def _rows(
     states: Sequence[str],
     merged: Collection[int],
 ) -> list[Row]:
-    """Return the rows of samples that come next."""
+    """Return the rows of the next samples."""
     crystals = [item.crystal for _, item in samples if isinstance(item, Entry)]
     judged = {state: _searched(_judged(crystals, stability, state), search) for state in pools}
     rows = []
@@ -161,7 +161,7 @@ def _rows(
 
 
 def _judged(crystals: Sequence[Crystal], stability: Stability | None, state: str) -> list[_Judged]:
-    """Return crystals as they were generated, or relaxed, with what is known of their energies."""
+    """Return crystals, as generated or relaxed, with their energies."""
     if stability is None:
         return [_Judged(crystal, len(crystal)) for crystal in crystals]
     options = replace(stability.options, relaxation=stability.relaxation if state else None)
@@ -183,7 +183,7 @@ def _judged(crystals: Sequence[Crystal], stability: Stability | None, state: str
 def _searched(
     judged: Sequence[_Judged], search: KnownSearch
 ) -> Iterator[tuple[_Judged, Comparable | None, Found | None]]:
-    """Yield each crystal, ready to be compared, and what was found of it among the known ones; None of no crystal."""
+    """Yield each crystal, prepared for comparison, with its search result among known crystals; None without one."""
     ready = [None if one.crystal is None else Comparable(one.crystal) for one in judged]
     found = iter(search.find([crystal for crystal in ready if crystal is not None]))
     for one, crystal in zip(judged, ready, strict=True):
@@ -210,7 +210,7 @@ def _sameness(
 
 
 def _is_new(found: Found) -> bool | None:
-    """Return whether a search found nothing; None if that is not known."""
+    """Return whether a search found no match; None if unknown."""
     return None if found.reason is not None else found.place is None
 
 

@@ -1,8 +1,8 @@
-"""`metrics.json` of S.U.N.: rates over all samples, each with its definition, tolerance, hull and what is unknown.
+"""`metrics.json` of S.U.N.: rates over all samples, each with its definition, tolerance, hull and number of unknowns.
 
-Every rate has all samples as its denominator: one that is no crystal, that could not be compared, or whose stability is
-unknown counts as not having what is asked for. `number` is how many have it, and `unknown` how many may: the rate with
-all of these would be their sum by the count.
+The denominator of every rate is the number of all samples. A sample that is no crystal, that could not be compared, or
+whose stability is unknown does not count as meeting a criterion. `number` counts the samples that meet it, and
+`unknown` those that might: (number + unknown) / count is an upper bound of the rate.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def rates(
     """Return the metrics of the rows of all samples.
 
     Args:
-        rows: of all samples, failed ones too.
-        known: what novelty was judged against.
-        stability: how stability was judged; None if it was left out.
-        about: where the samples come from, in plain values; kept in `provenance`.
+        rows: rows of all samples, failed samples included.
+        known: known crystals for novelty.
+        stability: settings of stability; None if it was left out.
+        about: origin of the samples, in plain values; kept in `provenance`.
 
     Raises:
         CrystensError: if there is no row.
@@ -82,13 +82,13 @@ def rates(
 
 
 def _state_rates(rows: Sequence[Row], state: str, known: KnownCrystals, stability: Stability | None) -> Metrics:
-    """Return the rates of the crystals as they were generated, or relaxed."""
+    """Return the rates of crystals as generated, or relaxed."""
     crystals = [row for row in rows if row["status"] == OK]
     which = (
         "crystals as they were generated" if state == "" else f"crystals relaxed by the potential, {_rest(stability)}"
     )
     texts = {
-        "unique": "the same as no unique sample before it (the first of each group is unique)",
+        "unique": "the same as no earlier unique sample (the first of each group is unique)",
         "novel": f"the same as none of {known.name}",
     }
     same = f"two crystals are the same by {MATCHER}"
@@ -114,7 +114,7 @@ def _state_rates(rows: Sequence[Row], state: str, known: KnownCrystals, stabilit
         above = [row[f"{state}above_hull"] for row in crystals if row[f"{state}above_hull"] is not None]
         description = f"median energy above the hull where it is known, negative below it; {which}"
         if state:
-            description += ", those that did not come to rest included"
+            description += ", unconverged relaxations included"
         doubts = hull_doubts(crystals, state)
         for name, one in metrics.items():
             if doubts and "stable" in PARTS.get(name.removeprefix(state).partition("_rate")[0], ()):
@@ -127,7 +127,7 @@ def _state_rates(rows: Sequence[Row], state: str, known: KnownCrystals, stabilit
 
 
 def hull_doubts(crystals: Sequence[Row], state: str) -> list[str]:
-    """Return why samples that count as stable may not be, in words; nothing where nothing is odd.
+    """Return reasons to doubt that samples which count as stable are stable, in words; empty if there is none.
 
     Args:
         crystals: rows of the samples that are crystals.
@@ -138,22 +138,21 @@ def hull_doubts(crystals: Sequence[Row], state: str) -> list[str]:
     found = []
     if alone:
         found.append(
-            f"for {alone} of the {len(stable)} samples that count as stable at {THRESHOLDS[-1]:g} the hull has "
-            "elements alone, and no compound competes: that they are stable is not shown"
+            f"for {alone} of the {len(stable)} samples that count as stable at {THRESHOLDS[-1]:g} the hull has only "
+            "elements and no competing compound: their stability is not shown"
         )
     above = [row[f"{state}above_hull"] for row in crystals if row[f"{state}above_hull"] is not None]
     below = [-value for value in above if value < -FAR_BELOW]
     if below:
         found.append(
             f"{len(below)} of {len(above)} samples lie more than {FAR_BELOW:g} eV/atom below the hull, the farthest "
-            f"{max(below):.1f}, as no crystal does of a hull that knows its compounds: the hull lacks these, or the "
-            "energies are wrong"
+            f"{max(below):.1f}: the hull lacks competing compounds, or the energies are wrong"
         )
     return found
 
 
 def _relaxing(crystals: Sequence[Row]) -> Metrics:
-    """Return what relaxing did."""
+    """Return the metrics of relaxation."""
     relaxed = [row for row in crystals if row["relaxation_steps"] is not None]
     rest = sum(row["converged"] for row in relaxed)
     ways = [row["displacement"] for row in relaxed]
@@ -162,21 +161,21 @@ def _relaxing(crystals: Sequence[Row]) -> Metrics:
         "median_displacement": _entry(
             float(np.median(ways)) if ways else None,
             "angstrom",
-            "largest way of a site in relaxing, median over the crystals that were relaxed",
+            "largest displacement of a site in relaxation, median over relaxed crystals",
             len(ways),
         ),
     }
 
 
 def _hull(crystals: Sequence[Row], state: str, stability: Stability) -> dict[str, Any]:
-    """Return what the hull is made of."""
+    """Return the entry of the hull's composition."""
     reference = stability.hull(state)
     alone = sum(row[f"{state}above_hull"] is not None and not row[f"{state}hull_compounds"] for row in crystals)
     scale = reference.scale if reference.element_energies is None else "formation energies (see note)"
     description = (
-        f"entries of the hull: {reference.name}; scale {scale}. Samples are no part of it. It knows no more "
-        "than these, so that a distance is a lower bound and a stable rate an upper one. only_elements: samples for "
-        "which no compound competes; left_out: crystals of the reference without an energy"
+        f"entries of the hull: {reference.name}; scale {scale}. Samples are not part of it. Unknown compounds could "
+        "lower the hull, so that a distance is a lower bound and a stable rate an upper bound. only_elements: samples "
+        "without a competing compound; left_out: crystals of the reference without an energy"
     )
     return _entry(
         len(reference.entries),
@@ -191,7 +190,7 @@ def _hull(crystals: Sequence[Row], state: str, stability: Stability) -> dict[str
 
 
 def _how(stability: Stability) -> dict[str, Any]:
-    """Return how stability was judged."""
+    """Return the settings of stability in plain values."""
     return {
         "potential": stability.potential.identity,
         "relaxation": None if stability.relaxation is None else _rest(stability),
@@ -199,18 +198,18 @@ def _how(stability: Stability) -> dict[str, Any]:
 
 
 def _rest(stability: Stability | None) -> str:
-    """Return how crystals were relaxed."""
+    """Return the relaxation in words."""
     if stability is None or stability.relaxation is None:
         return ""
     relaxation = stability.relaxation
     return (
-        f"atoms and cell, to at most {relaxation.force:g} eV/angstrom within {relaxation.steps} steps; one that is not "
-        "at rest then is unknown"
+        f"atoms and cell, to at most {relaxation.force:g} eV/angstrom within {relaxation.steps} steps; unconverged "
+        "relaxations are unknown"
     )
 
 
 def _unknown(crystals: Sequence[Row], column: str, what: str, which: str) -> dict[str, Any]:
-    """Return how many crystals lack an answer, by reason."""
+    """Return the number of crystals with an unknown result, by reason."""
     reasons = category_counts(row[column] for row in crystals)
     description = f"crystals whose {what} is unknown, by reason; {which}"
     return _entry(sum(reasons.values()), "samples", description, len(crystals), reasons=reasons)

@@ -1,8 +1,7 @@
-"""`crystals.csv` of S.U.N.: one row a sample, failed ones too, and what follows from its flags.
+"""`crystals.csv` of S.U.N.: one row for each sample, failed samples included, and verdicts from its flags.
 
-A flag is true, false, or unknown (None, an empty cell): a crystal whose stability is unknown is not called unstable.
-Columns that begin with `relaxed_` say of the relaxed crystal what the column without it says of the crystal as it was
-generated; they are empty without relaxing. Units: eV/atom, angstrom.
+A flag is true, false, or unknown (None, an empty cell). Columns with the prefix `relaxed_` refer to the relaxed
+crystal, other columns to the crystal as generated; without relaxation they are empty. Units: eV/atom, angstrom.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ PARTS = {
     "stable_novel": ("stable", "novel"),
     "sun": ("stable", "unique", "novel"),
 }
-# An energy of the potential is in single precision, and changes by some 1e-6 eV/atom when a crystal is turned: one that
-# is itself part of the hull must not fall off it.
+# Energies of the potential are in single precision, and change by some 1e-6 eV/atom when a crystal is rotated. A
+# crystal on the hull must stay stable.
 ROUNDING = 1e-5  # eV/atom
 
-# How far below a hull, eV/atom, a sample may lie without a word. Of 672 real crystals of mp_52, each left out of the
-# hull of the others, 2.4 % lie farther below it, where it has few compounds of all their elements or none; of 154 with
-# at least three such compounds the farthest lies 0.21 below (`experiments/sun/depth.py`).
+# Distance below a hull, eV/atom, above which a sample is reported. Of 672 real crystals of mp_52, each compared with
+# the hull of the others, 2.4 % lie farther below, where the hull has few or no compounds of all their elements. Of the
+# 154 with at least three such compounds the farthest lies 0.21 below (`experiments/sun/depth.py`).
 FAR_BELOW = 0.5
 
 _STATE_COLUMNS = (
@@ -72,12 +71,12 @@ _FLAGS = set(COLUMNS) - _TEXTS - _INTEGERS - _FLOATS
 
 
 def is_stable(above_hull: float | None, threshold: float) -> bool | None:
-    """Return whether an energy above hull, eV/atom, is at most a threshold, up to rounding; None if it is unknown."""
+    """Return whether an energy above hull, eV/atom, is at most a threshold, up to rounding; None if unknown."""
     return None if above_hull is None else above_hull <= threshold + ROUNDING
 
 
 def is_credible(formation_energy: float | None) -> bool:
-    """Return whether a crystal can have a formation energy, eV/atom; an unknown one is not objected to."""
+    """Return whether a formation energy, eV/atom, is possible for a crystal; True if unknown."""
     return formation_energy is None or formation_energy >= DEEPEST
 
 
@@ -90,15 +89,15 @@ def all_of(flags: Iterable[bool | None]) -> bool | None:
 
 
 def verdict(row: Row, part: str, state: str = "", threshold: float = 0.0) -> bool | None:
-    """Return whether a sample has all that a part of S.U.N. asks for; None if that is unknown.
+    """Return whether a sample meets all criteria of a part of S.U.N.; None if unknown.
 
     Args:
-        row: of the sample.
+        row: row of the sample.
         part: one of the `PARTS`.
         state: one of the `STATES`.
-        threshold: one of the `THRESHOLDS`; it matters where the part asks for stability.
+        threshold: one of the `THRESHOLDS`; used if the part includes stability.
 
-    A sample that is no crystal has nothing.
+    A sample that is no crystal meets no criterion.
     """
     if row["status"] != OK:
         return False
@@ -109,7 +108,7 @@ def verdict(row: Row, part: str, state: str = "", threshold: float = 0.0) -> boo
 
 
 def verdicts(row: Row, states: Iterable[str]) -> Row:
-    """Return the columns of stability and of S.U.N. of the given states, which follow from the rest of a row."""
+    """Return the columns of stability and of S.U.N. of the given states, derived from the rest of a row."""
     return {
         f"{state}{part}_at_{threshold:g}": verdict(row, part, state, threshold)
         for state in states
@@ -119,12 +118,12 @@ def verdicts(row: Row, states: Iterable[str]) -> Row:
 
 
 def read_sun_rows(path: Path) -> list[Row]:
-    """Return the rows of a file, typed as they were written; floats have ten digits."""
+    """Return the rows of a file with their original types; floats have ten digits."""
     return read_rows(path, _TEXTS, _INTEGERS, _FLAGS)
 
 
 def _settled(row: Row, state: str) -> float | None:
-    """Return the energy above hull; None of a crystal that did not come to rest or whose energy is not credible."""
+    """Return the energy above hull; None if the relaxation did not converge or the energy is not credible."""
     value: float | None = row[f"{state}above_hull"]
     moving = state == "relaxed_" and row["converged"] is not True
     return None if moving or not is_credible(row[f"{state}formation_energy"]) else value

@@ -1,4 +1,4 @@
-"""The crystals of a source as columns, and what follows from them, for a person to look at.
+"""The census of a source: its crystals as columns, and quantities derived from them.
 
 Everything here works on whole columns: 50,000 crystals take seconds. M crystals, T sites in all of them together.
 """
@@ -21,18 +21,18 @@ from crystens.sources.record import Reject
 from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS
 
 _GRAM_PER_CM3 = 1.66053906660  # one atomic mass unit per cubic angstrom; CODATA 2018
-_SHORT = 1.0  # atoms nearer than this, in angstrom, are worth a look: only O-H, N-H and H-H are
+_SHORT = 1.0  # angstrom; nearer atoms are suspicious: only O-H, N-H and H-H are so near
 _PAIRS_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True, eq=False)
 class Census:
-    """The crystals of a source as columns, in the order of reading, and what was set aside.
+    """The crystals of a source as columns, in the order of reading, and its rejects.
 
-    Arguments of any number type are taken; attributes have the types that stand here.
+    Arguments may have any numeric type; the attributes have the types below.
 
     Args:
-        name: what the source is called.
+        name: name of the source.
         lengths: (M, 3) float64, angstrom.
         angles: (M, 3) float64, degrees.
         space_groups: (M,) int64, 1-230.
@@ -42,9 +42,9 @@ class Census:
         files: M names, see `crystens.sources.record.Entry`.
         entries: M names.
         splits: M names of splits, None where the source gives none.
-        rejects: what was set aside.
-        hydrogens_left_out: crystals that were read without hydrogens that have no place, and how many hydrogens.
-        properties: what the source says of each crystal by name, (M,) float64 each, in its units, NaN where missing.
+        rejects: the rejects.
+        hydrogens_left_out: number of crystals without some of their hydrogens, and number of these hydrogens.
+        properties: properties of the crystals by name, (M,) float64 each, in units of the source, NaN where missing.
 
     Raises:
         CrystensError: if there is no crystal, or columns do not fit together.
@@ -65,7 +65,7 @@ class Census:
     properties: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that the columns fit together, and take them as float64 and int64: uint8 would overflow in sums."""
+        """Check the shapes of columns, and convert them to float64 and int64: uint8 would overflow in sums."""
         size, sites = len(self.counts), int(np.sum(self.counts, dtype=np.int64))
         if not size:
             raise CrystensError(f"nothing to summarise: {self.name} has no usable crystal")
@@ -126,22 +126,22 @@ class Census:
 
     @property
     def element_counts(self) -> np.ndarray:
-        """How many crystals hold each element, by atomic number: (119,) int64."""
+        """Number of crystals with each element, by atomic number: (119,) int64."""
         return np.bincount(self._contents[:, 1], minlength=MAX_ATOMIC_NUMBER + 1)
 
     @property
     def elements_per_crystal(self) -> np.ndarray:
-        """How many elements each crystal holds: (M,) int64."""
+        """Number of elements of each crystal: (M,) int64."""
         return np.bincount(self._contents[:, 0], minlength=len(self))
 
     @property
     def crystal_systems(self) -> np.ndarray:
-        """Crystal system of each crystal, its place in `crystens.symmetry.space_groups.CRYSTAL_SYSTEMS`: (M,) int64."""
+        """Crystal system of each crystal, its index in `crystens.symmetry.space_groups.CRYSTAL_SYSTEMS`: (M,) int64."""
         return np.searchsorted(list(CRYSTAL_SYSTEMS.values()), self.space_groups, side="right") - 1
 
     @functools.cached_property
     def formulas(self) -> np.ndarray:
-        """Which reduced formula each crystal has: (M,) int64, the first crystal that has it."""
+        """Reduced formula of each crystal, as the index of the first crystal with it: (M,) int64."""
         firsts: dict[ReducedComposition, int] = {}
         parts = np.split(self.numbers, self._ends[:-1])
         return np.array([firsts.setdefault(reduced_composition(part), k) for k, part in enumerate(parts)])
@@ -158,12 +158,12 @@ class Census:
 
     @functools.cached_property
     def _ends(self) -> np.ndarray:
-        """Where the sites of each crystal end: (M,)."""
+        """End of each crystal's sites in the columns of sites: (M,)."""
         return np.cumsum(self.counts)
 
     @functools.cached_property
     def _owners(self) -> np.ndarray:
-        """The crystal that each site belongs to: (T,)."""
+        """Crystal of each site: (T,)."""
         return np.repeat(np.arange(len(self)), self.counts)
 
     @functools.cached_property
@@ -183,9 +183,8 @@ def _masses() -> np.ndarray:
 def _shortest_contacts(census: Census) -> np.ndarray:
     """Return the shortest distance below `_SHORT` of each crystal, (M,), angstrom; infinite where there is none.
 
-    A difference d along an axis puts at least |d| times the spacing of its lattice planes between two sites. With d
-    rounded into [-1/2, 1/2], that leaves few pairs to measure; where the planes lie further apart than twice the bound,
-    no other image can be near.
+    Two sites with a difference d along an axis are at least |d| times the spacing of its lattice planes apart. With d
+    in [-1/2, 1/2] this excludes most pairs. If the spacing exceeds twice the bound, no other image can be near.
     """
     shortest = np.full(len(census), np.inf)
     matrices = np.array([cell_vectors(*cell) for cell in zip(census.lengths, census.angles, strict=True)])

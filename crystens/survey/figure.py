@@ -1,7 +1,7 @@
-"""The census of a source as one picture: elements on the periodic table, cells, densities, space groups, rejects.
+"""The census of a source as one picture: periodic table, cells, densities, space groups, rejects.
 
-Drawn without pyplot, so that nothing is left behind in a global state and no display is needed. Long tails are cut: a
-histogram shows the middle 98 % at least, and says how many crystals lie beyond.
+Drawn without pyplot, which has global state and needs a display. Long tails are cut: a histogram shows at least the
+middle 98 %, and states the number of crystals beyond.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DOTS = 150  # per inch
 _INK, _GREY, _PALE = "#1f2933", "#52606d", "#eef1f4"
 _MAIN, _LENGTH, _ANGLE, _REJECT = "#2f6690", "#3a7d6b", "#8a5a99", "#c2410c"
 _SHADES = ("#e3eff6", "#9cc7df", "#3f8fbf", "#1c5a8d", "#0b2f55")  # few to many
-# One colour a crystal system; hues of the Okabe-Ito palette, which colour-blind readers tell apart.
+# One colour for each crystal system, from the Okabe-Ito palette, which colour-blind readers can distinguish.
 _SYSTEM_COLOURS = ("#7a7a7a", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#0072b2")
 
 _BINS = 40
@@ -81,7 +81,7 @@ def _figure(census: Census) -> Figure:
 
 
 def _draw_elements(axes: Axes, counts: np.ndarray) -> None:
-    """Draw the periodic table, each element coloured by how many crystals hold it."""
+    """Draw the periodic table, each element coloured by the number of crystals with it."""
     norm, colours = LogNorm(1, max(int(counts.max()), 10)), _colours()
     for number in range(1, MAX_ATOMIC_NUMBER + 1):
         column, row = _place(number)
@@ -98,7 +98,7 @@ def _draw_elements(axes: Axes, counts: np.ndarray) -> None:
         axes.text(3, row, label, fontsize=8, color=_GREY, ha="center", va="center")
     axes.set(xlim=(0.5, 18.6), ylim=(9.9, 0.4), aspect="equal", anchor="NW")
     axes.axis("off")
-    axes.set_title("crystals that hold each element", fontsize=12, color=_INK, loc="left")
+    axes.set_title("crystals with each element", fontsize=12, color=_INK, loc="left")
     bar = axes.inset_axes((3.0, 1.55, 8.6, 0.32), transform=axes.transData)
     axes.figure.colorbar(ScalarMappable(norm, colours), cax=bar, orientation="horizontal")
     bar.xaxis.set_major_formatter(_plain())
@@ -108,7 +108,7 @@ def _draw_elements(axes: Axes, counts: np.ndarray) -> None:
 
 
 def _place(number: int) -> tuple[float, float]:
-    """Return column and row of an element in the table; the f block stands below it."""
+    """Return column and row of an element in the table; the f block is below it."""
     for row, numbers in ((8.35, _LANTHANIDES), (9.35, _ACTINIDES)):
         if number in numbers:
             return 4.0 + number - numbers[0], row
@@ -117,7 +117,7 @@ def _place(number: int) -> tuple[float, float]:
 
 
 def _draw_facts(axes: Axes, census: Census) -> None:
-    """Write the numbers that a reader asks for first."""
+    """Write the most important numbers."""
     splits = Counter(census.splits)
     given = {split: splits[split] for split in SPLITS if splits[split]}
     facts = [
@@ -137,7 +137,7 @@ def _draw_facts(axes: Axes, census: Census) -> None:
 
 
 def _draw_rejects(axes: Axes, census: Census) -> None:
-    """Draw how many inputs were set aside for which reason, the reason above its bar."""
+    """Draw the number of rejects for each reason, with the reason above its bar."""
     axes.axis("off")
     categories = count_categories(census.rejects)
     if not categories:
@@ -156,7 +156,7 @@ def _draw_rejects(axes: Axes, census: Census) -> None:
 
 
 def _draw_whole_numbers(axes: Axes, values: np.ndarray, label: str) -> None:
-    """Draw how often each positive whole number occurs, or several in one bar where there are many."""
+    """Draw a bar for each positive integer, or for ranges of integers if there are many."""
     high = max(int(np.quantile(values, 1 - _TAIL, method="higher")), 5)
     step = -(-high // 60)
     edges = np.arange(1, high + 2 * step, step) - 0.5
@@ -178,7 +178,7 @@ def _draw_values(
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """Return the borders of bins around the middle of values, with room where all values are the same."""
+    """Return the edges of bins around the middle of values, with a margin if all values are equal."""
     low, high = np.quantile(values, (_TAIL, 1 - _TAIL), method="inverted_cdf")
     room = max(0.04 * (high - low), 0.5)
     return np.linspace(max(low - room, 0), high + room, _BINS + 1)
@@ -187,7 +187,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
 def _finish(
     axes: Axes, values: np.ndarray, edges: np.ndarray, counts: np.ndarray, label: str, log: bool = False
 ) -> None:
-    """Give a histogram its axes and labels, and say how many values lie beyond its borders."""
+    """Set the axes and labels of a histogram, and state the number of values beyond its range."""
     if log:
         _count_in_decades(axes, int(counts.max()))
     else:
@@ -202,7 +202,7 @@ def _finish(
 
 
 def _count_in_decades(axes: Axes, most: int) -> None:
-    """Let counts be read on a logarithmic axis, on which a single one still stands out."""
+    """Set a logarithmic axis of counts, on which a count of 1 is still visible."""
     axes.set_yscale("log")
     axes.set_ylim(0.5, 3 * max(most, 10))
     axes.yaxis.set_major_formatter(_plain())
@@ -226,7 +226,7 @@ def _draw_space_groups(axes: Axes, census: Census) -> None:
 
 
 def _dress(axes: Axes, label: str) -> None:
-    """Give a histogram its labels and its plain frame."""
+    """Set the labels and the plain frame of a histogram."""
     axes.set_xlabel(label, fontsize=10, color=_INK)
     axes.set_ylabel("crystals", fontsize=9, color=_GREY)
     axes.tick_params(labelsize=8, color=_GREY, labelcolor=_GREY)
@@ -240,7 +240,7 @@ def _colours() -> Colormap:
 
 
 def _plain() -> FuncFormatter:
-    """Return what writes counts on an axis."""
+    """Return the formatter of counts on an axis."""
     return FuncFormatter(lambda value, _: _compact(round(value)))
 
 
@@ -252,7 +252,7 @@ def _compact(count: int) -> str:
 
 
 def _short(text: str, width: int = 90) -> str:
-    """Return text on one line, without its middle if it is too wide; a dollar sign would start a formula."""
+    """Return text on one line, without its middle if it is too wide, and with dollar signs escaped."""
     line = "".join(c if c.isprintable() else "?" for c in text)
     if len(line) > width:
         line = f"{line[: width // 2]}…{line[-(width // 2 - 1) :]}"

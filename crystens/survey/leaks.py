@@ -1,9 +1,9 @@
-"""Leaks: crystals of val and test that are in train as well, and formulas that they share.
+"""Leaks: crystals of val and test that are also in train, and shared formulas.
 
-A score on such a crystal says how well training data is remembered. "The same crystal" is what
-`crystens.matching.structure_matching` says it is. Its tolerances are wide, and where thousands of crystals of one
-formula are compared, as in Carbon-24, different ones may fall into them; so a report states a null rate beside the
-leaks: the share of random pairs, one crystal of train and one of val or test with as many sites, that match.
+A score on such crystals measures how well training data are remembered. Two crystals are the same by
+`crystens.matching.structure_matching`. Its tolerances are wide: among thousands of crystals of one formula, as in
+Carbon-24, different crystals may match. Therefore a report also states a null rate: the share of matches among random
+pairs, of one crystal of train and one of val or test with the same number of sites.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Leak:
 
     Attributes:
         split: "val" or "test".
-        position: where it stands among the crystals.
-        match: where the crystal of train stands.
+        position: its index among the crystals.
+        match: index of the crystal of train.
         formula: reduced formula of both.
     """
 
@@ -49,11 +49,11 @@ class LeakReport:
     Attributes:
         leaks: crystals that have a match in train, val first, in the order of the crystals.
         sizes: number of crystals of each split.
-        candidates: with how many crystals of train each one was compared; None means all that could match.
-        shared_formulas: for val and test, how many of their formulas are in train too, and how many they have.
-        in_shared_formulas: for val and test, how many of their crystals have a formula that is in train.
+        candidates: number of crystals of train that each crystal was compared with; None for all that could match.
+        shared_formulas: for val and test, number of their formulas that are also in train, and number of formulas.
+        in_shared_formulas: for val and test, number of crystals with a formula that is also in train.
         null_pairs: for val and test, number of random pairs that were compared.
-        null_matches: for val and test, how many of these matched.
+        null_matches: for val and test, number of random pairs that matched.
     """
 
     leaks: list[Leak]
@@ -65,11 +65,11 @@ class LeakReport:
     null_matches: dict[str, int]
 
     def count(self, split: str) -> int:
-        """Return how many crystals of a split have a match in train."""
+        """Return the number of crystals of a split with a match in train."""
         return sum(leak.split == split for leak in self.leaks)
 
     def describe(self) -> str:
-        """Return the summary, some lines of text without a newline at the end."""
+        """Return the summary, lines of text without a newline at the end."""
         lines = [describe_leaks(self.leaks, self.sizes, self.candidates)]
         for split, (shared, formulas) in self.shared_formulas.items():
             lines.append(
@@ -79,8 +79,8 @@ class LeakReport:
         for split, pairs in self.null_pairs.items():
             if pairs:
                 lines.append(
-                    f"{split}: {self.null_matches[split]} of {pairs} random pairs with a crystal of train of as many "
-                    "sites match"
+                    f"{split}: {self.null_matches[split]} of {pairs} random pairs with a crystal of train with the "
+                    "same number of sites match"
                 )
         return "\n".join(lines)
 
@@ -95,21 +95,21 @@ def leak_report(
     seed: int = 0,
     engine: str = PROCESSES,
 ) -> LeakReport:
-    """Return what val and test share with train.
+    """Return the crystals and formulas that val and test share with train.
 
     Args:
         crystals: M crystals.
-        splits: "train", "val" or "test" for each; crystals of None are not looked at.
+        splits: "train", "val" or "test" for each crystal; None ignores it.
         candidates: as in `crystens.matching.structure_matching.find_matches`; with a number, the leaks are a lower
             bound.
-        workers: processes.
-        progress: called with the number of comparisons made so far, without those of the null rate.
-        null_pairs: random pairs for the null rate of each split.
-        seed: of these pairs.
-        engine: what the workers are, one of `crystens.processes.engines.ENGINES`.
+        workers: number of processes.
+        progress: called with the number of comparisons so far, without those of the null rate.
+        null_pairs: number of random pairs for the null rate of each split.
+        seed: seed of these pairs.
+        engine: kind of workers, one of `crystens.processes.engines.ENGINES`.
 
     Raises:
-        CrystensError: if there is nothing in train, or nothing in val and test, or an option is out of range.
+        CrystensError: if train is empty, val and test are both empty, or an option is out of range.
     """
     leaks = find_leaks(crystals, splits, candidates, workers, progress, engine)
     places = _places(splits)
@@ -158,12 +158,12 @@ def find_leaks(
 
 
 def describe_leaks(leaks: Sequence[Leak], sizes: dict[str, int], candidates: int | None = CANDIDATES) -> str:
-    """Return one line for each of val and test: how many of its crystals are in train.
+    """Return one line for each of val and test, with the number of its crystals in train.
 
     Args:
-        leaks: what `find_leaks` found.
+        leaks: result of `find_leaks`.
         sizes: number of crystals of each split.
-        candidates: what `find_leaks` was called with.
+        candidates: argument of `find_leaks`.
     """
     lines = []
     for split in _HELD_OUT:
@@ -171,9 +171,9 @@ def describe_leaks(leaks: Sequence[Leak], sizes: dict[str, int], candidates: int
         if not size:
             lines.append(f"{split}: no crystals")
             continue
-        how = "compared with all that could match"
+        how = "compared with all crystals that could match"
         if candidates is not None:
-            how = f"at least: compared with the {candidates} most similar ones only"
+            how = f"at least: compared with the {candidates} most similar crystals only"
         lines.append(f"{split}: {count} of {size} crystals ({100 * count / size:.1f} %) are in train ({how})")
     return "\n".join(lines)
 
@@ -182,10 +182,10 @@ def write_leaks(leaks: Sequence[Leak], files: Sequence[str], entries: Sequence[s
     """Write leaks to a CSV file with the columns split, file, entry, matches_file, matches_entry, formula.
 
     Args:
-        leaks: what `find_leaks` found; the header is written even if there are none.
-        files: the file of each of the crystals that `find_leaks` was called with, in the same order.
-        entries: which entry of its file each of them is.
-        path: where to write; its folder is made.
+        leaks: result of `find_leaks`; the header is written even without leaks.
+        files: the file of each crystal in the arguments of `find_leaks`, in the same order.
+        entries: the entry in its file of each crystal.
+        path: file to write; its folder is created.
 
     Returns:
         The path.
@@ -213,14 +213,14 @@ def _places(splits: Sequence[str | None]) -> dict[str, list[int]]:
             places[split].append(position)
     if not places["train"] or not (places["val"] or places["test"]):
         counts = ", ".join(f"{len(positions)} {split}" for split, positions in places.items())
-        raise CrystensError(f"no leaks can be looked for: the splits hold {counts}; use a source or a split with both")
+        raise CrystensError(f"cannot search leaks: the splits hold {counts}; use a source or a split with both")
     return places
 
 
 def _random_pairs(
     crystals: Sequence[Crystal], held_out: Sequence[int], train: Sequence[int], count: int, seed: int
 ) -> list[tuple[Crystal, Crystal]]:
-    """Return pairs of a crystal of `held_out` and one of `train` with as many sites, drawn with replacement."""
+    """Return pairs of crystals of `held_out` and `train` with equal numbers of sites, drawn with replacement."""
     by_sites: dict[int, list[int]] = defaultdict(list)
     for k in train:
         by_sites[len(crystals[k])].append(k)

@@ -1,4 +1,4 @@
-"""A look at what a source holds, as text; `crystens.survey.figure` draws the same census."""
+"""The census of a source as text; `crystens.survey.figure` draws the same census."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from crystens.sources.rejects import count_categories
 from crystens.survey.columns import Census
 from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS
 
-_SITE_BINS = (1, 2, 3, 5, 9, 13, 21, 33, 53, 101)  # first numbers of sites of the histogram's bins
-_SHOWN = 15  # space groups that are listed
-_NAMED = 3  # crystals that are named as outliers of one kind
-_FEW = 30  # missing elements are listed if they are no more than this
+_SITE_BINS = (1, 2, 3, 5, 9, 13, 21, 33, 53, 101)  # first number of sites in each bin of the histogram
+_SHOWN = 15  # listed space groups
+_NAMED = 3  # listed outliers of each kind
+_FEW = 30  # missing elements are listed if there are at most this many
 _BAR = 40  # characters of the longest bar
-_LAST_NATURAL = 94  # elements above are in no file that is no mistake, so their absence says nothing
+_LAST_NATURAL = 94  # heavier elements are not listed as missing: hardly any crystal has them
 _PERIODS = (1, 3, 11, 19, 37, 55, 87, MAX_ATOMIC_NUMBER + 1)  # first element of each period
 _QUANTILES = {"min": 0, "1 %": 0.01, "median": 0.5, "99 %": 0.99, "max": 1}
-_SHORT = 1.0  # atoms nearer than this, in angstrom, are worth a look: only O-H, N-H and H-H are
+_SHORT = 1.0  # angstrom; nearer atoms are suspicious: only O-H, N-H and H-H are so near
 
 
 def summarise(census: Census) -> str:
@@ -59,14 +59,14 @@ def summarise(census: Census) -> str:
 
 
 def _left_out(census: Census) -> list[str]:
-    """Return how many hydrogens were left out on demand."""
+    """Return the number of hydrogens left out by `Limits.groups`."""
     crystals, hydrogens = census.hydrogens_left_out
-    told = f"  hydrogens without a place, left out (data.limits.groups=heavy_atom): {hydrogens} in {crystals} crystals"
-    return [told] if crystals else []
+    text = f"  hydrogens left out (data.limits.groups=heavy_atom): {hydrogens} in {crystals} crystals"
+    return [text] if crystals else []
 
 
 def _splits(census: Census) -> list[str]:
-    """Return the share of each split, and how much of it training has seen by its formula."""
+    """Return the share of each split, and the number of its formulas that are in train."""
     splits = np.array([split or "" for split in census.splits])
     if not splits.any():
         return ["splits: none given"]
@@ -85,7 +85,7 @@ def _splits(census: Census) -> list[str]:
 
 
 def _formulas(census: Census) -> list[str]:
-    """Return how many formulas there are, and how many crystals share one."""
+    """Return the number of formulas, and of crystals that share one."""
     firsts, amounts = np.unique(census.formulas, return_counts=True)
     lines = [f"distinct formulas: {len(firsts)}"]
     if len(firsts) == len(census):
@@ -98,16 +98,16 @@ def _formulas(census: Census) -> list[str]:
     listed = [f"{census.formula(int(firsts[k]))} {amounts[k]}" for k in most if amounts[k] > 1]
     more = int((amounts > 1).sum()) - len(listed)
     lines += [
-        f"  crystals that share theirs with another: {shared}{_percent(shared, len(census))}",
-        f"  and space group and number of sites too: {doubles}{_percent(doubles, len(census))}",
+        f"  crystals with the formula of another: {shared}{_percent(shared, len(census))}",
+        f"  with its space group and number of sites too: {doubles}{_percent(doubles, len(census))}",
     ]
     listed[-1] += f" and {more} more" if more else ""
     return [*lines, *_wrapped("  most frequent: ", listed)]
 
 
 def _elements(counts: np.ndarray) -> list[str]:
-    """Return how many crystals hold each element, period by period."""
-    lines = [f"elements: {np.count_nonzero(counts)}, by how many crystals hold them"]
+    """Return the number of crystals with each element, period by period."""
+    lines = [f"elements: {np.count_nonzero(counts)}, each with its number of crystals"]
     for period, (first, after) in enumerate(itertools.pairwise(_PERIODS), start=1):
         held = [f"{Element.from_Z(z).symbol} {counts[z]}" for z in range(first, after) if counts[z]]
         if held:
@@ -119,7 +119,7 @@ def _elements(counts: np.ndarray) -> list[str]:
 
 
 def _wrapped(head: str, items: Sequence[str], width: int = 100) -> list[str]:
-    """Return items separated by commas on lines that begin below the end of the head."""
+    """Return items separated by commas, on lines with a hanging indent after the head."""
     lines, line = [], head
     for k, item in enumerate(items):
         item += "," if k + 1 < len(items) else ""
@@ -131,7 +131,7 @@ def _wrapped(head: str, items: Sequence[str], width: int = 100) -> list[str]:
 
 
 def _space_groups(census: Census) -> list[str]:
-    """Return how many crystals have each crystal system and the most frequent space groups."""
+    """Return the number of crystals of each crystal system and of the most frequent space groups."""
     systems = np.bincount(census.crystal_systems, minlength=len(CRYSTAL_SYSTEMS))
     groups = Counter(census.space_groups.tolist())
     lines = ["crystal systems"]
@@ -148,7 +148,7 @@ def _space_groups(census: Census) -> list[str]:
 def _symbol(group: int) -> str:
     """Return the short Hermann-Mauguin symbol of a space group."""
     name = gemmi.find_spacegroup_by_number(group).short_name()
-    return f"R{name[1:]}" if name.startswith("H") else name  # gemmi writes hexagonal axes into the symbol
+    return f"R{name[1:]}" if name.startswith("H") else name  # gemmi marks hexagonal axes by H in the symbol
 
 
 def _histogram(sites: np.ndarray) -> list[str]:
@@ -164,7 +164,7 @@ def _histogram(sites: np.ndarray) -> list[str]:
 
 
 def _ranges(census: Census) -> list[str]:
-    """Return smallest and largest value, median, and the values that 1 % of the crystals fall below or exceed."""
+    """Return minimum, 1st percentile, median, 99th percentile and maximum of each quantity."""
     columns = {f"{name} (angstrom)": census.lengths[:, k] for k, name in enumerate("abc")}
     columns |= {f"{name} (degree)": census.angles[:, k] for k, name in enumerate(("alpha", "beta", "gamma"))}
     columns |= {"volume per site (A^3)": census.volumes_per_site, "density (g/cm^3)": census.densities}
@@ -176,7 +176,7 @@ def _ranges(census: Census) -> list[str]:
 
 
 def _properties(census: Census) -> list[str]:
-    """Return how many crystals have each property, how many lack it, and its range."""
+    """Return the numbers of crystals with and without each property, and its range."""
     if not census.properties:
         return []
     names = {name: _printable(name) for name in census.properties}
@@ -192,7 +192,7 @@ def _properties(census: Census) -> list[str]:
 
 
 def _outliers(census: Census) -> list[str]:
-    """Return the crystals at the ends of each quantity by name; none where most crystals have the same value."""
+    """Return the names of the crystals with extreme values of each quantity; none if most crystals have the value."""
     contacts = census.shortest_contacts
     kinds = {
         "most sites": (-census.counts, ".0f"),
@@ -216,12 +216,12 @@ def _outliers(census: Census) -> list[str]:
 
 
 def _place(census: Census, index: int) -> str:
-    """Return where a crystal was read."""
+    """Return file and entry of a crystal."""
     return _printable(f"{census.files[index]} {census.entries[index]}".strip())
 
 
 def _set_aside(rejects: Sequence[Reject]) -> Iterable[str]:
-    """Return how often each category of reasons was met, and the first example of each."""
+    """Return the number of rejects in each category of reasons, and the first example of each."""
     examples: dict[str, Reject] = {}
     for reject in rejects:
         examples.setdefault(reject.category, reject)
@@ -237,5 +237,5 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return text on one line that every file can hold: names of files may be any bytes."""
+    """Return text on one line that can be encoded as UTF-8: names of files may hold any bytes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
