@@ -82,7 +82,7 @@ def test_other_kinds_of_files_beside_the_samples_are_told(
 def test_a_folder_that_holds_nothing_but_results_names_them(tmp_path: Path) -> None:
     for name in ("generated.pt", "lattice_scaler.pt"):
         (tmp_path / name).write_text("")
-    with pytest.raises(CrystensError, match=r"but generated\.pt, lattice_scaler\.pt: give the one that CDVAE"):
+    with pytest.raises(CrystensError, match=r"but generated\.pt, lattice_scaler\.pt: give the file that CDVAE"):
         open_generated(tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_bounds_on_the_cell_are_of_the_one_that_an_image_states(nacl):
 
 @pytest.mark.parametrize("option", [{"cell": "niggli"}, {"shift": 0.25}, {"site_order": "given"}])
 def test_form_that_a_space_group_decides_is_not_asked_of_orbits(option):
-    with pytest.raises(CrystensError, match="sites=orbits goes with"):
+    with pytest.raises(CrystensError, match="sites=orbits needs"):
         Limits(sites="orbits", **option)
 
 

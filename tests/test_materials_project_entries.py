@@ -64,7 +64,7 @@ def test_an_answer_of_another_functional_is_refused(tmp_path):
 def test_an_interrupted_fetch_goes_on_where_it_stopped_and_does_not_tell_the_key(tmp_path, monkeypatch):
     monkeypatch.setenv("MP_API_KEY", "secret")
     systems = [("Cl", "Na"), ("Na", "O")]
-    with pytest.raises(CrystensError, match=r"Na-O.*key \*\*\*.*goes on where it stopped"):
+    with pytest.raises(CrystensError, match=r"Na-O.*key \*\*\*.*run the same command again to resume"):
         fetch_entries(systems, tmp_path / "entries.json", rester=Rester(fails_at="Na-O"))
     part = tmp_path / "entries.json.part"
     part.write_bytes(part.read_bytes() + b'{"system": "Na-')  # torn by a kill

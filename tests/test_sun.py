@@ -407,7 +407,7 @@ def test_hull_of_formation_energies_says_that_two_scales_meet(tmp_path, samples,
     assert rows[4]["stability_reason"] == "no elemental reference: K"
     assert metrics["hull"]["value"] == 6  # three of the table and three elements at 0
     assert metrics["hull"]["note"] in capsys.readouterr().out
-    assert "two scales meet here" in metrics["hull"]["note"]
+    assert "distances combine two methods" in metrics["hull"]["note"]
 
 
 def test_crystal_that_is_not_at_rest_is_unknown_with_its_reason(tmp_path, samples, train, entries):

@@ -1,4 +1,4 @@
-"""Energies of many crystals, computed in processes, each only once (`crystens.processes.computed_once`)."""
+"""Energies of many crystals, computed in worker processes and cached (`crystens.processes.computed_once`)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from crystens.errors import CrystensError
 from crystens.processes.computed_once import ComputeOptions, Work, computed_once
 from crystens.processes.result_cache import ResultCache, digest_of
 
-_FORMAT = 2  # part of every digest; raise it when the same options come to compute something else
+_FORMAT = 2  # part of the cache key; raise it when the result of the same options changes
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyOptions(ComputeOptions):
-    """How energies are computed.
+    """Options of the computation of energies.
 
     Attributes:
-        relaxation: how crystals are relaxed first; None takes them as they stand.
-        cache: folder of what was computed; None for `energies` in `crystens.processes.cache_folder.cache_folder()`.
+        relaxation: relaxation before the energy is taken; None for none.
+        cache: folder of the cache; None for `energies` in `crystens.processes.cache_folder.cache_folder()`.
     """
 
     relaxation: Relaxation | None = None
@@ -41,13 +41,13 @@ def energies(
     options: EnergyOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Energy]:
-    """Return an energy of each crystal, in order; what was computed before, by whichever run, is not computed again.
+    """Return an energy of each crystal, in order; results of earlier runs come from the cache.
 
     Args:
         crystals: any crystals, however bad.
-        potential: what gives the energies.
-        options: how they are computed.
-        progress: called with the number of crystals that are done.
+        potential: the potential.
+        options: options of the computation.
+        progress: called with the number of finished crystals.
 
     Raises:
         CrystensError: if the potential cannot be loaded.
@@ -81,23 +81,23 @@ def _load(potential: Potential) -> None:
         potential.calculator()
     except Exception as error:
         raise CrystensError(
-            f"{potential.identity} cannot be loaded: {type(error).__name__}: {error}; install it anew"
+            f"{potential.identity} cannot be loaded: {type(error).__name__}: {error}; install it again"
         ) from error
 
 
-# In a worker process: its potential, and why that could not be loaded.
+# In a worker process: its potential, and the error if it could not be loaded.
 _own: dict[str, Any] = {}
 
 
 def _begin(potential: Potential) -> None:
     """Load the potential of a worker process."""
     torch.set_num_threads(1)
-    os.chdir(tempfile.gettempdir())  # CHGNet writes bond_graph_error.cif to where it stands
+    os.chdir(tempfile.gettempdir())  # CHGNet writes bond_graph_error.cif into the working directory
     _own["potential"] = potential
     try:
         _load(potential)
     except CrystensError as error:
-        # An initializer that raises would be started again for ever; `_work` tells.
+        # A failing initializer would be started again forever; `_work` reports the error.
         _own["broken"] = str(error)
 
 

@@ -1,10 +1,10 @@
-"""Files of entries for a hull: the energies of phases by density functional theory, as others computed them.
+"""Files of entries for a hull: energies of phases from density functional theory.
 
-Total energies of two functionals differ by electronvolts an atom, and a hull of both is none. Where entries say which
-functional they are by, a file of two is refused, and so is one that is not on the scale it is read with. An entry says
-it by `run_type`, in its `parameters` or beside them, or by the end of its `entry_id`, as `mp-1-r2SCAN` does. GGA and
-GGA+U are one functional here, PBE with the corrections of the Materials Project. Energies that its mixing scheme moved
-onto the hull of another functional are refused with the scale `MP2020` too.
+Total energies of two functionals differ by electronvolts per atom, so that a hull must not mix them. If entries state
+their functional, a file with two functionals is an error, and so is one with another functional than that of `scale`.
+The functional is `run_type`, in `parameters` or at the top level, or the end of `entry_id`, as in `mp-1-r2SCAN`. GGA
+and GGA+U count as one functional, PBE with the corrections of the Materials Project. With the scale `MP2020`, energies
+that its mixing scheme moved onto the hull of another functional are an error too.
 
 Source of the mixing scheme: Kingsbury et al., "A flexible and scalable scheme for mixing computed formation energies
 from different levels of theory", npj Comput. Mater. 2022, 8, 195.
@@ -32,23 +32,23 @@ from crystens.errors import CrystensError, first_line
 GGA = "GGA(+U)"
 _MIXTURE = "mixture"
 _FUNCTIONALS = {"GGA": GGA, "PBE": GGA, "R2SCAN": "r2SCAN", "SCAN": "SCAN", "PBESOL": "PBEsol", "LDA": "LDA"}
-_MOST_NAMED = 3  # entries that an error names
+_MOST_NAMED = 3  # entries named in an error
 
 
 def read_hull_reference(path: str | Path, scale: str, name: str | None = None) -> HullReference:
     """Return the reference of a file of entries.
 
     Args:
-        path: `.json` or `.json.gz`, a list of pymatgen's ComputedEntry or ComputedStructureEntry as dictionaries (such
-            as mp-api's MPRester gives and monty's dumpfn writes), of which the corrected energy counts; or `.csv` or
-            `.csv.gz` with the columns formula and energy_per_atom, eV/atom, and entry_id and run_type if there are any.
-        scale: what the energies may be compared with: `MP2020` for those of the Materials Project with its corrections
-            of 2020, or the identity of the potential that they are by. The file cannot tell.
-        name: what the reference is called; None for the file's name.
+        path: `.json` or `.json.gz`, a list of pymatgen's ComputedEntry or ComputedStructureEntry as dictionaries (from
+            mp-api's MPRester, written by monty's dumpfn), whose corrected energy is used; or `.csv` or `.csv.gz` with
+            the columns formula and energy_per_atom, eV/atom, and optionally entry_id and run_type.
+        scale: scale of the energies, which the file does not state: `MP2020` for the Materials Project with its
+            corrections of 2020, or the identity of a potential.
+        name: name of the reference; None for the file's name.
 
     Raises:
-        CrystensError: if the file cannot be read as that, or its entries say that they are of several functionals, or
-            of another one than those of the scale `MP2020`.
+        CrystensError: if the file is not of these formats, or its entries state several functionals, or another
+            functional than that of the scale `MP2020`.
     """
     path = Path(path).expanduser()
     expected = "pymatgen entries (.json) or a table with formula and energy_per_atom (.csv)"
@@ -65,7 +65,7 @@ def file_text(path: Path, expected: str) -> str:
 
     Args:
         path: the file.
-        expected: what it should be, for the message.
+        expected: description of the expected file, for the message.
 
     Raises:
         CrystensError: if it cannot be read.
@@ -78,15 +78,15 @@ def file_text(path: Path, expected: str) -> str:
 
 
 def check_functionals(items: Iterable[Mapping[str, Any]], scale: str, where: str) -> None:
-    """Check that entries are of one functional, and of that of a scale.
+    """Check that entries have one functional, that of the scale.
 
     Args:
-        items: entries as dictionaries; one that does not say by which functional it is passes.
-        scale: of the energies, see `read_hull_reference`.
-        where: what holds the entries, for the message.
+        items: entries as dictionaries; an entry that states no functional passes.
+        scale: scale of the energies, see `read_hull_reference`.
+        where: origin of the entries, for the message.
 
     Raises:
-        CrystensError: if there are several functionals, or with the scale `MP2020` another one than GGA(+U).
+        CrystensError: if there are several functionals, or with the scale `MP2020` a functional other than GGA(+U).
     """
     found: dict[str, list[str]] = defaultdict(list)
     for number, item in enumerate(items):
@@ -108,14 +108,14 @@ def check_functionals(items: Iterable[Mapping[str, Any]], scale: str, where: str
 
 
 def _told(functional: str, names: Sequence[str]) -> str:
-    """Return how many entries are of a functional, and the first of them."""
+    """Return the number of entries with a functional, and the first few of them, in words."""
     kind = "mixed from several functionals" if functional == _MIXTURE else f"of run type {functional}"
     more = ", ..." if len(names) > _MOST_NAMED else ""
     return f"{len(names)} entries ({', '.join(names[:_MOST_NAMED])}{more}) are {kind}"
 
 
 def functional_of(item: Mapping[str, Any]) -> str | None:
-    """Return the functional that an entry says it is of, with GGA and GGA+U as one; None if it says none."""
+    """Return the functional that an entry states, with GGA and GGA+U as one; None if it states none."""
     adjustments = item.get("energy_adjustments")
     for adjustment in adjustments if isinstance(adjustments, list) else ():
         if "mixing" in str(_field(adjustment, "name")).lower() and _value(adjustment) != 0:
@@ -143,21 +143,21 @@ def corrected_energy(item: Mapping[str, Any]) -> float:
 
 
 def checked_entry(composition: Any, energy: float, label: str) -> ReferenceEntry:
-    """Return an entry whose values are checked.
+    """Return an entry, after a check of its values.
 
     Raises:
-        ValueError: if a value is none.
+        ValueError: if the composition or the energy is not valid.
     """
     plain = Composition(composition).element_composition
     if not plain.num_atoms > 0 or not np.isfinite(energy):
         raise ValueError(f"composition {plain.formula!r} with energy {energy}")
     if any(not Element.is_valid_symbol(element.symbol) for element in plain):
-        raise ValueError(f"composition {plain.formula!r} holds what is no element")
+        raise ValueError(f"composition {plain.formula!r} contains a symbol that is no element")
     return ReferenceEntry(plain, energy, label)
 
 
 def _value(adjustment: Mapping[str, Any]) -> float:
-    """Return what an adjustment adds to the energy, eV; its fields are those of pymatgen's classes."""
+    """Return the energy of an adjustment, eV; its fields are those of pymatgen's classes."""
     for names in (("value",), ("adj_per_atom", "n_atoms"), ("adj_per_deg", "temp", "n_atoms")):
         if all(name in adjustment for name in names):
             return math.prod(float(adjustment[name]) for name in names)
@@ -165,14 +165,14 @@ def _value(adjustment: Mapping[str, Any]) -> float:
 
 
 def _functional(text: str) -> str | None:
-    """Return the functional of a run type or thermo type, such as `GGA_GGA+U`; None if it is none that is known."""
+    """Return the functional of a run type or thermo type, such as `GGA_GGA+U`; None if it is not known."""
     parts = set(re.sub(r"\(?\+U\)?|_U$", "", text.upper()).split("_"))
     kinds = {_FUNCTIONALS.get(part) for part in parts}
     return None if None in kinds else next(iter(kinds)) if len(kinds) == 1 else _MIXTURE
 
 
 def _field(item: Any, name: str) -> Any:
-    """Return a field of what should be a dictionary; None where it is none."""
+    """Return a field of a dictionary; None for anything but a dictionary."""
     return item.get(name) if isinstance(item, Mapping) else None
 
 
@@ -208,7 +208,7 @@ def _csv_entries(text: str, path: Path, scale: str) -> Iterator[ReferenceEntry]:
             composition = Composition(row["formula"])
             entry = checked_entry(composition, float(row["energy_per_atom"]) * composition.num_atoms, row["formula"])
         except (TypeError, ValueError) as error:
-            raise CrystensError(f"{path}, line {table.line_num}: {first_line(error)}; mend or delete it") from error
+            raise CrystensError(f"{path}, line {table.line_num}: {first_line(error)}; correct or delete it") from error
         rows.append(row)
         yield entry
     check_functionals(rows, scale, str(path))

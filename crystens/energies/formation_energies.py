@@ -1,10 +1,10 @@
-"""A hull of formation energies as a table has them, such as those by density functional theory, with elements at 0.
+"""A hull of formation energies from a table, such as those of density functional theory, with elements at 0.
 
-A formation energy is the energy of a crystal less that of its elements, all by one method. Total energies of two
-methods are never compared (`crystens.energies.potentials`). Formation energies are, here and nowhere else: the energy
-of a crystal by a potential, less that of its elements by the same potential, is put on a hull of a table's formation
-energies. An error of the potential about an element is then an error about each of its compounds; `experiments/hull`
-measures it.
+A formation energy is the energy of a crystal minus that of its elements, by the same method. Total energies of two
+methods are never compared (`crystens.energies.potentials`). Formation energies are compared, only in this module: the
+formation energy of a crystal by a potential, with the potential's own energies of the elements, is compared with a hull
+of formation energies from a table. The potential's error for an element then enters all compounds of that element;
+`experiments/hull` measures this error.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from crystens.sources.properties import kept
 from crystens.sources.record import Unusable, shown
 
 COLUMN = "formation_energy_per_atom"
-FORMATION = "formation energies, elements at 0"  # the scale of a hull that no potential is put on
+FORMATION = "formation energies, elements at 0"  # scale of a hull that is used without a potential
 _EXPECTED = "a table with the columns formula and {}"
-_BELOW_ELEMENTS = -0.01  # eV/atom; an element's form cannot lie below the element at 0, but for rounding
+_BELOW_ELEMENTS = -0.01  # eV/atom; a form of an element cannot lie below 0, except by rounding
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class FormationEnergies:
     """Formation energies of phases.
 
     Attributes:
-        name: what they are, for titles.
-        entries: each phase, with its formation energy as its energy.
-        crystals: the phases, where the source gives more than formulas.
-        left_out: how many phases have no energy or no crystal, by reason.
+        name: name for titles.
+        entries: the phases, with formation energies as energies.
+        crystals: crystals of the phases, if the source has them.
+        left_out: number of phases without an energy or a crystal, by reason.
     """
 
     name: str
@@ -65,14 +65,14 @@ def read_formation_energies(path: str | Path, column: str = COLUMN, split: str |
     """Return the formation energies of a file, eV/atom in it.
 
     Args:
-        path: a table with the columns formula and `column` (.csv, .csv.gz), or any source of crystals whose records say
-            `column`, such as a table with the column cif, or the folder of `mp_52`.
+        path: a table with the columns formula and `column` (.csv, .csv.gz), or any source of crystals with the property
+            `column`, such as a table with a column cif, or the folder of `mp_52`.
         column: name of the formation energy, see `data.properties`.
-        split: of a source, see `crystens.energies.known_crystals.read_known`.
+        split: split of a source, see `crystens.energies.known_crystals.read_known`.
 
     Raises:
-        CrystensError: if the file cannot be read as that, or holds what are no formation energies: an element below 0,
-            or anything below `DEEPEST`.
+        CrystensError: if the file cannot be read, or holds impossible formation energies: an element below 0, or
+            anything below `DEEPEST`.
     """
     path = Path(path).expanduser()
     found = _by_formula(path, column)
@@ -82,12 +82,12 @@ def read_formation_energies(path: str | Path, column: str = COLUMN, split: str |
         if entry.per_atom < (_BELOW_ELEMENTS if alone else DEEPEST):
             limit = "an element has 0 or more" if alone else f"no crystal has less than {DEEPEST:g}"
             raise CrystensError(
-                f"{path}: {entry.label} has {column} {entry.per_atom:g} eV/atom, which is no formation energy, for "
-                f"{limit}; give the column of formation energies, or total energies as entries"
+                f"{path}: {entry.label} has {column} {entry.per_atom:g} eV/atom, which is no formation energy "
+                f"({limit}); give the column of formation energies, or total energies as entries"
             )
     if not energies.entries:
         told = ", ".join(f"{count} {reason}" for reason, count in energies.left_out.items())
-        raise CrystensError(f"{path} holds no formation energy by the name {column}: {told}")
+        raise CrystensError(f"{path} has no formation energies in {column}: {told}")
     return energies
 
 
@@ -97,16 +97,16 @@ def formation_hull(
     options: EnergyOptions | None = None,
     compared: Sequence[Crystal] = (),
 ) -> HullReference:
-    """Return the hull of formation energies, on which crystals stand by theirs.
+    """Return a hull of formation energies, to compare the formation energies of crystals with.
 
     Args:
         table: the formation energies.
-        potential: by which crystals are put on the hull, with its own energies of their elements (`ground_states`);
-            None for crystals whose formation energies are given as their energies, with the scale `FORMATION`.
-        options: how the energies of elements are computed.
+        potential: potential for crystals and their elements (`ground_states`); None for crystals whose energies are
+            given as formation energies, with the scale `FORMATION`.
+        options: options of the computation of the elements' energies.
         compared: crystals that will be compared with the hull by the potential.
 
-    Crystals of an element of which the potential has no energy are unknown.
+    Crystals with an element for which the potential has no energy are unknown.
     """
     symbols = {element.symbol for entry in table.entries for element in entry.composition}
     entries = [*table.entries, *_at_zero(symbols)]
@@ -114,8 +114,8 @@ def formation_hull(
     if potential is None:
         return HullReference(entries, FORMATION, name, table.left_out)
     note = (
-        f"two scales meet here: formation energies of samples are by {potential.identity} and its own energies of the "
-        "elements, those of the hull are the table's; the potential's errors are in each distance (experiments/hull)"
+        f"distances combine two methods: formation energies of samples are by {potential.identity}, with its energies "
+        "of the elements, and those of the hull come from the table; errors of the potential enter (experiments/hull)"
     )
     reference = HullReference(entries, potential.identity, name, table.left_out, note, {})
     return with_element_energies(reference, elements_of(compared), potential, options, table.crystals)
@@ -128,14 +128,14 @@ def with_element_energies(
     options: EnergyOptions | None = None,
     crystals: Sequence[Crystal] = (),
 ) -> HullReference:
-    """Return a hull of formation energies on which crystals of more elements stand; elements are at 0 in it.
+    """Return a hull of formation energies extended by elements, which are at 0.
 
     Args:
         reference: the hull.
-        symbols: of the elements.
-        potential: what gives their energies; an element that it has none of is left out.
-        options: how the energies of elements are computed.
-        crystals: where elements may be found too.
+        symbols: symbols of the elements.
+        potential: potential for their energies; an element without an energy is left out.
+        options: options of the computation of the elements' energies.
+        crystals: crystals that may contain further forms of elements.
     """
     forms, _ = ground_states(symbols, potential, options, crystals)
     lowest: dict[str, float] = {}
@@ -151,7 +151,7 @@ def _at_zero(symbols: set[str]) -> list[ReferenceEntry]:
 
 
 def _by_formula(path: Path, column: str) -> FormationEnergies | None:
-    """Return the formation energies of a table with formulas; None for what is no such table."""
+    """Return the formation energies of a table with formulas; None for any other file."""
     if not path.name.lower().endswith(CSV_SUFFIXES) or "formula" not in (CsvTable(path).columns() or ()):
         return None
     csv.field_size_limit(MAX_BYTES)
@@ -167,7 +167,7 @@ def _by_formula(path: Path, column: str) -> FormationEnergies | None:
             composition = Composition(row["formula"])
             entries.append(checked_entry(composition, value * composition.num_atoms, row["formula"]))
         except (TypeError, ValueError, Unusable) as error:
-            raise CrystensError(f"{path}, line {table.line_num}: {first_line(error)}; mend or delete it") from error
+            raise CrystensError(f"{path}, line {table.line_num}: {first_line(error)}; correct or delete it") from error
     return FormationEnergies(path.name, tuple(entries), left_out=dict(left_out))
 
 

@@ -1,21 +1,21 @@
-"""Formation energy and energy above hull of crystals, against a reference that says what it is.
+"""Formation energy and energy above hull of crystals, relative to a reference.
 
-The formation energy of a crystal is its energy less that of its elements, each in the lowest form that the reference
-has. The energy above hull is its energy less that of the mixture of reference entries of its composition that lies
-lowest, elements and compounds of every sub-system of its elements among them: a ternary crystal may stand above two
-binaries. Both are in eV/atom and made of total energies of cells, but on a hull of formation energies
+The formation energy of a crystal is its energy minus that of its elements, each in its lowest form in the reference.
+The energy above hull is its energy minus that of the lowest mixture of reference entries with its composition. The
+mixture may contain elements and compounds of sub-systems: a ternary crystal may decompose into two binaries. Both are
+in eV/atom and computed from total energies, except with a hull of formation energies
 (`crystens.energies.formation_energies`).
 
-The distance is that to the reference's hull, of which the crystal is not made a part: an entry of the reference has 0
-or more, and a crystal that lies below all that the reference knows has a negative value. A hull that knows few
-compounds lies too high, so that a value is a lower bound of the true distance; each keeps how many entries stand behind
-it, and where no compound does (`only_elements`) it is the formation energy over again.
+Distances refer to the hull of the reference alone; the crystal is not added to it. Entries of the reference have
+distances of at least 0, and a crystal below the hull has a negative distance. A hull with few compounds is too high, so
+that a distance is a lower bound. Each distance therefore has its number of competing entries. Without a competing
+compound (`only_elements`) the distance equals the formation energy.
 
-Where the reference lacks an element of the crystal both values are unknown, with the reason. Energies of different
-scales are never compared (`crystens.energies.potentials`).
+If the reference lacks an element of the crystal, both values are unknown, with a reason. Energies of different scales
+are never compared (`crystens.energies.potentials`).
 
-Source: Ong et al., "Li-Fe-P-O2 phase diagram from first principles calculations", Chem. Mater. 2008, 20, 1798;
-pymatgen's PhaseDiagram is that.
+Source: Ong et al., "Li-Fe-P-O2 phase diagram from first principles calculations", Chem. Mater. 2008, 20, 1798,
+implemented in pymatgen's PhaseDiagram.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from crystens.energies.potentials import Potential
 from crystens.energies.relaxation import Energy
 from crystens.errors import CrystensError
 
-# With more elements the diagram's convex hull has too many facets; the same minimum is then a linear programme.
+# With more elements the convex hull has too many facets; a linear programme finds the same minimum.
 _DIAGRAM_ELEMENTS = 6
 
 
 @dataclass(frozen=True)
 class HullDistance:
-    """Where one crystal stands.
+    """Formation energy and energy above hull of one crystal.
 
     Attributes:
         formation_energy: eV/atom; None if unknown.
         above_hull: energy above the reference's hull, eV/atom, negative below it; None if unknown.
         reason: why they are unknown, `category: details`.
-        num_entries: reference entries of the crystal's elements, sub-systems included.
-        num_compounds: those of them of two elements and more.
-        decomposition: formulas of the lowest mixture, and the share of the atoms in each.
+        num_entries: number of reference entries in the crystal's chemical system, sub-systems included.
+        num_compounds: number of these entries with two or more elements.
+        decomposition: formulas of the lowest mixture, and the share of atoms in each.
     """
 
     formation_energy: float | None
@@ -59,28 +59,28 @@ class HullDistance:
 
     @property
     def only_elements(self) -> bool:
-        """Whether the values are known and no compound competes, so that the hull is that of the elements alone."""
+        """Whether the values are known and no compound competes: the hull consists of the elements alone."""
         return self.reason is None and self.num_compounds == 0
 
 
 def hull_distances(
     crystals: Sequence[Crystal], computed: Sequence[Energy], potential: Potential, reference: HullReference
 ) -> list[HullDistance]:
-    """Return where each crystal stands, in order.
+    """Return the distances of crystals to the hull, in order.
 
     Args:
         crystals: the crystals.
-        computed: their energies by the potential, as `energies` gives them.
-        potential: what they were computed by.
-        reference: what they are compared with.
+        computed: their energies by the potential, from `energies`.
+        potential: the potential.
+        reference: the hull.
 
     Raises:
-        CrystensError: if the reference is not on a scale of the potential.
+        CrystensError: if the scale of the reference is none of the potential's.
     """
     if reference.scale not in potential.scales:
         raise CrystensError(
-            f"{reference.name} holds energies of the scale {reference.scale!r}, which those of {potential.identity} "
-            f"cannot be compared with; give a reference of {' or '.join(map(repr, potential.scales))}"
+            f"{reference.name} has energies of the scale {reference.scale!r}, which cannot be compared with energies "
+            f"of {potential.identity}; give a reference of {' or '.join(map(repr, potential.scales))}"
         )
     systems: dict[frozenset[str], list[int]] = defaultdict(list)
     for place, crystal in enumerate(crystals):
@@ -118,7 +118,7 @@ class _Hull:
     """The lower convex hull of the entries of one chemical system."""
 
     def __init__(self, entries: Sequence[ReferenceEntry], system: frozenset[str]) -> None:
-        # Only the lowest entry of a composition can be part of the hull.
+        # Only the lowest entry of a composition can be on the hull.
         lowest: dict[str, ReferenceEntry] = {}
         for entry in entries:
             formula = entry.composition.reduced_formula
@@ -134,18 +134,18 @@ class _Hull:
             self._diagram = PhaseDiagram([PDEntry(entry.composition, entry.energy) for entry in self._entries])
 
     def lowest(self, composition: Composition) -> tuple[float, tuple[tuple[str, float], ...]]:
-        """Return the hull's energy at a composition, eV/atom, and the formulas and shares of atoms that make it."""
+        """Return the hull's energy at a composition, eV/atom, and its mixture as formulas and shares of atoms."""
         shares = self._diagram_shares(composition) if self._diagram is not None else self._programme(composition)
         energy = sum(share * per_atom for _, share, per_atom in shares)
         return energy, tuple((formula, share) for formula, share, _ in shares)
 
     def _diagram_shares(self, composition: Composition) -> list[tuple[str, float, float]]:
-        """Return formula, share of atoms and energy per atom of what the phase diagram has at a composition."""
+        """Return formula, share of atoms and energy per atom of the phases in the decomposition of a composition."""
         parts = self._diagram.get_decomposition(composition)
         return [(entry.reduced_formula, float(share), entry.energy_per_atom) for entry, share in parts.items()]
 
     def _programme(self, composition: Composition) -> list[tuple[str, float, float]]:
-        """Return the same by a linear programme: the mixture of this composition whose energy is lowest."""
+        """Return the same by a linear programme: the mixture with this composition and the lowest energy."""
         from scipy.optimize import linprog
 
         amounts = [[e.composition.get_atomic_fraction(symbol) for e in self._entries] for symbol in self._symbols]

@@ -1,6 +1,6 @@
-"""Entries of a hull, with energies of one scale, computed by the potential itself or given (`entry_files`).
+"""Entries of a hull, with energies of one scale, computed by the potential or read from a file (`entry_files`).
 
-Energies in eV of a whole cell unless a name says per atom. Energies of different scales are never compared
+Energies are in eV for a whole cell, unless a name says per atom. Energies of different scales are never compared
 (`crystens.energies.potentials`).
 """
 
@@ -23,12 +23,12 @@ from crystens.sources.reasons import category_counts
 
 log = logging.getLogger(__name__)
 
-# Fluorides and oxides of thorium and lanthanum, the most stable compounds there are, have formation energies of -4.2 to
-# -4.4 eV/atom. A potential that gives less has left what it was trained on: -61 was seen in relaxing atoms too near.
+# The most stable compounds, fluorides and oxides of thorium and lanthanum, have formation energies of -4.2 to -4.4
+# eV/atom. Lower energies of a potential are extrapolations: -61 occurred in a relaxation with atoms too near.
 DEEPEST = -5.0  # eV/atom
 
-# How elements are relaxed, whatever is done with the crystals: their cells come from experiments and not from the
-# potential, and an element that is too high makes every compound of it look stable.
+# Elements are always relaxed, even if crystals are not: their cells come from experiments, and an element with too high
+# an energy would make all of its compounds look stable.
 _ELEMENT_RELAXATION = Relaxation(steps=300, force=0.05)
 _ELEMENT_SITES = 32  # as alpha sulphur has; larger forms (clathrates, beta boron) take minutes and are hardly lower
 # Elements for which neither ASE nor pymatgen has a ground state: an element of the same structure type, another crystal
@@ -49,9 +49,9 @@ class ReferenceEntry:
     """One phase that crystals are compared with.
 
     Attributes:
-        composition: of its cell, or of any amount that the energy is of.
+        composition: composition of its cell, or of any other amount.
         energy: total energy of that amount, eV.
-        label: what it is, for people.
+        label: name for messages.
     """
 
     composition: Composition
@@ -60,23 +60,23 @@ class ReferenceEntry:
 
     @property
     def per_atom(self) -> float:
-        """Energy by atom, eV."""
+        """Energy per atom, eV."""
         return self.energy / self.composition.num_atoms
 
 
 class HullReference:
-    """Phases that crystals are compared with, all of one scale.
+    """Phases that crystals are compared with, all on one scale.
 
     Attributes:
-        name: what the reference is, for titles.
+        name: name for titles.
         scale: the scale of the energies that are compared with it.
         entries: all phases.
         elements: symbol to the lowest entry of that element alone.
-        left_out: how many phases have no energy, by reason.
-        note: what a reader of the distances must know of the hull.
-        element_energies: by symbol what is taken off the energies of crystals before they are compared, eV/atom, where
-            the entries are formation energies (`crystens.energies.formation_energies`); None where they are total
-            energies.
+        left_out: number of phases without an energy, by reason.
+        note: remark on the hull for readers of the distances.
+        element_energies: by symbol, the energies of elements that are subtracted from the energies of crystals,
+            eV/atom, if the entries are formation energies (`crystens.energies.formation_energies`); None if they are
+            total energies.
 
     Raises:
         CrystensError: if there is no entry.
@@ -93,7 +93,7 @@ class HullReference:
     ) -> None:
         """Sort the entries by the elements in them."""
         if not entries:
-            raise CrystensError(f"the reference {name} holds no entry with an energy; give one with entries")
+            raise CrystensError(f"the reference {name} has no entry with an energy; give a reference with entries")
         self.name = name
         self.scale = scale
         self.entries = tuple(entries)
@@ -112,14 +112,14 @@ class HullReference:
 
     @property
     def known_elements(self) -> frozenset[str]:
-        """Symbols of the elements of which crystals can be compared with the reference."""
+        """Symbols of the elements in the reference; crystals of other elements cannot be compared."""
         known = self.elements.keys() if self.element_energies is None else self.element_energies.keys()
         return frozenset(known) & self.elements.keys()
 
     def extended(
         self, entries: Sequence[ReferenceEntry], element_energies: dict[str, float] | None = None
     ) -> HullReference:
-        """Return this reference with more entries, and with more energies of elements where it has any."""
+        """Return this reference with more entries, and with more energies of elements if it has any."""
         energies = None if self.element_energies is None else self.element_energies | (element_energies or {})
         return HullReference([*self.entries, *entries], self.scale, self.name, self.left_out, self.note, energies)
 
@@ -143,18 +143,18 @@ def self_consistent(
     compared: Sequence[Crystal] = (),
     progress: Callable[[int], None] | None = None,
 ) -> HullReference:
-    """Return a reference of crystals, such as those of training, and of elements, all by one potential.
+    """Return a reference of crystals (such as the training data) and of elements, all by one potential.
 
-    The crystals are computed as the options say, which should be what is done with those that are compared. Elements
-    are always relaxed (`ground_states`). Crystals without an energy are left out and counted.
+    The options should be those of the crystals that will be compared with it. Elements are always relaxed
+    (`ground_states`). Crystals without an energy are left out and counted.
 
     Args:
         crystals: real crystals.
-        potential: what gives the energies.
-        options: how they are computed.
-        name: what the reference is called.
-        compared: crystals that will be compared with it: their elements, but not they, are in the reference too.
-        progress: called with the number of crystals that are done.
+        potential: the potential.
+        options: options of the computation.
+        name: name of the reference.
+        compared: crystals that will be compared with it; their elements are added to the reference, they are not.
+        progress: called with the number of finished crystals.
 
     Raises:
         CrystensError: if no crystal has an energy.
@@ -168,7 +168,7 @@ def self_consistent(
     elements, missing = ground_states(elements_of([*crystals, *compared]), potential, options, crystals)
     left_out = category_counts(energy.reason for energy in computed)
     moving = sum(energy.relaxed is not None and not energy.relaxed.converged for energy in computed)
-    note = f"{moving} of the hull's {len(crystals)} crystals are not at rest yet, and may go lower" if moving else ""
+    note = f"{moving} of the hull's {len(crystals)} crystals are not converged, and may go lower" if moving else ""
     if missing:
         log.warning("no ground state of %s by %s", ", ".join(sorted(missing)), potential.identity)
     return HullReference([*entries, *elements], potential.identity, name, left_out, note)
@@ -177,18 +177,17 @@ def self_consistent(
 def ground_states(
     symbols: set[str], potential: Potential, options: EnergyOptions | None = None, crystals: Sequence[Crystal] = ()
 ) -> tuple[list[ReferenceEntry], dict[str, str]]:
-    """Return entries of elements, each form relaxed by the potential, and why elements have none, by symbol.
+    """Return entries of all forms of elements, relaxed by the potential, and the reasons of missing elements by symbol.
 
-    Forms of an element are those among the crystals, pymatgen's AFLOW prototypes that are that element, ASE's
-    reference state where ASE can build it, and for H, He, F, Cl, Br, Te and Pm the forms of an element of the same
-    kind. Forms of more than 32 sites count only where there is no smaller one. All are kept: the lowest is the
-    reference. Nothing is fetched.
+    Forms of an element come from the crystals, from pymatgen's AFLOW prototypes, from ASE's reference states that ASE
+    can build, and for H, He, F, Cl, Br, Te and Pm from an element of the same kind. Forms of more than 32 sites are
+    used only if there is no smaller one. All forms are kept, and the lowest is the reference. Nothing is downloaded.
 
     Args:
-        symbols: of the elements.
-        potential: what gives the energies.
-        options: of which all but the relaxation counts.
-        crystals: where elements may be found too; the rest of them is passed over.
+        symbols: symbols of the elements.
+        potential: the potential.
+        options: options of the computation; their relaxation is ignored.
+        crystals: crystals that may contain further forms of elements; compounds among them are ignored.
     """
     forms: dict[str, list[tuple[str, Crystal]]] = {symbol: [] for symbol in sorted(symbols)}
     for crystal in crystals:

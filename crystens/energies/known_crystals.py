@@ -1,4 +1,4 @@
-"""Real crystals that generated ones are compared with, such as those of training: one split of a source."""
+"""Known real crystals, such as the training data, that generated crystals are compared with: a split of a source."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class KnownCrystals:
     """Real crystals, such as those that a model was trained on.
 
     Attributes:
-        name: what they are, for titles.
-        names: of each, the file it is in and which one in that file.
+        name: name for titles.
+        names: file and entry of each crystal.
         crystals: the crystals.
-        left_out: how many entries of the source cannot be compared with, by reason; of every split.
+        left_out: number of entries of the source, in all splits, that could not be read, by reason.
     """
 
     name: str
@@ -37,17 +37,16 @@ class KnownCrystals:
 
 
 def read_known(path: str, split: str | None = None) -> KnownCrystals:
-    """Return the ordered crystals of a source, those of any size and however bad: a copy of one is not novel.
+    """Return all ordered crystals of a source, of any size and quality: a copy of any of them is not novel.
 
-    Crystals that cannot be read are counted, and a warning says so.
+    Crystals that cannot be read are counted and reported by a warning.
 
     Args:
-        path: of the source.
-        split: "train", "val", "test" or `WHOLE`; None takes train where the source gives splits, and everything where
-            not.
+        path: path of the source.
+        split: "train", "val", "test" or `WHOLE`; None takes train if the source gives splits, otherwise all crystals.
 
     Raises:
-        CrystensError: if there is nothing usable, or no such split.
+        CrystensError: if there is no usable crystal, or no such split.
     """
     taken, left_out = entries_of(open_source(path), path, split)
     part = split or ("train" if any(entry.split for entry in taken) else WHOLE)
@@ -58,15 +57,15 @@ def read_known(path: str, split: str | None = None) -> KnownCrystals:
 
 
 def entries_of(source: Source, path: str, split: str | None = None) -> tuple[list[Entry], dict[str, int]]:
-    """Return the entries of one split of a source, and how many of all its records are left out, by reason.
+    """Return the entries of one split of a source, and the number of rejected records of all splits, by reason.
 
     Args:
         source: the source.
-        path: where it is, for messages.
+        path: path of the source, for messages.
         split: see `read_known`.
 
     Raises:
-        CrystensError: if there is nothing usable, or no such split.
+        CrystensError: if there is no usable crystal, or no such split.
     """
     entries, rejects = read_all(source, JudgingLimits())
     part = split or ("train" if any(entry.split for entry in entries) else WHOLE)
@@ -76,7 +75,7 @@ def entries_of(source: Source, path: str, split: str | None = None) -> tuple[lis
     reasons = Counter(reject.category for reject in rejects)
     if rejects:
         log.warning(
-            "%d entries of %s are left out, so that nothing is compared with them: %s",
+            "%d entries of %s cannot be read and are not compared with samples: %s",
             len(rejects),
             path,
             ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()),

@@ -1,8 +1,8 @@
-"""Entries of the Materials Project for a hull: all phases of the elements of given crystals, on the scale of CHGNet.
+"""Entries of the Materials Project for a hull: all phases in the chemical systems of crystals, on the scale of CHGNet.
 
-Asked for are the energies of the thermo type GGA_GGA+U, with the corrections of 2020. Without naming it the server
-gives a mixture with r2SCAN, which is another scale; an answer that says it is of another functional is refused. The key
-comes from MP_API_KEY and goes to the server alone.
+The request is for energies of the thermo type GGA_GGA+U, with the corrections of 2020. By default the server would mix
+them with r2SCAN, which is another scale; an answer with another functional is an error. The key comes from MP_API_KEY
+and is sent to the server only.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from crystens.energies.potentials import MP2020
 from crystens.errors import CrystensError
 from crystens.processes.atomic_file import write_whole
 
-MOST_ELEMENTS = 9  # of one system, which the client of the server can ask for
+MOST_ELEMENTS = 9  # largest system that the server's client can request
 _ASKED = {"thermo_types": ["GGA_GGA+U"]}
 
 
 def chemical_systems(crystals: Iterable[Crystal]) -> list[tuple[str, ...]]:
-    """Return the systems to ask for, each as sorted symbols: those of the crystals that are part of no other one.
+    """Return the systems to request, as sorted symbols: systems of the crystals that are part of no larger one.
 
     Raises:
         CrystensError: for a crystal of more than `MOST_ELEMENTS` elements.
@@ -49,10 +49,10 @@ def fetch_entries(
     progress: Callable[[int], None] | None = None,
     rester: Any = None,
 ) -> int:
-    """Write all entries of chemical systems, and of the systems within them, to a file; return how many.
+    """Write all entries of chemical systems and their sub-systems to a file, and return their number.
 
-    The file is one that `crystens.energies.entry_files.read_hull_reference` reads with the scale MP2020. Entries
-    that were fetched stand in `FILE.part`, a line a system, so that an interrupted call goes on where it stopped.
+    `crystens.energies.entry_files.read_hull_reference` reads the file with the scale MP2020. During the download
+    `FILE.part` holds the entries, one line for each system, so that an interrupted call resumes.
 
     Args:
         systems: symbols of the elements, see `chemical_systems`.
@@ -61,7 +61,7 @@ def fetch_entries(
         rester: mp-api's MPRester; None makes one with the key in MP_API_KEY.
 
     Raises:
-        CrystensError: if mp-api or the key is missing, the server cannot be asked, or the file cannot be written.
+        CrystensError: if mp-api or the key is missing, the server cannot be reached, or the file cannot be written.
     """
     if out.suffix != ".json":
         raise CrystensError(f"{out}: entries are written as JSON; give a name that ends with .json")
@@ -101,7 +101,7 @@ def _asked(rester: Any, system: tuple[str, ...], refused: tuple[type[Exception],
         text = " ".join(str(error).split())[:300].replace(os.environ.get("MP_API_KEY") or "\0", "***")
         raise CrystensError(
             f"the Materials Project does not give the entries of {'-'.join(system)}: {text or type(error).__name__}; "
-            "the same command goes on where it stopped"
+            "run the same command again to resume"
         ) from None
     items = [entry if isinstance(entry, Mapping) else entry.as_dict() for entry in entries]
     check_functionals(items, MP2020, f"the Materials Project's answer for {'-'.join(system)}")
@@ -117,7 +117,7 @@ def _asked(rester: Any, system: tuple[str, ...], refused: tuple[type[Exception],
 
 
 def _read_part(part: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return what an interrupted call fetched, by system; a last line torn by a kill is cut off."""
+    """Return the entries that an interrupted call fetched, by system; an incomplete last line is dropped."""
     if not part.exists():
         return {}
     lines = part.read_bytes().splitlines(keepends=True)

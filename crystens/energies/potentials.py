@@ -1,11 +1,11 @@
-"""Universal potentials, and what they may see.
+"""Universal potentials, and the crystals that they may be applied to.
 
-Energies are in eV, of a whole cell unless a name says per atom; forces in eV/angstrom, stresses as ASE gives them. A
-`scale` names what energies may be compared with each other: a potential has its own, and CHGNet was also trained to
-give those of the Materials Project, `MP2020` (PBE and PBE+U with that project's corrections of 2020).
+Energies are in eV for a whole cell, unless a name says per atom; forces are in eV/angstrom, stresses in ASE's units.
+Energies may be compared only on the same `scale`. Each potential has its own scale. CHGNet was also trained to
+reproduce energies of the Materials Project, scale `MP2020` (PBE and PBE+U with that project's corrections of 2020).
 
-A potential answers nonsense with nonsense, and not always with a number far off: rocksalt NaCl of 0.1 angstrom gets
--1.29 eV/atom. Crystals unlike those of its training are kept from it (`objection`).
+For unphysical crystals a potential gives meaningless energies, which may look plausible: rocksalt NaCl with a cell of
+0.1 angstrom gets -1.29 eV/atom. Therefore crystals unlike its training data are rejected (`objection`).
 
 Source of the default: Deng et al., "CHGNet as a pretrained universal neural network potential for charge-informed
 atomistic modelling", Nat. Mach. Intell. 2023, 5, 1031.
@@ -40,11 +40,11 @@ MIN_ANGLE, MAX_ANGLE = 30.0, 150.0  # degree; a cell of 5 degrees takes CHGNet 4
 
 
 class Potential(ABC):
-    """An interatomic potential. Small until it is first used, and able to travel to another process.
+    """An interatomic potential. It can be pickled, and loads its network at first use.
 
     Attributes:
-        identity: name and version of all that decides its energies.
-        scales: what its energies may be compared with: its own identity, and the scale that it was trained to give.
+        identity: name and version of everything that its energies depend on.
+        scales: scales of its energies: its own identity, and the scale that it was trained to reproduce.
     """
 
     identity: str
@@ -52,40 +52,40 @@ class Potential(ABC):
 
     @property
     def elements(self) -> frozenset[int]:
-        """Atomic numbers that it knows; those up to plutonium."""
+        """Atomic numbers that it knows; by default up to plutonium."""
         return frozenset(range(1, 95))
 
     @property
     def cutoff(self) -> float:
-        """Distance up to which atoms see each other, angstrom."""
+        """Cutoff distance of interactions, angstrom."""
         return 6.0
 
     @abstractmethod
     def calculator(self) -> Any:
-        """Return its ASE calculator (energies, forces, stresses), the same one each time."""
+        """Return its ASE calculator (energies, forces, stresses), the same object each time."""
 
     def energy(self, crystal: Crystal) -> float:
-        """Return the energy of the cell of a crystal as it stands, eV."""
+        """Return the energy of the cell of a crystal without relaxation, eV."""
         atoms = to_atoms(crystal)
         atoms.calc = self.calculator()
         return float(atoms.get_potential_energy())
 
 
 class CHGNet(Potential):
-    """The universal potential CHGNet, with weights that its package ships.
+    """The universal potential CHGNet, with weights from its package.
 
     Args:
         weights: "0.3.0" and "0.2.0" were trained on the Materials Project's MPtrj, and give energies of the scale
-            `MP2020` with its corrections in them; "r2scan" has a scale of its own.
+            `MP2020`, corrections included; "r2scan" has a different scale.
 
     Raises:
-        CrystensError: if the package is not there, or has no such weights.
+        CrystensError: if the package is not installed, or has no such weights.
     """
 
     def __init__(self, weights: str = "0.3.0") -> None:
-        """Look for the package; nothing is loaded yet."""
+        """Check that the package is installed; nothing is loaded yet."""
         if weights not in ("0.3.0", "0.2.0", "r2scan"):
-            raise CrystensError(f"{weights=} are none of CHGNet's; use 0.3.0, 0.2.0 or r2scan")
+            raise CrystensError(f"{weights=} are not known for CHGNet; use 0.3.0, 0.2.0 or r2scan")
         self.weights = weights
         self.identity = f"chgnet {_release('chgnet', 'energy')}, weights {weights}"
         self.scales = (self.identity,) if weights == "r2scan" else (self.identity, MP2020)
@@ -96,7 +96,7 @@ class CHGNet(Potential):
         return CHGNet, (self.weights,)
 
     def calculator(self) -> Any:
-        """Return the package's own calculator, on the CPU; it refuses a structure in which an atom is isolated."""
+        """Return the package's calculator, on the CPU; it raises for a structure with an isolated atom."""
         if self._calculator is None:
             # Takes seconds to import, and prints about itself.
             with contextlib.redirect_stdout(io.StringIO()):
@@ -108,7 +108,7 @@ class CHGNet(Potential):
         return self._calculator
 
     def energy(self, crystal: Crystal) -> float:
-        """Return the energy of the cell as it stands, eV; without the forces that the calculator would take too."""
+        """Return the energy of the cell without relaxation, eV; faster than the calculator, which computes forces."""
         network = self.calculator().model
         with torch.no_grad():
             prediction = network.predict_graph(network.graph_converter(crystal.to_structure()), task="e")
@@ -118,20 +118,20 @@ class CHGNet(Potential):
 class Matgl(Potential):
     """A potential of the package matgl, such as M3GNet, read from a folder: matgl ships no weights.
 
-    Its energies have a scale of their own: M3GNet learned those of the Materials Project without corrections.
+    Its energies have a different scale: M3GNet was trained on the Materials Project without corrections.
 
     Args:
-        folder: where `model.pt`, `state.pt` and `model.json` are, as matgl saves them.
+        folder: folder with `model.pt`, `state.pt` and `model.json`, as saved by matgl.
 
     Raises:
-        CrystensError: if the package or a file is not there.
+        CrystensError: if the package or a file is missing.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Look for the files, and know them by their bytes; nothing is loaded yet."""
+        """Hash the files; nothing is loaded yet."""
         self.folder = Path(folder).expanduser()
         digest = hashlib.blake2b(digest_size=4)
-        # Without the check matgl would ask a hub for a model of this name.
+        # Without the check matgl would try to download a model of this name.
         for name in ("model.json", "model.pt", "state.pt"):
             try:
                 digest.update((self.folder / name).read_bytes())
@@ -152,7 +152,7 @@ class Matgl(Potential):
 
     @property
     def cutoff(self) -> float:
-        """Distance up to which atoms see each other, angstrom."""
+        """Cutoff distance of interactions, angstrom."""
         return float(self.calculator().cutoff)
 
     def calculator(self) -> Any:
@@ -167,10 +167,10 @@ class Matgl(Potential):
 
 
 def shipped(name: str) -> Potential:
-    """Return the potential of a name, whose weights its package ships.
+    """Return a potential by name, with weights from its package.
 
     Raises:
-        CrystensError: if there is no such name in `SHIPPED`, or the package is not there.
+        CrystensError: if the name is not in `SHIPPED`, or the package is not installed.
     """
     if name not in SHIPPED:
         raise CrystensError(f"potential {name!r} is not known; use one of {', '.join(SHIPPED)}")
@@ -186,10 +186,10 @@ def _release(package: str, extra: str) -> str:
 
 
 def objection(crystal: Crystal, potential: Potential) -> str | None:
-    """Return why a potential should not see a crystal, `category: details`; None if it may.
+    """Return why a potential must not be applied to a crystal, `category: details`; None if it may.
 
-    Elements must be known to it; no two atoms, over periodic images and a site's own among them, nearer than 0.5
-    angstrom; no site without another atom inside of the cutoff; angles of the `compact` cell 30 to 150 degrees.
+    Conditions: the potential knows all elements; no two atoms, own periodic images included, are nearer than 0.5
+    angstrom; each site has another atom within the cutoff; angles of the `compact` cell are 30 to 150 degrees.
     """
     unknown = sorted(set(crystal.numbers.tolist()) - potential.elements)
     if unknown:
@@ -207,9 +207,9 @@ def objection(crystal: Crystal, potential: Potential) -> str | None:
 
 
 def compact(crystal: Crystal) -> Crystal:
-    """Return the same crystal in a cell that a potential can take: reduced (LLL) if an angle is not 30 to 150 degrees.
+    """Return the same crystal in a cell for a potential: LLL-reduced if an angle is not 30 to 150 degrees.
 
-    One in fourteen real crystals of mp_3dsc comes in such a cell. The sites keep their order.
+    One in fourteen real crystals of mp_3dsc has such angles. The sites keep their order.
     """
     if not _is_skewed(crystal.angles):
         return crystal
@@ -225,9 +225,9 @@ def _is_skewed(angles: np.ndarray) -> bool:
 
 
 def to_atoms(crystal: Crystal) -> Atoms:
-    """Return a crystal as ASE's atoms, turned as its pymatgen Structure is.
+    """Return a crystal as ASE's atoms, in the orientation of its pymatgen Structure.
 
-    CHGNet computes in single precision: turning a crystal changes its energy by some 1e-6 eV/atom.
+    CHGNet computes in single precision: rotation of a crystal changes its energy by some 1e-6 eV/atom.
     """
     cell = crystal.lattice.matrix
     return Atoms(numbers=crystal.numbers, scaled_positions=crystal.coordinates, cell=cell, pbc=True)

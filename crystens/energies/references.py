@@ -1,8 +1,8 @@
-"""The hull that samples are compared with: of elements alone, of crystals such as those of training, or of a file.
+"""The hull that samples are compared with: of elements alone, of known crystals, or from a file.
 
-Samples as they were generated stand against crystals as they stand, relaxed samples against relaxed crystals. Relaxed
-samples against crystals as they stand would lie below a hull that they are not below: relaxing takes tenths of an
-electronvolt an atom off real crystals whose cells are not at rest for the potential (`experiments/sun`).
+Samples as generated are compared with unrelaxed crystals, relaxed samples with relaxed crystals. Relaxed samples
+would appear to lie below a hull of unrelaxed crystals: relaxation lowers real crystals by tenths of an electronvolt per
+atom, because their cells are not at the potential's minimum (`experiments/sun`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from crystens.energies.potentials import MP2020, Potential
 
 @dataclass(frozen=True)
 class HullSource:
-    """Energies that make a hull: the first that is not None, or the elements alone where all are.
+    """Energies of a hull: the first field that is not None, or the elements alone if all are None.
 
     Attributes:
         entries: a file of total energies, see `read_hull_reference`.
@@ -43,18 +43,18 @@ def reference_of(
     source: HullSource,
     progress: Callable[[int, int], None] | None = None,
 ) -> HullReference:
-    """Return what samples are compared with.
+    """Return the hull that samples are compared with.
 
     Args:
-        samples: the crystals that will be compared: all of their elements are in a reference by the potential.
-        potential: what gives energies.
-        options: how they are computed. With a relaxation, which should be that of the samples, known crystals are
-            relaxed: those of the elements of a sample, since no other one competes.
-        source: what makes the hull. With elements alone an energy above hull is the formation energy over again.
-        progress: called with the number of known crystals that are done, and that of all.
+        samples: the crystals that will be compared; a reference by the potential contains all of their elements.
+        potential: the potential.
+        options: options of the computation. With a relaxation, which should be that of the samples, only the competing
+            known crystals are relaxed, whose elements are all in one sample.
+        source: energies of the hull. With elements alone the energy above hull equals the formation energy.
+        progress: called with the number of finished known crystals, and their total.
 
     Raises:
-        CrystensError: if a file cannot be read, or nothing has an energy.
+        CrystensError: if a file cannot be read, or no entry has an energy.
     """
     if source.entries is not None:
         return read_hull_reference(source.entries, source.scale)
@@ -74,7 +74,7 @@ def reference_of(
 
 
 def competing(crystals: Sequence[Crystal], samples: Sequence[Crystal]) -> list[Crystal]:
-    """Return the crystals of which all elements are in one sample."""
+    """Return the crystals whose elements are all contained in one sample."""
     systems = {frozenset(sample.numbers.tolist()) for sample in samples}
     own = [frozenset(crystal.numbers.tolist()) for crystal in crystals]
     taken = {system for system in set(own) if any(system <= other for other in systems)}
@@ -84,9 +84,9 @@ def competing(crystals: Sequence[Crystal], samples: Sequence[Crystal]) -> list[C
 def with_elements(
     reference: HullReference, crystals: Sequence[Crystal], potential: Potential, options: EnergyOptions
 ) -> HullReference:
-    """Return a reference with the elements of crystals, where it compares energies of the potential alone.
+    """Return a reference extended by the elements of crystals, if its energies are by the potential.
 
-    A reference of total energies from a file stays as it is: what it lacks is unknown.
+    A reference of total energies from a file is returned unchanged: crystals with missing elements are unknown.
     """
     missing = elements_of(crystals) - reference.known_elements
     if not missing or reference.scale != potential.identity:

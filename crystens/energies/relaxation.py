@@ -1,4 +1,4 @@
-"""The energy of one crystal by a potential, as it stands or relaxed; a crystal without an energy says why.
+"""The energy of one crystal by a potential, unrelaxed or relaxed, or the reason why it has none.
 
 Energies in eV of a whole cell unless a name says per atom, forces in eV/angstrom, pressures in GPa.
 """
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Relaxation:
-    """How a crystal is relaxed before it is judged: by FIRE, atoms and cell together.
+    """Options of relaxation by FIRE, atoms and cell together.
 
     Attributes:
-        steps: most steps; a crystal that is not at rest then is judged as it is, and says so.
-        force: largest force that counts as rest, eV/angstrom, of each atom and of the cell (its virial by the number
-            of atoms, as ASE's FrechetCellFilter has it).
+        steps: largest number of steps; an unconverged crystal still gets an energy, and is marked.
+        force: convergence criterion: largest force on an atom and on the cell (virial divided by the number of atoms,
+            as in ASE's FrechetCellFilter), eV/angstrom.
         cell: whether the cell may change.
 
     Raises:
@@ -54,17 +54,17 @@ class Relaxed:
     """Result of a relaxation.
 
     Attributes:
-        crystal: the relaxed crystal, sites in their old order, cell as before or as `compact` has it; the space group
-            number is the one it had before.
-        steps: steps that were made.
-        converged: whether it came to rest.
-        energy_before: energy of the cell before, eV.
+        crystal: the relaxed crystal, with sites in their old order, in the relaxed original or `compact` cell; its
+            space group number is unchanged.
+        steps: number of steps.
+        converged: whether the forces reached the criterion.
+        energy_before: energy of the cell before relaxation, eV.
         force: largest force on an atom at the end, eV/angstrom.
-        displacement: largest way of a site, angstrom, see `displacements`.
-        mean_displacement: mean way of a site, angstrom.
-        volume_change: new volume by old, less 1.
-        pressure_before: GPa.
-        pressure_after: GPa.
+        displacement: largest displacement of a site, angstrom, see `displacements`.
+        mean_displacement: mean displacement of the sites, angstrom.
+        volume_change: relative change of the volume.
+        pressure_before: pressure before relaxation, GPa.
+        pressure_after: pressure after relaxation, GPa.
     """
 
     crystal: Crystal
@@ -79,14 +79,14 @@ class Relaxed:
     pressure_after: float
 
     def to_plain(self) -> dict[str, Any]:
-        """Return what was done in values that JSON holds without loss."""
+        """Return the result in values that JSON holds without loss."""
         crystal = {name: getattr(self.crystal, name) for name in Crystal.__dataclass_fields__}
         plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in crystal.items()}
         return {**vars(self), "crystal": plain}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Relaxed:
-        """Return what `to_plain` wrote."""
+        """Return the result that `to_plain` wrote."""
         return cls(**{**plain, "crystal": Crystal(**plain["crystal"])})
 
 
@@ -95,10 +95,10 @@ class Energy:
     """The energy of one crystal, or why there is none.
 
     Attributes:
-        total: energy of the cell, eV; after relaxing, if that was asked for. None if there is none.
+        total: energy of the cell, eV, after relaxation if requested; None if there is none.
         reason: why there is none, `category: details`; None if there is one.
-        seconds: time that it took, when it was computed.
-        relaxed: what relaxing did; None if it was not asked for, or failed.
+        seconds: duration of the computation.
+        relaxed: result of relaxation; None if it was not requested, or failed.
     """
 
     total: float | None
@@ -119,7 +119,7 @@ class Energy:
 
 
 def judged(crystal: Crystal, potential: Potential, relaxation: Relaxation | None) -> Energy:
-    """Return the energy of one crystal, whatever goes wrong with it."""
+    """Return the energy of one crystal, or the reason why it has none; never raises."""
     start = time.perf_counter()
     try:
         reason = objection(crystal, potential)
@@ -134,7 +134,7 @@ def judged(crystal: Crystal, potential: Potential, relaxation: Relaxation | None
         if reason is None and (total is None or not math.isfinite(total)):
             reason = f"the energy is not a finite number: {total}"
     except Exception as error:
-        # Potentials fail in many ways, and one crystal must not cost the thousands beside it.
+        # Potentials fail in many ways, and one crystal must not end a run of thousands.
         log.debug("the potential failed", exc_info=True)
         reason = f"the potential failed: {type(error).__name__}: {first_line(error)}"
     seconds = time.perf_counter() - start
@@ -142,7 +142,7 @@ def judged(crystal: Crystal, potential: Potential, relaxation: Relaxation | None
 
 
 def _relax(crystal: Crystal, potential: Potential, relaxation: Relaxation) -> tuple[float, Relaxed]:
-    """Return the energy of the relaxed cell, eV, and what relaxing did."""
+    """Return the energy of the relaxed cell, eV, and the result of relaxation."""
     from ase.filters import FrechetCellFilter
     from ase.optimize import FIRE
 
@@ -169,14 +169,14 @@ def _relax(crystal: Crystal, potential: Potential, relaxation: Relaxation) -> tu
 
 
 def displacements(before: Crystal, after: Crystal) -> np.ndarray:
-    """Return the way of each site, angstrom, in the cell before: (N,).
+    """Return the displacement of each site, angstrom, in the old cell: (N,).
 
-    It is the change of the fractional coordinates over the nearest image, less that of all sites together, so that a
-    cell that only swells moves no site. Ways above a third of the shortest translation may be stated longer.
+    It is the change of the fractional coordinates to the nearest image, minus the mean change of all sites, so that
+    pure expansion moves no site. Displacements above a third of the shortest translation may be overestimated.
 
     Args:
         before: N sites.
-        after: the same sites in the same order and in a cell that came from the one before.
+        after: the same sites in the same order, in the changed cell.
     """
     matrix = before.lattice.matrix
     within = 0.35 * shortest_translation(matrix)
@@ -185,5 +185,5 @@ def displacements(before: Crystal, after: Crystal) -> np.ndarray:
 
 
 def _pressure(atoms: Atoms) -> float:
-    """Return the pressure in a cell, GPa; it is above 0 where the cell would swell."""
+    """Return the pressure in a cell, GPa; positive if the cell would expand."""
     return -float(np.mean(atoms.get_stress()[:3])) / units.GPa
