@@ -477,7 +477,9 @@ def test_candidates_stand_on_a_hull_of_formation_energies(tmp_path, entries, nac
     (row,) = _rows(tmp_path / "out" / "candidates.csv")
     difference = float(row["formation_energy_generated"]) - float(row["above_hull_generated"])
     assert difference == pytest.approx(-0.03)
-    assert "distances combine two methods" in json.loads((tmp_path / "out" / "summary.json").read_text())["reference_note"]
+    assert (
+        "distances combine two methods" in json.loads((tmp_path / "out" / "summary.json").read_text())["reference_note"]
+    )
 
 
 @pytest.mark.slow

@@ -99,16 +99,16 @@ def test_scaling_of_either_kind_comes_back_from_its_numbers(data):
 
 
 def test_a_space_group_in_bits_needs_orbits():
-    with pytest.raises(CrystensError, match="space_group=bits is of images of orbits"):
+    with pytest.raises(CrystensError, match="space_group=bits needs images of orbits"):
         fitted_scaling([], space_group="bits")
 
 
 def test_decoder_fits_the_images():
     assert decoder_for(Decoder(merge_distance=0.7), "orbits") == OrbitDecoder(merge_distance=0.7)
     assert decoder_for(Decoder(periodic=False), "all") == Decoder(periodic=False)
-    with pytest.raises(CrystensError, match=r"decode.periodic=False says nothing of images of orbits"):
+    with pytest.raises(CrystensError, match=r"decode.periodic=False does not apply to images of orbits"):
         decoder_for(Decoder(periodic=False), "orbits")
-    with pytest.raises(CrystensError, match="decode=orbits is of images of orbits"):
+    with pytest.raises(CrystensError, match="decode=orbits needs images of orbits"):
         decoder_for(OrbitDecoder(), "all")
 
 

@@ -1,1 +1,1 @@
-"""Candidates for density functional theory, from generated crystals and without work by hand (the paper's Sec. 6)."""
+"""Automatic selection of candidates for density functional theory from generated crystals (the paper's Sec. 6)."""

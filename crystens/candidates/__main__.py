@@ -1,9 +1,9 @@
 """Candidates for density functional theory, from generated crystals.
 
 select SAMPLES --out DIR    rank, clean and relax samples, and write the inputs of VASP or Quantum ESPRESSO
-entries SAMPLES --out FILE  fetch the Materials Project's energies of all phases of their elements, for select --entries
+entries SAMPLES --out FILE  download the Materials Project's energies of all competing phases, for select --entries
 run DIR                     run these inputs on this machine
-parse DIR                   read the runs in such a folder back
+parse DIR                   read the results of these runs
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def main(
     """Run the command line and return its exit status.
 
     Args:
-        arguments: of the command line; None takes those of this process.
-        potential: what gives energies; None takes CHGNet with the weights that are asked for.
-        prog: how the command was called.
+        arguments: arguments of the command line; None takes those of this process.
+        potential: potential for energies; None takes CHGNet with the requested weights.
+        prog: name of the command, for help.
     """
     options = _parser(prog).parse_args(arguments)
     command: Command = options.run
@@ -65,7 +65,7 @@ def main(
 
 
 def _select(options: argparse.Namespace, potential: Potential | None) -> str:
-    """Select candidates, write their folder, and return what is to be told."""
+    """Select candidates, write their folder, and return the text to print."""
     hulls = ("reference", "entries", "hull_energies")
     given = [f"--{name.replace('_', '-')}" for name in hulls if getattr(options, name) is not None]
     if len(given) > 1:
@@ -125,13 +125,13 @@ def _select(options: argparse.Namespace, potential: Potential | None) -> str:
 
 
 def _computable(sample: Sample, engine: DftEngine) -> Sample:
-    """Return a sample, without its crystal if an engine cannot compute its elements."""
+    """Return a sample, without its crystal if the DFT code does not support its elements."""
     reason = None if sample.crystal is None else engine.refused(sample.crystal)
     return sample if reason is None else replace(sample, crystal=None, reason=reason)
 
 
 def _entries(options: argparse.Namespace, potential: Potential | None) -> str:
-    """Fetch the entries of the samples' elements, and return what is to be told."""
+    """Fetch the entries of the samples' elements, and return the text to print."""
     samples = read_generated(options.samples, options.kind, options.split)
     systems = chemical_systems(sample.crystal for sample in samples if sample.crystal is not None)
     if not systems:
@@ -142,7 +142,7 @@ def _entries(options: argparse.Namespace, potential: Potential | None) -> str:
 
 
 def _run(options: argparse.Namespace, potential: Potential | None) -> str:
-    """Run the inputs of a folder here, and return what is to be told."""
+    """Run the inputs of a folder on this machine, and return the text to print."""
     engine = engine_of(options.folder, options.dft)
     names = [row["name"] for row in read_candidates(options.folder)]
     unknown = sorted(set(options.without) - set(names))
@@ -158,7 +158,7 @@ def _run(options: argparse.Namespace, potential: Potential | None) -> str:
 
 
 def _parse(options: argparse.Namespace, potential: Potential | None) -> str:
-    """Read the runs of a folder back, and return what is to be told."""
+    """Read the results of the runs in a folder, and return the text to print."""
     rows = parse_runs(options.folder, engine_of(options.folder, options.dft))
     lines = []
     for row in rows:
@@ -170,7 +170,7 @@ def _parse(options: argparse.Namespace, potential: Potential | None) -> str:
 
 
 def _told(selection: Selection, out: Path) -> str:
-    """Return the candidates, and what became of the rest, as lines of text."""
+    """Return the candidates, and the numbers of excluded samples, as lines of text."""
     lines = [f"{len(selection.candidates)} candidates of {len(selection.candidates) + len(selection.excluded)} samples"]
     lines += [f"  {count} excluded: {reason}" for reason, count in exclusion_counts(selection.excluded).items()]
     for candidate in selection.candidates:
@@ -186,7 +186,7 @@ def _told(selection: Selection, out: Path) -> str:
 
 
 def _energy(place: HullDistance) -> str:
-    """Return where a relaxed crystal stands, in words."""
+    """Return formation energy or energy above hull of a relaxed crystal, in words."""
     if place.above_hull is None:
         return f"unknown ({place.reason})"
     if place.only_elements:
@@ -209,59 +209,59 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     chosen.set_defaults(run=_select)
     chosen.add_argument("samples", metavar="SAMPLES", help="folder that sample.py wrote, or any source of crystals")
     chosen.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
-    chosen.add_argument("--kind", choices=sorted(KINDS), help="what SAMPLES is; by default guessed from its name")
+    chosen.add_argument("--kind", choices=sorted(KINDS), help="kind of SAMPLES; by default guessed from its name")
     chosen.add_argument("--split", choices=SPLITS, help="only this part of SAMPLES, where it has splits")
-    chosen.add_argument("--number", type=int, default=20, help="of candidates; by default 20")
-    hull = "energy above hull that a candidate may have as generated, eV/atom; by default any"
+    chosen.add_argument("--number", type=int, default=20, help="number of candidates; by default 20")
+    hull = "largest energy above hull of a candidate as generated, eV/atom; by default any"
     chosen.add_argument("--max-hull", type=float, default=math.inf, help=hull)
-    chosen.add_argument("--reference", metavar="SOURCE", help="real crystals that make the hull, by the same potential")
-    entries = "energies that make the hull: pymatgen entries (.json), or formula and energy_per_atom (.csv)"
+    chosen.add_argument("--reference", metavar="SOURCE", help="real crystals for the hull, by the same potential")
+    entries = "energies of the hull: pymatgen entries (.json), or formula and energy_per_atom (.csv)"
     chosen.add_argument("--entries", metavar="FILE", help=entries)
     chosen.add_argument("--scale", default=MP2020, help=f"scale of the energies in that file; by default {MP2020}")
-    formation = "formation energies that make the hull, elements at 0, see python -m crystens.sun --help"
+    formation = "formation energies of the hull, elements at 0, see python -m crystens.sun --help"
     chosen.add_argument("--hull-energies", metavar="FILE", help=formation)
-    chosen.add_argument("--column", default=COLUMN, help=f"of --hull-energies, eV/atom; by default {COLUMN}")
+    chosen.add_argument("--column", default=COLUMN, help=f"column of --hull-energies, eV/atom; by default {COLUMN}")
     order = "by default above_hull with a reference, else formation_energy"
     chosen.add_argument("--rank-by", choices=ORDERS, help=order)
     cleaning = CleaningOptions()
     states = "smact's list of oxidation states; by default smact14"
     chosen.add_argument("--oxidation-states", choices=OXIDATION_STATES, default="smact14", help=states)
-    shift = "farthest neighbour in atomic number that an element is replaced by; by default 2; 0 replaces none"
+    shift = "largest change in atomic number when an element is replaced; by default 2; 0 replaces none"
     chosen.add_argument("--max-shift", type=int, default=cleaning.max_shift, help=shift)
-    within = "within which the atoms must have the generated space group, angstrom; by default 0.3"
+    within = "tolerance for the generated space group, angstrom; by default 0.3"
     chosen.add_argument("--generated-tolerance", type=float, default=cleaning.generated_tolerance, help=within)
-    within = "within which a space group is found otherwise, angstrom; by default 0.01"
+    within = "tolerance for any other space group, angstrom; by default 0.01"
     chosen.add_argument("--found-tolerance", type=float, default=cleaning.found_tolerance, help=within)
-    chosen.add_argument("--relaxations", type=int, default=RUNS, help=f"in a row, by the potential; by default {RUNS}")
-    chosen.add_argument("--steps", type=int, default=200, help="most steps of one relaxation; by default 200")
-    chosen.add_argument("--force", type=float, default=0.05, help="that counts as rest, eV/angstrom; by default 0.05")
+    chosen.add_argument("--relaxations", type=int, default=RUNS, help=f"successive relaxations; by default {RUNS}")
+    chosen.add_argument("--steps", type=int, default=200, help="steps of one relaxation at most; by default 200")
+    chosen.add_argument("--force", type=float, default=0.05, help="convergence, eV/angstrom; by default 0.05")
     _add_dft(chosen, VASP.name, "code whose inputs are written; by default vasp")
     start = "crystal that DFT begins with; by default the relaxed one"
     chosen.add_argument("--start", choices=("relaxed", "cleaned"), default="relaxed", help=start)
-    chosen.add_argument("--title", default="", help="stands above the picture, such as what the model is")
-    chosen.add_argument("--weights", default="0.3.0", help="of CHGNet; by default 0.3.0")
+    chosen.add_argument("--title", default="", help="title of the picture")
+    chosen.add_argument("--weights", default="0.3.0", help="weights of CHGNet; by default 0.3.0")
     chosen.add_argument("--workers", type=int, default=1, help="processes of one thread; by default 1; 0: this one")
     add_engine(chosen)
     limit = "for one energy or relaxation, seconds of processor time; by default 600"
     chosen.add_argument("--time-limit", type=float, default=600.0, help=limit)
-    chosen.add_argument("--cache", metavar="DIR", help="folder of known energies; by default in ~/.cache/crystens")
-    told = "fetch the Materials Project's energies of all phases of the samples' elements (key in MP_API_KEY)"
+    chosen.add_argument("--cache", metavar="DIR", help="folder of cached energies; by default in ~/.cache/crystens")
+    told = "download the Materials Project's energies of all phases of the samples' elements (key in MP_API_KEY)"
     fetched = commands.add_parser("entries", help=told, description=told)
     fetched.set_defaults(run=_entries)
     fetched.add_argument("samples", metavar="SAMPLES", help="folder that sample.py wrote, or any source of crystals")
     fetched.add_argument("--out", metavar="FILE", type=Path, required=True, help="a .json file")
-    fetched.add_argument("--kind", choices=sorted(KINDS), help="what SAMPLES is; by default guessed from its name")
+    fetched.add_argument("--kind", choices=sorted(KINDS), help="kind of SAMPLES; by default guessed from its name")
     fetched.add_argument("--split", choices=SPLITS, help="only this part of SAMPLES, where it has splits")
-    told = "run the inputs of all candidates here; the same command goes on after the last relaxation that ended"
+    told = "run the inputs of all candidates on this machine; run it again to resume after an interruption"
     ran = commands.add_parser("run", help=told, description=told)
     ran.set_defaults(run=_run)
     ran.add_argument("folder", metavar="DIR", type=Path, help="folder that select wrote")
     ran.add_argument("--jobs", type=int, default=1, help="candidates at a time; by default 1")
-    limit = "for all relaxations of one candidate, seconds by the clock; by default 3600"
+    limit = "limit for all relaxations of one candidate, seconds of wall time; by default 3600"
     ran.add_argument("--time-limit", type=float, default=3600.0, help=limit)
-    ran.add_argument("--without", metavar="NAME", nargs="+", default=[], help="candidates that are left out")
+    ran.add_argument("--without", metavar="NAME", nargs="+", default=[], help="candidates to leave out")
     _add_dft(ran, None, "code whose inputs are run; by default the only one there")
-    told = "read the runs of all candidates back into dft.csv and candidates.csv"
+    told = "read the results of all candidates into dft.csv and candidates.csv"
     parsed = commands.add_parser("parse", help=told, description=told)
     parsed.set_defaults(run=_parse)
     parsed.add_argument("folder", metavar="DIR", type=Path, help="folder that select wrote")

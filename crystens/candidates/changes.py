@@ -12,7 +12,7 @@ class Change:
 
     Attributes:
         what: "merged sites", "element", "space group", "cell", "origin" or "coordinates".
-        where: the sites that are meant; empty for the crystal as a whole.
+        where: the changed sites; empty for the whole crystal.
         before: value before; fractional coordinates, angstrom and degree, a symbol of an element, a space group.
         after: value after.
         size: how large the change is.

@@ -1,14 +1,14 @@
-"""Generated crystals made clean, and a list of every change.
+"""Cleaning of generated crystals, with a list of all changes.
 
-1. An element is replaced if the composition is not neutral and a neighbour in the periodic table makes it so
+1. An element is replaced if the composition is not neutral and becomes neutral with a neighbour in atomic number
    (`crystens.candidates.neutrality`).
-2. The crystal is symmetrised. The generated space group wins if the atoms have it within `generated_tolerance`, at the
-   smallest tolerance of a ladder at which they do; else it is the group with the most operations that the atoms have
-   within `found_tolerance`. No tolerance is more than a tenth of the shortest distance: beyond it neighbouring sites
-   are mistaken for each other.
-3. Coordinates that the group fixes become the simple fractions that they are (`crystens.candidates.special_positions`).
+2. The crystal is symmetrised. The generated space group is imposed if the atoms have it within `generated_tolerance`,
+   at the smallest of several tolerances. Otherwise the group with the most operations is imposed that the atoms have
+   within `found_tolerance`. Tolerances are at most a tenth of the shortest distance, because larger ones confuse
+   neighbouring sites.
+3. Coordinates that the group fixes become exact fractions (`crystens.candidates.special_positions`).
 
-Elements come first, because two sites that turn out to be of one element may be equivalent.
+Elements are replaced first, because two sites may be equivalent once they have the same element.
 
 Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 6, where this was done by hand.
 """
@@ -30,19 +30,19 @@ from crystens.distances import shortest_lengths
 from crystens.errors import CrystensError
 from crystens.symmetry.space_groups import TOLERANCES, SymmetrisedCrystal, group_within, imposed
 
-_SMALLEST_CHANGE = 1e-3  # angstrom and degree; below it a change is the rounding of a file
-_AS_WRITTEN = 0.01  # angstrom: tolerance at which the group of a crystal as it was generated is told
+_SMALLEST_CHANGE = 1e-3  # angstrom and degree; smaller changes are rounding in a file
+_AS_WRITTEN = 0.01  # angstrom: tolerance for the group of a crystal as generated
 
 
 @dataclass(frozen=True)
 class CleaningOptions:
-    """How crystals are cleaned.
+    """Options of cleaning.
 
     Attributes:
         oxidation_states: smact's list, one of `OXIDATION_STATES`.
-        max_shift: farthest neighbour in atomic number that an element is replaced by; 0 replaces none.
-        generated_tolerance: within which the atoms must have the generated space group, angstrom.
-        found_tolerance: within which a space group is found otherwise, angstrom.
+        max_shift: largest change in atomic number when an element is replaced; 0 replaces none.
+        generated_tolerance: tolerance for the generated space group, angstrom.
+        found_tolerance: tolerance for any other space group, angstrom.
 
     Raises:
         CrystensError: if an option is out of range.
@@ -68,15 +68,15 @@ class CleaningOptions:
 
 @dataclass(frozen=True, eq=False)
 class Cleaned:
-    """A crystal that was cleaned.
+    """A cleaned crystal.
 
     Attributes:
-        crystal: the crystal; its space group is the one imposed, or found at 0.01 angstrom, or 1.
-        changes: what was changed, in the order in which it was.
+        crystal: the crystal; its space group is the imposed one, or that found at 0.01 angstrom, or 1.
+        changes: the changes, in order.
         charge: "neutral", "element", "alloy", "repaired", "not neutral" or "not tested".
-        symmetry: the symmetry that was imposed; None if none could be.
+        symmetry: the imposed symmetry; None if none could be imposed.
         group_before: space group number as generated, at 0.01 angstrom; None if none is found.
-        tolerance: within which the atoms had the imposed group, angstrom; None without one.
+        tolerance: tolerance at which the atoms had the imposed group, angstrom; None without one.
     """
 
     crystal: Crystal
@@ -92,12 +92,12 @@ def substitutions_of(
     options: CleaningOptions,
     energy_of: Callable[[list[Crystal]], tuple[list[float | None], str]],
 ) -> list[tuple[Substitution | None, str]]:
-    """Return for each crystal the substitution that makes it neutral, or None, and why it is this one.
+    """Return the substitution that makes each crystal neutral, with the reason for its choice, or None.
 
     Args:
-        crystals: what is looked at.
-        options: how.
-        energy_of: returns energies of crystals, eV/atom, None where there is none, and what they are; it settles ties.
+        crystals: the crystals.
+        options: options of cleaning.
+        energy_of: function that returns energies of crystals, eV/atom or None, and their name; it breaks ties.
     """
     ties: list[list[Substitution]] = []
     for crystal in crystals:
@@ -128,13 +128,13 @@ def substitutions_of(
 def clean(
     sample: Sample, crystal: Crystal, substitution: tuple[Substitution | None, str], options: CleaningOptions
 ) -> Cleaned:
-    """Return a crystal made clean.
+    """Return a cleaned crystal.
 
     Args:
-        sample: what was generated, for the generated group and the sites that the decoder merged.
+        sample: the sample, for its generated group and the sites that the decoder merged.
         crystal: its crystal.
         substitution: the element to replace and why, see `substitutions_of`.
-        options: how.
+        options: options of cleaning.
     """
     changes: list[Change] = []
     if sample.merged_sites:
@@ -166,14 +166,14 @@ def group_name(number: int | None) -> str:
 
 
 def _group(crystal: Crystal) -> int | None:
-    """Return the space group number of a crystal as it is written."""
+    """Return the space group number of a crystal as generated."""
     return group_within(crystal, _AS_WRITTEN)
 
 
 def _symmetry_of(
     crystal: Crystal, generated: int | None, options: CleaningOptions
 ) -> tuple[SymmetrisedCrystal | None, float | None, str]:
-    """Return the symmetry to impose, the tolerance within which the atoms have it, and why it is this one."""
+    """Return the symmetry to impose, the tolerance at which the atoms have it, and the reason for its choice."""
     tolerances = sorted({*TOLERANCES, options.generated_tolerance, options.found_tolerance})
     found = imposed(crystal, generated, options.generated_tolerance, options.found_tolerance, tolerances)
     if found is None:
@@ -188,7 +188,7 @@ def _symmetry_of(
 def _changes(
     old: Crystal, new: Crystal, shift: np.ndarray, fixed: np.ndarray, group_before: int | None, why: str
 ) -> list[Change]:
-    """Return what symmetrising and shifting the origin changed; sites have their old order."""
+    """Return the changes by symmetrisation and by the shift of the origin; sites keep their order."""
     changes: list[Change] = []
     group = group_name(new.space_group)
     if new.space_group != group_before:

@@ -1,4 +1,4 @@
-"""The candidates as a picture, as in the paper's Fig. 13: each crystal before and after, and its energy on the way."""
+"""Picture of the candidates, as in the paper's Fig. 13: crystals before and after, and energies of all stages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crystens.crystal import Crystal
 from crystens.report.pictures import GENERATED_COLOUR, REAL_COLOUR, crystal_picture
 
 _COLUMNS = 4
-_MOST = 20  # candidates with a picture; a lattice of hundreds shows nothing
+_MOST = 20  # candidates with a picture; hundreds would be too small to see
 
 
 def candidates_figure(candidates: Sequence[Candidate], title: str) -> bytes:
@@ -25,7 +25,7 @@ def candidates_figure(candidates: Sequence[Candidate], title: str) -> bytes:
 
     Args:
         candidates: in their order.
-        title: what the energies are compared with.
+        title: title with the reference of the energies.
     """
     shown = candidates[:_MOST]
     rows = math.ceil(len(shown) / _COLUMNS)
@@ -50,12 +50,12 @@ def _crystal(axes: Axes, crystal: Crystal, label: str) -> None:
 
 
 def _before(candidate: Candidate) -> str:
-    """Return what stands above a generated crystal."""
+    """Return the title of a generated crystal."""
     return f"{candidate.rank}. {candidate.ranked.crystal.formula}\n{_number(candidate.ranked.value)}"
 
 
 def _after(candidate: Candidate) -> str:
-    """Return what stands above a relaxed crystal."""
+    """Return the title of a relaxed crystal."""
     if candidate.relaxations.crystal is None:
         return f"{candidate.cleaned.crystal.formula}\nnot relaxed"
     place = candidate.place
@@ -70,7 +70,7 @@ def _number(value: float | None) -> str:
 
 
 def _energies(axes: Axes, candidates: Sequence[Candidate]) -> None:
-    """Draw the energy of each candidate as generated, cleaned and after each relaxation, less the last."""
+    """Draw the energy of each candidate as generated, cleaned and after each relaxation, relative to the last."""
     lowest = 0.0
     for candidate in candidates:
         last, sites = candidate.relaxations.energy_after, len(candidate.cleaned.crystal)
@@ -81,7 +81,7 @@ def _energies(axes: Axes, candidates: Sequence[Candidate]) -> None:
         total = candidate.ranked.energy.total
         colour = REAL_COLOUR
         values, places = [cleaned, *runs], list(range(1, len(runs) + 2))
-        # The energy as generated of another composition is no starting point.
+        # The energy as generated belongs to another composition.
         if total is not None and candidate.ranked.crystal.formula == candidate.cleaned.crystal.formula:
             values, places = [total / len(candidate.ranked.crystal) - last, *values], [0, *places]
         if candidate.cleaned.charge == "repaired":
@@ -94,7 +94,7 @@ def _energies(axes: Axes, candidates: Sequence[Candidate]) -> None:
         range(runs_done + 2), ["generated", "cleaned", *(f"relaxed {run}" for run in range(1, runs_done + 1))]
     )
     axes.set_yscale("symlog", linthresh=0.001)
-    axes.set_ylabel("energy less the last (eV/atom)", fontsize=8)
+    axes.set_ylabel("energy relative to the last (eV/atom)", fontsize=8)
     axes.set_title("grey: elements as generated; orange: an element was replaced", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)

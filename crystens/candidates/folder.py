@@ -1,4 +1,4 @@
-"""The folder of candidates: tables, CIFs, changes and inputs written, and its tables read again."""
+"""The folder of candidates: writing tables, CIFs, changes and inputs, and reading the tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crystens.errors import CrystensError
 from crystens.processes.atomic_file import write_csv, write_whole
 from crystens.symmetry.space_groups import SymmetryError, group_within, symmetrised
 
-_EXACT = 0.01  # angstrom: within which a relaxed crystal is brought back to its space group for DFT
+_EXACT = 0.01  # angstrom: tolerance at which a relaxed crystal is symmetrised for DFT
 
 Row = dict[str, Any]
 
@@ -27,11 +27,11 @@ def write_selection(selection: Selection, out: Path, starts: str, about: Mapping
     """Write the tables, and a folder for each candidate.
 
     Args:
-        selection: candidates and what was excluded.
-        out: the folder; made if it is not there.
-        starts: crystal that DFT begins with, "relaxed" or "cleaned".
-        about: what else summary.json says: source, options.
-        engine: whose inputs are written.
+        selection: candidates and excluded samples.
+        out: the folder; created if it does not exist.
+        starts: start of DFT, "relaxed" or "cleaned".
+        about: further content of summary.json: source, options.
+        engine: the DFT code.
 
     Raises:
         CrystensError: if the folder holds candidates of another selection, or cannot be written.
@@ -64,13 +64,13 @@ def write_selection(selection: Selection, out: Path, starts: str, about: Mapping
 
 
 def parse_runs(out: Path, engine: DftEngine | None = None) -> list[Row]:
-    """Read the runs of all candidates; write dft.csv, add the last relaxation to candidates.csv; return the rows.
+    """Read the runs of all candidates, write dft.csv, add the last relaxation to candidates.csv, and return the rows.
 
-    A candidate without a run has a row that says so.
+    A candidate without a run has a row too.
 
     Args:
         out: the folder that select wrote.
-        engine: whose runs are read; None for the only one with inputs there.
+        engine: the DFT code; None for the only one with inputs in the folder.
 
     Raises:
         CrystensError: if there are no candidates, or inputs of several engines and none is given.
@@ -86,7 +86,7 @@ def parse_runs(out: Path, engine: DftEngine | None = None) -> list[Row]:
             row["flags"] = "; ".join(against)
         rows += [{"rank": candidate["rank"], "name": candidate["name"], **row} for row in compared]
         last = [row for row in compared if row["run"] != CHECK][-1]
-        # What a check says is said of the relaxation before it.
+        # The message of a check refers to the relaxation before it.
         last = last | {"flags": "; ".join(row["flags"] for row in compared if row["flags"])}
         candidate |= {f"dft_{name}": value for name, value in last.items() if name not in ("formula", "num_sites")}
     try:
@@ -127,7 +127,7 @@ def _compared(run: DftRun, candidate: Mapping[str, str]) -> Row:
 
 
 def _write_candidate(candidate: Candidate, out: Path, starts: str, engine: DftEngine) -> str | None:
-    """Write the folder of one candidate; return what its inputs lack."""
+    """Write the folder of one candidate; return what its inputs lack, or None."""
     folder = out / "candidates" / candidate.name
     folder.mkdir(parents=True, exist_ok=True)
     cleaned = candidate.cleaned
@@ -152,10 +152,10 @@ def _write_candidate(candidate: Candidate, out: Path, starts: str, engine: DftEn
 
 
 def _exact(crystal: Crystal) -> Crystal:
-    """Return a relaxed crystal with the space group that it has within 0.01 angstrom made exact; as it is without one.
+    """Return a relaxed crystal, symmetrised at 0.01 angstrom; unchanged if no space group is found.
 
-    A potential in single precision moves equivalent sites apart by some 1e-5 angstrom, which a code takes for a loss of
-    symmetry.
+    A potential in single precision displaces equivalent sites by some 1e-5 angstrom, which a DFT code treats as a loss
+    of symmetry.
     """
     try:
         return symmetrised(crystal, _EXACT).crystal
@@ -202,7 +202,7 @@ def _row(candidate: Candidate) -> Row:
 
 
 def _relaxation_rows(candidate: Candidate) -> list[Row]:
-    """Return one row a relaxation; energies in eV/atom, pressures in GPa, volumes as a share."""
+    """Return one row for each relaxation; energies in eV/atom, pressures in GPa, relative volumes."""
     rows = []
     for run, energy in enumerate(candidate.relaxations.runs, 1):
         done, sites = energy.relaxed, len(candidate.cleaned.crystal)
@@ -221,7 +221,7 @@ def _relaxation_rows(candidate: Candidate) -> list[Row]:
 
 
 def _summary(selection: Selection) -> Row:
-    """Return counts of what became of the samples, and of what was changed in the candidates."""
+    """Return the numbers of candidates, exclusions and changes."""
     candidates = selection.candidates
     hulls = {"": selection.reference, "relaxed_": selection.relaxed_reference}
     charges = [candidate.cleaned.charge for candidate in candidates]
@@ -245,7 +245,7 @@ def _summary(selection: Selection) -> Row:
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Write rows at once, so that a kill leaves the old file or the new one."""
+    """Write rows atomically."""
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     write_csv(path, [columns, *([_cell(row.get(name)) for name in columns] for row in rows)])
 

@@ -1,4 +1,4 @@
-"""Generated crystals as candidates are chosen from: `crystens.ingest.generated`, and what the model said of each."""
+"""Generated crystals for the choice of candidates: `crystens.ingest.generated`, with the stated space group of each."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Sample:
     """One generated crystal, or the reason why there is none.
 
     Attributes:
-        name: the file it is in, and which one in that file, or which sample it was.
-        crystal: the crystal as it was written, space group not looked for (1); None if there is none.
+        name: file and entry, or the number of the sample.
+        crystal: the crystal in the form of its file, with space group 1 (not searched); None if there is none.
         reason: why there is none, `category: details`; None if there is one.
-        generated_group: the space group number that the model stated; None if none is known.
-        merged_sites: how many sites the decoder merged into others.
+        generated_group: the space group number that the model stated; None if unknown.
+        merged_sites: number of sites that the decoder merged into others.
     """
 
     name: str
@@ -60,7 +60,7 @@ def read_generated(path: str, kind: str | None = None, split: str | None = None)
 
 
 def _generated_group(content: bytes) -> int | None:
-    """Return the generated space group number in the text of a CIF; None if it has none that exists."""
+    """Return the generated space group number in the text of a CIF; None if there is no valid one."""
     found = _GENERATED_GROUP.search(content)
     number = int(found[1]) if found else 0
     return number if 1 <= number <= NUM_SPACE_GROUPS else None

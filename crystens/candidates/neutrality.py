@@ -1,15 +1,15 @@
-"""Charge neutrality of a composition by smact, and the nearest composition that has it.
+"""Charge neutrality of a composition by smact, and the nearest neutral composition.
 
-A composition passes if oxidation states of its elements, one for each element, add up to no charge, and no cation is
-more electronegative than an anion (Pauling). A single element and an alloy, of metals only, pass as they are: no charge
-is looked for in them. The answer depends on the list of oxidation states; "smact14" is the default.
+A composition passes if one oxidation state can be chosen for each element so that the charges sum to zero and no cation
+is more electronegative than an anion (Pauling). Single elements and alloys (metals only) always pass. The result
+depends on the list of oxidation states; "smact14" is the default.
 
-A generated atomic number is off by one or two where the image is noisy. A repair therefore replaces one element, at all
-of its sites, by a near neighbour in atomic number. It has to end with ions that balance: to become an alloy or a single
-element is no repair.
+In a noisy image an atomic number may be off by one or two. A repair therefore replaces one element, at all of its
+sites, by a near neighbour in atomic number. The result must be neutral by ions: an alloy or a single element is no
+repair.
 
-Source: Davies et al., "Computational screening of all stoichiometric inorganic materials", Chem 2016, 1, 617, which is
-what smact implements.
+Source: Davies et al., "Computational screening of all stoichiometric inorganic materials", Chem 2016, 1, 617,
+implemented in smact.
 Differs from the paper: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 6 chose elements by hand.
 """
 
@@ -29,18 +29,18 @@ from crystens.errors import CrystensError
 
 OXIDATION_STATES = ("smact14", "icsd16", "icsd24", "pymatgen_sp")
 
-_MOST_COMBINATIONS = 200_000  # of oxidation states; each takes some 10 microseconds
+_MOST_COMBINATIONS = 200_000  # combinations of oxidation states that are tried, some 10 microseconds each
 _LAST_KNOWN = 103  # smact's last element
 
 
 @dataclass(frozen=True)
 class Substitution:
-    """One element in place of another, at all of its sites.
+    """Replacement of one element by another, at all of its sites.
 
     Attributes:
-        old: atomic number that is replaced.
-        new: atomic number that is put there.
-        sites: how many sites it is.
+        old: atomic number before.
+        new: atomic number after.
+        sites: number of these sites.
     """
 
     old: int
@@ -53,7 +53,7 @@ class Substitution:
         return abs(self.new - self.old) * self.sites
 
     def apply(self, crystal: Crystal) -> Crystal:
-        """Return the crystal with the element replaced; its space group number stays as it was."""
+        """Return the crystal with the element replaced; its space group number is unchanged."""
         return replace(crystal, numbers=np.where(crystal.numbers == self.old, self.new, crystal.numbers))
 
 
@@ -72,7 +72,7 @@ def repairs(crystal: Crystal, states: str = "smact14", max_shift: int = 2) -> li
     Args:
         crystal: a crystal that is not neutral.
         states: list of oxidation states, one of `OXIDATION_STATES`.
-        max_shift: farthest neighbour that is tried, in atomic numbers.
+        max_shift: largest change in atomic number.
     """
     found: list[Substitution] = []
     for old, sites in zip(*np.unique(crystal.numbers, return_counts=True), strict=True):
@@ -89,7 +89,7 @@ def repairs(crystal: Crystal, states: str = "smact14", max_shift: int = 2) -> li
 
 @functools.lru_cache(maxsize=65536)
 def _verdict(formula: str, states: str) -> str:
-    """Return what smact says of a composition."""
+    """Return the verdict of smact on a composition."""
     validity = _smact()
     if states not in OXIDATION_STATES:
         raise CrystensError(f"oxidation states {states!r} are not known; use one of {', '.join(OXIDATION_STATES)}")
@@ -100,7 +100,7 @@ def _verdict(formula: str, states: str) -> str:
         return "not tested"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # First, for NaK would pass as Na- and K+ too.
+        # Alloys first, because NaK would also pass as Na- and K+.
         if _only_metals(composition):
             return "alloy"
         neutral = validity(composition, use_pauling_test=True, include_alloys=False, oxidation_states_set=states)
@@ -115,7 +115,7 @@ def _only_metals(composition: Composition) -> bool:
 
 
 def _combinations(composition: Composition, states: str) -> int | None:
-    """Return how many combinations of oxidation states there are; None if they are too many to try."""
+    """Return the number of combinations of oxidation states; None if there are too many to try."""
     import smact
 
     name = f"oxidation_states_{'sp' if states == 'pymatgen_sp' else states}"

@@ -1,8 +1,8 @@
-"""Which generated crystals are taken first: valid ones, each once, by their energy; the rest is set aside and counted.
+"""Ranking of generated crystals: valid and distinct crystals by their energy; all others are excluded and counted.
 
-A crystal is set aside because it was not decoded or read, because two sites are nearer than 0.5 angstrom
-(`crystens.metrics.validity`), because the potential gives it no energy, because it lacks a reference, because it lies
-too far above the hull, or because it is the same as one of lower energy (`crystens.matching.structure_matching`).
+A crystal is excluded if it was not decoded or read, if two sites are nearer than 0.5 angstrom
+(`crystens.metrics.validity`), if the potential gives no energy, if the reference lacks one of its elements, if it is
+too far above the hull, or if it is the same as a crystal of lower energy (`crystens.matching.structure_matching`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ ORDERS = ("above_hull", "formation_energy", "energy")
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """One crystal in its place.
+    """One ranked crystal.
 
     Attributes:
-        sample: what was generated.
+        sample: the sample.
         crystal: its crystal.
-        energy: by the potential, as it stands.
-        place: where it stands against the reference.
-        value: what it is ranked by, eV/atom.
+        energy: energy by the potential, unrelaxed.
+        place: its formation energy and energy above hull.
+        value: the energy that it is ranked by, eV/atom.
     """
 
     sample: Sample
@@ -46,7 +46,7 @@ class Ranked:
 
 @dataclass(frozen=True, eq=False)
 class Excluded:
-    """One sample that is set aside, and why: `category: details`."""
+    """An excluded sample, with the reason as `category: details`."""
 
     sample: Sample
     reason: str
@@ -55,7 +55,7 @@ class Excluded:
 def judged_places(
     crystals: Sequence[Crystal], computed: Sequence[Energy], potential: Potential, reference: HullReference | None
 ) -> list[HullDistance]:
-    """Return where crystals stand; everywhere unknown without a reference."""
+    """Return the distances of crystals to the hull; unknown without a reference."""
     if reference is None:
         return [HullDistance(None, None, "no reference") for _ in crystals]
     return hull_distances(crystals, computed, potential, reference)
@@ -70,17 +70,17 @@ def rank(
     max_hull: float = math.inf,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Ranked], list[Excluded]]:
-    """Return the crystals that may become candidates, the lowest first, and all others; together all samples.
+    """Return the crystals that may become candidates, the lowest energy first, and all other samples as excluded.
 
     Args:
-        samples: what was generated.
-        potential: what gives energies.
-        options: how energies are computed; crystals are taken as they stand.
-        reference: what they are compared with; None for an order by the energy itself.
-        by: one of the `ORDERS`: energy above the reference's hull, formation energy, or energy per atom, which says
-            little between different compositions.
-        max_hull: highest energy above hull of one that is kept, eV/atom.
-        progress: called with the number of crystals whose energy is known.
+        samples: the samples.
+        potential: the potential.
+        options: options of the computation of energies; crystals are not relaxed.
+        reference: the hull; None for ranking by energy per atom.
+        by: one of the `ORDERS`: energy above hull, formation energy, or energy per atom, which hardly compares
+            different compositions.
+        max_hull: largest energy above hull of a candidate, eV/atom.
+        progress: called with the number of finished energies.
 
     Raises:
         CrystensError: if there is no such order, or it needs a reference.
@@ -128,7 +128,7 @@ def rank(
 
 
 def _value(crystal: Crystal, energy: Energy, place: HullDistance, by: str) -> float | None:
-    """Return what a crystal is ranked by, eV/atom; None if it is unknown."""
+    """Return the energy that a crystal is ranked by, eV/atom; None if unknown."""
     if energy.total is None:
         return None
     if by == "energy":

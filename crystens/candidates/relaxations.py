@@ -1,8 +1,8 @@
-"""Successive relaxations by a potential: each begins where the one before ended, with its own limit of steps.
+"""Successive relaxations by a potential: each starts from the result of the one before, with a new limit of steps.
 
-The paper relaxes a candidate four times in a row, because a relaxation whose cell changes much is only right when it is
-begun anew from the changed cell. Each one is a call of `crystens.energies.energies`, which writes every result down, so
-that a run that was killed goes on with the relaxation that it was at.
+The paper relaxes a candidate four times, because a relaxation with a large change of the cell must be restarted from
+the changed cell. Each relaxation is a call of `crystens.energies.energies`, which caches its results, so that a killed
+run resumes with the interrupted relaxation.
 
 Source: Alverson et al., Digital Discovery 2024, 3, 62, Sec. 6.
 """
@@ -26,8 +26,8 @@ class Relaxations:
     """Relaxation of one crystal.
 
     Attributes:
-        start: the crystal before, in the cell that the potential took.
-        runs: one energy a relaxation, up to the first that failed.
+        start: the crystal before, in the cell used by the potential.
+        runs: the energy after each relaxation, up to the first that failed.
     """
 
     start: Crystal
@@ -46,7 +46,7 @@ class Relaxations:
 
     @property
     def converged(self) -> bool:
-        """Whether the last relaxation came to rest."""
+        """Whether the last relaxation converged."""
         last = self.runs[-1].relaxed
         return self.reason is None and last is not None and last.converged
 
@@ -64,13 +64,13 @@ class Relaxations:
 
     @property
     def volume_change(self) -> float | None:
-        """Volume after all by that before, less 1; None if a relaxation failed."""
+        """Relative change of the volume over all relaxations; None if one failed."""
         after = self.crystal
         return None if after is None else after.lattice.volume / self.start.lattice.volume - 1
 
     @property
     def displacement(self) -> float | None:
-        """Largest way of a site over all, angstrom, as in `Relaxed`; None if one failed or took another cell."""
+        """Largest displacement of a site over all relaxations, angstrom; None if one failed or changed the cell."""
         after = self.crystal
         turned = any(
             run.relaxed is None or compact(run.relaxed.crystal) is not run.relaxed.crystal for run in self.runs
@@ -88,18 +88,18 @@ def relax_successively(
     runs: int = RUNS,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Relaxations]:
-    """Return what four successive relaxations do to each crystal.
+    """Return the results of successive relaxations of each crystal.
 
     Args:
-        crystals: what is relaxed.
-        potential: what relaxes them.
-        relaxation: one of the relaxations: its most steps, and the force at which it ends.
-        options: how; all but `relaxation` counts.
-        runs: how many relaxations.
-        progress: called with the number of the run, from 1, and the number of crystals that are done in it.
+        crystals: the crystals.
+        potential: the potential.
+        relaxation: options of each relaxation.
+        options: options of the computation; their relaxation is ignored.
+        runs: number of relaxations.
+        progress: called with the number of the relaxation, from 1, and its number of finished crystals.
 
     Raises:
-        CrystensError: if there is to be no run.
+        CrystensError: if `runs` is below 1.
     """
     if runs < 1:
         raise CrystensError(f"relaxations must be at least 1, got {runs}")
@@ -122,5 +122,5 @@ def _start(crystal: Crystal) -> Crystal:
 
 
 def _in_run(progress: Callable[[int, int], None], run: int) -> Callable[[int], None]:
-    """Return what tells the progress in one run."""
+    """Return the progress callback of one relaxation."""
     return lambda count: progress(run, count)

@@ -1,14 +1,14 @@
-"""From samples to a folder of candidates: ranked, cleaned, relaxed, with inputs for density functional theory.
+"""Selection of candidates from samples: ranked, cleaned, relaxed, with inputs for density functional theory.
 
-    candidates.csv      one row a candidate
-    relaxations.csv     one row a candidate and relaxation
-    excluded.csv        every other sample, and why
-    summary.json        counts, options, and what the energies are
+    candidates.csv      one row for each candidate
+    relaxations.csv     one row for each candidate and relaxation
+    excluded.csv        all other samples, with reasons
+    summary.json        counts, options, and the reference of the energies
     candidates.png      the candidates and their energies
     candidates/01_NaCl  generated.cif, cleaned.cif, relaxed.cif, changes.json, and inputs of DFT in vasp/ or espresso/
 
-A run that was killed goes on where it was when the same command is given: energies and relaxations are stored one by
-one (`crystens.energies.energies`), and all else takes seconds.
+The same command resumes a killed run: energies and relaxations are cached one by one (`crystens.energies.energies`),
+and everything else takes seconds.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """How candidates are chosen and prepared.
+    """Options of the selection.
 
     Attributes:
-        number: how many.
+        number: number of candidates.
         by: one of `crystens.candidates.ranking.ORDERS`.
-        max_hull: highest energy above hull as generated, eV/atom.
-        cleaning: how crystals are cleaned.
-        relaxation: one of the successive relaxations.
-        runs: how many relaxations.
+        max_hull: largest energy above hull as generated, eV/atom.
+        cleaning: options of cleaning.
+        relaxation: options of each successive relaxation.
+        runs: number of relaxations.
 
     Raises:
         CrystensError: if a number is below 1.
@@ -72,12 +72,13 @@ class Candidate:
     """One candidate.
 
     Attributes:
-        rank: 1 and on.
-        ranked: the crystal as it was generated, and its energy.
-        cleaned: the crystal made clean.
-        relaxations: what the potential makes of it.
-        place: where it stands after the last relaxation.
-        known: the known crystal that it is the same as, after relaxing, or cleaned if that failed; None if none is.
+        rank: rank, from 1.
+        ranked: the crystal as generated, and its energy.
+        cleaned: the cleaned crystal.
+        relaxations: results of the relaxations.
+        place: formation energy and energy above hull after the last relaxation.
+        known: name of a known crystal that is the same as the relaxed one (the cleaned one if relaxation failed), or
+            None.
     """
 
     rank: int
@@ -94,13 +95,13 @@ class Candidate:
 
     @property
     def final(self) -> Crystal:
-        """The crystal after relaxing; the cleaned one if that failed."""
+        """The relaxed crystal; the cleaned one if relaxation failed."""
         return self.relaxations.crystal or self.cleaned.crystal
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Candidates, all that is not one, and what energies were compared with, as generated and relaxed."""
+    """Candidates, excluded samples, and the references of energies as generated and relaxed."""
 
     candidates: tuple[Candidate, ...]
     excluded: tuple[Excluded, ...]
@@ -118,20 +119,20 @@ def select(
     progress: Progress | None = None,
     relaxed_reference: Callable[[Sequence[Crystal]], HullReference] | None = None,
 ) -> Selection:
-    """Return the candidates of samples; every sample is a candidate or excluded, with its reason.
+    """Return the candidates; every other sample is excluded with a reason.
 
     Args:
-        samples: what was generated.
-        potential: what gives energies and relaxes.
-        energy_options: how; all but their relaxation counts.
-        options: how candidates are chosen.
-        reference: what energies are compared with; None for an order by the energy itself.
-        known: crystals that a candidate may turn out to be.
-        progress: called with what is being done, how much of it is done, and of how much.
-        relaxed_reference: returns what these crystals are compared with once they are relaxed; None for `reference`.
+        samples: the samples.
+        potential: the potential for energies and relaxation.
+        energy_options: options of the computation; their relaxation is ignored.
+        options: options of the selection.
+        reference: the hull; None for ranking by energy per atom.
+        known: known crystals, to recognise candidates that are not new.
+        progress: called with the name of the stage, the number done and the total.
+        relaxed_reference: function from relaxed crystals to their hull; None for `reference`.
 
     Raises:
-        CrystensError: if nothing is left to choose from.
+        CrystensError: if all samples are excluded.
     """
     told = progress or (lambda what, done, total: None)
     there = sum(sample.crystal is not None for sample in samples)
@@ -186,7 +187,7 @@ def select(
 
 
 def exclusion_counts(excluded: Sequence[Excluded]) -> dict[str, int]:
-    """Return how often each category of reasons occurs, the most frequent first."""
+    """Return the number of exclusions in each category of reasons, the most frequent first."""
     return category_counts(item.reason for item in excluded)
 
 
@@ -198,7 +199,7 @@ def _cleaned(
     options: CleaningOptions,
     reference: HullReference | None,
 ) -> tuple[list[tuple[Ranked, Cleaned]], list[Excluded]]:
-    """Return what was chosen with a batch added, cleaned, and those of it that became the same as one chosen."""
+    """Return the chosen crystals with a cleaned batch added, and the crystals of it that repeat a chosen one."""
 
     def energy_of(crystals: list[Crystal]) -> tuple[list[float | None], str]:
         computed = energies(crystals, potential, energy_options)

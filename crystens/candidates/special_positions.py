@@ -1,9 +1,9 @@
-"""Coordinates that symmetry fixes, written as the simple fractions that they are.
+"""Exact fractions for coordinates that symmetry fixes.
 
-A site on a special position is left where it is by some operations. The mean P (3, 3) of their rotations is the
-projection onto the directions in which the site may move without leaving its position; a row k of zeros in P says that
-its k-th coordinate is fixed. Seen from the group's origin such a coordinate is a multiple of 1/24 (of 1/2, 1/3, 1/4,
-1/6 or 1/8) in every conventional and primitive cell. A coordinate that is only near to such a fraction is left alone.
+Some operations map a site on a special position onto itself. The mean P (3, 3) of their rotations projects onto the
+directions in which the site may move on its position. If row k of P is zero, coordinate k is fixed. Relative to the
+group's origin a fixed coordinate is a multiple of 1/24 (of 1/2, 1/3, 1/4, 1/6 or 1/8) in every conventional and
+primitive cell. A free coordinate near such a fraction is not changed.
 
 Source: International Tables for Crystallography A (2016), ch. 1.4, on site symmetry.
 """
@@ -18,8 +18,8 @@ from crystens.distances import shortest_lengths
 from crystens.symmetry.space_groups import SymmetrisedCrystal
 
 _DENOMINATOR = 24
-_ORIGIN_STEPS = 4  # the origin may be any of those that are multiples of 1/4 apart: the nearest one is taken
-_SAME = 1e-3  # angstrom, up to which a symmetrised site is where an operation puts it
+_ORIGIN_STEPS = 4  # equivalent origins are multiples of 1/4 apart, of which the nearest is taken
+_SAME = 1e-3  # angstrom: tolerance for a symmetrised site and its image under an operation
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,8 @@ class OnSpecialPositions:
 
     Attributes:
         symmetry: the crystal, and its operations from its new origin.
-        shift: (3,) float, fractional: what was taken off all coordinates.
-        fixed: (N, 3) bool: coordinates that symmetry fixes.
+        shift: (3,) float, fractional: subtracted from all coordinates.
+        fixed: (N, 3) bool: whether symmetry fixes a coordinate.
     """
 
     symmetry: SymmetrisedCrystal
@@ -38,13 +38,12 @@ class OnSpecialPositions:
 
 
 def on_special_positions(symmetry: SymmetrisedCrystal) -> OnSpecialPositions:
-    """Return a symmetrised crystal with its origin on that of the group and its fixed coordinates exact.
+    """Return a symmetrised crystal with the origin of the group and exact fixed coordinates.
 
-    The nearest of the origins that are multiples of 1/4 apart is taken; along directions in which the group has no
-    origin nothing is moved.
+    Of the origins at multiples of 1/4 the nearest is taken. Along polar directions nothing is moved.
     """
     crystal, rotations = symmetry.crystal, symmetry.rotations
-    free = rotations.mean(axis=0)  # projects onto what all rotations leave alone
+    free = rotations.mean(axis=0)  # projection onto the vectors that all rotations keep
     offset = symmetry.origin - np.round(symmetry.origin * _ORIGIN_STEPS) / _ORIGIN_STEPS
     shift = offset - free @ offset
     if np.abs(shift * crystal.lengths).max() < 1e-6:
@@ -56,7 +55,7 @@ def on_special_positions(symmetry: SymmetrisedCrystal) -> OnSpecialPositions:
         stays = shortest_lengths(crystal.vectors, rotations @ place + translations - place, _SAME) < _SAME
         fixed[site] = (np.abs(rotations[stays].mean(axis=0)) < 1e-9).all(axis=1)
     fractions = np.round(coordinates * _DENOMINATOR) / _DENOMINATOR
-    # In a supercell or a skewed cell a fixed coordinate may be another fraction; it stays as it is.
+    # In a supercell or a skewed cell a fixed coordinate may be another fraction; it is not changed.
     near = np.abs(coordinates - fractions) * crystal.lengths < _SAME
     exact = replace(crystal, coordinates=np.where(fixed & near, fractions, coordinates))
     moved = SymmetrisedCrystal(

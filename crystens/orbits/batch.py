@@ -1,4 +1,4 @@
-"""A batch of crystals as lists of orbits: `CrystalBatch` with one slot an orbit, and a Wyckoff position for each."""
+"""A batch of crystals as lists of orbits: `CrystalBatch` with one slot for each orbit, and its Wyckoff position."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from crystens.symmetry.wyckoff import space_group
 
 @dataclass(frozen=True, eq=False)
 class OrbitBatch(CrystalBatch):
-    """B crystals in the conventional cells of their groups, N orbit slots of which the first `counts[b]` are filled.
+    """B crystals in conventional cells, with N orbit slots, of which the first `counts[b]` are filled.
 
-    What `CrystalBatch` says of sites holds of the orbits' representatives. Their order is that of the list; it is not
-    to be changed by `in_canonical_order`, which knows no positions.
+    The arrays for sites in `CrystalBatch` hold the representatives of orbits. They keep the order of the list;
+    `in_canonical_order` must not be used, because it would not sort the positions.
 
     Attributes:
-        positions: (B, N) uint8, place of the Wyckoff letter among those of the group: a is 0.
+        positions: (B, N) uint8, index of the Wyckoff letter in the group: a is 0.
     """
 
     positions: Tensor
@@ -69,8 +69,8 @@ class OrbitBatch(CrystalBatch):
         )
 
     def in_canonical_order(self) -> OrbitBatch:
-        """Raise: the list has its order."""
-        raise CrystensError("a list of orbits has its own order; it is not sorted again")
+        """Raise: lists of orbits are not sorted."""
+        raise CrystensError("a list of orbits has a fixed order and must not be sorted")
 
 
 def _orbits(crystal: Crystal) -> OrbitCrystal:
@@ -81,7 +81,7 @@ def _orbits(crystal: Crystal) -> OrbitCrystal:
 
 
 def places_of_letters(crystal: OrbitCrystal) -> np.ndarray:
-    """Return the place of each orbit's Wyckoff letter among those of the group, (K,) uint8: a is 0."""
+    """Return the index of each orbit's Wyckoff letter in the group, (K,) uint8: a is 0."""
     letters = crystal.group.letters
     return np.array([letters.index(letter) for letter in crystal.letters], dtype=np.uint8)
 
@@ -94,7 +94,7 @@ def listed_orbits(
     places: np.ndarray,
     coordinates: np.ndarray,
 ) -> OrbitCrystal:
-    """Return orbits of space group `number` whose Wyckoff letters stand by their `places_of_letters`."""
+    """Return orbits of space group `number`, with Wyckoff letters from their `places_of_letters`."""
     letters = space_group(number).letters
     return OrbitCrystal(
         np.asarray(lengths, dtype=np.float64),

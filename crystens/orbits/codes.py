@@ -1,18 +1,18 @@
-"""How Wyckoff positions and space groups stand in the eight cells that an image of orbits has for each.
+"""Codes of Wyckoff positions and space groups, in eight cells of an image of orbits for each orbit.
 
-Row and column 11, which are empty in the paper's image, hold eight cells an orbit, four channels each. Two encodings
-fill them with digits 0 and 1, so that one position off is never noise (analog bits: Chen, Zhang, Hinton, "Analog Bits",
-2022):
+Row and column 11, which are empty in the paper's image, hold the Wyckoff position in eight cells for each orbit, four
+channels each. Two encodings fill them with digits 0 and 1, so that a little noise does not change the position (Chen,
+Zhang, Hinton, "Analog Bits", 2022):
 
-- "letter": the five binary digits of the letter's place in the alphabet (a is 0, A of Pmmm is 26), their parity, and
+- "letter": the five binary digits of the letter's index in the alphabet (a is 0, A of Pmmm is 26), their parity, and
   the two digits of the number of free parameters.
-- "multiplicity": the same with the place of the multiplicity among all that occur. Positions that differ in neither are
-  told apart by the coordinates.
+- "multiplicity": the same with the index of the multiplicity among all that occur. The coordinates distinguish
+  positions with the same code.
 
-Row and column 10 hold the space group in eight cells an orbit: "number" as the paper, eight times; "bits" its eight
-binary digits.
+Row and column 10 hold the space group in eight cells for each orbit: with "number" the number eight times, as in the
+paper; with "bits" its eight binary digits.
 
-A code is read back as the nearest code in the least squares sense, of positions among those of the group.
+Decoding takes the nearest code by least squares, for positions among those of the group.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _FREEDOM_DIGITS = 2
 
 @functools.cache
 def wyckoff_codes(wyckoff: str) -> Tensor:
-    """Return the code of each position, (231, 27, 8) float32, by space group and the letter's place in it.
+    """Return the code of each position, (231, 27, 8) float32, by space group and index of the letter.
 
-    Group 0 has none; a position that a group does not have is `NO_CODE`.
+    Group 0 and positions that a group does not have are `NO_CODE`.
 
     Raises:
         CrystensError: if there is no such encoding.
@@ -63,12 +63,12 @@ def _position_code(wyckoff: str, place: int, position: WyckoffPosition) -> list[
 
 @functools.cache
 def group_codes() -> Tensor:
-    """Return the binary digits of each space group's number, the least first: (231, 8) float32, by number."""
+    """Return the binary digits of each space group's number, the least significant first: (231, 8) float32."""
     return torch.tensor([_digits(number, COPIES) for number in range(NUM_SPACE_GROUPS + 1)])
 
 
 def nearest_groups(cells: Tensor) -> Tensor:
-    """Return the space groups whose digits are nearest: cells (B, 8) to (B,) int64."""
+    """Return the space groups with the nearest digits: cells (B, 8) to (B,) int64."""
     return torch.cdist(cells, group_codes()[1:].to(cells)).argmin(dim=1) + 1
 
 
@@ -79,5 +79,5 @@ def check_group_encoding(space_groups: str) -> None:
 
 
 def _digits(value: int, count: int) -> list[float]:
-    """Return binary digits, the least first."""
+    """Return binary digits, the least significant first."""
     return [float(value >> place & 1) for place in range(count)]

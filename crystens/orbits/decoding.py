@@ -1,12 +1,12 @@
-"""Images of orbits back to crystals that have the space group they state.
+"""Decoding of images of orbits into crystals with exactly the space group that the image states.
 
-1. The number of orbits is counted and the copies of each value are averaged, as for images of all sites
-   (`crystens.decoding`): votes of orbits on each other's coordinates included.
-2. The space group is the nearest code to the mean over all orbits' cells, or the rounded mean.
-3. The Wyckoff position of each orbit is the nearest code among those of the group; of positions with one code, the one
-   that is nearest to the coordinates.
-4. `crystens.symmetry.projection` moves cell and coordinates to the nearest crystal of the group, mends or refuses what
-   is none, and all sites are written out, in the conventional or a primitive cell, with the group's operations.
+1. The number of orbits is counted and the copies of each value are averaged, with votes on coordinates, as for images
+   of all sites (`crystens.decoding`).
+2. The space group is the nearest code to the mean over the cells of all orbits, or the rounded mean.
+3. The Wyckoff position of each orbit is the nearest code among those of the group; the coordinates decide between
+   positions with the same code.
+4. `crystens.symmetry.projection` moves cell and coordinates to the nearest crystal of the group, and repairs or rejects
+   impossible orbits. The result lists all sites, in the conventional or a primitive cell, with the group's operations.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from crystens.symmetry.orbit_crystal import CELLS, OrbitCrystal
 from crystens.symmetry.projection import Projection
 from crystens.symmetry.wyckoff import space_group
 
-_NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table are always told apart
+_NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table stay distinct
 _SAME_CODE = 1e-6
 _ALL_ELEMENTS = np.full(MAX_ATOMIC_NUMBER, 1 / MAX_ATOMIC_NUMBER)
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedOrbits(DecodedCrystal):
-    """One decoded image of orbits: `DecodedCrystal`, whose `num_sites` is the number of orbits that the image holds.
+    """One decoded image of orbits: a `DecodedCrystal` whose `num_sites` is the number of orbits in the image.
 
-    Every repair counts in `merged_sites`: without it sites would stand on top of each other.
+    Every repair counts in `merged_sites`: without it sites would overlap.
 
     Attributes:
         orbits: the crystal as orbits; None if decoding failed.
-        repairs: how often each of `crystens.symmetry.projection.REPAIRS` was made.
+        repairs: number of repairs of each kind in `crystens.symmetry.projection.REPAIRS`.
     """
 
     orbits: OrbitCrystal | None = None
@@ -51,14 +51,14 @@ class DecodedOrbits(DecodedCrystal):
 
 @dataclass(frozen=True)
 class OrbitDecoder:
-    """Turns scaled images of orbits into crystals; every choice is a config value of `decode=orbits`.
+    """Turns scaled images of orbits into crystals; all arguments are config values of `decode=orbits`.
 
     Args:
-        cell: "conventional" or "primitive", the cell of the crystals.
-        atom_clusters: K of the atomic numbers, or "auto"; only where the image holds numbers and not codes.
+        cell: cell of the crystals, "conventional" or "primitive".
+        atom_clusters: K of atomic numbers, or "auto"; used only if the image holds numbers instead of codes.
         merge_distance: two sites nearer than this are one, angstrom.
-        repair: whether orbits that make no crystal are mended; a failure otherwise.
-        max_sites: most sites of the primitive cell, beyond which decoding fails; None for no bound.
+        repair: whether impossible orbits are repaired; otherwise decoding fails.
+        max_sites: largest number of sites of the primitive cell, beyond which decoding fails; None for no bound.
 
     Raises:
         CrystensError: if a value is out of range.
@@ -93,24 +93,24 @@ class OrbitDecoder:
         counts: Tensor | None = None,
         elements: np.ndarray | None = None,
     ) -> list[DecodedOrbits]:
-        """Return the crystals of scaled images (B, 4, S, S), one each, failures with their reason.
+        """Return one crystal for each scaled image (B, 4, S, S), or a failure with its reason.
 
         Args:
             images: scaled images, of any device; not changed.
-            scaling: the scaling they were made with.
-            counts: (B,) numbers of orbits, where they are known; counted otherwise.
+            scaling: the scaling of the images.
+            counts: (B,) numbers of orbits, if they are known; otherwise they are counted.
             elements: (118,) probabilities of the elements, see `crystens.decoding.element_probabilities`.
 
         Raises:
-            CrystensError: if the images are none of orbits.
+            CrystensError: if the images are not of orbits.
         """
         return self.decode_copies(read_copies(images, scaling, counts), elements)
 
     def decode_copies(self, images: ImageCopies, elements: np.ndarray | None = None) -> list[DecodedOrbits]:
-        """Return the crystals of a batch whose copies were read before, as `decode` does."""
+        """Return the crystals of a batch whose copies are already read, see `decode`."""
         scaling = images.scaling
         if not isinstance(scaling, OrbitScaling):
-            raise CrystensError("decode=orbits is of images of orbits, and these are of all sites: take decode=auto")
+            raise CrystensError("decode=orbits needs images of orbits, and these are of all sites; use decode=auto")
         reading = average_copies(images, periodic=True)
         codes = scaling.code_cells(images.values, POSITION_ROW)
         if scaling.space_groups == "bits":
@@ -145,7 +145,7 @@ class OrbitDecoder:
         apart: np.ndarray,
         elements: np.ndarray,
     ) -> DecodedOrbits:
-        """Project the reading of one image; apart (N, 27) says how far each orbit's cells are from each position's."""
+        """Project the reading of one image; apart (N, 27) holds distances between cells and codes of positions."""
         if count == 0:
             return DecodedOrbits(None, "the image holds no site", 0, None)
         numbers, coordinates, apart = numbers[:count], coordinates[:count], apart[:count]
@@ -180,7 +180,7 @@ class OrbitDecoder:
 
 
 def _letters(number: int, vectors: np.ndarray, coordinates: np.ndarray, apart: np.ndarray) -> str:
-    """Return the letter of each orbit: of the nearest code, and of several positions with that code of the nearest."""
+    """Return the letter of each orbit: the nearest code, and among positions with that code the nearest position."""
     group = space_group(number)
     metric = group.averaged_metric(vectors @ vectors.T)
     letters = []

@@ -1,4 +1,4 @@
-"""Which images a model draws: of all sites or of orbits (`encoding.sites`). The choice between the two is made here."""
+"""The two kinds of images, of all sites or of orbits: `encoding.sites` chooses scaling, batch and decoder here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crystens.sources.limits import SITES
 
 ImageDecoder = Decoder | OrbitDecoder
 
-_SHARED = ("atom_clusters", "merge_distance")  # keys of `decode=auto` that images of orbits know too
+_SHARED = ("atom_clusters", "merge_distance")  # keys of `decode=auto` that `decode=orbits` has too
 
 
 def fitted_scaling(
@@ -30,25 +30,25 @@ def fitted_scaling(
     space_group: str | None = None,
     wyckoff: str = "letter",
 ) -> Scaling:
-    """Return the scaling whose ranges are the smallest and largest values of crystals.
+    """Return the scaling with the smallest and largest values of crystals as ranges.
 
     Args:
-        crystals: the training split; of orbits, `OrbitBatch`es.
-        distance: of the pair block.
-        gap: what the minimum scales to.
+        crystals: the training split; `OrbitBatch`es for orbits.
+        distance: distance of the pair block.
+        gap: scaled value of the minimum.
         sites: "all" or "orbits".
-        atoms: how elements stand in the image.
-        space_group: how groups stand in it: "number" or "bits"; None for bits with orbits, else the number.
-        wyckoff: how Wyckoff positions stand in images of orbits: "letter" or "multiplicity".
+        atoms: encoding of elements.
+        space_group: encoding of space groups: "number" or "bits"; None for bits with orbits, else the number.
+        wyckoff: encoding of Wyckoff positions in images of orbits: "letter" or "multiplicity".
 
     Raises:
-        CrystensError: if an encoding is not known, or is not one of these images.
+        CrystensError: if an encoding is not known, or does not exist for these images.
     """
     check_sites(sites)
     if sites == "orbits":
         return OrbitScaling.fit(crystals, distance, gap, atoms, space_group or "bits", wyckoff)
     if space_group not in (None, "number"):
-        raise CrystensError(f"encoding.space_group={space_group} is of images of orbits; add encoding.sites=orbits")
+        raise CrystensError(f"encoding.space_group={space_group} needs images of orbits; add encoding.sites=orbits")
     return Scaling.fit(crystals, distance, gap, atoms)
 
 
@@ -68,12 +68,12 @@ def paper_scaling(
 
 
 def scaling_from_dict(numbers: Mapping[str, Any]) -> Scaling:
-    """Return the scaling, of either kind, whose `to_dict` gave these numbers."""
+    """Return the scaling, of either kind, from the result of its `to_dict`."""
     return (OrbitScaling if "wyckoff" in numbers else Scaling).from_dict(dict(numbers))
 
 
 def sites_of(scaling: Scaling) -> str:
-    """Return what the images of a scaling list: "all" sites, or "orbits"."""
+    """Return the content of the slots in images of a scaling: "all" sites, or "orbits"."""
     return "orbits" if isinstance(scaling, OrbitScaling) else "all"
 
 
@@ -81,22 +81,22 @@ def batch_for(scaling: Scaling, crystals: Sequence[Crystal]) -> CrystalBatch:
     """Return crystals as a batch that a scaling encodes.
 
     Raises:
-        CrystensError: if a crystal has too many sites or orbits, or keeps no orbits where they are needed.
+        CrystensError: if a crystal has too many sites or orbits, or lacks the orbits that are needed.
     """
     kind = OrbitBatch if isinstance(scaling, OrbitScaling) else CrystalBatch
     return kind.from_crystals(crystals, scaling.max_sites)
 
 
 def decoder_for(decoder: ImageDecoder, sites: str) -> ImageDecoder:
-    """Return a decoder for images of "all" sites or of "orbits", for which `decode=auto` becomes `decode=orbits`.
+    """Return a decoder for images of "all" sites or of "orbits"; for orbits `decode=auto` becomes `decode=orbits`.
 
     Raises:
-        CrystensError: if the decoder, or a choice that it makes, is not of these images.
+        CrystensError: if the decoder, or one of its options, does not apply to these images.
     """
     check_sites(sites)
     if sites == "all":
         if isinstance(decoder, OrbitDecoder):
-            raise CrystensError("decode=orbits is of images of orbits, and these are of all sites: take decode=auto")
+            raise CrystensError("decode=orbits needs images of orbits, and these are of all sites; use decode=auto")
         return decoder
     if isinstance(decoder, OrbitDecoder):
         return decoder
@@ -105,8 +105,8 @@ def decoder_for(decoder: ImageDecoder, sites: str) -> ImageDecoder:
     if changed:
         known = ", ".join(field.name for field in fields(OrbitDecoder))
         raise CrystensError(
-            f"decode.{changed[0]}={chosen[changed[0]]} says nothing of images of orbits, whose decoder knows {known}; "
-            "take decode=orbits"
+            f"decode.{changed[0]}={chosen[changed[0]]} does not apply to images of orbits, whose decoder has {known}; "
+            "use decode=orbits"
         )
     return OrbitDecoder(**{name: chosen[name] for name in _SHARED})
 

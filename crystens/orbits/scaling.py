@@ -1,11 +1,11 @@
-"""Images of crystals as lists of orbits, scaled to [0, 1].
+"""Scaling of images of orbits to [0, 1].
 
 The image is that of `crystens.encoding` with a slot for each orbit instead of each site: element and coordinates of the
 orbit's representative, the conventional cell, and the pair block of the representatives. Row and column 11, empty in
-the paper's image, hold the Wyckoff position, and row and column 10 the space group, as `crystens.orbits.codes` says.
-Digits are scaled as every value is: 0 is `gap`, 1 is 1, an empty cell is 0.
+the paper's image, hold the Wyckoff position, and row and column 10 the space group (`crystens.orbits.codes`). Digits
+are scaled like all values: 0 becomes `gap`, 1 becomes 1, an empty cell is 0.
 
-Differs from the paper: it lists all sites, of whatever cell, and does not say which of them belong together.
+Differs from the paper: its images list all sites of any cell, without their orbits.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class OrbitScaling(Scaling):
     """`Scaling` for images of orbits.
 
     Args:
-        ranges: as for `Scaling`, and so are `max_sites` (the number of orbit slots), `gap`, `diagonal` and `atoms`.
+        ranges: ranges of the quantities, as for `Scaling`.
         max_sites: number of orbit slots N.
-        gap: what 0 and the minimum scale to, in [0, 1).
+        gap: scaled value of 0 and of the minimum, in [0, 1).
         diagonal: whether the pair block's diagonal holds values.
         atoms: "number", "bits" or "period_group".
-        space_groups: how the group stands in the image: "number" or "bits".
-        wyckoff: how the position stands in the image: by "letter" or "multiplicity".
+        space_groups: encoding of the space group: "number" or "bits".
+        wyckoff: encoding of the Wyckoff position: "letter" or "multiplicity".
 
     Raises:
         CrystensError: as `Scaling`, or if an encoding is not known.
@@ -53,7 +53,7 @@ class OrbitScaling(Scaling):
         space_groups: str = "bits",
         wyckoff: str = "letter",
     ) -> None:
-        """Keep the codes beside the ranges."""
+        """Store the ranges and codes."""
         super().__init__(ranges, max_sites, gap, diagonal, atoms)
         check_group_encoding(space_groups)
         self.space_groups = space_groups
@@ -65,7 +65,7 @@ class OrbitScaling(Scaling):
     group_codes: Tensor
 
     def code_tables(self) -> dict[int, Tensor]:
-        """Return the codes as `Scaling` does, of positions (231, 27, 8) and, in bits, of groups (231, 8), too."""
+        """Return the codes of `Scaling`, of positions (231, 27, 8) and, with bits, of groups (231, 8)."""
         positions = self.position_codes
         tables = {POSITION_ROW: torch.where(positions < NO_CODE, positions * (1 - self.gap) + self.gap, NO_CODE)}
         if self.space_groups == "bits":
@@ -84,23 +84,23 @@ class OrbitScaling(Scaling):
         space_groups: str = "bits",
         wyckoff: str = "letter",
     ) -> OrbitScaling:
-        """Return the scaling whose ranges are the smallest and largest values of crystals, see `Scaling.fit`."""
+        """Return the scaling with the smallest and largest values of crystals as ranges, see `Scaling.fit`."""
         fitted = Scaling.fit(crystals, distance, gap, atoms)
         return cls(fitted.ranges, fitted.max_sites, gap, fitted.diagonal, atoms, space_groups, wyckoff)
 
     @classmethod
     def paper(cls, *_: Any, **__: Any) -> OrbitScaling:
         """Raise: the paper has no images of orbits."""
-        raise CrystensError("the paper's scaling knows images of all sites only; use scaling=fitted with orbits")
+        raise CrystensError("the paper's scaling exists only for images of all sites; use scaling=fitted with orbits")
 
     def encode(self, crystals: CrystalBatch, distance: str = "fractional") -> Tensor:
         """Return the scaled images of an `OrbitBatch`: (B, 4, S, S) float32, empty cells 0.
 
         Raises:
-            CrystensError: if the batch holds sites and not orbits.
+            CrystensError: if the batch holds sites instead of orbits.
         """
         if not isinstance(crystals, OrbitBatch):
-            raise CrystensError(f"images of orbits are made of an OrbitBatch, got a {type(crystals).__name__}")
+            raise CrystensError(f"images of orbits need an OrbitBatch, got a {type(crystals).__name__}")
         images = super().encode(crystals, distance)
         mask = crystals.site_mask[..., None]
         groups = crystals.space_groups.long()
@@ -133,9 +133,9 @@ class OrbitScaling(Scaling):
         )
 
     def group_copies(self, copies: Tensor) -> Tensor:
-        """Return the space group that the cells of each orbit state: (B, 8, N), with bits all eight the same.
+        """Return the space group in the cells of each orbit: (B, 8, N); with bits all eight values are equal.
 
-        It is the sum of the digits with their places, not rounded: linear in the image, so that noise shows.
+        With bits it is the sum of digits times powers of two, not rounded: linear in the image, so that noise shows.
         """
         if self.space_groups == "number":
             return copies
@@ -143,7 +143,7 @@ class OrbitScaling(Scaling):
         return (copies * places[:, None]).sum(dim=1, keepdim=True).expand_as(copies)
 
     def evened(self, images: Tensor) -> Tensor:
-        """Return images in which the mean of an orbit's group digits stands in place of the digits."""
+        """Return images in which the group digits of each orbit are replaced by their mean."""
         if self.space_groups == "number":
             return images
         images = images.clone()
@@ -153,7 +153,7 @@ class OrbitScaling(Scaling):
         return images
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain values, for a checkpoint or a file."""
+        """Return the parameters as plain values, for a checkpoint or a file."""
         return super().to_dict() | {"space_groups": self.space_groups, "wyckoff": self.wyckoff}
 
     @classmethod
