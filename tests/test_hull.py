@@ -228,7 +228,7 @@ def test_table_and_json_are_read_alike(tmp_path):
         ("a.csv", "formula,energy_per_atom\nNa,-1\nCl,much\n", "line 3"),
         ("a.csv", "formula,energy_per_atom\nNa,-1\nQq2,-1\n", "line 3"),
         ("a.csv", "formula,energy_per_atom\nNa,nan\n", "line 2"),
-        ("a.csv", "formula,energy_per_atom\n", "holds no entry"),
+        ("a.csv", "formula,energy_per_atom\n", "has no entry"),
         ("a.json", "[1, 2", "is not JSON"),
         ("a.json", "{}", "holds a dict"),
         ("a.json", '[{"energy": 1}]', "entry 0"),
@@ -458,7 +458,7 @@ def test_relaxed_samples_stand_against_relaxed_crystals_of_their_own_elements(tm
     assert against_relaxed.above_hull >= -1e-4
     short = replace(options, relaxation=Relaxation(steps=1, force=1e-6))
     assert (
-        "1 of the hull's 1 crystals are not at rest"
+        "1 of the hull's 1 crystals are not converged"
         in reference_of(sample, Stub(), short, HullSource(known=known)).note
     )
 

@@ -1,19 +1,20 @@
-"""The one list of orbits of a crystal that all its descriptions lead to.
+"""The canonical list of orbits of a crystal, which does not depend on the given cell, origin or axes.
 
-A crystal may come in any cell, from any origin, with its axes named in any order. `describe` brings it to the standard
-cell of its space group (moyopy), reads the orbits off, and chooses among all lists that describe it, so that like
-crystals get like lists:
+A crystal may be given in any cell, from any origin, with its axes in any order. `describe` converts it to the standard
+cell of its space group (moyopy), reads its orbits, and chooses among all equivalent lists, so that similar crystals
+get similar lists:
 
-1. Of a monoclinic cell, a and c are the shortest that the setting allows, and beta is not below 90 degrees. A triclinic
-   cell is moyopy's, reduced.
-2. Over all other origins and axes of the group's normaliser, the letters come first in the alphabet: first as a sorted
-   list without elements, so that crystals of one structure type agree whatever their elements; then with elements.
-3. Then the cell's lengths come first in ascending order, where axes are left to choose, and then the coordinates.
-4. Along a polar axis, where the origin is free, an orbit of the rarest kind (letter and element) stands at 0.
-5. Of all sites of an orbit on the position's first representative, the first by x, then y, then z is taken. Orbits
-   stand by element, letter and coordinates.
+1. In a monoclinic cell, a and c are the shortest vectors that the setting allows, and beta is at least 90 degrees. A
+   triclinic cell is moyopy's reduced cell.
+2. Among all other origins and axes of the group's normaliser, the list with the alphabetically first letters is chosen:
+   first compared as sorted letters without elements, so that all crystals of a structure type agree; then with
+   elements.
+3. If several axes remain, the shortest lengths come first, then the smallest coordinates.
+4. Along a polar axis, where the origin is free, an orbit of the rarest kind (letter and element) is at 0.
+5. An orbit is represented by its first site, by x, then y, then z, on the first representative of its position. Orbits
+   are sorted by element, letter and coordinates.
 
-Mirror images are never exchanged: only motions that keep the hand of a crystal are used.
+Only motions that keep the handedness of a crystal are used, so that mirror images stay distinct.
 
 Source: International Tables for Crystallography, Vol. A (2016), Chapter 3.5 (Euclidean normalisers, and equivalent
 descriptions of one structure).
@@ -35,10 +36,10 @@ from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.symmetry.space_groups import cell_of_metric, equivalent_sites, in_cell
 from crystens.symmetry.wyckoff import SpaceGroup, space_group
 
-# Sites of a standardised cell lie on their positions up to rounding; what is further off, in angstrom, is a defect.
+# Sites of a standardised cell lie on their positions up to rounding; a larger distance, in angstrom, is an error.
 _ON_POSITION = 1e-3
 
-# Cell lengths and cosines nearer to each other than this, relative, are the same when descriptions are put into order.
+# Relative tolerance at which cell lengths and cosines count as equal when descriptions are compared.
 _SAME_METRIC = 1e-3
 
 _MONOCLINIC = range(3, 16)
@@ -51,7 +52,7 @@ class OrbitError(CrystensError):
 
 
 def describe(crystal: Crystal, symprec: float = 0.01) -> OrbitCrystal:
-    """Return the orbits of a crystal under the space group that it has within `symprec`, in the one chosen description.
+    """Return the canonical list of orbits of a crystal, under the space group that it has within `symprec`.
 
     Args:
         crystal: in any cell.
@@ -68,16 +69,16 @@ def describe(crystal: Crystal, symprec: float = 0.01) -> OrbitCrystal:
 
 
 def describe_sites(crystal: Crystal, symprec: float = 0.01) -> tuple[OrbitCrystal, np.ndarray]:
-    """Return the orbits of a crystal, and of each of its sites (N,) int64 the place of its orbit in that list.
+    """Return the orbits of a crystal, and the index of each site's orbit in that list, (N,) int64.
 
-    Where two descriptions differ in nothing but which of several orbits of one element comes first, the list may be
-    another than that of `describe`. Arguments and errors as of `describe`.
+    If two descriptions differ only in the order of orbits of the same element, the list may differ from that of
+    `describe`. Arguments and errors as for `describe`.
     """
     firsts = equivalent_sites(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, symprec)
     kinds = sorted({(int(crystal.numbers[first]), int(first)) for first in firsts.tolist()})
     if len(kinds) > MAX_ATOMIC_NUMBER:
         raise OrbitError(f"{crystal.formula} has {len(kinds)} orbits, more than {MAX_ATOMIC_NUMBER}")
-    # Each orbit gets an element of its own, by which it is found again.
+    # Each orbit gets a different element, by which it is identified afterwards.
     marks = {first: mark for mark, (_, first) in enumerate(kinds, 1)}
     marked = np.array([marks[first] for first in firsts.tolist()])
     found = describe(Crystal(crystal.lengths, crystal.angles, 1, marked, crystal.coordinates), symprec)
@@ -100,7 +101,7 @@ def read_orbits(
     coordinates: np.ndarray,
     tolerance: float = _ON_POSITION,
 ) -> OrbitCrystal:
-    """Return the orbits of all sites of a standard conventional cell, in the order in which they are met.
+    """Return the orbits of all sites of a standard conventional cell, in the order of their first sites.
 
     Args:
         number: space group, 1-230.
@@ -108,10 +109,10 @@ def read_orbits(
         angles: (3,), degrees.
         numbers: (N,) atomic numbers.
         coordinates: (N, 3), fractional.
-        tolerance: how far a site may be from where the group puts it, angstrom.
+        tolerance: largest distance of a site from the position that the group implies, angstrom.
 
     Raises:
-        OrbitError: if the sites are not the orbits of the group, each whole.
+        OrbitError: if the sites are not complete orbits of the group.
     """
     vectors = cell_vectors(lengths, angles)
     group, metric = space_group(number), vectors @ vectors.T
@@ -146,7 +147,7 @@ def read_orbits(
 
 
 def canonical(crystal: OrbitCrystal) -> OrbitCrystal:
-    """Return the one description of a crystal that the rules at the top of this module choose."""
+    """Return the description of a crystal that the rules at the top of this module choose."""
     crystal = _reduced_monoclinic(crystal)
     group, numbers = crystal.group, crystal.numbers
     metric = crystal.metric
@@ -166,7 +167,7 @@ def canonical(crystal: OrbitCrystal) -> OrbitCrystal:
 
 
 def _lists(crystal: OrbitCrystal, metric: np.ndarray, turn: int, shift: int, letters: str) -> Iterator[OrbitCrystal]:
-    """Yield the lists of one description: one, or with polar axes one for each orbit that may stand at 0."""
+    """Yield the lists of one description: one list, or with polar axes one for each orbit that may be at 0."""
     group = crystal.group
     linear, step = motion(group, turn, shift)
     moved = crystal.coordinates @ linear.T + step
@@ -211,12 +212,12 @@ def _order(group: SpaceGroup, numbers: np.ndarray, letters: str, coordinates: np
 
 
 def _ranks(coordinates: np.ndarray) -> np.ndarray:
-    """Return whole numbers in the order of coordinates, equal within the tolerance, and across the cell's border."""
+    """Return integer ranks of coordinates, equal within the tolerance, also across the cell's boundary."""
     return np.rint(coordinates / ORDER_TOLERANCE).astype(np.int64) % round(1 / ORDER_TOLERANCE)
 
 
 def _first(places: np.ndarray) -> np.ndarray:
-    """Return the first of places (k, 3) by x, then y, then z, what is within the tolerance counting as equal."""
+    """Return the first of points (k, 3) by x, then y, then z; values within the tolerance count as equal."""
     return _least_numbers(list(places), [_circular(place) for place in places], ORDER_TOLERANCE)[0]
 
 
@@ -226,13 +227,13 @@ def _circular(place: np.ndarray) -> np.ndarray:
 
 
 def _least(items: list[_Item], keys: Sequence[tuple]) -> list[_Item]:
-    """Return the items whose key is the least."""
+    """Return the items with the smallest key."""
     least = min(keys)
     return [item for item, key in zip(items, keys, strict=True) if key == least]
 
 
 def _least_numbers(items: list[_Item], keys: Sequence[np.ndarray], tolerance: float) -> list[_Item]:
-    """Return the items whose numbers come first, compared one by one; within the tolerance they count as equal."""
+    """Return the items with the smallest numbers, compared one by one; within the tolerance they count as equal."""
     if len(items) == 1:
         return items
     table = np.array(keys)
@@ -245,7 +246,7 @@ def _least_numbers(items: list[_Item], keys: Sequence[np.ndarray], tolerance: fl
 
 
 def _reduced_monoclinic(crystal: OrbitCrystal) -> OrbitCrystal:
-    """Return a monoclinic crystal with the shortest a and c that its setting allows, beta not below 90 degrees."""
+    """Return a monoclinic crystal with the shortest a and c that its setting allows, and beta at least 90 degrees."""
     if crystal.space_group not in _MONOCLINIC:
         return crystal
     group = crystal.group
@@ -261,7 +262,7 @@ def _reduced_monoclinic(crystal: OrbitCrystal) -> OrbitCrystal:
 
 
 def _kept_turns(group: SpaceGroup, metric: np.ndarray) -> list[int]:
-    """Return the turns among which the letters decide: all, but for a monoclinic cell those that keep it reduced."""
+    """Return the turns to compare by letters: all turns, for a monoclinic cell only those that keep it reduced."""
     if group.number not in _MONOCLINIC:
         return list(range(len(group.turns)))
     metrics = [_turned(metric, turn) for turn in group.turns]

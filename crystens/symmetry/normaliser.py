@@ -1,7 +1,7 @@
-"""Motions after which a space group has the same operations: where they take the Wyckoff positions.
+"""Motions that keep the operations of a space group (its normaliser), and their effect on Wyckoff positions.
 
-A motion is a change of axes (`SpaceGroup.turns`) followed by a shift of the origin (`SpaceGroup.shifts`). One crystal
-has as many descriptions as there are motions, and in each its orbits may have other letters.
+A motion is a change of axes (`SpaceGroup.turns`) followed by a shift of the origin (`SpaceGroup.shifts`). A crystal has
+one description for each motion, and the letters of its orbits may differ between descriptions.
 
 Source: International Tables for Crystallography, Vol. A (2016), Chapter 3.5 (Euclidean normalisers, and equivalent
 descriptions of one structure).
@@ -24,7 +24,7 @@ def motion(group: SpaceGroup, turn: int, shift: int) -> tuple[np.ndarray, np.nda
 
 @functools.cache
 def returned(number: int, turn: int, shift: int, letter: str) -> tuple[str, np.ndarray, np.ndarray]:
-    """Return where a motion of the normaliser takes a position: its new letter, and how to come to the representative.
+    """Return the image of a position under a motion of the normaliser: its new letter, and its representative.
 
     Returns:
         The new letter; rotation (3, 3) and translation (3,) of the group that take a moved point of the old first
@@ -50,7 +50,7 @@ def letters_after(number: int, turn: int, shift: int, letters: str) -> str:
 
 @functools.cache
 def relettered(number: int) -> tuple[str, ...]:
-    """Return all lists of letters that the positions of a group, a first, have after a motion; each list once."""
+    """Return the distinct lists of letters of a group's positions (in the order a, b, ...) after each motion."""
     group = space_group(number)
     motions = itertools.product(range(len(group.turns)), range(len(group.shifts)))
     return tuple(sorted({letters_after(number, turn, shift, group.letters) for turn, shift in motions}))

@@ -1,11 +1,12 @@
-"""A crystal as the list of its orbits: one site for each set of sites that its space group makes of it.
+"""A crystal as a list of orbits: one representative site for each set of symmetry-equivalent sites.
 
-The cell is the conventional one of the group in its standard setting (see `crystens.symmetry.wyckoff`). Each orbit is
-an element, a Wyckoff letter and the coordinates of one representative, which lies on the position's first
-representative of International Tables, so that coordinates that the position fixes always stand in the same place.
+The cell is the conventional cell of the group in its standard setting (see `crystens.symmetry.wyckoff`). An orbit is an
+element, a Wyckoff letter and the coordinates of one site on the first representative of the position in International
+Tables, so that coordinates fixed by the position always have the same values.
 
-One crystal has many such lists, by origin, axes, representatives and order; `crystens.symmetry.descriptions` finds the
-list of a crystal and chooses one of them. A `CrystalWithOrbits` keeps that list beside all its sites.
+A crystal has many such lists, with different origins, axes, representatives and orders.
+`crystens.symmetry.descriptions` chooses one of them. A `CrystalWithOrbits` keeps this list in addition to all its
+sites.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class OrbitCrystal:
     """One crystal as K orbits in the conventional cell of its space group.
 
     Attributes:
-        lengths: (3,) angstrom, of a cell that the group's rotations keep.
+        lengths: (3,) angstrom; the group's rotations keep the cell.
         angles: (3,) degrees.
         space_group: international number, 1-230.
         numbers: (K,) int64, atomic numbers.
@@ -98,10 +99,10 @@ class OrbitCrystal:
 
 @dataclass(frozen=True, eq=False)
 class CrystalWithOrbits(Crystal):
-    """A crystal in a primitive cell, all sites of it, that keeps its orbits in the conventional cell.
+    """A crystal with all sites of a primitive cell, and its orbits in the conventional cell.
 
     Args:
-        orbits: the same crystal as a list of orbits; `Crystal` says what the others are.
+        orbits: the same crystal as a list of orbits; for other arguments see `Crystal`.
     """
 
     orbits: OrbitCrystal
@@ -114,7 +115,7 @@ class CrystalWithOrbits(Crystal):
 
 
 def _distinct(points: np.ndarray) -> np.ndarray:
-    """Return the points (P, 3) without those that differ from an earlier one by a lattice translation."""
+    """Return the points (P, 3) that are distinct modulo lattice translations."""
     kept: list[int] = []
     for place, point in enumerate(points):
         steps = points[kept] - point
@@ -124,6 +125,6 @@ def _distinct(points: np.ndarray) -> np.ndarray:
 
 
 def _check_cell_kind(cell: str) -> None:
-    """Raise a CrystensError unless orbits can be written in such a cell."""
+    """Raise a CrystensError unless `cell` is one of the `CELLS`."""
     if cell not in CELLS:
         raise CrystensError(f"{cell=} is not known; use one of {', '.join(CELLS)}")

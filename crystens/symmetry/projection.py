@@ -1,14 +1,14 @@
-"""Noisy orbits made exact: what a generator draws for a space group, moved to the nearest crystal of that group.
+"""Projection of noisy orbits, as a generator draws them, onto the nearest crystal of their space group.
 
-The cell's metric tensor is averaged over the rotations of the group. Each orbit is moved to the nearest point of its
-Wyckoff position. Orbits that still make no crystal are mended, or are a failure with its reason:
+The cell's metric tensor is averaged over the rotations of the group, and each orbit is moved to the nearest point of
+its Wyckoff position. Orbits that are still impossible are repaired, or decoding fails with a reason:
 
-- "taken": two orbits stand on one position without free parameters, which holds one. The nearer keeps it; the other
-  goes to the nearest free position of the same multiplicity.
-- "collapsed": the sites of one orbit are nearer to each other than `min_distance`. It goes to the nearest position of a
-  smaller multiplicity, until its sites are apart.
-- "merged": an orbit is nearer than `min_distance` to an earlier one, or to a position that another one keeps from it.
-  It is left out.
+- "taken": two orbits are on the same position without free parameters, which holds only one. The nearer orbit keeps it;
+  the other moves to the nearest free position of the same multiplicity.
+- "collapsed": sites of one orbit are nearer to each other than `min_distance`. The orbit moves to the nearest position
+  of a smaller multiplicity, until its sites are apart.
+- "merged": an orbit is nearer than `min_distance` to an earlier orbit, or finds its position taken and no free one. It
+  is left out.
 
 Source for averaging a metric tensor over a group: Grosse-Kunstleve and Adams, Acta Cryst. A 58 (2002) 60.
 """
@@ -31,14 +31,14 @@ REPAIRS = ("taken", "collapsed", "merged")
 
 @dataclass(frozen=True, eq=False)
 class ProjectedOrbits:
-    """A crystal made of noisy orbits, or the reason why there is none.
+    """The crystal of noisy orbits, or the reason why there is none.
 
     Attributes:
-        crystal: the crystal, its orbits in the given order; None if there is none.
-        reason: why there is none; empty if there is one.
-        moved: (K,) how far each given orbit was from where it stands now, angstrom; of those left out, from their
-            position. NaN where it was not reached.
-        repairs: how often each of the `REPAIRS` was made.
+        crystal: the crystal, with orbits in the given order; None on failure.
+        reason: the reason of a failure, otherwise empty.
+        moved: (K,) displacement of each given orbit, angstrom; for orbits left out, the distance to their position. NaN
+            if it was not computed before a failure.
+        repairs: number of repairs of each of the `REPAIRS`.
     """
 
     crystal: OrbitCrystal | None
@@ -49,12 +49,12 @@ class ProjectedOrbits:
 
 @dataclass(frozen=True)
 class Projection:
-    """Makes crystals of noisy orbits.
+    """Turns noisy orbits into crystals.
 
     Args:
         min_distance: two sites nearer than this are one, angstrom.
-        max_sites: most sites of the primitive cell; None for no bound.
-        repair: whether orbits that make no crystal are mended; a failure otherwise.
+        max_sites: largest number of sites of the primitive cell; None for no bound.
+        repair: whether impossible orbits are repaired; otherwise they are a failure.
 
     Raises:
         CrystensError: if a number is out of range.
@@ -80,7 +80,7 @@ class Projection:
         letters: str,
         coordinates: np.ndarray,
     ) -> ProjectedOrbits:
-        """Return the crystal that orbits make.
+        """Return the crystal of orbits.
 
         Args:
             number: space group, 1-230.
@@ -88,7 +88,7 @@ class Projection:
             angles: (3,), degrees.
             numbers: (K,) atomic numbers.
             letters: K Wyckoff letters of the group.
-            coordinates: (K, 3), fractional; of any site of each orbit.
+            coordinates: (K, 3), fractional, of any site of each orbit.
 
         Raises:
             CrystensError: if there is no such group, or it has no such position.
@@ -117,7 +117,7 @@ class Projection:
     def _cell(
         self, group: SpaceGroup, lengths: np.ndarray, angles: np.ndarray, work: _Work
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return lengths and angles that the group's rotations keep, and put every orbit on its position."""
+        """Return symmetrised lengths and angles, and move every orbit onto its position."""
         vectors = _vectors(lengths, angles)
         if not np.isfinite(work.coordinates).all():
             raise _Impossible("coordinates that are not finite")
@@ -131,7 +131,7 @@ class Projection:
         return lengths, angles
 
     def _share_positions(self, work: _Work) -> None:
-        """Leave one orbit on each position without freedom."""
+        """Keep one orbit on each position without free parameters."""
         for letter in dict.fromkeys(position.letter for position in work.positions if not position.freedom):
             here = [place for place, position in enumerate(work.positions) if position.letter == letter]
             here.sort(key=lambda place: work.moved[place])
@@ -155,7 +155,7 @@ class Projection:
                 work.put_nearest(place, free)
 
     def _keep_apart(self, work: _Work) -> list[int]:
-        """Return the orbits that are kept, with all sites apart."""
+        """Return the indices of kept orbits, with all sites apart."""
         kept: list[int] = []
         for place in range(len(work.positions)):
             self._collapse(work, place)
@@ -170,7 +170,7 @@ class Projection:
         return kept
 
     def _collapse(self, work: _Work, place: int) -> None:
-        """Move an orbit whose sites are on top of each other to a position of higher symmetry."""
+        """Move an orbit with overlapping sites to a position of higher symmetry."""
         while place not in work.left_out and (near := work.own_distance(place)) < self.min_distance:
             position = work.positions[place]
             reason = (
@@ -187,7 +187,7 @@ class Projection:
                 self._leave_out(work, place, reason)
 
     def _leave_out(self, work: _Work, place: int, reason: str) -> None:
-        """Leave out an orbit that stands where another one does."""
+        """Leave out an orbit that overlaps another one."""
         self._count(work, "merged", reason)
         work.left_out.add(place)
 
@@ -211,10 +211,10 @@ def _vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 class _Work:
-    """Orbits on their way: where they were drawn, which position they have now, and where on it they stand."""
+    """Orbits during projection: drawn coordinates, present positions, and points on these positions."""
 
     def __init__(self, group: SpaceGroup, coordinates: np.ndarray, positions: list[WyckoffPosition]) -> None:
-        """Keep what was drawn; nothing is on its position yet."""
+        """Store the drawn orbits, which are not on their positions yet."""
         self.group = group
         self.coordinates = coordinates
         self.positions = positions
@@ -227,7 +227,7 @@ class _Work:
         self.left_out: set[int] = set()
 
     def put(self, place: int, position: WyckoffPosition) -> None:
-        """Put an orbit on a position, at the point nearest to where it was drawn."""
+        """Move an orbit to the point of a position that is nearest to its drawn coordinates."""
         nearest = position.nearest(self.coordinates[place][None], self.metric)
         self.positions[place] = position
         self.representatives[place] = nearest.representatives[0]
@@ -235,12 +235,12 @@ class _Work:
         self.orbits[place] = position.orbit(nearest.representatives[0])
 
     def put_nearest(self, place: int, positions: list[WyckoffPosition]) -> None:
-        """Put an orbit on that of some positions which is nearest to where it was drawn."""
+        """Move an orbit to the one of several positions that is nearest to its drawn coordinates."""
         point = self.coordinates[place][None]
         self.put(place, min(positions, key=lambda p: float(p.nearest(point, self.metric).distances[0])))
 
     def taken(self) -> set[str]:
-        """Return the letters of the positions without freedom that an orbit has."""
+        """Return the letters of occupied positions without free parameters."""
         places = enumerate(self.positions)
         return {p.letter for place, p in places if not p.freedom and place not in self.left_out}
 

@@ -1,10 +1,10 @@
-"""Space groups: found by moyopy, and imposed on a crystal in the cell that it stands in.
+"""Space groups: found by moyopy, and imposed on a crystal in its given cell.
 
 An operation is a rotation R (3, 3) of integers and a translation t (3,), both in the basis of the crystal's own cell:
 a site at fractional x (a column) moves to R x + t. A cell with metric tensor G = A A^T (rows of A are the cell vectors)
 has the rotation as a symmetry when R^T G R = G.
 
-Only `in_cell` turns a cell into another one; nothing else here moves an origin or changes the order of sites.
+Only `in_cell` changes the cell; no other function here moves the origin or changes the order of sites.
 
 Source for averaging a metric tensor and positions over a group: Grosse-Kunstleve and Adams, Acta Cryst. A 58 (2002) 60
 (projection on the invariant part).
@@ -25,7 +25,7 @@ from crystens.crystal import Crystal, cell_vectors
 from crystens.distances import nearest_distances, nearest_steps, shortest_translation
 from crystens.errors import CrystensError
 
-# Which cell a crystal is kept in, see `in_cell`.
+# Kinds of cells, see `in_cell`.
 CELLS = ("given", "primitive", "niggli", "conventional")
 
 # First space group number of each crystal system; International Tables for Crystallography A.
@@ -39,19 +39,19 @@ CRYSTAL_SYSTEMS = {
     "cubic": 195,
 }
 
-# Tolerance at which a symmetrised crystal must show its space group again, angstrom. Far below any tolerance that
-# finds groups in noisy cells, far above the rounding of double precision.
+# Tolerance at which a symmetrised crystal must have its space group, angstrom: far below tolerances for noisy cells,
+# far above rounding in double precision.
 _VERIFY_SYMPREC = 1e-4
 
 # Tolerances at which `imposed` looks for space groups, angstrom.
 TOLERANCES = (0.01, 0.03, 0.1, 0.2, 0.3)
 
-# A tolerance that confuses neighbouring sites finds no symmetry, and can send the search into the endless: in noisy
-# ReIr3, its sites 2.6 angstrom apart, 0.3 angstrom does. So none is larger than this share of the shortest distance.
+# A tolerance that confuses neighbouring sites finds no symmetry, and the search may never end: in noisy ReIr3, with
+# sites 2.6 angstrom apart, 0.3 angstrom does so. Tolerances are at most this share of the shortest distance.
 LARGEST_SHARE = 0.1
 
-# A cell that repeats after less than this, in angstrom, is no crystal (the shortest of all real ones is above 2), and
-# moyopy's search in it can take all time and memory: in generated cells of 0.45 and 1.14 angstrom it did.
+# Shortest lattice translation of a crystal, angstrom (above 2 in all real crystals). In smaller cells moyopy's search
+# can exhaust time and memory, as in generated cells of 0.45 and 1.14 angstrom.
 _MIN_TRANSLATION = 1.8
 
 
@@ -61,14 +61,14 @@ class SymmetryError(CrystensError):
 
 @dataclass(frozen=True, eq=False)
 class SymmetrisedCrystal:
-    """A crystal that has its space group exactly, and the operations that show it.
+    """A crystal that has its space group exactly, with the operations.
 
     Attributes:
-        crystal: cell, site order and origin of the crystal it was made of; `crystal.space_group` is the group found.
+        crystal: the crystal, with unchanged cell, site order and origin; `crystal.space_group` is the group found.
         rotations: (M, 3, 3) int, in the basis of the crystal's cell, centring included.
         translations: (M, 3) float in [0, 1), fractional.
-        orbits: (N,) int: for each site the first site that the operations map it on.
-        origin: (3,) float, fractional: the group's conventional origin. Seen from there, translations are simple
+        orbits: (N,) int: for each site the first site of its orbit.
+        origin: (3,) float, fractional: the group's conventional origin, relative to which translations are simple
             fractions.
     """
 
@@ -92,13 +92,13 @@ def space_group_number(
         symprec: distance up to which two sites count as one, angstrom.
 
     Raises:
-        SymmetryError: if the search fails, as it does for sites on top of each other.
+        SymmetryError: if the search fails, as for overlapping sites.
     """
     return int(_dataset(cell_vectors(lengths, angles), numbers, coordinates, symprec).number)
 
 
 def group_within(crystal: Crystal, symprec: float) -> int | None:
-    """Return the space group number that the atoms have within a tolerance, angstrom; None if none is found."""
+    """Return the space group number of the atoms at a tolerance, angstrom; None if none is found."""
     try:
         return space_group_number(crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, symprec)
     except SymmetryError:
@@ -108,7 +108,7 @@ def group_within(crystal: Crystal, symprec: float) -> int | None:
 def equivalent_sites(
     lengths: np.ndarray, angles: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, symprec: float = 0.01
 ) -> np.ndarray:
-    """Return of each site the first that the space group makes equal to it, (N,) int64. Arguments as above.
+    """Return the first equivalent site of each site, (N,) int64. Arguments as above.
 
     Raises:
         SymmetryError: if the search fails.
@@ -136,10 +136,10 @@ def occupied_positions(
 
 
 def standard_vectors(crystal: Crystal, symprec: float) -> np.ndarray:
-    """Return the cell vectors (3, 3), one a row, angstrom, turned as the axes of the conventional cell stand.
+    """Return the cell vectors as rows (3, 3), angstrom, in the orientation of the conventional cell.
 
-    The cell itself stays the same. Its conventional cell then has a along x and b in the plane of x and y, the
-    orientation in which codes with a fixed list of rotations find all symmetry.
+    The cell is only rotated, so that its conventional cell has a along x and b in the xy plane. In this orientation
+    codes with a fixed list of rotations find all symmetry.
 
     Raises:
         SymmetryError: if the search for the space group fails.
@@ -155,7 +155,7 @@ def crystal_system(number: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A crystal in another of its cells.
+    """A crystal in a cell of another kind.
 
     Attributes:
         lengths: a, b, c, shape (3,), angstrom.
@@ -182,10 +182,10 @@ def in_cell(
 ) -> Cell:
     """Return a crystal in the cell of one of the `CELLS`, and its space group; arguments as in `space_group_number`.
 
-    - "given": as it is.
-    - "niggli": the Niggli-reduced cell of the lattice that the given cell spans; number and order of sites stay.
-    - "primitive", "conventional": the standardised cell of the group found, in International Tables' setting, origin
-      and axes; positions and cell are symmetrised within `symprec`.
+    - "given": unchanged.
+    - "niggli": the Niggli-reduced cell of the given lattice; number and order of sites do not change.
+    - "primitive", "conventional": the standardised cell of the group found, with setting, origin and axes of
+      International Tables; positions and cell are symmetrised within `symprec`.
 
     Raises:
         SymmetryError: if the search fails, or there is no such kind of cell.
@@ -207,16 +207,15 @@ def in_cell(
 
 
 def symmetrised(crystal: Crystal, symprec: float) -> SymmetrisedCrystal:
-    """Return the crystal with the space group that it has within `symprec` (angstrom) made exact.
+    """Return the crystal, made exactly symmetric under the space group that it has within `symprec` (angstrom).
 
-    The metric tensor is averaged over the rotations; each position is averaged over the operations that map the sites
-    on each other. Cell, origin and site order stay.
+    The metric tensor is averaged over the rotations, and each position over the operations. Cell, origin and site order
+    do not change.
 
     Raises:
-        SymmetryError: if no group is found, if its operations do not map the sites on each other one to one, or if the
-            result does not have the group again at a tight tolerance. The last is so for a supercell that is not as
-            symmetric as the structure in it and is a little out of shape: six of the 4,372 structures of mp_3dsc with
-            at most 52 sites, at a tolerance of 0.01.
+        SymmetryError: if no group is found, if its operations do not permute the sites, or if the result does not have
+            the group at a tight tolerance. The last happens for a slightly distorted supercell with a lower symmetry
+            than its structure: six of the 4,372 structures of mp_3dsc with at most 52 sites, at a tolerance of 0.01.
     """
     return _symmetrised(crystal, _dataset(crystal.vectors, crystal.numbers, crystal.coordinates, symprec), symprec)
 
@@ -229,19 +228,19 @@ def imposed(
     tolerances: Sequence[float] = TOLERANCES,
     nearest: float | None = None,
 ) -> tuple[SymmetrisedCrystal, float] | None:
-    """Return the crystal symmetrised, and the tolerance within which it has the group, angstrom; None if that fails.
+    """Return the symmetrised crystal, and the tolerance at which it had the group, angstrom; None on failure.
 
-    The stated group is imposed if the atoms have it within `stated_within`, at the smallest tolerance at which they do.
-    Else it is the group with the most operations that they have within `found_within`, at the smallest tolerance.
-    No tolerance is more than a tenth of the shortest distance.
+    The stated group is imposed if the atoms have it at a tolerance up to `stated_within`. Otherwise it is the group
+    with the most operations at tolerances up to `found_within`. The smallest such tolerance is used. Tolerances are at
+    most a tenth of the shortest distance.
 
     Args:
-        crystal: the crystal; with sites that coincide no tolerance is small enough.
+        crystal: the crystal; if sites coincide, no tolerance is small enough.
         stated: space group number that the crystal should have, if any.
         stated_within: largest tolerance for the stated group, angstrom.
         found_within: largest tolerance for any other group, angstrom.
-        tolerances: what is tried, angstrom, in rising order.
-        nearest: shortest distance of two sites or of a site and its own image, angstrom, where it is known.
+        tolerances: tolerances to try, angstrom, ascending.
+        nearest: shortest distance of two sites or of a site and its own image, angstrom, if known.
     """
     if nearest is None:
         nearest = float(nearest_distances(crystal.vectors, crystal.coordinates).min())
@@ -264,7 +263,7 @@ def imposed(
 
 
 def _symmetrised(crystal: Crystal, found: moyopy.MoyoDataset, symprec: float) -> SymmetrisedCrystal:
-    """Return the crystal with the space group that moyopy found within `symprec` made exact, see `symmetrised`."""
+    """Return the crystal, made exactly symmetric under the space group that moyopy found, see `symmetrised`."""
     matrix = crystal.vectors
     rotations = np.array(found.operations.rotations, dtype=np.int64).reshape(-1, 3, 3)
     translations = np.array(found.operations.translations, dtype=np.float64).reshape(-1, 3)
@@ -285,7 +284,7 @@ def _symmetrised(crystal: Crystal, found: moyopy.MoyoDataset, symprec: float) ->
 
 
 def _dataset(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, symprec: float) -> moyopy.MoyoDataset:
-    """Return what moyopy finds for cell vectors as rows (3, 3)."""
+    """Return moyopy's result for cell vectors as rows (3, 3)."""
     if not len(numbers):
         raise SymmetryError("no space group of a cell without sites")
     least = max(_MIN_TRANSLATION, 4 * symprec)
@@ -300,10 +299,10 @@ def _dataset(matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray, s
     except ValueError as error:
         raise SymmetryError(f"no space group found at a tolerance of {symprec} angstrom: {error}") from error
     except BaseException as error:
-        # A panic inside moyopy arrives as a class that cannot be imported and that `except Exception` does not catch.
+        # A panic in moyopy arrives as a class that cannot be imported and that `except Exception` does not catch.
         if type(error).__name__ != "PanicException":
             raise
-        raise SymmetryError(f"the search for a space group broke down: {error}") from error
+        raise SymmetryError(f"the search for a space group failed: {error}") from error
 
 
 def cell_of_metric(metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -311,7 +310,7 @@ def cell_of_metric(metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.sqrt(np.diag(metric))
     cosines = (metric / np.outer(lengths, lengths))[[1, 0, 0], [2, 2, 1]]
     angles = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
-    # Angles that symmetry fixes are written as 90, 120 or 60 and not as 90.00000000000001.
+    # Angles that symmetry fixes become 90, 120 or 60 instead of 90.00000000000001.
     fixed = np.round(angles)
     return lengths, np.where(np.abs(angles - fixed) < 1e-9, fixed, angles)
 
@@ -321,8 +320,8 @@ def _averaged(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return coordinates (N, 3) that the operations map on each other exactly, and the orbit (N,) of each site.
 
-    The first site of an orbit is averaged over where the operations say it is; the others are its images. The orbits
-    come from the operations and not from moyopy, whose orbits are those of the primitive cell, larger in a supercell.
+    The first site of an orbit is averaged over all operations; the other sites are its images. The orbits come from the
+    operations, because moyopy's orbits are those of the primitive cell, which are larger in a supercell.
     """
     inverses = np.round(np.linalg.inv(rotations))
     exact = np.empty_like(crystal.coordinates)
@@ -338,7 +337,7 @@ def _averaged(
         nearest = (steps @ metric * steps).sum(axis=2).argmin(axis=1)
         missed = steps[np.arange(len(steps)), nearest]
         site = site + (inverses @ missed[:, :, None])[:, :, 0].mean(axis=0)
-        # Any operation that reaches a site will do: they agree, because the averaged site is invariant.
+        # Any operation that reaches a site can be used: they agree, because the averaged site is invariant.
         members, operation = np.unique(nearest, return_index=True)
         if len(rotations) % len(members):
             raise SymmetryError("the operations found do not map the sites on each other; try a smaller tolerance")
@@ -349,7 +348,7 @@ def _averaged(
 
 @functools.cache
 def _averaging_path(operations: int) -> list[str | tuple[int, int]]:
-    """Return the order in which NumPy averages a metric tensor over so many rotations; finding it takes as long."""
+    """Return NumPy's contraction order for averaging a metric tensor; cached, because finding it is slow."""
     rotations = np.zeros((operations, 3, 3), dtype=np.int64)
     path: list[str | tuple[int, int]] = np.einsum_path(
         "mki,kl,mlj->ij", rotations, np.eye(3), rotations, optimize=True
@@ -359,5 +358,5 @@ def _averaging_path(operations: int) -> list[str | tuple[int, int]]:
 
 @functools.cache
 def _silence_moyopy() -> None:
-    """Keep a warning out of the log that comes with each supercell: operations are missing, orbits differ."""
+    """Silence moyopy's warning about supercells, in which operations are missing and orbits differ."""
     logging.getLogger("moyo").setLevel(logging.ERROR)

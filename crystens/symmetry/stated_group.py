@@ -1,18 +1,18 @@
-"""Operations of a stated space group, found in a noisy crystal that has them only roughly.
+"""Search for the operations of a stated space group in a noisy crystal, and their exact imposition.
 
-A search for "whatever symmetry there is" (moyopy) has to be told how far atoms may be off, and beyond some 0.3 angstrom
-it takes neighbours for each other. A generator states the group, so that less has to be found: how the cell of the
-group lies in the lattice, and where its origin is.
+A search for any symmetry (moyopy) needs a tolerance, and above some 0.3 angstrom it confuses neighbouring sites. If a
+generator states the group, only the orientation of the group's cell in the lattice and its origin are unknown.
 
-1. Bases: of all cells of the lattice with small whole coefficients, those whose metric tensor the group's rotations
-   keep within a strain. Of cells that the rotations turn into each other one is looked at.
-2. Origins: a generator of the group takes a site of the rarest element to one of its kind. Each choice states the
-   translation of this generator; the choices of all generators state an origin if they agree on one. It solves linear
-   equations modulo lattice translations, by the Smith normal form of the generators' rotations.
-3. The basis and origin that move sites least are taken, of those whose operations take every site to one of its kind.
-   Cell and sites are averaged over these operations.
+1. Bases: cells of the lattice with small integer coefficients whose metric tensor the group's rotations keep within a
+   strain. Of cells that are equivalent by these rotations, one is tried.
+2. Origins: a generator of the group maps a site of the rarest element onto a site of the same element. Each choice of
+   that site gives the translation of the generator. The choices for all generators give an origin if they are
+   consistent: it solves linear equations modulo lattice translations, by the Smith normal form of the generators'
+   rotations.
+3. Of all bases and origins whose operations map every site onto a site of its element, those with the smallest
+   displacements are taken. Cell and sites are averaged over these operations.
 
-Source for the Smith normal form in this place: Grosse-Kunstleve, Acta Cryst. A 55 (1999) 383.
+Source for this use of the Smith normal form: Grosse-Kunstleve, Acta Cryst. A 55 (1999) 383.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from crystens.symmetry.space_groups import (
 )
 from crystens.symmetry.wyckoff import SpaceGroup, space_group
 
-_VERIFY_SYMPREC = 1e-3  # angstrom, at which a crystal must show the group that was imposed
+_VERIFY_SYMPREC = 1e-3  # angstrom: tolerance at which a crystal must have the imposed group
 _LARGEST = 2  # coefficients of a basis, in the Niggli-reduced one
-_MOST_BASES = 400  # within the strain, the most compact first
+_MOST_BASES = 400  # bases that are tried, the most compact first
 _BASES_OF_ONE_KIND = 8  # with the same rotations
-_MOST_CHOICES = 12  # of the site that a generator takes a site to
+_MOST_CHOICES = 12  # sites that are tried as the image of a site under a generator
 _MOST_ORIGINS = 24
-_AGREE = 0.2  # of a cell edge, by which the origins of generators may differ
+_AGREE = 0.2  # largest difference between the origins of generators, in cell edges
 _UNLIKE = 1e6  # angstrom squared
 
 
 @dataclass(frozen=True, eq=False)
 class ImposedGroup:
-    """A crystal with a space group imposed, and the price.
+    """A crystal with an imposed space group, and the changes that this took.
 
     Attributes:
         symmetry: the crystal in its cell, with the group's operations.
-        displacements: (N,) how far each site was moved within the cell, angstrom.
-        strain: the largest change of a component of the metric tensor, in products of the lengths it belongs to.
+        displacements: (N,) displacement of each site within the cell, angstrom.
+        strain: largest change of a component of the metric tensor, relative to the product of its two lengths.
     """
 
     symmetry: SymmetrisedCrystal
@@ -67,12 +67,12 @@ class _Setting:
     Attributes:
         rotations: (M, 3, 3) int.
         translations: (M, 3).
-        average: (6, 6), takes the six components of a metric tensor to their means over the rotations.
-        generators: the operations that generate all rotations.
+        average: (6, 6), maps the six components of a metric tensor to their means over the rotations.
+        generators: operations that generate all rotations.
         left: (3 g, 3 g), unimodular. With D (3 g, 3), the unit matrix less the rotation of each of g generators,
             left @ D @ right is diagonal.
         right: (3, 3), unimodular.
-        diagonal: (3,), the elements on that diagonal.
+        diagonal: (3,), the diagonal elements.
     """
 
     rotations: np.ndarray
@@ -89,15 +89,15 @@ class _Setting:
 
 
 def stated_group(crystal: Crystal, number: int, within: float, strain: float = 0.1) -> ImposedGroup | None:
-    """Return a crystal with a space group imposed in the cell that it stands in; None if it is too far from it.
+    """Return a crystal with a space group imposed in its given cell; None if it is too far from the group.
 
-    The cell may be primitive or conventional for the group; a group is not recognised in a supercell of these.
+    The cell may be primitive or conventional for the group; supercells are not supported.
 
     Args:
         crystal: the crystal, its sites apart.
         number: the group, 1-230.
-        within: how far a site may be moved, angstrom.
-        strain: how much a component of the metric tensor may change, in products of the lengths it belongs to.
+        within: largest displacement of a site, angstrom.
+        strain: largest change of a component of the metric tensor, relative to the product of its two lengths.
     """
     vectors, change = (np.array(part, dtype=np.float64) for part in moyopy.niggli_reduce(crystal.vectors.tolist()))
     to_given = change.T  # rows: vectors of the reduced cell in the basis of the crystal
@@ -108,14 +108,14 @@ def stated_group(crystal: Crystal, number: int, within: float, strain: float = 0
         if (imposed := _imposed(crystal, number, setting, basis @ to_given, within)) is not None
     ]
     found = [imposed for imposed in found if imposed.strain <= strain]
-    edge = abs(np.linalg.det(crystal.vectors)) ** (1 / 3)  # by which a strain is a distance
+    edge = abs(np.linalg.det(crystal.vectors)) ** (1 / 3)  # converts a strain to a distance
     return min(found, key=lambda imposed: imposed.displacements.max() + imposed.strain * edge, default=None)
 
 
 def _imposed(
     crystal: Crystal, number: int, setting: _Setting, to_given: np.ndarray, within: float
 ) -> ImposedGroup | None:
-    """Return the crystal with the operations of a setting imposed in one basis, from the origin that suits it best.
+    """Return the crystal with the operations of a setting imposed in one basis, from the best origin.
 
     Args:
         crystal: the crystal.
@@ -146,7 +146,7 @@ def _imposed(
         again = space_group_number(lengths, angles, result.numbers, result.coordinates, _VERIFY_SYMPREC)
     except SymmetryError:
         return None
-    if again != number:  # the atoms have a group of more operations
+    if again != number:  # the atoms have a group with more operations
         return None
     rotations = np.rint(to_given.T @ setting.rotations @ to_here.T).astype(np.int64)
     translations = setting.from_origin(fit.origin) @ to_given
@@ -156,12 +156,12 @@ def _imposed(
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """Sites moved onto places that operations from an origin map on each other.
+    """Sites averaged over the operations around an origin.
 
     Attributes:
         origin: (3,), fractional.
         places: (N, 3), fractional.
-        distances: (N,) by which sites were moved, angstrom.
+        distances: (N,) displacements of sites, angstrom.
         orbits: (N,) int, the first site of each orbit.
     """
 
@@ -176,7 +176,7 @@ def _fitted(
 ) -> _Fit | None:
     """Return sites averaged over the operations of a setting; None if one has no partner of its element."""
     lacking = (np.eye(3) - setting.rotations).reshape(-1, 3)
-    # First the origin that the generators state, then the one that all operations agree on.
+    # First the origin from the generators, then the mean origin over all operations.
     for _ in range(2):
         matched = _matched(setting.rotations, setting.from_origin(origin), vectors, places, alike)
         if matched is None:
@@ -202,9 +202,9 @@ def _fitted(
 def _matched(
     rotations: np.ndarray, translations: np.ndarray, vectors: np.ndarray, places: np.ndarray, alike: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the step from each image of each site to the site it is taken for, (M, N, 3), and which that is, (M, N).
+    """Return the step from each image of a site to its matched site, (M, N, 3), and the index of that site, (M, N).
 
-    None if a site would have to be taken for one of another element.
+    None if an image has no match of its element.
     """
     images = places @ rotations.transpose(0, 2, 1) + translations[:, None]
     steps = places - images[:, :, None]  # (M, N, N, 3)
@@ -222,7 +222,7 @@ def _matched(
 def _origins(
     setting: _Setting, vectors: np.ndarray, numbers: np.ndarray, places: np.ndarray, within: float
 ) -> list[np.ndarray]:
-    """Return origins (3,) at which the generators take every site near to one of its kind, the best first."""
+    """Return origins (3,) at which the generators map every site near to a site of its element, the best first."""
     kinds, counts = np.unique(numbers, return_counts=True)
     rarest = np.flatnonzero(numbers == kinds[counts.argmin()])
     alike = numbers[:, None] == numbers
@@ -237,7 +237,7 @@ def _origins(
         missed = np.take_along_axis(steps, nearest[:, :, None, None], axis=2)[:, :, 0].mean(axis=1)
         worst = np.sqrt(squares.min(axis=2).max(axis=1))
         kept = np.argsort(worst)[:_MOST_CHOICES]
-        # A site may be off, and its image, and the shift that one pair of them states.
+        # The errors of a site, of its image, and of the translation from one pair add up.
         choices.append([(worst[j], shifts[j] + missed[j]) for j in kept if worst[j] <= 4 * within])
     if not setting.generators:
         return [np.zeros(3)]
@@ -248,7 +248,7 @@ def _origins(
         values = setting.left @ stated.reshape(-1)
         solvable = np.zeros(len(values), dtype=bool)
         solvable[:3] = setting.diagonal != 0
-        # Equations without an unknown are whole if the generators agree on an origin.
+        # Equations without an unknown have integer right-hand sides if the generators agree on an origin.
         if np.abs(values - np.rint(values))[~solvable].max(initial=0.0) > _AGREE:
             continue
         parts = np.where(solvable[:3], values[:3] / np.where(solvable[:3], setting.diagonal, 1), 0.0)
@@ -258,8 +258,8 @@ def _origins(
 
 
 def _bases(metric: np.ndarray, setting: _Setting, strain: float) -> list[np.ndarray]:
-    """Return bases (3, 3), whole rows in a reduced one, whose metric tensor the rotations of a setting nearly keep."""
-    if np.allclose(setting.average, np.eye(6)):  # triclinic: every basis will do
+    """Return integer bases (3, 3), rows in the reduced basis, whose metric tensor the rotations nearly keep."""
+    if np.allclose(setting.average, np.eye(6)):  # triclinic: any basis can be used
         return [np.eye(3)]
     small, triples = _unimodular()
     products = small @ metric @ small.T
@@ -289,7 +289,7 @@ def _bases(metric: np.ndarray, setting: _Setting, strain: float) -> list[np.ndar
 
 @functools.cache
 def _unimodular() -> tuple[np.ndarray, np.ndarray]:
-    """Return small whole vectors (n, 3) without a common factor, and triples of them, (m, 3), of determinant 1."""
+    """Return small integer vectors (n, 3) without a common factor, and triples of them, (m, 3), of determinant 1."""
     every = itertools.product(range(-_LARGEST, _LARGEST + 1), repeat=3)
     small = np.array([vector for vector in every if np.gcd.reduce(vector) == 1])
     determinants = np.einsum("ijk,lk->ijl", np.cross(small[:, None], small), small)
@@ -298,7 +298,7 @@ def _unimodular() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _settings(number: int) -> list[_Setting]:
-    """Return the operations of a group in its primitive cell and, if that is another, in its conventional one."""
+    """Return the operations of a group in its primitive cell and, if different, in its conventional cell."""
     group = space_group(number)
     every = np.arange(len(group.rotations))
     cells = [(np.eye(3), every)]
@@ -330,7 +330,7 @@ def _setting(group: SpaceGroup, cell: np.ndarray, operations: np.ndarray) -> _Se
 
 
 def _generators(rotations: np.ndarray) -> list[int]:
-    """Return as few operations as generate all rotations (M, 3, 3)."""
+    """Return the smallest set of operations that generates all rotations (M, 3, 3)."""
     keys = {rotation.tobytes(): place for place, rotation in reversed(list(enumerate(rotations)))}
     firsts = sorted(keys.values())
     for count in range(4):

@@ -1,16 +1,16 @@
-"""Space groups and their Wyckoff positions: where the sites of a crystal may stand, and which other sites they imply.
+"""Space groups and their Wyckoff positions: possible places of sites, and the equivalent sites that each implies.
 
-Every group stands in the standard setting of International Tables A that `moyopy` standardises to: unique axis b and
-cell choice 1 for monoclinic groups, hexagonal axes for rhombohedral ones, origin choice 2 where there are two.
+Groups are in the standard setting of International Tables A, to which `moyopy` standardises: unique axis b and cell
+choice 1 for monoclinic groups, hexagonal axes for rhombohedral groups, origin choice 2 where there are two.
 
 A Wyckoff position is named by its letter. Its first representative in International Tables is an affine map of the
 free parameters, for example (x, 2x, 1/4); with W and w for linear part and shift, W p + w for p = (x, y, z). The
-operations of the group move that point, line or plane to the other images: as many as the multiplicity says, and some
-of them lie on the same line or plane, called a sheet here.
+operations of the group map that point, line or plane to its other images; their number is the multiplicity. Images on
+the same line or plane form a sheet.
 
 Metric: fractional vectors d have the squared length d G d with G = A A^T, rows of A the cell vectors, angstrom.
 
-The table `wyckoff.json` beside this module is made by `experiments/wyckoff/run.py`, which also says what is in it.
+`experiments/wyckoff/run.py` makes the table `wyckoff.json` beside this module and describes its content.
 
 Source: International Tables for Crystallography, Vol. A (2016), Chapters 1.4 (Wyckoff positions) and 3.5 (normalisers).
 """
@@ -34,17 +34,17 @@ MAX_POSITIONS = 27  # Wyckoff positions of a group, those of Pmmm
 
 _GRID = 24  # translations of the table are in 24ths
 
-# Parameters with which a point of a position lies on no position of higher symmetry, in any group.
+# Parameters of a generic point, which lies on no position of higher symmetry, in any group.
 GENERIC = np.array([0.13717, 0.21093, 0.34791])
 
-_DECIMALS = 1e5  # images of a generic point are told apart by so many steps on each axis
+_DECIMALS = 1e5  # resolution at which images of a generic point are distinguished, in steps on each axis
 
-# Short whole vectors, the shortest first.
+# Short integer vectors, the shortest first.
 _SMALL = np.array(sorted(itertools.product((0, 1, -1, 2, -2), repeat=3), key=lambda v: sum(map(abs, v)))[1:])
 
 _ROUNDING = 1e-6  # angstrom
 
-# Lattice translations over which the nearest image is looked for, after rounding; enough in a reduced or standard cell.
+# Lattice translations for the search of the nearest image, after rounding; enough in a reduced or standard cell.
 _SHIFTS = np.array(list(itertools.product((0, 1, -1), repeat=3)), dtype=np.float64)
 
 # Cell vectors of a primitive cell, in the basis of the conventional one, by the centring vectors.
@@ -60,12 +60,13 @@ _PRIMITIVE = {
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """The points of one Wyckoff position that are nearest to P given points.
+    """The nearest points of one Wyckoff position to P given points.
 
     Attributes:
-        points: (P, 3) fractional, each beside the given point, not wrapped.
-        representatives: (P, 3) fractional, the same points moved by the group onto the first representative, in [0, 1).
-        distances: (P,) how far each given point is from its point, angstrom.
+        points: (P, 3) fractional, next to the given points, not wrapped.
+        representatives: (P, 3) fractional, the same points mapped by the group onto the first representative, in
+            [0, 1).
+        distances: (P,) distance of each given point to its nearest point, angstrom.
     """
 
     points: np.ndarray
@@ -82,13 +83,13 @@ class WyckoffPosition:
         multiplicity: number of sites in the conventional cell.
         site_symmetry: symbol of the point group of a site, oriented, for example "mm2..".
         freedom: number of free parameters, 0 to 3.
-        linear: (3, 3), linear part W of the first representative; columns of parameters that do not occur are 0.
+        linear: (3, 3), linear part W of the first representative; columns of absent parameters are 0.
         shift: (3,), constant part w of the first representative.
-        rotations: (m, 3, 3), operations that take the first representative to each image, the identity first.
+        rotations: (m, 3, 3), operations that map the first representative onto each image, the identity first.
         translations: (m, 3), their translations.
         sheets: (m,) int: for each image the first image on the same point, line or plane, up to lattice translations.
         outside: (3 - f, 3) int: a point x is on the first representative, up to lattice translations, if
-            `outside @ (x - shift)` is whole.
+            `outside @ (x - shift)` is an integer vector.
     """
 
     letter: str
@@ -103,11 +104,11 @@ class WyckoffPosition:
     outside: np.ndarray
 
     def orbit(self, representative: np.ndarray) -> np.ndarray:
-        """Return all sites (m, 3) that a site (3,) on the first representative implies, fractional, not wrapped."""
+        """Return all sites (m, 3) equivalent to a site (3,) on the first representative, fractional, not wrapped."""
         return self.rotations @ representative + self.translations
 
     def alternatives(self, representative: np.ndarray) -> np.ndarray:
-        """Return the sites (k, 3) of the orbit that lie on the first representative too, fractional, in [0, 1)."""
+        """Return the sites (k, 3) of the orbit that are also on the first representative, fractional, in [0, 1)."""
         kept = self.sheets == 0
         return wrap(self.rotations[kept] @ representative + self.translations[kept])
 
@@ -116,7 +117,7 @@ class WyckoffPosition:
 
         Args:
             points: (P, 3), fractional.
-            metric: (3, 3), angstrom squared, that of a cell that the group's rotations keep.
+            metric: (3, 3), angstrom squared; the group's rotations must keep it.
         """
         points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
         if self.freedom == 3:
@@ -129,7 +130,7 @@ class WyckoffPosition:
         away = np.eye(3) - onto
         steps = points[:, None] - origins
         steps = steps - np.round(steps)
-        # How far each given point is from each sheet moved by each lattice vector: (P, k, 27, 3).
+        # Steps from each given point to each sheet, over lattice translations: (P, k, 27, 3).
         misses = np.einsum("kij,pkj->pki", away, steps)[:, :, None] + (away @ _SHIFTS.T).transpose(0, 2, 1)
         squares = ((misses @ metric) * misses).sum(axis=3)
         best = squares.reshape(len(points), -1).argmin(axis=1)
@@ -152,11 +153,11 @@ class SpaceGroup:
         centring: (c, 3), translations of the lattice within the conventional cell, 0 first.
         primitive: (3, 3), vectors of a primitive cell as rows, in the basis of the conventional cell.
         positions: the Wyckoff positions from a on, the general position last.
-        polar: axes (0, 1, 2) along which the group leaves the origin free.
-        shifts: (s, 3), origin shifts after which the same operations are seen, beside those along polar axes.
-        turns: (t, 3, 3) int, changes of axes x -> W x, det W = 1, after which the same operations are seen, modulo the
-            group's own, the identity first. A monoclinic cell allows infinitely many; coefficients here are at most 2.
-        turn_shifts: (t, 3), the origin shift that goes with each of `turns`.
+        polar: axes (0, 1, 2) along which the origin is free.
+        shifts: (s, 3), origin shifts that keep the operations, apart from shifts along polar axes.
+        turns: (t, 3, 3) int, changes of axes x -> W x, det W = 1, that keep the operations, modulo the group, the
+            identity first. A monoclinic cell allows infinitely many; here coefficients are at most 2.
+        turn_shifts: (t, 3), the origin shift of each of `turns`.
     """
 
     number: int
@@ -187,9 +188,9 @@ class SpaceGroup:
         return self.positions[place]
 
     def classified(self, point: np.ndarray, metric: np.ndarray, tolerance: float) -> tuple[WyckoffPosition, Nearest]:
-        """Return the position that a point belongs to, and the nearest point of it.
+        """Return the position of a point, and its nearest point on that position.
 
-        The position with the least freedom that comes within the tolerance; of several the nearest.
+        It is the position with the fewest free parameters within the tolerance, and of these the nearest.
 
         Args:
             point: (3,), fractional.
@@ -198,7 +199,7 @@ class SpaceGroup:
         """
         steps = self.rotations @ point + self.translations - point
         steps = steps - np.round(steps)
-        # The operations of a site within the tolerance of a sheet move it by no more than twice as much.
+        # Site operations move a point within the tolerance of a sheet by at most twice the tolerance.
         still = int((((steps @ metric) * steps).sum(axis=1) <= (2 * tolerance + _ROUNDING) ** 2).sum())
         most = len(self.rotations) // still  # no site here has a smaller multiplicity
         for freedom in range(4):
@@ -209,7 +210,7 @@ class SpaceGroup:
         raise AssertionError("the general position is everywhere")
 
     def averaged_metric(self, metric: np.ndarray) -> np.ndarray:
-        """Return the metric tensor (3, 3) nearest to a given one that all rotations keep: the mean over them."""
+        """Return the nearest metric tensor (3, 3) that all rotations keep: the mean over the rotations."""
         return np.einsum("mki,kl,mlj->ij", self.rotations, metric, self.rotations, optimize=True) / len(self.rotations)
 
 
@@ -258,7 +259,7 @@ def _position(
 ) -> WyckoffPosition:
     """Return a position from a row of the table and the group's operations."""
     linear, shift = affine_map(representative)
-    # Operations that move a generic point of the position to one place differ by the site symmetry.
+    # Operations with the same image of a generic point of the position differ by the site symmetry.
     images = rotations @ (linear @ GENERIC + shift) + translations
     first = np.unique(np.rint(images * _DECIMALS) % _DECIMALS, axis=0, return_index=True)[1]
     kept = np.sort(first)  # moyopy's first operation is the identity
@@ -284,22 +285,22 @@ def _position(
 
 
 def _sheet(directions: np.ndarray, place: np.ndarray) -> tuple[bytes, tuple[int, ...]]:
-    """Return what is the same for all points of a sheet, and for no other: its equations, and their values modulo 1."""
+    """Return a key that identifies a sheet: its equations, and their values modulo 1."""
     outside = _outside(directions.tobytes())
     return outside.tobytes(), tuple((np.rint(outside @ place * _GRID).astype(int) % _GRID).tolist())
 
 
 @functools.cache
 def _outside(directions: bytes) -> np.ndarray:
-    """Return the whole vectors (3 - f, 3) that span all whole vectors perpendicular to directions (3, f) of int64.
+    """Return a basis (3 - f, 3) of all integer vectors perpendicular to directions (3, f) of int64.
 
-    A step is a lattice translation and a step along the directions if its products with all of them are whole.
+    A step is a lattice translation plus a step along the directions if its products with the basis are integers.
     """
     along = np.frombuffer(directions, dtype=np.int64).reshape(3, -1)
     small = _SMALL[~(_SMALL @ along).any(axis=1)]
     for basis in itertools.combinations(small, 3 - along.shape[1]):
         outside = np.array(basis, dtype=np.int64).reshape(-1, 3)
-        # No whole vector is missed if the largest minors have no common factor.
+        # The basis is complete if its largest minors have no common factor.
         columns = itertools.combinations(range(3), len(outside))
         minors = [round(float(np.linalg.det(outside[:, list(c)]))) for c in columns]
         if len(outside) == 0 or np.gcd.reduce(minors) == 1:
@@ -330,6 +331,6 @@ def _centring_letter(centring: np.ndarray) -> str:
 
 @functools.cache
 def primitive_multiplicities(number: int) -> tuple[int, ...]:
-    """Return of each Wyckoff position how many sites a primitive cell has, by the place of its letter."""
+    """Return the number of sites in a primitive cell for each Wyckoff position, by index of the letter."""
     group = space_group(number)
     return tuple(position.multiplicity // len(group.centring) for position in group.positions)
