@@ -386,7 +386,7 @@ def test_interrupted_run_goes_on_where_it_stopped_and_a_third_asks_nothing(tmp_p
     assert main(_arguments(tmp_path, entries, *elsewhere), whole) == 0
     stopped.interrupted_at = 6  # asked to load, for two energies, to load again, and for one relaxation
     assert main(_arguments(tmp_path, entries), stopped) == 130
-    assert "goes on where it stopped" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
     assert main(_arguments(tmp_path, entries), again) == 0
     # Three answers were there, for which it is loaded once less; the fourth was lost.
     assert again.asked == whole.asked - 4

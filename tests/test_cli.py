@@ -90,7 +90,7 @@ def test_exit_statuses_and_lines_are_those_of_all_commands(capsys, monkeypatch) 
     assert run_command(_interrupt) == 130
     told = capsys.readouterr()
     assert told.out == "done\n"
-    assert told.err == "error: no such file\nerror: interrupted; the same command goes on where it stopped\n"
+    assert told.err == "error: no such file\nerror: interrupted; run the same command again to resume\n"
 
 
 def test_a_traceback_is_shown_where_it_is_asked_for(monkeypatch) -> None:

@@ -130,7 +130,7 @@ def test_reference_of_a_table_without_splits_is_all_of_it(shared_data: Path) -> 
         (["{cifs}", "--reference", "perov_5"], "--reference perov_5 needs its data: give --data-path PATH"),
         (["{cifs}", "--reference", "elsewhere"], "elsewhere does not exist"),
         (["{cifs}", "--data-path", "x"], "give --reference NAME too"),
-        (["{cifs}", "--reference", "{cifs}", "--data-path", "x"], "is a source by itself: leave --data-path out"),
+        (["{cifs}", "--reference", "{cifs}", "--data-path", "x"], "is a source: leave --data-path out"),
         (["{cifs}", "--reference", "perov5"], "or the path of any source"),
         (["{cifs}", "--reference", "perov5", "--data-path", "{cifs}"], "such as {cifs}, without --data-path"),
         (["{cifs}", "--reference", "{cifs}", "--reference-number", "5"], "give --reference NAME, and --protocol cdvae"),

@@ -128,7 +128,7 @@ def test_failed_samples_are_left_out_counted_and_keep_the_numbers_of_the_others(
     [
         (["nowhere", "--to", "pt", "--out", "{folder}/x.pt"], "nowhere does not exist"),
         (["{folder}/bad", "--to", "json", "--out", "{folder}/x.json"], "no sample of {folder}/bad is a crystal"),
-        (["{folder}/bad", "--to", "json", "--out", "{folder}/bad"], "is SAMPLES itself"),
+        (["{folder}/bad", "--to", "json", "--out", "{folder}/bad"], "is SAMPLES, which would be overwritten"),
         (["prototypes", "--to", "json", "--out", "{folder}/bad"], "cannot write {folder}/bad: Is a directory"),
     ],
 )

@@ -196,7 +196,7 @@ def test_a_data_set_is_a_reference_by_its_name(nacl: Crystal, single_atom: Cryst
     metrics = crystens.judge([nacl, single_atom], reference="perov_5", data_path=str(tmp_path))
     assert metrics["novel_formula_rate"]["value"] == 0.5  # the train split holds NaCl alone
     assert metrics["ks_a"]["reference_count"] == 1
-    with pytest.raises(CrystensError, match="belong to a reference that is the name of a data set"):
+    with pytest.raises(CrystensError, match="need a reference that is the name of a data set"):
         crystens.judge([nacl], data_path="somewhere")
 
 

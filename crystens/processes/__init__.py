@@ -1,1 +1,1 @@
-"""Worker processes, threads, results that are kept, progress, and the frame of a command."""
+"""Worker processes, threads, cached results, progress bars, and the frame of a command."""

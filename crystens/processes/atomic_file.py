@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: a kill leaves the old file or the new one."""
+"""Atomic files: a kill leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from crystens.errors import CrystensError
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, whose file takes the place of `path` at the end, if nothing was raised.
+    """Yield a temporary path to write to, which replaces `path` at the end, unless an exception was raised.
 
-    Several processes may write one file at a time: the last one wins.
+    If several processes write the same file, the last one wins.
 
     Raises:
-        OSError: if the file cannot be put into its place.
+        OSError: if `path` cannot be replaced.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -44,11 +44,11 @@ def write_csv(path: str | Path, rows: Iterable[Sequence[Any]], advice: str = "ch
 
 
 def write_whole(path: str | Path, content: str | bytes, advice: str = "choose another folder") -> None:
-    """Write a file, and its folder if there is none; its bytes are on the disk before it has its name.
+    """Write a file atomically, and create its folder; its bytes are on disk before it gets its name.
 
     Args:
         path: the file.
-        content: bytes, or text that is written in UTF-8, what it cannot hold with backslashes.
+        content: bytes, or text, written as UTF-8 with backslash escapes for what UTF-8 cannot encode.
         advice: what to do if the file cannot be written.
 
     Raises:

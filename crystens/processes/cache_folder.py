@@ -1,4 +1,4 @@
-"""The folder of all that is fetched or computed once."""
+"""The cache folder, for downloads and cached results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CACHE_VARIABLE = "CRYSTENS_CACHE"
 
 
 def cache_folder() -> Path:
-    """Return the folder for what is fetched or computed once; it need not exist.
+    """Return the cache folder, which may not exist yet.
 
     `CRYSTENS_CACHE`, or `crystens` in `XDG_CACHE_HOME`, or `~/.cache/crystens`.
 

@@ -18,7 +18,7 @@ def exit_status(run: Callable[[], object], interrupted: str = "interrupted") -> 
 
     Args:
         run: the work; its result is dropped.
-        interrupted: printed after Ctrl-C; says how to go on.
+        interrupted: printed after Ctrl-C; says how to resume.
     """
     try:
         run()
@@ -31,19 +31,19 @@ def exit_status(run: Callable[[], object], interrupted: str = "interrupted") -> 
     return 0
 
 
-def run_command(run: Callable[[], str], resumes: str = "the same command goes on where it stopped") -> int:
+def run_command(run: Callable[[], str], resumes: str = "run the same command again to resume") -> int:
     """Run one of the commands that parse their own options, print the text it returns, and return the exit status.
 
     Args:
         run: does the work and returns the text for standard output.
-        resumes: printed after Ctrl-C; says what the same command would do.
+        resumes: printed after Ctrl-C; says how to continue.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     return exit_status(lambda: sys.stdout.write(run()), f"interrupted; {resumes}")
 
 
 def _ended(reason: str, status: int) -> int:
-    """Print why a command ends, after all that it printed before, and return its status."""
+    """Print why a command ends, after its other output, and return its status."""
     sys.stdout.flush()
     print(f"error: {reason}", file=sys.stderr)
     return status

@@ -1,7 +1,7 @@
-"""Results of many crystals, each computed only once, by whichever run: what energies, fingerprints, properties share.
+"""Cached results of many crystals: the common part of energies, fingerprints and properties.
 
-A process is killed when its crystal takes too long, and dies when it takes too much memory; that costs the crystal
-alone. Nothing is dropped: there is one result a crystal, or the reason why there is none.
+A worker process is killed if its crystal takes too long or too much memory; only this crystal fails. Nothing is
+dropped: each crystal has a result, or the reason why it has none.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from crystens.processes.result_cache import R, ResultCache
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
-    """How a result of each crystal is computed.
+    """Options of the computation of results.
 
     Attributes:
-        workers: processes, one thread each; several do different crystals at once, which on a CPU gains more than a
-            batch would. 0 computes in this process, without a limit in time or memory.
-        time_limit: longest processor time for one crystal, seconds.
-        memory_limit: most memory that one crystal may take, GiB.
-        cache: folder of what was computed; None for one in `crystens.processes.cache_folder.cache_folder()`.
-        engine: what the workers are, one of `crystens.processes.engines.ENGINES`.
+        workers: number of processes with one thread each, for different crystals; on a CPU this is faster than batches.
+            0 computes in this process, without limits of time and memory.
+        time_limit: limit of processor time for one crystal, seconds.
+        memory_limit: limit of memory for one crystal, GiB.
+        cache: folder of the cache; None for one in `crystens.processes.cache_folder.cache_folder()`.
+        engine: kind of workers, one of `crystens.processes.engines.ENGINES`.
 
     Raises:
         CrystensError: if an option is out of range.
@@ -58,23 +58,23 @@ class ComputeOptions:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Time and memory that one crystal may take, seconds and GiB."""
+        """Limits of time and memory for one crystal, seconds and GiB."""
         return (self.time_limit, self.memory_limit) if self.workers else (math.inf, math.inf)
 
 
 @dataclass(frozen=True)
 class Work(Generic[R]):
-    """How the result of one crystal is computed.
+    """Computation of the result of one crystal.
 
     Attributes:
-        module: that the processes import first.
-        begin: called in each process first, with `arguments`; what it raises would start the process again for ever.
-        arguments: for `begin`.
-        compute: returns the result of a crystal in a process, called with the crystal and `more`; of the top level.
-        more: for `compute`.
-        here: returns the result of a crystal in the process that asks.
-        failed: returns the result of a crystal that broke its process, of a reason such as "takes too long: more than
-            60 s" and the seconds since the crystal was given to the process.
+        module: module that workers import first.
+        begin: initialises a worker, with `arguments`; it must not raise, because the worker would be restarted forever.
+        arguments: arguments of `begin`.
+        compute: function of a crystal and `more` that returns its result in a worker; defined at top level.
+        more: further arguments of `compute`.
+        here: function of a crystal that returns its result in this process.
+        failed: returns the result of a crystal that broke its worker, from a reason such as "takes too long: more than
+            60 s" and the seconds since the crystal was given to the worker.
     """
 
     module: str
@@ -94,18 +94,17 @@ def computed_once(
     work: Work[R],
     progress: Callable[[int], None] | None = None,
 ) -> list[R]:
-    """Return a result of each crystal, in order, computing those that the cache lacks.
+    """Return a result of each crystal, in order; results that the cache lacks are computed.
 
-    A failure is tried again only where the limits are wider than those it met. A failure that a busy
-    machine may have caused is not kept.
+    A failure is tried again only with wider limits. A failure that a busy machine may have caused is not cached.
 
     Args:
         crystals: any crystals, however bad.
-        keys: of each; equal ones have one result.
-        cache: where results are looked up and kept.
-        options: processes and limits.
-        work: how a result is computed.
-        progress: called with the number of crystals that are done.
+        keys: key of each crystal; crystals with equal keys share a result.
+        cache: the cache.
+        options: workers and limits.
+        work: the computation.
+        progress: called with the number of finished crystals.
     """
     limits = options.limits
     done = {key: known for key in set(keys) if (known := cache.get(key, limits)) is not None}
@@ -125,7 +124,7 @@ def computed_once(
 
 
 def _computed(waiting: dict[str, Crystal], options: ComputeOptions, work: Work[R]) -> Iterator[tuple[str, R, bool]]:
-    """Yield the result of each crystal as it is ready, and whether it is deterministic, so that it may be kept."""
+    """Yield the result of each crystal as soon as it is ready, and whether it is deterministic, so may be cached."""
     if not waiting:
         return
     if options.workers == 0:
@@ -146,8 +145,8 @@ def _computed(waiting: dict[str, Crystal], options: ComputeOptions, work: Work[R
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread, as a worker does: more take seven times as long on small cells. Keep warnings away."""
-    import torch  # not at import time: a worker that asks no network starts without it
+    """Compute with one thread, as a worker does, and without warnings; several threads are slower on small cells."""
+    import torch  # here, so that workers without a network start without it
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

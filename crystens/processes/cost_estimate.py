@@ -1,7 +1,7 @@
-"""How long a stage will take, said once, as soon as its first crystals are done.
+"""Estimate of the duration of a stage, printed once, after its first crystals.
 
-Seconds that a fingerprint, an energy or a property takes depend on the crystals and the machine, so that nothing is
-known before some are computed. Crystals that are read from the cache of an earlier run count as done at the start.
+The time for a fingerprint, an energy or a property depends on crystals and machine, so that some must be computed
+before an estimate. Cached results count as done at the start.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_FIRST = 5  # crystals that the estimate is measured on, at least
-_SECONDS = 3.0  # that they take, at least
-_WORTH = 60.0  # seconds; what takes less is not announced
+_FIRST = 5  # least number of crystals behind the estimate
+_SECONDS = 3.0  # least time behind the estimate, seconds
+_WORTH = 60.0  # seconds; shorter stages get no estimate
 
-Show = Callable[[str, int, int | None], None]  # name of a stage, how much is done, of how much
+Show = Callable[[str, int, int | None], None]  # name of a stage, number done, total
 
 
 @dataclass
 class _Start:
-    """When the first result of a stage came, in seconds of the clock, and how many were done then."""
+    """Time of the first result of a stage, in seconds of the clock, and the number done then."""
 
     known: int
     clock: float | None = None
@@ -29,13 +29,13 @@ class _Start:
 
 
 class CostEstimate:
-    """Passes on how much of each stage is done, and says what those of crystals will take; called as progress bars are.
+    """Progress callback that passes progress on, and prints an estimate for stages of crystals.
 
     Args:
-        show: shows how much is done.
-        advice: what can be done about it, by the name of a stage.
-        say: says a line; by default on standard error.
-        clock: seconds of the clock.
+        show: the progress bars.
+        advice: advice on how to shorten a stage, by its name.
+        say: prints a line; by default on standard error.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class CostEstimate:
         self._starts: dict[str, _Start] = {}
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
-        """Show that so much of a stage is done."""
+        """Show the progress of a stage."""
         self._show(name, done, total)
         if name not in self._advice or total is None:
             return
         start = self._starts.setdefault(name, _Start(known=done))
         if start.clock is None:
-            if done > start.known:  # processes have started, and their first result is there
+            if done > start.known:  # workers have started, and the first result is ready
                 start.clock, start.done = self._clock(), done
             return
         measured, seconds = done - start.done, self._clock() - start.clock

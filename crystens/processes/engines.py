@@ -1,4 +1,4 @@
-"""The engines that do the tasks of a command: processes of this machine, or workers on a cluster of Ray."""
+"""Engines for the tasks of a command: processes of this machine, or workers on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def open_pool(
 
 
 def check_engine(engine: str, workers: int) -> str:
-    """Return an engine that is known and has workers where it needs some.
+    """Return the engine, after a check that it is known and has enough workers.
 
     Raises:
-        CrystensError: if it is not known, or is Ray and has no worker.
+        CrystensError: if it is not known, or is Ray without a worker.
     """
     if engine not in ENGINES:
         raise CrystensError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
@@ -45,7 +45,7 @@ def check_engine(engine: str, workers: int) -> str:
 
 @contextmanager
 def engine_running(engine: str) -> Iterator[None]:
-    """Stay connected to Ray, where that is the engine, so that not every stage of a command starts it anew."""
+    """Context that stays connected to Ray, if that is the engine, so that the stages of a command share it."""
     if engine != RAY:
         yield
         return
@@ -55,5 +55,5 @@ def engine_running(engine: str) -> Iterator[None]:
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add the option --engine to a command."""
-    told = "does the work: processes here, or workers of Ray, on RAY_ADDRESS or here (pip install 'crystens[ray]')"
+    told = "processes of this machine, or Ray, at RAY_ADDRESS or on this machine (pip install 'crystens[ray]')"
     parser.add_argument("--engine", choices=ENGINES, default=PROCESSES, help=told)

@@ -1,10 +1,9 @@
-"""How the threads of OpenMP, with which torch computes on a CPU, wait for each other.
+"""Waiting policy of OpenMP threads, which torch uses on a CPU.
 
-By default libgomp's threads spin 300,000 times before they sleep: a thread that has finished its part keeps its core
-busy until the others have too. Beside another busy process one of them has no core for milliseconds at a time, and
-training was 31 times slower than alone. Threads that sleep at once cost 30 % of training on a free machine. A thousand
-spins cost 7 % there, and training beside a busy process takes 1.7 times as long as on a free machine
-(`experiments/threads`).
+By default libgomp's threads spin 300,000 times before they sleep, so that a finished thread keeps its core busy. If
+another process uses a core too, one thread may wait for milliseconds while the others spin, and training was 31 times
+slower. Without spinning, training is 30 % slower on a free machine. With a thousand spins it is 7 % slower there, and
+1.7 times slower beside a busy process (`experiments/threads`).
 
 libgomp, in torch's wheels for Linux, reads its settings once, when `import torch` loads it. Other OpenMP libraries
 ignore this variable and keep their defaults.
@@ -19,7 +18,7 @@ _SET_BY_USER = (SPINS, "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 
 def limit_spinning() -> None:
-    """Limit the spins of waiting threads, here and in processes started from here, unless the user chose how they wait.
+    """Limit the spins of waiting threads, in this process and its children, unless the user has set a policy.
 
     Must run before torch is imported; afterwards it changes new processes only.
     """

@@ -1,16 +1,16 @@
-"""Processes that do one task at a time, each killed and replaced when its task takes too long or too much memory.
+"""Pool of worker processes; a worker is killed and replaced if its task exceeds a limit of time or memory.
 
-All processes of a command are these: reading, matching, energies, fingerprints and properties share one policy.
+Reading, matching, energies, fingerprints and properties all use this pool.
 
-- Time is that of the processor, so that a busy machine changes no result. A task that takes ten times its limit by the
-  clock is ended too.
-- Memory is bounded, so that a task that asks for more fails before the machine does.
-- A process may also be ended by something that its task is not to blame for, such as the system when memory is short.
-  So a task whose process ended is given out once more, and broke down if that one ends too.
-- Small tasks go out in chunks (`GuardedPool.chunked`). A chunk that broke is done again item by item, so that the item
-  at fault stands alone.
-- Processes are started by a server that forks, where there is one, otherwise anew. They do not import the script that
-  runs, unless a task is defined in it: one without `if __name__ == "__main__"` would start itself again in each.
+- The time limit is processor time, so that a busy machine does not change results. Ten times the limit in wall time
+  ends a task too.
+- The address space of a worker is limited, so that a large task raises MemoryError instead of exhausting the machine.
+- A worker may also be killed for other reasons, for example by the system when memory is short. Therefore a task whose
+  worker ended is tried once more, and fails if the second worker ends too.
+- Small tasks are sent in chunks (`GuardedPool.chunked`). A failed chunk is repeated item by item, so that only the
+  faulty item fails.
+- Workers are started by forkserver if available, otherwise by spawn. They do not import the running script, unless a
+  task is defined in it: a script without `if __name__ == "__main__"` would start itself again in each worker.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ Result = TypeVar("Result")
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
-_HAS_TIMER = hasattr(signal, "setitimer")  # not on Windows, where a time limit is one of the clock
-_PATIENCE = 10 if _HAS_TIMER else 1  # time limits by the clock after which a task stands still
-_AHEAD = 4  # tasks a process that are given out: enough for none to wait, few enough that a kill loses little
+_HAS_TIMER = hasattr(signal, "setitimer")  # not on Windows, where the limit is wall time
+_PATIENCE = 10 if _HAS_TIMER else 1  # limit of wall time, in time limits
+_AHEAD = 4  # tasks sent ahead for each worker: none waits, and a kill loses few
 
 
 @dataclass(frozen=True)
 class Broken:
-    """Takes the place of a result.
+    """Result of a failed task.
 
     Attributes:
-        reason: such as "takes too long: more than 60 s".
-        seconds: since the task was given to the processes, the last time.
-        lasting: whether the task itself is known to be the reason, so that another try would end the same way.
+        reason: the reason, such as "takes too long: more than 60 s".
+        seconds: seconds since the task was last given to a worker.
+        lasting: whether the failure is known to be deterministic.
     """
 
     reason: str
@@ -69,11 +69,11 @@ class Broken:
 
 
 class ProcessesEnded(CrystensError):
-    """Told where all processes were ended by something that no task is known to be the reason of."""
+    """All workers were ended from outside, for no reason in a known task."""
 
 
 class TaskPool(ABC):
-    """Something that does tasks, each under limits in time and memory."""
+    """Interface of pools that run tasks with limits of time and memory."""
 
     @abstractmethod
     def __enter__(self) -> Self:
@@ -81,36 +81,36 @@ class TaskPool(ABC):
 
     @abstractmethod
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Wait for what was started to end, or end it if something went wrong."""
+        """Wait for workers to end, or kill them after an error."""
 
     @abstractmethod
     def results(
         self, tasks: Iterable[tuple[Key, tuple[Any, ...]]], function: Callable[..., Result], once: bool = False
     ) -> Iterator[tuple[Key, Result | Broken]]:
-        """Yield the result of each task, with its key, as it is ready.
+        """Yield the key and result of each task as soon as it is ready.
 
         Args:
-            tasks: key of each task and arguments of `function`; few are taken ahead of the results.
-            function: of the top level of a module; what it raises is raised here.
-            once: do not give out a task again whose process ended, as for a chunk, which is done again by its items.
+            tasks: key and arguments of `function` for each task; only a few are consumed ahead of the results.
+            function: function at the top level of a module; its exceptions are raised here.
+            once: do not retry a task whose worker ended; used for chunks, which are repeated item by item.
 
         Raises:
-            ProcessesEnded: if something else ended all processes.
+            ProcessesEnded: if all workers were ended from outside.
         """
 
     def chunked(
         self, chunks: Iterable[tuple[Key, Sequence[Item]]], function: Callable[[Sequence[Item]], Result]
     ) -> Iterator[tuple[Key, list[tuple[Sequence[Item], Result | Broken]]]]:
-        """Yield what becomes of each chunk of items, with its key, as it is ready.
+        """Yield the key and results of each chunk of items as soon as they are ready.
 
-        The time limit is that of one item. Sound items take far less, so that a chunk of them ends within it as well.
+        The time limit is that of one item. Normal items take far less, so that a chunk of them stays within it.
 
         Args:
-            chunks: key of each chunk, and its items.
+            chunks: key and items of each chunk.
             function: as in `results`, called with the items of a chunk.
 
         Returns:
-            For each chunk the items and their result: one pair for the whole chunk, or one an item if the chunk broke.
+            For each chunk pairs of items and result: one pair for the whole chunk, or one for each item if it failed.
         """
         given: dict[Key, Sequence[Item]] = {}
 
@@ -132,14 +132,13 @@ class GuardedPool(TaskPool):
     """Processes of one thread each.
 
     Args:
-        workers: how many; no more are started than there are cores.
-        time_limit: longest processor time for one task, seconds; one that takes ten times that by the clock is ended
-            too.
-        memory_limit: most memory that a task may take beyond what the process holds at its start, GiB.
-        modules: names of the modules that the processes import first.
-        begin: called in each process first, with `arguments`. An exception in it would start it again for ever.
-        arguments: for `begin`.
-        of_script: whether tasks are of the script that runs, which processes then import.
+        workers: number of processes, at most the number of cores.
+        time_limit: limit of processor time for one task, seconds; ten times that in wall time.
+        memory_limit: limit of memory for a task, beyond that of the process at its start, GiB.
+        modules: names of modules that workers import first.
+        begin: initialises a worker, with `arguments`; it must not raise, because the worker would be restarted forever.
+        arguments: arguments of `begin`.
+        of_script: whether tasks are defined in the running script, which workers then import.
     """
 
     def __init__(
@@ -162,11 +161,11 @@ class GuardedPool(TaskPool):
         )
 
     def __enter__(self) -> Self:
-        """Return itself; the processes start with the first task."""
+        """Return the pool; workers start with the first task."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Wait for the processes to end, or end them if something went wrong."""
+        """Wait for workers to end, or kill them after an error."""
         if kind is None:
             self._pool.close()
         else:
@@ -213,10 +212,10 @@ class GuardedPool(TaskPool):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise a TimeoutError in what computes longer in this process, where signals can do that.
+    """Context that raises a TimeoutError after a time limit in this process, where signals allow it.
 
-    This is for the main thread, on Unix. The time is that of the processor, as in the processes. Of the limit of a task
-    and one inside it the shorter holds. A library that swallows the first error meets a second one.
+    It works in the main thread, on Unix, with processor time. Of nested limits the shorter one holds. The error is
+    raised again if a library swallows it.
     """
     if not _HAS_TIMER or threading.current_thread() is not threading.main_thread():
         yield
@@ -243,7 +242,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Given(Generic[Key]):
-    """A task that was given to the processes, the last time or not, at a time in seconds."""
+    """A task given to a worker: its time in seconds, and whether it is the last try."""
 
     key: Key
     arguments: tuple[Any, ...]
@@ -251,12 +250,12 @@ class _Given(Generic[Key]):
     started: float
 
     def broken(self, reason: str, lasting: bool = False) -> Broken:
-        """Return what stands in the place of its result."""
+        """Return the failure of this task."""
         return Broken(reason, time.perf_counter() - self.started, lasting)
 
 
 def _limited(seconds: float, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
-    """Return what a function returns; a signal ends this process when it has computed for so many seconds."""
+    """Return the result of a function; a signal ends this process after a limit of processor time."""
     if not _HAS_TIMER or not math.isfinite(seconds):
         return function(*arguments)
     signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -267,7 +266,7 @@ def _limited(seconds: float, function: Callable[..., Result], arguments: tuple[A
 
 
 def bound_memory(memory: float) -> None:
-    """Let a task of this process that asks for more memory, GiB, fail by itself, before the machine does."""
+    """Cap this process's address space (GiB), so that one task raises MemoryError instead of exhausting the machine."""
     try:
         import resource
 
@@ -275,17 +274,17 @@ def bound_memory(memory: float) -> None:
             used = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + int(memory * 2**30), resource.RLIM_INFINITY))
     except (ImportError, OSError, ValueError):
-        log.debug("no bound on memory here", exc_info=True)
+        log.debug("memory cannot be limited here", exc_info=True)
 
 
 def _context(preload: Sequence[str]) -> BaseContext:
-    """Return the context that starts processes. Not by fork: a fork copies the locks of threads (torch's) closed.
+    """Return the context that starts processes; not fork, which copies locked locks of threads (torch's).
 
-    Python tells each new process its own default start method. In a worker of joblib, such as a job of a sweep, this is
-    "loky", which only a process that has imported joblib knows. There it is replaced by a method of Python's own.
+    Python passes its default start method to each new process. In joblib workers, such as jobs of a sweep, this is
+    "loky", which is unknown without joblib. There we replace loky by forkserver or spawn.
 
     Args:
-        preload: modules that the server of forks imports once.
+        preload: modules that the forkserver imports once.
     """
     known = multiprocessing.get_all_start_methods()
     method = "forkserver" if "forkserver" in known else "spawn"
@@ -298,7 +297,7 @@ def _context(preload: Sequence[str]) -> BaseContext:
 
 
 def _without_script(context: BaseContext) -> BaseContext:
-    """Return a context whose processes do not import the script that runs."""
+    """Return a context whose processes do not import the running script."""
     alone = copy.copy(context)
     alone.Process = _ProcessAlone  # type: ignore[attr-defined]
     return alone
@@ -309,11 +308,11 @@ _starting = threading.Lock()
 
 
 class _ProcessAlone(_Process):
-    """A process that does not import the script that runs."""
+    """A process that does not import the running script."""
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        """Start it while the script has neither a name nor a file, which is all that a new process is told of it."""
+        """Start the process while `__main__` has no name and no file, by which the new process would import it."""
         with _starting:
             script = sys.modules["__main__"]
             sys.modules["__main__"] = ModuleType("__main__")
@@ -324,7 +323,7 @@ class _ProcessAlone(_Process):
 
 
 def _begin(memory: float, begin: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
-    """Make a worker process ready."""
+    """Initialise a worker process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)
     warnings.simplefilter("ignore")
@@ -334,7 +333,7 @@ def _begin(memory: float, begin: Callable[..., Any] | None, arguments: tuple[Any
 
 
 def _end_with_parent() -> None:
-    """End this process when the run that started it is gone: nobody is left to end it when its time is over."""
+    """End this process when its parent has ended: nobody would enforce its time limit."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

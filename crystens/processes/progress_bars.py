@@ -1,8 +1,8 @@
-"""Progress of all that takes long, on standard error: bars on a terminal and in a notebook, plain lines elsewhere.
+"""Progress on standard error: bars on a terminal and in a notebook, plain lines elsewhere.
 
-A plain line (nohup, Slurm, a pipe) says how much of a stage is done, how long it has taken and about how long it will
-take. The first comes after 5 seconds, and each pause is twice as long as the one before, up to a minute, so that short
-work writes no line. A stage that had a line ends with one.
+A plain line (nohup, Slurm, a pipe) states the progress of a stage, the elapsed time and the estimated remaining time.
+The first line comes after 5 seconds; pauses double up to a minute, and short stages write no line. A stage that wrote a
+line also writes a last line.
 
     sampling: 350 of 1,000 (35 %), 1 min 20 s, about 2 min 30 s left
     reading: 4,000, 35 s so far; 12 set aside
@@ -33,14 +33,14 @@ from rich.progress import (
 Detail = Callable[[], str]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0  # seconds between two plain lines
-_SILENCE = 5.0  # seconds that a line is overdue before it is written without waiting for the work to report
+_SILENCE = 5.0  # seconds after which an overdue line is written without new progress
 
 
 class ProgressBars:
-    """Shows the progress of stages, by name; a context.
+    """Context manager that shows the progress of stages by name.
 
-    A stage appears with its first call, which ends the stages before whose total was not known. Nothing is shown before
-    the first call, so that an early error stands alone.
+    A bar appears on its first update; a new bar closes open bars of unknown length. Nothing is shown before the first
+    update, so that an early error is the only output.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class ProgressBars:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
-        """Leave the stages as they stand, those of unknown total ended unless something went wrong."""
+        """Stop the bars, and complete those of unknown length unless an error occurred."""
         self._shown.close(failed=kind is not None)
 
     def __call__(self, name: str, done: int, total: int | None, detail: Detail | None = None) -> None:
@@ -79,7 +79,7 @@ class _Shown(Protocol):
     """One way to show progress."""
 
     def show(self, name: str, done: int, total: int | None, detail: Detail | None) -> None:
-        """Show how much of a stage is done."""
+        """Update the progress of a stage."""
 
     def close(self, failed: bool) -> None:
         """Show no more."""
@@ -101,7 +101,7 @@ class _Bars:
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, name: str, done: int, total: int | None, detail: Detail | None) -> None:
-        """Show how much of a stage is done."""
+        """Update the progress of a stage."""
         self._progress.start()
         if name not in self._tasks:
             self._end()

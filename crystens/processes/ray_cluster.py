@@ -1,7 +1,7 @@
-"""The cluster of Ray that tasks go to.
+"""The Ray cluster for tasks.
 
-It is the one this process is connected to, else that of RAY_ADDRESS, else one that is started here and shut down again,
-without a dashboard and without Ray's usage reports.
+It is the cluster that this process is connected to, else that at RAY_ADDRESS, else a local one, started without
+dashboard and usage reports and shut down at the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crystens.errors import CrystensError, first_line
 
 @contextmanager
 def ray_cluster() -> Iterator[Any]:
-    """Give the module ray, connected; what was started for it is shut down at the end.
+    """Yield the connected module ray; a cluster that was started for it is shut down at the end.
 
     Raises:
         CrystensError: if Ray is not installed or cannot be reached.
@@ -36,9 +36,9 @@ def ray_cluster() -> Iterator[Any]:
     try:
         _check_address(address)
         ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    except Exception as error:  # Ray raises a plain one where its processes do not start in time
+    except Exception as error:  # Ray raises a plain Exception if its processes do not start in time
         if address == "local":
-            raise CrystensError(f"Ray does not start here: {first_line(error)}; run the same again") from error
+            raise CrystensError(f"Ray does not start: {first_line(error)}; run the same command again") from error
         raise CrystensError(
             f"cannot reach Ray at {address}: {first_line(error)}; start a cluster there, or unset RAY_ADDRESS to use "
             "this machine"
@@ -50,7 +50,7 @@ def ray_cluster() -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Raise an OSError if nobody answers at HOST:PORT; Ray itself would try for minutes."""
+    """Raise an OSError if there is no answer at HOST:PORT; Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -1,10 +1,10 @@
-"""The guarded pool on Ray: workers on the machines of a cluster, each of which does one task at a time.
+"""The guarded pool on Ray: workers on the machines of a cluster.
 
-A worker is an actor of one CPU that holds a `GuardedPool` of one process, so that limits in time and memory, and a task
-whose process ends, are treated as on one machine. A worker that ends itself, or whose machine does, costs its task
-alone: the task is given out once more, and broke down if that worker ends too. Another worker takes its place.
+A worker is an actor with one CPU and a `GuardedPool` of one process, so that limits and ended processes are handled as
+on one machine. If an actor or its machine ends, a new actor replaces it. Its task is tried once more, and fails if the
+second actor ends too.
 
-Every machine needs crystens and what a task needs, in the same versions.
+Every machine needs crystens and the packages of the task, in the same versions.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from crystens.processes.ray_cluster import ray_cluster
 
 log = logging.getLogger(__name__)
 
-_STARTS = 3  # workers in a row that cannot start before that is an error
+_STARTS = 3  # workers in a row that may fail to start
 
 
 class RayPool(TaskPool):
     """Workers of one process each on a cluster of Ray.
 
     Args:
-        workers: how many; no more are started than the cluster has CPUs.
-        time_limit: as of `GuardedPool`, as is all that follows.
+        workers: number of workers, at most the CPUs of the cluster.
+        time_limit: as for `GuardedPool`, like all further arguments.
         memory_limit: GiB.
         modules: names of the modules that the processes import first.
         begin: called in each process first.
@@ -72,12 +72,12 @@ class RayPool(TaskPool):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End the workers, and say how many had to be replaced."""
+        """End the workers, and log the number of replaced workers."""
         for place in self._workers:
             self._ray.kill(place.worker)
         self._open.close()
         if self._ended:
-            log.warning("workers of Ray that ended: %d; others took their places and tasks", self._ended)
+            log.warning("%d workers of Ray ended and were replaced", self._ended)
 
     def results(
         self, tasks: Iterable[tuple[Key, tuple[Any, ...]]], function: Callable[..., Result], once: bool = False
@@ -134,23 +134,23 @@ class RayPool(TaskPool):
             give(place)
 
     def _replace(self, asked: _Waiting) -> None:
-        """Put a new worker in the place of one that ended, unless that was done when another call of it was lost."""
+        """Replace a worker that ended, unless another lost call has already done so."""
         if asked.place.worker is asked.worker:
             self._ended += 1
-            self._ray.kill(asked.worker)  # it may only be out of reach
+            self._ray.kill(asked.worker)  # it may be alive but unreachable
             asked.place.worker, asked.place.started = self._actor.remote(self._shared), False
 
 
 @dataclass
 class _Place:
-    """A place for a worker: the one that is there now, and whether it has answered."""
+    """A place for a worker: the present worker, and whether it has answered."""
 
     worker: Any
     started: bool = False
 
 
 class _Waiting:
-    """A call that a worker was asked for: a task (its key, its arguments, whether it is the last try) or a greeting."""
+    """A pending call of a worker: a task (key, arguments, whether it is the last try) or a greeting."""
 
     def __init__(self, place: _Place, worker: Any, task: tuple[Any, tuple[Any, ...], bool] | None = None) -> None:
         self.place, self.worker, self.task = place, worker, task
@@ -158,14 +158,14 @@ class _Waiting:
 
 
 class _Worker:
-    """An actor with a process that does its tasks."""
+    """An actor with a process for its tasks."""
 
     def __init__(self, how: tuple[Any, ...]) -> None:
         time_limit, memory_limit, modules, begin, arguments = how
         self._pool = GuardedPool(1, time_limit, memory_limit, modules, begin, arguments)
 
     def greet(self) -> None:
-        """Return when this is here."""
+        """Return as soon as the actor is ready."""
 
     def run(self, function: Callable[..., Result], arguments: tuple[Any, ...], once: bool) -> Result | Broken:
         """Return the result of one task."""

@@ -1,7 +1,7 @@
-"""Results that were computed before, of one kind: one SQLite file for each thing that computes them.
+"""Cache of results: one SQLite file for each kind of result and program that computes it.
 
-Energies, fingerprints and predicted properties are kept alike: by a digest of the crystal, as JSON. Each result is
-written down at once, so that a killed run goes on where it stopped, and several runs share a file.
+Energies, fingerprints and predicted properties are stored as JSON under a digest of the crystal. Each result is written
+immediately, so that a killed run resumes, and several runs may share a file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Result(Protocol):
 
     @property
     def reason(self) -> str | None:
-        """Why there is no result; None where there is one."""
+        """Why there is no result; None if there is one."""
 
     def to_plain(self) -> dict[str, Any]:
         """Return the result in values that JSON holds without loss."""
@@ -45,13 +45,13 @@ R = TypeVar("R", bound=Result)
 
 
 class ResultCache(Generic[R]):
-    """Results by the digest of their crystal. A failure holds only for limits no wider than those it met.
+    """Results by the digest of their crystal. A cached failure is valid only for limits that are not wider.
 
     Args:
         kind: class of the results.
         folder: name of their folder in `crystens.processes.cache_folder.cache_folder()`, such as "energies".
-        identity: what computes them, with its version; names the file.
-        cache: folder to use in place of the one in the cache folder.
+        identity: name and version of the program that computes them; names the file.
+        cache: folder instead of the one in the cache folder.
 
     Raises:
         CrystensError: if the file cannot be read.
@@ -64,8 +64,8 @@ class ResultCache(Generic[R]):
         self._warned = False
         try:
             place.mkdir(parents=True, exist_ok=True)
-            # Without a transaction around several results no process makes others wait while it computes; without
-            # synchronisation a result costs no wait for the disk. A killed process loses nothing by either.
+            # Autocommit: no process blocks others while it computes. No synchronisation: a result does not wait for the
+            # disk. A killed process loses nothing.
             self._file = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
             self._file.execute("PRAGMA synchronous = OFF")
             self._file.execute(
@@ -85,7 +85,7 @@ class ResultCache(Generic[R]):
         self._file.close()
 
     def get(self, key: str, limits: tuple[float, float]) -> R | None:
-        """Return what is known; limits are those in time, seconds, and memory, GiB."""
+        """Return the cached result, or None; limits are time in seconds and memory in GiB."""
         try:
             found = self._file.execute("SELECT result, seconds, memory FROM results WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
@@ -99,22 +99,22 @@ class ResultCache(Generic[R]):
         return result
 
     def put(self, key: str, result: R, limits: tuple[float, float]) -> None:
-        """Write one result down."""
+        """Store one result."""
         row = (key, json.dumps(result.to_plain()), *limits)
         try:
             self._file.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", row)
         except sqlite3.Error as error:
             if not self._warned:
-                log.warning("cannot write %s: %s; results are computed again next time", self.path, error)
+                log.warning("cannot write %s: %s; the next run will compute the results again", self.path, error)
             self._warned = True
 
 
 def digest_of(crystal: Crystal, asked: Any = None) -> str:
-    """Return a digest of a crystal, bit for bit and without its space group number, and of what is asked of it.
+    """Return a digest of the bytes of a crystal, without its space group number, and of options.
 
     Args:
-        crystal: any.
-        asked: options that a result depends on, in plain values.
+        crystal: any crystal.
+        asked: options that the result depends on, in plain values.
     """
     digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16)
     for values in (crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates):

@@ -1,1 +1,1 @@
-"""Folders of samples: written, judged, exported."""
+"""Folders of samples: writing, judging and exporting them."""

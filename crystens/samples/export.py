@@ -1,4 +1,4 @@
-"""`crystens export SAMPLES --to FORMAT --out FILE`: writes crystals as other judges read them.
+"""`crystens export SAMPLES --to FORMAT --out FILE`: writes crystals in formats for other judges.
 
 | `--to` | what is written | who reads it |
 |---|---|---|
@@ -7,12 +7,12 @@
 | `extxyz` | frames of extended XYZ | MatterGen, ASE |
 | `json` | a list of pymatgen Structures | pymatgen |
 
-No format has a place for a sample that is no crystal: those are left out and counted. Other judges then take their
-rates over the crystals alone; multiply by the share of crystals to compare with ours.
+These formats cannot hold failed samples, which are left out and counted. Rates of other judges then refer to crystals
+only; multiply them by the share of crystals to compare with rates of crystens.
 
-Crystals stand as they are read, with all sites, in their order: `material_id` and the key `sample` of a frame are the
-place among all samples, counted from 0. Numbers keep all their digits but for CIFs (the digits of `crystens.cif.write`)
-and extended XYZ (positions to 1e-8 angstrom, as ASE writes them).
+Crystals are written with all sites, in their order: `material_id` and the key `sample` of a frame are the index among
+all samples, from 0. Numbers keep all digits, except in CIFs (the digits of `crystens.cif.write`) and in extended XYZ
+(positions to 1e-8 angstrom, by ASE).
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from crystens.processes.command import run_command
 from crystens.sources.reasons import category_counts
 from crystens.sources.record import Entry, Reject
 
-Samples = dict[int, Crystal]  # by their place among all samples
+Samples = dict[int, Crystal]  # by index among all samples
 
 
 def export(samples: Samples, to: str, out: str | Path) -> None:
-    """Write crystals to a file, which a kill leaves as it was or whole.
+    """Write crystals to a file, atomically.
 
     Args:
-        samples: crystals by their place among all samples, at least one.
+        samples: crystals by their index among all samples, at least one.
         to: one of the `FORMATS`.
-        out: the file; its folder is made if it is not there.
+        out: the file; its folder is created if it does not exist.
 
     Raises:
         CrystensError: if there is no crystal, the format is not known, or the file cannot be written.
@@ -98,7 +98,7 @@ def _write_csv(path: Path, samples: Samples) -> None:
 
 
 def _write_json(path: Path, samples: Samples) -> None:
-    """Write a list of Structures, whose property `sample` is the place among all samples."""
+    """Write a list of Structures, whose property `sample` is the index among all samples."""
     with path.open("w", encoding="utf-8") as file:
         before = "[\n"
         for place, crystal in samples.items():
@@ -124,9 +124,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "crystens export") 
 
 
 def _exported(options: argparse.Namespace) -> str:
-    """Write the file, and return how many crystals it holds and how many samples it lacks."""
+    """Write the file, and return the numbers of written crystals and of omitted samples as text."""
     if options.out.resolve() == Path(options.samples).resolve():
-        raise CrystensError(f"--out {options.out} is SAMPLES itself, which would be written over; choose another")
+        raise CrystensError(f"--out {options.out} is SAMPLES, which would be overwritten; choose another file")
     items = read_generated(options.samples, split=options.split)
     samples = {place: item.crystal for place, item in enumerate(items) if isinstance(item, Entry)}
     if not samples:
@@ -142,7 +142,7 @@ def _exported(options: argparse.Namespace) -> str:
 
 
 def _reasons(items: Sequence[Entry | Reject]) -> str:
-    """Return why samples are no crystals, with how many each."""
+    """Return the reasons why samples are no crystals, each with its number."""
     counts = category_counts(item.reason for item in items if isinstance(item, Reject))
     return ", ".join(f"{reason} ({count})" for reason, count in itertools.islice(counts.items(), 5))
 

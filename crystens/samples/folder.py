@@ -1,15 +1,15 @@
-"""A folder of samples: images that a model gave, written chunk by chunk.
+"""A folder of samples: images of a model, written chunk by chunk.
 
-    images.safetensors     "images" (n, 4, S, S) float32 as the network gave them, and with them all that judging needs:
-                           the scaling, the decoder and the facts of sampling (metadata), and the distributions of the
-                           training data ("reference.*")
-    images.part            the same file while it grows; an interrupted sampling goes on from its last whole chunk
+    images.safetensors     "images" (n, 4, S, S) float32 as the network gave them, and everything that judging needs:
+                           scaling, decoder and settings of sampling (metadata), and the distributions of the training
+                           data ("reference.*")
+    images.part            the same file during sampling, which resumes after its last complete chunk
     cifs/000000.cif ...    the samples that could be decoded
-    crystals.csv           one row a sample, the most plausible first, failed ones last
+    crystals.csv           one row for each sample, the most plausible first, failed samples last
     metrics.json, report.html
 
-The file is written by hand because the safetensors library writes a file at once, from memory: a header with the place
-of every tensor (known beforehand), then the bytes of one tensor after the other. The library reads it.
+The safetensors library can only write a whole file from memory. Here the file is written in its format directly: a
+header with the offset of every tensor (known beforehand), then the bytes of the tensors. The library reads it.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ _IMAGES_SHOWN = 4
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Scaled images and what they have to be judged with.
+    """Scaled images, and everything needed to judge them.
 
     Attributes:
-        images: (n, 4, S, S) float32; a view of the file where they were read from one.
+        images: (n, 4, S, S) float32; a view of the file if they were read from one.
         scaling: the scaling of the model's training data.
-        distance: what their distance block holds.
+        distance: kind of distance in the distance block.
         reference: distributions of the training data.
         about: seed, model and more, for reports; plain types.
-        decode: config of the decoder that the checkpoint brings; None in files of crystens 0.1, which do not say.
+        decode: config of the checkpoint's decoder; None in files of crystens 0.1.
     """
 
     images: Tensor
@@ -139,7 +139,7 @@ def sample_to_file(
         done = num_samples
     elif rank == 0 and part.exists():
         done = min((part.stat().st_size - len(head)) // image_bytes, num_samples) // chunk_size * chunk_size
-        log.info("going on after %d of %d samples", done, num_samples)
+        log.info("resuming after %d of %d samples", done, num_samples)
     done = _told_by_first(done)
     if rank > 0:
         for start in range(done, num_samples, ranks * chunk_size):
@@ -169,7 +169,7 @@ def sample_to_file(
 
 
 def _make_way(folder: Path, head: bytes, replace: bool) -> None:
-    """Make the folder, and delete samples of another call in it, or refuse to."""
+    """Create the folder, and delete samples of another call in it, or raise."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in (folder / IMAGES, folder / _PART):
         if not path.exists() or _starts_with(path, head):
@@ -193,7 +193,7 @@ def _sample_chunks(
     steering: Steering | None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
-    """Sample one chunk in each process, from image `start` on; return those of all in the first process.
+    """Sample one chunk in each process, from image `start` on, and return all of them in the first process.
 
     `on_step` is called as in `Generator.sample_chunk`.
 
@@ -221,7 +221,7 @@ def _place() -> tuple[int, int]:
 
 
 def _told_by_first(number: int) -> int:
-    """Return the number that the first process has."""
+    """Return the number of the first process in all processes."""
     if _place()[1] == 1:
         return number
     told = [number]
@@ -230,10 +230,10 @@ def _told_by_first(number: int) -> int:
 
 
 def read_samples(path: Path) -> Samples:
-    """Return the samples of a file that `sample_to_file` wrote; the images stay in the file until they are used.
+    """Return the samples of a file that `sample_to_file` wrote; the images are memory-mapped.
 
     Raises:
-        CrystensError: if the file is missing, torn, or was not written by crystens.
+        CrystensError: if the file is missing, truncated, or was not written by crystens.
     """
     if not path.is_file():
         raise CrystensError(f"no images at {path}; sample.py writes {IMAGES} into its folder out=DIR")
@@ -260,9 +260,9 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
     Results of an earlier judgement in the folder are replaced.
 
     Args:
-        samples: what to judge.
+        samples: the samples.
         decoder: turns images into crystals.
-        folder: where the CIFs, crystals.csv, metrics.json and report.html go.
+        folder: folder for CIFs, crystals.csv, metrics.json and report.html.
         source: the checkpoint or file of images that the samples came from, for the record.
     """
     cifs = folder / "cifs"
@@ -300,7 +300,7 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
     metrics = summarise(rows, samples.reference, about, samples.distance, projected)
     metrics |= verdict(metrics, samples.reference)
     write_metrics(folder / "metrics.json", metrics)
-    # The few that are drawn are decoded anew: all crystals would have to stay in memory for them.
+    # The few crystals in pictures are decoded again, so that not all crystals must stay in memory.
     chosen, best = chosen_samples(rows, seed=samples.about["seed"]), best_samples(rows)
     crystals = {}
     for index in {*chosen, *best}:
@@ -322,7 +322,7 @@ def judge_samples(samples: Samples, decoder: ImageDecoder, folder: Path, source:
 
 
 def _origin(samples: Samples) -> str:
-    """Return the first sentence of the report: where the samples come from."""
+    """Return the first sentence of the report: the origin of the samples."""
     about, reference = samples.about, samples.reference
     return (
         f"{len(samples.images)} samples of {about['model']}, trained for {about['trained']} on {reference.name} "
@@ -340,14 +340,14 @@ def met_columns(question: Question, row: Row, decoder: ImageDecoder) -> Row:
 
 
 def cif_text(decoded: DecodedCrystal) -> str:
-    """Return the CIF of a decoded image, with the space group that the image states in an item of its own."""
+    """Return the CIF of a decoded image, with the space group that the image states as a separate item."""
     assert decoded.crystal is not None
     stated = {GENERATED_GROUP: decoded.generated_space_group or 0}
     return write_cif(decoded.symmetry or decoded.crystal, extra=stated)
 
 
 def _header(shape: tuple[int, ...], generator: Generator, about: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
-    """Return the beginning of a safetensors file: the length of the header, and the header."""
+    """Return the start of a safetensors file: the length of the header, and the header."""
     told = {
         "scaling": generator.scaling.to_dict(),
         "distance": generator.distance,

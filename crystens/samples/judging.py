@@ -1,4 +1,4 @@
-"""Judges crystals that are in memory: the metrics of `crystens.evaluate`, without files."""
+"""Judging crystals in memory: the metrics of `crystens.evaluate`, without files."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def judge(
     """Return the metrics of crystals: an object with `value`, `unit`, `description` and `count` for each name.
 
     Args:
-        crystals: samples; None is one that failed, and stays in the denominator of every rate. So does a Structure
-            that no crystal can be made of. A `DecodedCrystal` in which decoding merged sites is not structurally
-            valid, which a Structure made of it no longer shows.
-        reference: real crystals to compare with: a generator, which brings those of its training; the name of a data
-            set with its `data_path`; "prototypes"; the path of any source; or a `Reference`. None compares with none.
+        crystals: samples; None is a failed sample and stays in the denominator of every rate. So does a Structure that
+            cannot become a Crystal. A `DecodedCrystal` with merged sites is not structurally valid; its Structure would
+            no longer show this.
+        reference: real crystals to compare with: a generator, with its training data; the name of a data set with its
+            `data_path`; "prototypes"; the path of any source; or a `Reference`. None for no comparison.
         data_path: folder or file of the data set.
         split: split of the data set, by default train.
 
@@ -43,7 +43,7 @@ def judge(
     if isinstance(reference, str | Path):
         reference = read_reference(str(reference), data_path, split)
     elif data_path is not None or split is not None:
-        raise CrystensError("data_path and split belong to a reference that is the name of a data set")
+        raise CrystensError("data_path and split need a reference that is the name of a data set")
     if isinstance(reference, Generator):
         reference = reference.reference
     if reference is not None and not isinstance(reference, Reference):
@@ -76,7 +76,7 @@ def judged_row(
             f"sample {index} is a {type(item).__name__}; give Structures, Atoms, Crystals, DecodedCrystals or None"
         )
     try:
-        crystal = as_crystal(item, space_group=1)  # its own group is looked for by the row
+        crystal = as_crystal(item, space_group=1)  # the row searches for its space group
     except CrystensError as error:
         return failed_row(index, str(error))
     return crystal_row(index, crystal, reference=reference)

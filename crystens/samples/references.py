@@ -1,4 +1,4 @@
-"""The real crystals that generated ones are judged against, by the name of a data set or the path of a source."""
+"""Real crystals to judge generated crystals against, by the name of a data set or the path of a source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 DATA_SETS = ("perov_5", "carbon_24", "mp_20", "mp_3dsc", "mp_52")
 
-_MAX_SITES = 255  # as many as a batch of compact arrays holds
+_MAX_SITES = 255  # limit of a batch of compact arrays
 
 
 def read_reference(
@@ -32,12 +32,12 @@ def read_reference(
     split: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Reference:
-    """Return the real crystals to compare with; of a source that gives splits, also what another split has.
+    """Return the real crystals to compare with; for a source with splits, also the metrics of a held-out split.
 
     Args:
         name: "prototypes", one of the `DATA_SETS` (which needs `data_path`), or the path of any source.
         data_path: folder or file of the data set.
-        split: "train", "val" or "test"; None takes train where the source gives splits, and everything where not.
+        split: "train", "val" or "test"; None takes train if the source gives splits, otherwise all crystals.
         progress: called with the number of crystals whose Wyckoff template is known.
 
     Raises:
@@ -48,7 +48,7 @@ def read_reference(
     if store.num_rejects:
         first = next(iter(store.rejects()))
         log.warning(
-            "%d entries of %s are no part of the reference, of its formulas and distributions; the first: %s: %s",
+            "%d entries of %s are missing in the reference; the first: %s: %s",
             store.num_rejects,
             path,
             f"{first.file} {first.entry}".strip(),
@@ -72,13 +72,13 @@ def read_reference(
 def read_real(
     name: str, data_path: str | None = None, split: str | None = None, default: str = "test"
 ) -> tuple[list[Crystal], str]:
-    """Return real crystals, bit for bit as they would be read as samples, and their split.
+    """Return real crystals, read exactly like samples, and their split.
 
     Args:
         name: as in `read_reference`.
         data_path: as in `read_reference`.
-        split: "train", "val" or "test"; None takes the default where the source gives splits, and everything where not.
-        default: the split that is taken unless another is asked for; "test" is that of the shared protocol.
+        split: "train", "val" or "test"; None takes `default` if the source gives splits, otherwise all crystals.
+        default: the split that is taken by default; "test" is that of the CDVAE protocol.
 
     Raises:
         CrystensError: if there is no such data, or a crystal of it cannot be read.
@@ -102,14 +102,14 @@ def read_real(
 
 
 def drawn(crystals: Sequence[Crystal], number: int | None, seed: int) -> list[Crystal]:
-    """Return so many of the crystals, drawn without replacement by a seed, in their order; None or enough: all."""
+    """Return `number` of the crystals, drawn without replacement by a seed, in their order; None for all."""
     if number is None or number >= len(crystals):
         return list(crystals)
     return [crystals[place] for place in sorted(random.Random(seed).sample(range(len(crystals)), number))]
 
 
 def _reference_path(name: str, data_path: str | None) -> str:
-    """Return where a reference is."""
+    """Return the path of a reference."""
     if name in DATA_SETS:
         if data_path is None:
             raise CrystensError(f"--reference {name} needs its data: give --data-path PATH")
@@ -123,7 +123,7 @@ def _reference_path(name: str, data_path: str | None) -> str:
         )
     if data_path is not None:
         raise CrystensError(
-            f"--data-path is for the data sets {', '.join(DATA_SETS)}, and --reference {name} is a source by itself: "
-            "leave --data-path out"
+            f"--data-path is for the data sets {', '.join(DATA_SETS)}, but --reference {name} is a source: leave "
+            "--data-path out"
         )
     return name
