@@ -54,7 +54,7 @@ def test_a_batch_holds_the_lists_and_slices_keep_the_positions(lists):
     _assert_same(part.orbits(0), lists[2], 1e-5)
     with pytest.raises(CrystensError, match="has 5 orbits, more than max_orbits=4"):
         OrbitBatch.from_orbits(lists, 4)
-    with pytest.raises(CrystensError, match="own order"):
+    with pytest.raises(CrystensError, match="fixed order"):
         batch.in_canonical_order()
 
 
@@ -169,7 +169,7 @@ def test_a_scaling_survives_its_own_dictionary(lists, codes):
 
 def test_what_cannot_be_encoded_or_decoded_is_an_error(lists, nacl):
     scaling = OrbitScaling.fit(OrbitBatch.from_orbits(lists, 20))
-    with pytest.raises(CrystensError, match="made of an OrbitBatch, got a CrystalBatch"):
+    with pytest.raises(CrystensError, match="need an OrbitBatch, got a CrystalBatch"):
         scaling.encode(CrystalBatch.from_crystals([nacl], 20))
     with pytest.raises(CrystensError, match="images of all sites only"):
         OrbitScaling.paper(OrbitBatch.from_orbits(lists, 20))

@@ -325,7 +325,11 @@ def test_rates_follow_from_the_energies_above_hull_of_the_rows(tmp_path, samples
     [
         ([-0.4, 0.0, 0.3], [4, 1, 0], []),  # the crystal without a competitor is not stable
         ([-0.6, 0.0, 0.05], [4, 1, 2], ["1 of 3 samples lie more than 0.5 eV/atom below the hull, the farthest 0.6"]),
-        ([-0.4, 0.1, None], [0, 0, 0], ["for 2 of the 2 samples that count as stable at 0.1 the hull has elements"]),
+        (
+            [-0.4, 0.1, None],
+            [0, 0, 0],
+            ["for 2 of the 2 samples that count as stable at 0.1 the hull has only elements"],
+        ),
         ([-2.7, -0.9, 0.2], [0, 3, 3], ["for 1 of the 2 samples", "2 of 3 samples lie more than 0.5 eV/atom below"]),
     ],
 )
@@ -478,7 +482,7 @@ def test_folder_that_sample_py_wrote_is_not_overwritten(tmp_path, samples, train
     out.mkdir()
     (out / "crystals.csv").write_text("index,file\n")
     assert main(_command(samples, train, entries, out), Soft()) == 1
-    assert "holds a crystals.csv of something else" in capsys.readouterr().err
+    assert "holds a crystals.csv of another command" in capsys.readouterr().err
 
 
 def test_without_a_hull_uniqueness_and_novelty_are_judged_alone(tmp_path, samples, train):

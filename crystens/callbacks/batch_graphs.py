@@ -1,4 +1,4 @@
-"""On XLA, what a batch leaves to be done is run before the next batch trains."""
+"""On XLA: execute pending operations between batches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from crystens.devices.xla import close_graph
 
 
 class BatchGraphs(pl.Callback):
-    """Closes the graph of an XLA device before each training step and at an epoch's end; nothing on any other.
+    """Closes the graph of an XLA device before each training step and at an epoch's end; no effect on other devices.
 
-    The work after a step (counts, averages, sums of losses, and what only some batches do: logging, checks, samples)
-    and the encoding of the next images would otherwise become part of the next step's graph, and each of its variants
-    would have the whole step compiled anew. At an epoch's end it goes before the other callbacks, so that the averages
-    that Lightning then makes are one graph, whether an epoch is sampled or not.
+    Operations after a step (counters, averages, sums of losses; in some batches logging, checks, samples) and the
+    encoding of the next images would otherwise join the graph of the next step, and each variant would be compiled with
+    the whole step. At an epoch's end this callback runs before others, so that Lightning's averages are one graph, with
+    and without sampling in the epoch.
     """
 
     def on_train_batch_start(

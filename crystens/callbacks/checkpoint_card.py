@@ -1,4 +1,4 @@
-"""Puts into every checkpoint what sampling needs beside the weights."""
+"""Adds everything that sampling needs, apart from weights, to every checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crystens.checkpoint import KEY, card
 
 
 class CheckpointCard(pl.Callback):
-    """Writes config, scaling numbers, reference distributions and known orbits into each checkpoint.
+    """Writes config, scaling, reference distributions and known orbits into each checkpoint.
 
     Args:
         config: the resolved config of the run, in plain types.
@@ -18,14 +18,14 @@ class CheckpointCard(pl.Callback):
     """
 
     def __init__(self, config: dict[str, Any], pretrained: dict[str, str] | None = None) -> None:
-        """Keep the config."""
+        """Store the config."""
         self.config = config
         self.pretrained = pretrained
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the entry "crystens" to a checkpoint that is about to be written."""
+        """Add the entry "crystens" to a checkpoint before it is written."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         checkpoint[KEY] = card(
             self.config, data.representation, data.reference.state_dict(), data.orbits, self.pretrained

@@ -1,4 +1,4 @@
-"""Before training, a model is asked whether it knows the images of the data."""
+"""Checks before training that a model fits the images of the data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytorch_lightning as pl
 
 
 class ImageFormat(pl.Callback):
-    """Tells models with a method `prepare_for_images` side, scaling and distance of the training images.
+    """Calls `prepare_for_images` of models that have it, with side, scaling and distance of the training images.
 
-    Those that name `learned_properties` are told the scales of properties too.
+    Models with `learned_properties` also get the scales of properties.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Call the method, once the data are set up and a checkpoint's scaling is restored."""
+        """Call the method after the data are set up and a checkpoint's scaling is restored."""
         prepare = getattr(pl_module, "prepare_for_images", None)
         if prepare is not None:
             data = trainer.datamodule  # type: ignore[attr-defined]

@@ -1,9 +1,8 @@
-"""A run of a sweep that is worse than half of the others stops early.
+"""Early stopping of runs of a sweep by a median rule.
 
-The rule is a median rule: the value at an epoch against the median of the values that the other runs had at the same
-epoch. Runs tell each other by a file in each run folder, so that it holds for every sweeper and launcher whose jobs
-share a folder. It does NOT tell the sweeper. A stopped run is sampled and judged as it is, and the sweeper takes the
-value after the epochs that it had for the value of the trial.
+A run stops if its metric at an epoch is worse than the median of the other runs at the same epoch. Runs exchange values
+through a file in each run folder, so that the rule works with every sweeper and launcher whose jobs share a folder. The
+sweeper is NOT informed: a stopped run is sampled and judged, and its value counts as the value of the trial.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ VALUES = "median_stop.csv"
 
 
 class MedianStop(pl.Callback):
-    """Stops a run whose metric is worse than the median of its neighbours', or than a bound.
+    """Stops a run whose metric is worse than the median of the neighbours, or than a bound.
 
     Args:
-        folder: of the run; the neighbours are the other folders in the folder above.
-        monitor: a metric that another callback, before this one, logged in the same epoch.
+        folder: folder of the run; the neighbours are the other folders in its parent.
+        monitor: a metric that an earlier callback logged in the same epoch.
         mode: "min" if less is better, "max" if more is.
-        every_n_epochs: how often to look: as often as the metric is measured.
-        runs: how many neighbours must have come to the epoch before any run is stopped there.
-        bound: a run worse than this is stopped whatever the neighbours do; None for no bound.
+        every_n_epochs: interval of the check, the same as that of the metric.
+        runs: number of neighbours that must have reached the epoch before a run is stopped.
+        bound: runs worse than this are always stopped; None for no bound.
 
     A value that is not finite is worse than all others.
 
@@ -48,7 +47,7 @@ class MedianStop(pl.Callback):
         runs: int = 4,
         bound: float | None = None,
     ) -> None:
-        """Check the options and keep them."""
+        """Check and store the options."""
         if mode not in ("min", "max"):
             raise CrystensError(f"{mode=} must be min or max")
         if every_n_epochs < 1 or runs < 1:
@@ -61,7 +60,7 @@ class MedianStop(pl.Callback):
         self.bound = bound
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the neighbours of this run's value, compare, and stop if it is worse."""
+        """Publish the value of this run, compare it with the neighbours, and stop if it is worse."""
         epoch = trainer.current_epoch + 1
         if epoch % self.every_n_epochs != 0:
             return
@@ -74,13 +73,13 @@ class MedianStop(pl.Callback):
             with (self.folder / VALUES).open("a") as file:
                 file.write(f"{epoch},{value!r}\n")
             reason = self._reason(value, epoch)
-        reason = trainer.strategy.broadcast(reason)  # neighbours may have moved on when another process looks
+        reason = trainer.strategy.broadcast(reason)  # other ranks may read newer values of the neighbours
         if reason is not None:
             log.info("stopped after epoch %d: %s", epoch, reason)
             trainer.should_stop = True
 
     def _reason(self, value: float, epoch: int) -> str | None:
-        """Return why a run of this value has to stop, None if it goes on."""
+        """Return the reason to stop a run with this value, or None."""
         if self.bound is not None and self._cost(value) > self._cost(self.bound):
             return f"{self.monitor} {value:.4g} is worse than the bound {self.bound:.4g}"
         others = [self._cost(values[epoch]) for values in self._neighbours() if epoch in values]
@@ -89,7 +88,7 @@ class MedianStop(pl.Callback):
         return f"{self.monitor} {value:.4g} is worse than the median of {len(others)} other runs"
 
     def _cost(self, value: float) -> float:
-        """Return a number that is less for a better value."""
+        """Return a number that is smaller for better values."""
         if not math.isfinite(value):
             return math.inf
         return value if self.mode == "min" else -value
@@ -100,6 +99,6 @@ class MedianStop(pl.Callback):
 
 
 def _values(path: Path) -> dict[int, float]:
-    """Return the values of a file that may be written just now: a line without its end is not read."""
+    """Return the values of a file; an incomplete last line, which is being written, is ignored."""
     lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     return {int(epoch): float(value) for epoch, value in (line.split(",") for line in lines)}

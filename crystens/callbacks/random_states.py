@@ -1,14 +1,14 @@
-"""Random states travel in the checkpoint, so that a resumed run draws what an uninterrupted one would have drawn.
+"""Random states in the checkpoint, so that a resumed run draws the same numbers as an uninterrupted run.
 
-Lightning saves weights, optimizers and loops, but no random generator. Checkpoints of crystens are written at the ends
-of epochs, and the order of the training data is a function of the seed and the epoch, so the states of the global
-generators are all that is missing.
+Lightning saves weights, optimizers and loops, but no random states. Checkpoints are written at the ends of epochs, and
+the order of the training data depends on seed and epoch only, so that only the states of the global generators are
+missing.
 
-A new run starts to train with the generators as they are right after seeding, whatever was drawn before (a model's
-first weights): Lightning resets them so where it starts several processes, and one has to draw what several do.
+A new run begins training with freshly seeded generators, whatever was drawn before (initial weights). Lightning does
+the same if it starts several processes, and one process must draw the same numbers as several.
 
-The generator of an XLA device has no state that could be saved (see `crystens.devices.xla.seed_device`). It starts
-every epoch anew from the seed of torch's generator, the epoch and the rank.
+The state of an XLA device's generator cannot be saved (see `crystens.devices.xla.seed_device`). It is seeded in every
+epoch from the seed of torch's generator, the epoch and the rank.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class RandomStates(pl.Callback):
     """Saves the states of Python's, NumPy's and torch's global generators and restores them on resume; seeds XLA's."""
 
     def __init__(self) -> None:
-        """Start without anything to restore."""
+        """Start without states to restore."""
         self._restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states in types that torch's safe loading accepts."""
+        """Return the states in types that torch loads with `weights_only`."""
         kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 (libraries use the global one)
         state = {
             "python": random.getstate(),
@@ -43,11 +43,11 @@ class RandomStates(pl.Callback):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until training starts; setting up would draw from generators restored now."""
+        """Store the states until training starts, because setup still draws random numbers."""
         self._restored = state_dict
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the states, or start them anew, the last thing before the first batch."""
+        """Restore the states, or seed the generators, just before the first batch."""
         if self._restored is None:
             seed = torch.initial_seed()
             random.seed(seed)
@@ -64,5 +64,5 @@ class RandomStates(pl.Callback):
             torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed the XLA device; nothing on any other."""
+        """Seed the XLA device; no effect on other devices."""
         seed_device(pl_module.device, [torch.initial_seed() % 2**64, trainer.current_epoch, trainer.global_rank])

@@ -1,4 +1,4 @@
-"""Every few epochs a few samples are drawn and judged, so that a run shows whether its images become crystals."""
+"""Draws and judges a few samples every few epochs, to show during training whether images become crystals."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class SampleStatistics(pl.Callback):
     number against the training data, 1 where no sample holds a site: the best checkpoint is the one of the lowest.
 
     Args:
-        every_n_epochs: how often; also after the last epoch.
-        num_samples: how many samples each time.
-        seed: of the samples, the same each time, so that changes are the model's.
-        decoder: turns samples into crystals; as `decode=auto` by default.
+        every_n_epochs: interval; the last epoch is always included.
+        num_samples: number of samples each time.
+        seed: seed of the samples, always the same, so that changes come from the model.
+        decoder: turns samples into crystals; by default `decode=auto`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class SampleStatistics(pl.Callback):
         seed: int = 0,
         decoder: ImageDecoder | None = None,
     ) -> None:
-        """Check the numbers and keep them."""
+        """Check and store the numbers."""
         if every_n_epochs < 1 or num_samples < 1:
             raise CrystensError(f"{every_n_epochs=} and {num_samples=} must be at least 1")
         self.every_n_epochs = every_n_epochs
@@ -64,7 +64,7 @@ class SampleStatistics(pl.Callback):
             reading_values(read_images(images, data.scaling, decoder.periodic)), data.image_reference
         )
         found["val/mean_ks"] = torch.tensor(sum(distances.values()) / len(distances))
-        # Not through `log` alone, which would write them under the number of batches instead of the number of steps.
+        # Not only by `log`, which would write them under the number of batches instead of the number of steps.
         for name, value in found.items():
             pl_module.log(name, value.float(), logger=False, prog_bar=name == "val/mean_ks")
         for logger in trainer.loggers:

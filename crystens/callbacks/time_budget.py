@@ -1,13 +1,12 @@
-"""A budget of time is a plan: as many epochs as fit, so that the learning rate has fallen when the time is over.
+"""Time budget of training: plans the number of epochs that fit, so that the learning rate decays within the budget.
 
-The plan is Lightning's own `max_epochs` and `max_steps`, which models ask for the planned steps
-(`trainer.estimated_stepping_batches`). It is made when the first few batches were timed, and made anew after more and
-more batches, at least ten times in a run: a machine that becomes slower or faster changes the number of epochs and not
-the time. All processes plan after the same batch, and take the plan of the first process.
+The plan sets Lightning's `max_epochs` and `max_steps`, from which models get the planned steps
+(`trainer.estimated_stepping_batches`). It is made after the first few batches and updated at growing intervals, at
+least ten times in a run: if the machine becomes slower or faster, the number of epochs changes and not the time. All
+processes plan after the same batch, and use the plan of the first process.
 
-Time counts from the first batch to the end of training, with the checkpoints and the samples judged on the way, and
-without the setup before and the samples after. It is kept in the checkpoint: a run that goes on has what was left of
-the budget at its last checkpoint, and its plan.
+Time counts from the first batch to the end of training, including checkpoints and samples during training, without
+setup and final samples. The checkpoint holds the plan and the time spent: a resumed run has the rest of the budget.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from crystens.processes.progress_bars import spoken
 
 log = logging.getLogger(__name__)
 
-UNPLANNED = 10**6  # epochs: more than fit into any budget, until the first batches were timed
+UNPLANNED = 10**6  # epochs: more than any budget allows, used before the first plan
 _NOT_TIMED = 3  # first batches, which are slow
-_INTERVAL = 0.1  # of the budget, the longest time between two plans
-_MARGIN = 0.02  # of the time that is left, kept for what is not foreseen
-_OVERRUN = 0.01  # of the plan, that training may be longer to end with a whole epoch
-_UNUSED = 0.1  # of the plan, that training may be shorter to end with a whole epoch
-_NEWS = 0.05  # change of the plan that is worth a line in the log
-_SURE = 0.01  # of the budget, timed for a plan that is worth a line in the log
+_INTERVAL = 0.1  # longest time between two plans, as a share of the budget
+_MARGIN = 0.02  # reserve, as a share of the remaining time
+_OVERRUN = 0.01  # share of the plan by which training may be longer, to end with a complete epoch
+_UNUSED = 0.1  # share of the plan by which training may be shorter, to end with a complete epoch
+_NEWS = 0.05  # relative change of the plan that is logged
+_SURE = 0.01  # share of the budget that must be timed before a plan is logged
 
 
 @dataclass
@@ -43,15 +42,15 @@ class _Plan:
     """Time spent and epochs planned, in plain numbers, for the checkpoint.
 
     Attributes:
-        budget: seconds that the plan is for.
-        seconds: spent so far.
-        mark_seconds: spent when timing began; it begins anew when it has lasted for a tenth of the budget.
-        mark_batches: trained on when timing began; -1 before.
-        next_batches: number of batches after which the next plan is made; -1 before training starts.
-        seconds_per_batch: as last measured, with all that happens between batches; 0 before.
-        epochs: planned, of the whole run.
-        steps: planned, of the whole run; -1 where the epochs are the end.
-        told: planned batches, as the log last said.
+        budget: the budget, seconds.
+        seconds: seconds spent so far.
+        mark_seconds: seconds spent when timing began; timing restarts after each tenth of the budget.
+        mark_batches: number of batches when timing began; -1 before.
+        next_batches: number of batches at the next plan; -1 before training starts.
+        seconds_per_batch: last measurement, including all work between batches; 0 before.
+        epochs: planned epochs of the whole run.
+        steps: planned steps of the whole run; -1 if the epochs decide.
+        told: planned batches in the last log message.
     """
 
     budget: float
@@ -66,15 +65,15 @@ class _Plan:
 
 
 class TimeBudget(pl.Callback):
-    """Plans the epochs that fit into a budget of time, and ends training with it.
+    """Plans the epochs that fit into a time budget, and ends training within it.
 
-    Training ends with a whole epoch, unless less than nine tenths of the budget would be used: then within an epoch.
+    Training ends with a complete epoch, unless that would use less than nine tenths of the budget.
 
     Args:
-        seconds: of the budget.
-        replaces_epochs: whether the plan takes the place of the trainer's `max_epochs`; otherwise these stay an upper
-            limit. `max_steps` is one always.
-        clock: gives the time in seconds.
+        seconds: the budget, seconds.
+        replaces_epochs: whether the plan replaces the trainer's `max_epochs`, which is an upper limit otherwise.
+            `max_steps` always is an upper limit.
+        clock: returns the time in seconds.
 
     Raises:
         CrystensError: if the budget is not positive and finite.
@@ -94,7 +93,7 @@ class TimeBudget(pl.Callback):
         self._trainer: pl.Trainer | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take over the trainer's limits."""
+        """Store the trainer's limits."""
         self._trainer = trainer
         if not self.replaces_epochs and trainer.max_epochs is not None:
             self._most_epochs = trainer.max_epochs
@@ -102,18 +101,18 @@ class TimeBudget(pl.Callback):
         self._follow(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was spent, up to now, and the plan."""
+        """Return the time spent so far, and the plan."""
         self._count_seconds()
         return asdict(self._plan)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what is left of the budget, by the plan of before if that is for the same budget."""
+        """Restore the time spent, and the plan if the budget is the same."""
         self._plan = _Plan(**state_dict)
         if self._trainer is not None and self._plan.budget == self.seconds:
             self._follow(self._trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock; where the run had another budget before, plan anew."""
+        """Start the clock, and make a new plan if the budget has changed."""
         self._now = self._clock()
         done = trainer.current_epoch * int(trainer.num_training_batches)
         if self._plan.next_batches == -1:
@@ -124,7 +123,7 @@ class TimeBudget(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Time batches, and make a new plan when it is time to."""
+        """Time batches, and update the plan when it is due."""
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
         if done < self._plan.next_batches:
             return
@@ -149,18 +148,18 @@ class TimeBudget(pl.Callback):
         self._now = None
 
     def _count_seconds(self) -> None:
-        """Count the seconds since they were last counted."""
+        """Add the seconds since the last call."""
         if self._now is not None:
             before, self._now = self._now, self._clock()
             self._plan.seconds += self._now - before
 
     def _make_plan(self, trainer: pl.Trainer, done: int, says_so: bool) -> None:
-        """Plan the end of training from the seconds that a batch takes.
+        """Plan the end of training from the time of a batch.
 
         Args:
-            trainer: whose training it is.
-            done: batches trained on so far, of the whole run.
-            says_so: whether the log says so, if the plan is news.
+            trainer: the trainer.
+            done: number of batches so far, in the whole run.
+            says_so: whether to log the plan if it has changed.
         """
         plan = self._plan
         plan.budget = self.seconds
@@ -184,25 +183,25 @@ class TimeBudget(pl.Callback):
             )
 
     def _follow(self, trainer: pl.Trainer) -> None:
-        """Have training end as planned, or earlier by limits of its own."""
+        """Set the trainer's limits to the plan, or to the user's limits if these are lower."""
         trainer.fit_loop.max_epochs = _less(self._plan.epochs, self._most_epochs)
         trainer.fit_loop.epoch_loop.max_steps = _less(self._plan.steps, self._most_steps)
 
 
 def _less(one: int, other: int) -> int:
-    """Return the lesser of two limits, of which -1 is none."""
+    """Return the smaller of two limits; -1 is no limit."""
     return max(one, other) if -1 in (one, other) else min(one, other)
 
 
 def budget_seconds(minutes: float | None, max_time: Any) -> float | None:
-    """Return the seconds of `minutes` or of Lightning's `trainer.max_time`; None where neither is given.
+    """Return the seconds of `minutes` or of Lightning's `trainer.max_time`; None if neither is given.
 
     Args:
         minutes: a positive number or None.
         max_time: days, hours, minutes and seconds as in 00:00:05:00; a mapping such as {minutes: 5}; a timedelta; None.
 
     Raises:
-        CrystensError: if both are given, or one is not a length of time.
+        CrystensError: if both are given, or one is no duration.
     """
     if minutes is not None and max_time is not None:
         raise CrystensError(f"minutes={minutes} and trainer.max_time={max_time} are two budgets; give one of them")
@@ -215,13 +214,13 @@ def budget_seconds(minutes: float | None, max_time: Any) -> float | None:
     seconds = _seconds(max_time)
     if seconds is None or seconds <= 0:
         raise CrystensError(
-            f"trainer.max_time={max_time!r} is no length of time; write DD:HH:MM:SS, such as 00:00:05:00, or minutes=5"
+            f"trainer.max_time={max_time!r} is no duration; write DD:HH:MM:SS, such as 00:00:05:00, or minutes=5"
         )
     return seconds
 
 
 def _seconds(max_time: Any) -> float | None:
-    """Return the seconds of a length of time as Lightning takes it, None if it is none."""
+    """Return the seconds of a duration in Lightning's formats, None if it is no duration."""
     if isinstance(max_time, timedelta):
         return max_time.total_seconds()
     if isinstance(max_time, Mapping):

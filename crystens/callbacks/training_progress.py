@@ -1,4 +1,4 @@
-"""How far training is: Lightning's bar on a terminal and in a notebook, plain lines elsewhere."""
+"""Progress of training: Lightning's bar on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from crystens.processes.progress_bars import PlainLines, shows_bars
 
 
 def training_progress() -> ProgressBar:
-    """Return the callback that shows progress where this process writes its standard error."""
+    """Return the progress callback for the standard error of this process."""
     return RichProgressBar(console_kwargs={"stderr": True}) if shows_bars() else TrainingLines()
 
 
 class TrainingLines(ProgressBar):
-    """Plain lines now and then: batches done, time left, epoch, and what the model logs for its progress bar.
+    """Plain lines from time to time: finished batches, time left, epoch, and the model's values for progress bars.
 
     Args:
-        lines: where they go; None takes lines on standard error.
+        lines: writer of the lines; None writes to standard error.
     """
 
     def __init__(self, lines: PlainLines | None = None) -> None:
@@ -34,11 +34,11 @@ class TrainingLines(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """Write no lines, as in all processes of a run but the first."""
+        """Write no lines, as in all processes of a run except the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with what is done already."""
+        """Begin with the batches that are done already."""
         self._show(trainer, pl_module)
 
     def on_train_batch_end(
@@ -52,11 +52,11 @@ class TrainingLines(ProgressBar):
         self._lines.close(failed=False)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Stop where training stopped."""
+        """Stop the lines after an error."""
         self._lines.close(failed=True)
 
     def _show(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show how many batches, or steps, of those planned are done."""
+        """Show the number of finished and planned batches, or steps."""
         if not self._enabled:
             return
         done, total = planned_batches(trainer)
@@ -71,9 +71,9 @@ class TrainingLines(ProgressBar):
 
 
 def planned_batches(trainer: pl.Trainer) -> tuple[int, int | None]:
-    """Return how many batches are done, and of how many; of `max_steps`, if these end first, in the place of batches.
+    """Return the number of finished and of planned batches, or of steps if `max_steps` ends training first.
 
-    The second is None where no end is planned.
+    The second is None if no end is planned.
     """
     done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
     ends: list[tuple[int, int | None]] = []
@@ -85,5 +85,5 @@ def planned_batches(trainer: pl.Trainer) -> tuple[int, int | None]:
 
 
 def _plans_epochs(trainer: pl.Trainer) -> bool:
-    """Return whether it is known after how many epochs training ends."""
+    """Return whether the number of epochs is limited."""
     return trainer.max_epochs is not None and 0 <= trainer.max_epochs < UNPLANNED

@@ -69,7 +69,7 @@ def workspace(entity: str, project: str) -> Any:
 
 
 def as_json(view: Any) -> dict[str, Any]:
-    """Return what saving would send, in plain types."""
+    """Return the view in plain types, as saving sends it."""
     return dict(json.loads(view._to_model().model_dump_json(by_alias=True, exclude_none=True)))
 
 
@@ -120,11 +120,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens
     parser.add_argument("project", metavar="ENTITY/PROJECT", help="a W&B user or team, and a project of it")
     parser.add_argument("--print", action="store_true", help="print the view as JSON instead of saving it")
     options = parser.parse_args(arguments)
-    return run_command(lambda: _view(options), "the same command starts again")
+    return run_command(lambda: _view(options), "run the same command again to start over")
 
 
 def _view(options: argparse.Namespace) -> str:
-    """Make the view and return it as JSON, or save it and return its address."""
+    """Build the view and return it as JSON, or save it and return its address."""
     entity, _, project = options.project.partition("/")
     if not entity or not project or "/" in project:
         raise CrystensError(f"give ENTITY/PROJECT, such as my-team/crystens; got {options.project!r}")

@@ -1,1 +1,1 @@
-"""Accelerators, XLA and weights that are divided among devices."""
+"""Accelerators, XLA, and sharding of weights over devices."""

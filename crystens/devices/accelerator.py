@@ -1,8 +1,7 @@
-"""trainer.accelerator=tpu: on a TPU, or, where PJRT_DEVICE=CPU says so, on XLA's CPU device.
+"""trainer.accelerator=tpu: training on a TPU, or with PJRT_DEVICE=CPU on XLA's CPU device.
 
-Lightning trains on TPUs by itself. It does not take XLA's CPU device for one, although it is XLA all the same: lazy
-tensors, compiled graphs, a random generator of its own. With the accelerator of this module in the place of Lightning's
-a run can be tried before there is a TPU to run it on:
+Lightning supports TPUs, but not XLA's CPU device, which has the same lazy tensors, compiled graphs and separate random
+generator. The accelerator of this module replaces Lightning's, so that a run can be tested without a TPU:
 
     PJRT_DEVICE=CPU python train.py model=wgan trainer.accelerator=tpu
 """
@@ -21,18 +20,18 @@ from crystens.errors import CrystensError, first_line
 
 
 class XLAOnCPU(XLAAccelerator):
-    """XLA's CPU device, one to a process, under the name of the TPU."""
+    """XLA's CPU device, one in each process, under the name of the TPU."""
 
     @staticmethod
     @functools.cache  # as Lightning's own
     def is_available() -> bool:
-        """Return true: it is in the TPU's place only where it was asked for."""
+        """Return True: it replaces the TPU only on request."""
         return True
 
     @staticmethod
     @functools.cache  # as Lightning's own
     def auto_device_count() -> int:
-        """Return 1: more than one cannot work together on a CPU."""
+        """Return 1: several devices cannot work together on a CPU."""
         return 1
 
     @staticmethod
@@ -40,7 +39,7 @@ class XLAOnCPU(XLAAccelerator):
         """Return 1.
 
         Raises:
-            CrystensError: if another number of devices, or a certain device, is asked for.
+            CrystensError: if another number of devices, or a certain device, is requested.
         """
         if devices not in (1, "1", "auto"):
             raise CrystensError(f"trainer.devices={devices}: XLA on the CPU (PJRT_DEVICE=CPU) has 1 device")
@@ -53,12 +52,12 @@ class XLAOnCPU(XLAAccelerator):
 
 
 def prepare_accelerator(accelerator: Any) -> None:
-    """Make ready what `trainer.accelerator`, or `device` of sample.py, names; to be called before a model is built.
+    """Prepare the device of `trainer.accelerator`, or of `device` in sample.py; call it before a model is built.
 
-    For any accelerator but "tpu" there is nothing to make ready.
+    Only "tpu" needs preparation.
 
     Raises:
-        CrystensError: if there is no torch_xla, or neither a TPU nor PJRT_DEVICE=CPU.
+        CrystensError: if torch_xla is not installed, or there is neither a TPU nor PJRT_DEVICE=CPU.
     """
     runtime = _asked_for()
     if accelerator != "tpu":
@@ -74,10 +73,10 @@ def prepare_accelerator(accelerator: Any) -> None:
 
 
 def device_named(name: str) -> torch.device:
-    """Return the device of a name: "auto" is CUDA where there is one and else the CPU, "tpu" the device of torch_xla.
+    """Return a device by name: "auto" is CUDA if available and else the CPU, "tpu" the device of torch_xla.
 
     Raises:
-        CrystensError: if there is no such device here.
+        CrystensError: if this machine has no such device.
     """
     if name == "tpu":
         return xla_device()
@@ -93,9 +92,9 @@ def device_named(name: str) -> torch.device:
 
 @functools.cache
 def _asked_for() -> str | None:
-    """Return PJRT_DEVICE as it was when the first training of the process began.
+    """Return PJRT_DEVICE at the start of the first training of this process.
 
-    Importing torch_xla, which imagen-pytorch does wherever it is installed, sets the variable to CPU if it finds no
-    TPU; a later run would take that for a wish.
+    torch_xla, which imagen-pytorch imports if it is installed, sets the variable to CPU if it finds no TPU. A later run
+    must not take that for the user's choice.
     """
     return os.environ.get("PJRT_DEVICE")

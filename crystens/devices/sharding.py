@@ -1,8 +1,9 @@
-"""Weights, gradients and optimizer states divided among several devices (FSDP), by PyTorch's `fully_shard`.
+"""Sharding of weights, gradients and optimizer states over devices (FSDP), by PyTorch's `fully_shard`.
 
-Lightning's FSDPStrategy wraps a whole module, takes no CPU, and knows one optimizer. Here each network of a model is
-sharded by itself, in the model's `configure_model`, under Lightning's ModelParallelStrategy. Files are those of one
-device: whole tensors under the same names, so that a run goes on with any number of devices and any strategy.
+Lightning's FSDPStrategy wraps a whole module, and supports neither CPUs nor several optimizers. Here each network of a
+model is sharded separately, in the model's `configure_model`, under Lightning's ModelParallelStrategy. Checkpoints are
+the same as with one device, with unsharded tensors under the same names, so that a run can resume with any number of
+devices and any strategy.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from crystens.errors import CrystensError
 
 
 class FullySharded(ModelParallelStrategy):
-    """All devices share the weights of a model's networks, and each trains on images of its own.
+    """Strategy that shards the networks of a model over all devices; each device trains on different images.
 
-    Every process takes part in writing and in reading a checkpoint; the first writes.
+    All processes take part in saving and loading a checkpoint; the first one writes it.
     """
 
     def __init__(self) -> None:
-        """Write one file."""
+        """Write checkpoints as one file."""
         super().__init__(save_distributed_checkpoint=False)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Whether Lightning hands restored states of optimizers over: yes."""
+        """True: Lightning passes restored optimizer states to this strategy."""
         return True
 
     def setup_environment(self) -> None:
-        """Divide the data among all devices, and no layer."""
+        """Use all devices for data parallelism, none for tensor parallelism."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         self._tensor_parallel_size = 1
         super().setup_environment()
@@ -56,7 +57,7 @@ class FullySharded(ModelParallelStrategy):
         super().setup(trainer)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return the state dict with whole tensors, on the CPU."""
+        """Return the state dict with unsharded tensors, on the CPU."""
         assert self.lightning_module is not None
         return gathered(self.lightning_module)
 
@@ -65,14 +66,14 @@ class FullySharded(ModelParallelStrategy):
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Take over this device's part of whole weights."""
+        """Load this device's shard of unsharded weights."""
         assert self.lightning_module is not None
         own = self.lightning_module.state_dict()
         state = {name: _shared_as(value, own.get(name)) for name, value in checkpoint["state_dict"].items()}
         self.lightning_module.load_state_dict(state, strict=strict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the state of an optimizer with whole tensors, on the CPU."""
+        """Return the state of an optimizer with unsharded tensors, on the CPU."""
         optimizer = getattr(optimizer, "_optimizer", optimizer)
         told = optimizer.state_dict()
         states = {
@@ -81,7 +82,7 @@ class FullySharded(ModelParallelStrategy):
         return {**told, "state": states}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take over this device's part of whole states."""
+        """Load this device's shard of unsharded states."""
         for optimizer, told in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             numbers = [number for group in told["param_groups"] for number in group["params"]]
@@ -96,13 +97,13 @@ class FullySharded(ModelParallelStrategy):
 def shard(
     model: pl.LightningModule, networks: Iterable[nn.Module], by_forward: bool = False, stays_whole: bool = False
 ) -> None:
-    """Divide networks among the devices if the model is trained by `FullySharded`; to be called in `configure_model`.
+    """Shard networks if the model is trained by `FullySharded`; call it in `configure_model`.
 
     Args:
-        model: of which they are.
-        networks: each is whole while it runs.
-        by_forward: whether who runs them calls `forward`, which leaves out a module's hooks.
-        stays_whole: whether they stay whole until `divide_again`, as what is differentiated twice has to.
+        model: the model of the networks.
+        networks: the networks; each is gathered while it runs.
+        by_forward: whether callers use `forward` directly, which skips a module's hooks.
+        stays_whole: whether networks stay gathered until `divide_again`, as needed for second derivatives.
     """
     trainer = model._trainer
     if trainer is None or not isinstance(trainer.strategy, FullySharded):
@@ -118,27 +119,27 @@ def shard(
 
 
 def divide_again(network: nn.Module) -> None:
-    """Give up the whole weights of a network, which its next run gathers anew, if it is divided among devices."""
+    """Free the gathered weights of a sharded network, which its next run gathers again."""
     if isinstance(network, FSDPModule):
         network.reshard()
 
 
 def gathered(model: nn.Module) -> dict[str, Any]:
-    """Return the state dict of a model with whole tensors, those that were divided on the CPU.
+    """Return the state dict of a model with unsharded tensors; tensors that were sharded are on the CPU.
 
-    Every process has to call it.
+    All processes must call it.
     """
     return {name: _whole(value) for name, value in model.state_dict().items()}
 
 
 def _whole(value: Any) -> Any:
-    """Return a divided tensor as a whole, and everything else as it is."""
+    """Return the unsharded tensor of a sharded one; anything else is returned unchanged."""
     return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
 
 def _shared_as(value: Any, own: Any) -> Any:
-    """Return a whole tensor divided as another of its shape is; everything else as it is."""
+    """Return an unsharded tensor, sharded like another one of its shape; anything else is returned unchanged."""
     if not isinstance(own, DTensor) or not isinstance(value, Tensor) or value.shape != own.shape:
         return value
-    # Every process has read the whole: nothing is sent.
+    # Every process has read the whole tensor: nothing is sent.
     return distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)

@@ -3,11 +3,11 @@
 A package registry serves one torchvision wheel, built for CUDA. Beside a CPU-only PyTorch its compiled library cannot
 be loaded; torchvision tolerates that, but then registers shape rules for `torchvision::nms` and `torchvision::qnms`,
 operators that nobody has declared, and `import torchvision` dies with "operator torchvision::nms does not exist".
-PyTorch Lightning, torchmetrics and imagen-pytorch import torchvision whenever it is installed and die with it, although
-nothing here ever calls either operator.
+PyTorch Lightning, torchmetrics and imagen-pytorch import torchvision if it is installed, and fail with it, although
+crystens calls neither operator.
 
-PyTorch takes a second to import, and processes that only read files do not need it. So the schemas are declared at the
-moment when torchvision is about to be imported, by a finder that finds nothing.
+PyTorch takes a second to import, and processes that only read files do not need it. Therefore the schemas are declared
+just before torchvision is imported, by an import hook (a finder that never returns a module).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _declarations: list[torch.library.Library] = []
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Declares the operators when torchvision is looked for, and leaves the finding to others."""
+    """Declares the operators when torchvision is imported, and leaves the import to other finders."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -44,7 +44,7 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
 
 
 def declare_before_torchvision() -> None:
-    """Have the missing operators declared before torchvision is imported, whoever imports it."""
+    """Install the import hook that declares the missing operators before torchvision is imported."""
     if any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _BeforeTorchvision())
@@ -69,7 +69,7 @@ def declare_missing_operators() -> bool:
 
 
 def _library_loads() -> bool:
-    """Try what torchvision itself does first; True as well where there is no torchvision to mend."""
+    """Return whether torchvision's library loads, by the same call as in torchvision; True without torchvision."""
     package = importlib.util.find_spec("torchvision")
     if package is None or not package.submodule_search_locations:
         return True

@@ -1,12 +1,11 @@
-"""XLA devices, of which TPUs are one kind: what they ask of code that also runs on CPU and CUDA.
+"""XLA devices, such as TPUs: requirements on code that also runs on CPU and CUDA.
 
-An operation on an XLA device is not run but recorded. The record, a graph, runs when a value in it is read, or when
-it is closed; Lightning closes it with every step of an optimizer. A graph that was not met before is compiled,
-which takes seconds to minutes, so a step of training has to record the same graph every time: shapes that depend on no
-value, and no values read. A loop in which no optimizer steps has to close its graphs itself (`close_graph`), or it
-becomes one graph as long as the loop.
+An operation on an XLA device is recorded in a graph. The graph runs when one of its values is read, or when it is
+closed; Lightning closes it after every optimizer step. A new graph is compiled, which takes seconds to minutes.
+Therefore every training step must record the same graph: shapes must not depend on values, and no value may be read. A
+loop without optimizer steps must close its graphs (`close_graph`), otherwise it becomes one long graph.
 
-torch_xla is imported by these functions only, and only where an XLA device is meant.
+Only these functions import torch_xla, and only for an XLA device.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from crystens.errors import CrystensError
 
 
 def is_xla(device: torch.device) -> bool:
-    """Return whether a device is one of XLA."""
+    """Return whether a device is an XLA device."""
     return device.type == "xla"
 
 
 def close_graph(device: torch.device) -> None:
-    """Run what has been recorded on an XLA device; nothing on any other."""
+    """Execute the pending operations of an XLA device; no effect on other devices."""
     if is_xla(device):
         import torch_xla
 
@@ -33,10 +32,10 @@ def close_graph(device: torch.device) -> None:
 
 
 def seed_device(device: torch.device, seeds: Sequence[int]) -> None:
-    """Start the random generator of an XLA device anew, from all of `seeds` (0 or more); nothing on any other device.
+    """Seed the random generator of an XLA device with all of `seeds` (0 or more); no effect on other devices.
 
-    Lightning's `seed_everything` knows nothing of this generator. Its state cannot be restored to the draw, for it
-    moves on with every graph that is run and not only with what is drawn.
+    Lightning's `seed_everything` does not seed this generator. Its state cannot be saved and restored, because it
+    changes with every graph that runs, not only with random draws.
     """
     if is_xla(device):
         import torch_xla
@@ -71,5 +70,5 @@ def import_torch_xla() -> None:
     except ImportError as error:
         raise CrystensError(
             f"a TPU needs torch_xla of the same release as PyTorch (here {torch.__version__}): install the extra tpu "
-            f'in an environment of its own, pip install -e ".[tpu]" ({str(error).splitlines()[0]})'
+            f'in a separate environment, pip install -e ".[tpu]" ({str(error).splitlines()[0]})'
         ) from error

@@ -1,1 +1,1 @@
-"""How the weights of networks are changed in training: optimizer, learning rate, clipping, averages."""
+"""Optimization of weights in training: optimizer, learning rate, clipping, averages."""

@@ -1,4 +1,4 @@
-"""One trained network and its averaged weights: the training that `model=edm` and `model=regressor` have in common."""
+"""Training of one network with averaged weights, shared by `model=edm` and `model=regressor`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from crystens.scaling import Scaling
 
 
 class AveragedModule(pl.LightningModule):
-    """Trains `network`; what it learned is used through `average_network`.
+    """Trains `network` and keeps its averaged weights in `average_network`, which is used after training.
 
     Args:
-        network: has `image_side`.
-        optimizer: makes the optimizer of the network's named parameters.
+        network: the network, with an attribute `image_side`.
+        optimizer: function from named parameters to the optimizer.
         warmup_steps: steps in which the learning rate rises from 0.
-        decay: whether the learning rate then falls to 0 at the planned end of training, along a cosine.
+        decay: whether the learning rate then decays to 0 at the planned end of training, along a cosine.
         ema_decay: decay of the averaged weights in a step; smaller in the first steps.
-        rows: how many rows and columns of an image's header hold values.
+        rows: number of rows and columns of an image's header that hold values.
 
     Raises:
         CrystensError: if a number is out of range.
@@ -78,11 +78,11 @@ class AveragedModule(pl.LightningModule):
             )
 
     def configure_model(self) -> None:
-        """Divide the networks among the devices where the strategy says so."""
+        """Shard the networks if the strategy does so."""
         shard(self, [self.network, self.average_network])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the optimizer with the plan of its learning rate."""
+        """Return the optimizer with its learning rate schedule."""
         optimizer = self._optimizer(self.network.named_parameters())
         return {
             "optimizer": optimizer,
@@ -99,7 +99,7 @@ class AveragedModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Bound the gradient, of fused optimizers under mixed precision too, for which Lightning has no clipping."""
+        """Clip the gradient, also for fused optimizers under mixed precision, which Lightning does not support."""
         mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
         if (
             mixed
@@ -112,6 +112,6 @@ class AveragedModule(pl.LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Take a step of the optimizer, count it and move the averaged weights."""
+        """Make an optimizer step, count it, and update the averaged weights."""
         super().optimizer_step(*arguments, **options)
         follow(self.average_network, self.network, self.steps.add_(1), self.ema_decay)

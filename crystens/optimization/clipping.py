@@ -1,4 +1,4 @@
-"""The norm of a gradient is bounded, whatever precision the gradient was computed in."""
+"""Gradient clipping by norm, for all precisions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 def clip_gradients(module: pl.LightningModule, optimizer: Optimizer, largest: float) -> None:
     """Scale the gradient of an optimizer's parameters down to the norm `largest` if it is larger.
 
-    Under 16-mixed, Lightning multiplies losses so that no gradient vanishes in float16, and divides gradients in the
-    optimizer's step. Under manual optimization that comes after clipping, so here the bound is multiplied as well.
-    Lightning's own clipping knows nothing of that, and takes no fused optimizer under any mixed precision.
+    Under 16-mixed, Lightning scales losses so that no gradient vanishes in float16, and unscales gradients in the
+    optimizer step. Under manual optimization that comes after clipping, so that the bound is scaled here too.
+    Lightning's own clipping ignores this, and does not support fused optimizers under mixed precision.
     """
     scaler = None if module._trainer is None else getattr(module.trainer.precision_plugin, "scaler", None)
     if scaler is not None:

@@ -1,4 +1,4 @@
-"""The plan of a learning rate: it rises from 0, and may fall along a cosine to 0 at the planned end of training."""
+"""Learning rate schedule: linear warm-up from 0, then optionally a cosine to 0 at the planned end of training."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytorch_lightning as pl
 
 
 def planned_rate(trainer: pl.Trainer, step: int, warmup_steps: int, decay: bool) -> float:
-    """Return the share of the learning rate in a step.
+    """Return the factor of the learning rate in a step.
 
     Args:
-        trainer: knows how many steps are planned.
-        step: from 0.
-        warmup_steps: in which the rate rises.
-        decay: whether it falls then.
+        trainer: the trainer, for the number of planned steps.
+        step: the step, from 0.
+        warmup_steps: steps of the warm-up.
+        decay: whether the rate then decays.
     """
     risen = min(1.0, (step + 1) / max(1, warmup_steps))
     planned = trainer.estimated_stepping_batches

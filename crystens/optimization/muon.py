@@ -1,8 +1,8 @@
-"""Muon for the matrices inside of a network and AdamW for all else, as one optimizer.
+"""Muon for the hidden matrices of a network and AdamW for all other parameters, as one optimizer.
 
-Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024) makes the step of a matrix
-orthogonal, and is meant for matrices between hidden features only: what reads the input, writes the output, or is no
-matrix stays with AdamW. Both are PyTorch's own.
+Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024) orthogonalises the update of a
+matrix, and is meant for matrices between hidden features only. Input and output layers, and parameters that are no
+matrices, use AdamW. Both optimizers are PyTorch's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from crystens.devices.xla import is_xla
 from crystens.errors import CrystensError
 
-_HIDDEN = "blocks."  # in the name of what lies between a network's first and last layer
+_HIDDEN = "blocks."  # in the names of hidden layers
 
 
 class MuonAdamW(Optimizer):
@@ -26,12 +26,12 @@ class MuonAdamW(Optimizer):
     Args:
         params: named parameters of a network.
         lr: learning rate of AdamW.
-        matrix_lr: learning rate of Muon, by which an orthogonal matrix is multiplied, and if it has more rows than
-            columns by the root of their ratio too.
-        betas: of AdamW.
-        momentum: of Muon.
-        weight_decay: of both.
-        fused: whether AdamW's step is one kernel; None leaves it to PyTorch.
+        matrix_lr: learning rate of Muon: factor of the orthogonal update; a matrix with more rows than columns has the
+            root of their ratio as another factor.
+        betas: betas of AdamW.
+        momentum: momentum of Muon.
+        weight_decay: weight decay of both.
+        fused: whether AdamW's step is one kernel; None leaves the choice to PyTorch.
 
     Raises:
         CrystensError: if parameters have no names, or there is no such matrix, or nothing else; on XLA devices, which
@@ -52,7 +52,7 @@ class MuonAdamW(Optimizer):
         named = list(params)
         if not all(isinstance(one, tuple) for one in named):
             raise CrystensError(
-                "MuonAdamW needs the names of parameters, which of the models here model=edm gives: take "
+                "MuonAdamW needs named parameters, which this model does not give (model=edm does): use "
                 "model.optimizer._target_=torch.optim.AdamW"
             )
         hidden = [_HIDDEN in name and parameter.ndim == 2 for name, parameter in named]
@@ -60,8 +60,8 @@ class MuonAdamW(Optimizer):
         others = [one for one, is_hidden in zip(named, hidden, strict=True) if not is_hidden]
         if not matrices or not others:
             raise CrystensError(
-                f"MuonAdamW is for networks with matrices in `blocks` and with other layers, and got {len(matrices)} "
-                f"and {len(others)} of them: take torch.optim.AdamW"
+                f"MuonAdamW needs matrices in `blocks` and other parameters, got {len(matrices)} and {len(others)} of "
+                "them: use torch.optim.AdamW"
             )
         if is_xla(matrices[0][1].device):
             raise CrystensError(
@@ -90,7 +90,7 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # Learning rates, moments and what was loaded are this optimizer's; the parts are but rules.
+        # State and learning rates live in this optimizer; the inner ones only provide the update.
         for part, group in zip(self._parts, self.param_groups, strict=True):
             part.param_groups, part.state = [group], self.state
             part.step()
