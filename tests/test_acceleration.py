@@ -146,9 +146,9 @@ def test_wgan_refuses_bf16_true_for_its_penalty(tmp_path):
 @pytest.mark.parametrize(
     ("precision", "message"),
     [
-        ("16-true", "take bf16-true"),
-        ("16-mixed", "needs a GPU; on a CPU take bf16-mixed"),
-        ("64-true", "take 32-true"),
+        ("16-true", "use bf16-true"),
+        ("16-mixed", "needs a GPU; on a CPU use bf16-mixed"),
+        ("64-true", "use 32-true"),
     ],
 )
 def test_a_precision_that_does_not_train_here_is_refused(tmp_path, precision, message):

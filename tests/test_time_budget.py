@@ -237,10 +237,10 @@ def test_a_budget_is_minutes_or_max_time(minutes: float | None, max_time: Any, s
         (-1, None, "got -1"),
         (math.inf, None, "got inf"),
         (5, "00:00:05:00", "minutes=5 and trainer.max_time=00:00:05:00 are two budgets"),
-        (None, "5 minutes", "trainer.max_time='5 minutes' is no length of time; write DD:HH:MM:SS"),
-        (None, "00:00:00:00", "is no length of time"),
-        (None, {"fortnights": 1}, "is no length of time"),
-        (None, 5, "trainer.max_time=5 is no length of time"),
+        (None, "5 minutes", "trainer.max_time='5 minutes' is no duration; write DD:HH:MM:SS"),
+        (None, "00:00:00:00", "is no duration"),
+        (None, {"fortnights": 1}, "is no duration"),
+        (None, 5, "trainer.max_time=5 is no duration"),
     ],
 )
 def test_what_is_no_budget_is_refused(minutes: float | None, max_time: Any, message: str) -> None:
