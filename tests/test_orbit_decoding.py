@@ -171,7 +171,7 @@ def test_what_cannot_be_encoded_or_decoded_is_an_error(lists, nacl):
     scaling = OrbitScaling.fit(OrbitBatch.from_orbits(lists, 20))
     with pytest.raises(CrystensError, match="need an OrbitBatch, got a CrystalBatch"):
         scaling.encode(CrystalBatch.from_crystals([nacl], 20))
-    with pytest.raises(CrystensError, match="images of all sites only"):
+    with pytest.raises(CrystensError, match="exists only for images of all sites"):
         OrbitScaling.paper(OrbitBatch.from_orbits(lists, 20))
     with pytest.raises(CrystensError, match=r"decode\.cell='niggli' is not known; use one of conventional, primitive"):
         OrbitDecoder(cell="niggli")

@@ -1,1 +1,1 @@
-"""CIF: text of a crystal, and a crystal of a text."""
+"""CIF: reading and writing crystals."""

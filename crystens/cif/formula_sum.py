@@ -1,12 +1,12 @@
-"""Compositions that a file states, compared with the atoms that were read.
+"""The stated composition of a file, compared with the atoms that were read.
 
 `_chemical_formula_sum` lists elements and amounts. With `_cell_formula_units_Z` it gives the number of atoms in the
-cell. The composition must agree; the number of units serves only to choose between two readings of the symmetry,
+cell. The composition must agree. The number of units is only used to choose between two readings of the symmetry,
 because it is often wrong or counts other units.
 
-Amounts that are whole numbers must agree exactly. Others are rounded, or those of a disordered crystal: an atomic
-fraction may then differ by `_DISORDER` and what the last digit leaves open. A formula with symbols that are no element,
-with brackets, '?' or unknowns says nothing here. D and T count as H.
+Integer amounts must agree exactly. Other amounts are rounded, or belong to a disordered crystal: an atomic fraction may
+then differ by `_DISORDER` plus the rounding of the last digit. A formula with unknown symbols, brackets, '?' or
+variables is ignored. D and T count as H.
 
 Source: core CIF dictionary, `_chemical_formula.sum`.
 """
@@ -26,7 +26,7 @@ from crystens.sources.record import Unusable, quoted, shown
 _NUMBERS = {element.symbol: element.Z for element in Element} | {"D": 1, "T": 1}
 _SYMBOLS = {number: symbol for symbol, number in _NUMBERS.items() if symbol not in ("D", "T")}
 _WORD = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
-_EXACT = 1e-3  # of an atomic fraction: one atom of 52 that is lost changes one by more
+_EXACT = 1e-3  # tolerance of an atomic fraction: losing one of 52 atoms changes it by more
 _DISORDER = 0.05
 _LONGEST = 2000  # letters
 _MOST_UNITS = 10_000
@@ -37,9 +37,9 @@ class FormulaSum:
     """A formula.
 
     Attributes:
-        text: as it stands in the file.
-        amounts: of each atomic number.
-        open: what the last digit of each amount leaves open.
+        text: text in the file.
+        amounts: amount of each atomic number.
+        open: rounding of the last digit of each amount.
     """
 
     text: str
@@ -74,7 +74,7 @@ class FormulaSum:
 
 
 def formula_sum(items: Items) -> FormulaSum | None:
-    """Return the formula of a data block; None if it has none that can be compared."""
+    """Return the formula of a data block; None if there is none to compare."""
     text = items.value("_chemical_formula_sum")
     return None if text is None or len(text) > _LONGEST else _parsed(text)
 
@@ -93,9 +93,9 @@ def check_composition(formula: FormulaSum | None, found: Mapping[int, float], hy
     """Raise `Unusable` if the atoms in a cell are not in the proportions of a formula.
 
     Args:
-        formula: of the file.
+        formula: formula of the file.
         found: number of atoms by atomic number.
-        hydrogens_left_out: whether hydrogens were left out on purpose; then none count.
+        hydrogens_left_out: whether hydrogens were left out on purpose; then hydrogen is not compared.
     """
     if formula is None:
         return

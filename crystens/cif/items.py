@@ -1,8 +1,8 @@
-"""The items of one data block, found by their names, whichever dictionary the names come from.
+"""The items of a data block, by names of any CIF dictionary.
 
 Names are compared without regard to case, and the dot of newer dictionaries counts as an underscore:
-`_space_group.name_H-M_alt` and `_space_group_name_H-M_alt` are one item. Values are kept as they stand in the file,
-with their quotes; `plain` takes these off.
+`_space_group.name_H-M_alt` and `_space_group_name_H-M_alt` are one item. Values are kept with their quotes, which
+`plain` removes.
 
 Source: core CIF dictionary and its DDLm form, International Tables for Crystallography G (2005), ch. 4.1.
 """
@@ -25,8 +25,8 @@ class Loop:
     """A loop, or a single item as a loop of one row.
 
     Attributes:
-        tags: as they stand in the file.
-        values: row by row, with quotes.
+        tags: tags as in the file.
+        values: values row by row, with quotes.
     """
 
     tags: Sequence[str]
@@ -41,7 +41,7 @@ class Items:
     """
 
     def __init__(self, loops: Iterable[Loop | cif.Item]) -> None:
-        """Note where each item stands; values are fetched when they are asked for."""
+        """Record the place of each item; values are fetched on request."""
         self._places: dict[str, list[tuple[int, int]]] = {}
         self._loops: list[Any] = []  # a Loop, a loop of gemmi whose values are not fetched yet, or (tag, value)
         for loop in loops:
@@ -60,12 +60,12 @@ class Items:
         return self._places.keys()
 
     def loop_of(self, name: str) -> int | None:
-        """Return the number of the loop that an item stands in; None if there is no such item."""
+        """Return the number of the loop of an item; None if there is no such item."""
         places = self._places.get(name)
         return None if places is None else places[0][0]
 
     def column(self, name: str) -> list[str]:
-        """Return the values of an item, one a row of its loop, with quotes; empty if there is none.
+        """Return the values of an item, one for each row of its loop, with quotes; empty if there is none.
 
         Raises:
             Unusable: if the item is given twice with different values.
@@ -102,7 +102,7 @@ class Items:
 
 
 def is_null(text: str) -> bool:
-    """Return whether a value stands for none: unknown, not applicable, or left out."""
+    """Return whether a value is null: unknown, not applicable, or left out."""
     return text in _NULL or not text
 
 

@@ -1,7 +1,7 @@
-"""Symmetry operations: read from their notation, completed to a group, and compared with a cell.
+"""Symmetry operations: parsing, completion to a group, and comparison with a cell.
 
-An operation takes a site at fractional x (a column) to R x + t. Translations are kept exact, as multiples of 1 / D, so
-that products can be looked up: decimals such as 0.3333 stand for a nearby twelfth or eighth where they are rounded.
+An operation maps a site at fractional x (a column) onto R x + t. Translations are kept exactly, as multiples of 1 / D,
+so that products can be looked up: rounded decimals such as 0.3333 become the nearest twelfth or eighth.
 
 The operations of a crystal form a group modulo the translations of the lattice, and keep all lengths: a cell of metric
 tensor G has R as a symmetry when R^T G R = G.
@@ -22,10 +22,10 @@ import numpy as np
 
 from crystens.sources.record import Unusable, quoted
 
-_LONGEST_OPERATION = 200  # letters; without a bound a number in it has no bound either
-_LARGEST_COEFFICIENT = 1000  # in an operation
-_LARGEST_DENOMINATOR = 10**9  # of all translations of a list together
-_MOST_IN_GROUP = 192  # of a space group in its conventional cell; a list may have more in a supercell
+_LONGEST_OPERATION = 200  # letters; this also bounds the numbers in it
+_LARGEST_COEFFICIENT = 1000  # largest coefficient of an operation
+_LARGEST_DENOMINATOR = 10**9  # largest common denominator of all translations of a list
+_MOST_IN_GROUP = 192  # operations of a space group in its conventional cell; a supercell may have more
 _TERM = re.compile(r"([+-]?)(?:(\d*\.?\d+|\d+\.)(?:/(\d+))?)?\*?([xyz]?)")
 # Lengths may differ by half a per cent, angles by half a degree: files round, and no wrong setting comes so near.
 _METRIC_TOLERANCE = 0.01
@@ -38,7 +38,7 @@ class Operations:
     Attributes:
         rotations: (M, 3, 3) int64.
         translations: (M, 3) float64, fractional.
-        keys: what tells operations apart modulo lattice translations.
+        keys: keys that distinguish operations modulo lattice translations.
     """
 
     rotations: np.ndarray
@@ -84,13 +84,13 @@ IDENTITY = Operations(
 
 @dataclass(frozen=True, eq=False)
 class Listed:
-    """The operations that a file lists, and the group that they make.
+    """The operations that a file lists, and the group that they generate.
 
     Attributes:
-        operations: the different ones; the identity is among them, listed or not.
-        group: the smallest group that has them all; None if it has more than twice as many, and more than any space
-            group.
-        gap: where the list is no group: two listed operations and their product, which is not listed.
+        operations: the distinct operations, always with the identity.
+        group: the smallest group that contains them; None if it has more than twice as many operations, and more than
+            any space group.
+        gap: if the list is no group: two listed operations and their product, which is not listed.
     """
 
     operations: Operations
@@ -148,7 +148,7 @@ def operation(triplet: str) -> tuple[tuple[int, ...], tuple[Fraction, ...]]:
 
 
 def _exact(text: str, value: Fraction) -> Fraction:
-    """Return a decimal of at least two places as the twelfth or eighth that it is the rounding of, if it is one."""
+    """Return the twelfth or eighth whose rounding is a decimal of at least two places, otherwise the decimal."""
     places = len(text.partition(".")[2])
     if places < 2:
         return value
@@ -158,19 +158,19 @@ def _exact(text: str, value: Fraction) -> Fraction:
 
 
 def _bad_operation(triplet: str) -> Unusable:
-    """Return the refusal of an operation."""
+    """Return the error of an invalid operation."""
     return Unusable(f"symmetry operation not understood: {quoted(triplet)}", "write it like -x+1/2,y,z")
 
 
 def _from_keys(keys: list[tuple]) -> Operations:
-    """Return operations of rotations and translations as rows of twelve numbers."""
+    """Return operations from rows of twelve numbers, rotation and translation."""
     rotations = np.array([key[:9] for key in keys], dtype=np.int64).reshape(-1, 3, 3)
     translations = np.array([[float(t) for t in key[9:]] for key in keys])
     return Operations(rotations, translations, frozenset(keys))
 
 
 def _closure(found: Operations) -> tuple[Operations | None, str]:
-    """Return the group that operations make, or None if it is too large, and a product that is missing from them."""
+    """Return the group that operations generate, or None if it is too large, and a missing product."""
     denominator = math.lcm(*(Fraction(t).denominator for key in found.keys for t in key[9:]))
     if denominator > _LARGEST_DENOMINATOR:
         return None, "their translations have no common fraction"

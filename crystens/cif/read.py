@@ -1,15 +1,15 @@
-"""CIF text to crystals (this module reads; `crystens.cif.write` writes).
+"""Reading crystals from CIF text.
 
-The atoms listed are the asymmetric unit: symmetry operations make the others (`crystens.cif.symmetry` finds them).
-Images of one site that coincide within `Limits.merge_distance` are one site, at their mean, so that a third rounded to
-0.3333 makes one atom and not two. Coordinates are otherwise kept as written and wrapped into [0, 1). An image holds
-ordered crystals only: what becomes of a partial occupancy, and of hydrogens without a place, are options of `Limits`.
+The listed atoms are the asymmetric unit; symmetry operations (`crystens.cif.symmetry`) generate the others. Images of a
+site within `Limits.merge_distance` are merged at their mean, so that 1/3 rounded to 0.3333 gives one atom and not two.
+Otherwise coordinates are kept, and wrapped into [0, 1). CrysTens images hold ordered crystals only: `Limits` decides
+about partial occupancy and about hydrogens without coordinates.
 
-The crystal must be the one that the file describes: its composition is compared with `_chemical_formula_sum`, and what
-is ambiguous or contradicts itself is refused with a reason, and never read as one of several crystals without a word.
+The crystal must be the one that the file describes: its composition is compared with `_chemical_formula_sum`. An
+ambiguous or contradictory file is rejected with a reason, and never read as one of several possible crystals.
 
-Each data block is one entry. Blocks without a cell and without atoms (the text of a publication) hold no crystal and
-are passed over if another block does.
+Each data block is one entry. Blocks without a cell and without atoms (the text of a publication) are skipped if another
+block holds a crystal.
 
 Source: core CIF dictionary, International Tables for Crystallography G (2005), ch. 4.1.
 """
@@ -46,7 +46,7 @@ def read_cif(content: bytes | str, file: str, limits: Limits) -> list[Entry | Re
     Args:
         content: the text, or its bytes: UTF-8, UTF-16 or Latin-1, with or without a byte order mark, gzipped or not.
         file: name to report.
-        limits: bounds on what is usable.
+        limits: bounds on usable crystals.
     """
     try:
         blocks = data_blocks(plain_lines(content if isinstance(content, str) else decoded(content)))
@@ -74,7 +74,7 @@ def _holds_a_crystal(items: Items) -> bool:
 
 
 def _crystal(items: Items, limits: Limits) -> tuple[Crystal, int]:
-    """Return the crystal of one data block, and how many hydrogens without a place are left out of its cell."""
+    """Return the crystal of one data block, and the number of left out hydrogens in its cell."""
     lengths, angles = _cell(items)
     matrix = limits.check_cell(lengths, angles)
     formula = formula_sum(items)
@@ -98,7 +98,7 @@ def _crystal(items: Items, limits: Limits) -> tuple[Crystal, int]:
 
 
 def _amounts(sites: Sites, multiplicities: np.ndarray) -> dict[int, float]:
-    """Return how many atoms of each atomic number the file puts into the cell."""
+    """Return the number of atoms of each atomic number in the cell."""
     amounts: dict[int, float] = {}
     for number, amount in zip(sites.numbers.tolist(), (multiplicities * sites.occupancies).tolist(), strict=True):
         amounts[number] = amounts.get(number, 0.0) + amount
@@ -108,10 +108,10 @@ def _amounts(sites: Sites, multiplicities: np.ndarray) -> dict[int, float]:
 def _decided(
     found: Symmetry, sites: Sites, formula: FormulaSum | None, units: int | None, matrix: np.ndarray, limits: Limits
 ) -> Operations:
-    """Return the operations of the reading of the symmetry that the number of atoms speaks for.
+    """Return the operations of the reading of the symmetry that agrees with the number of atoms.
 
     Raises:
-        Unusable: if it speaks against the only reading, or does not decide between several.
+        Unusable: if the number of atoms excludes the only reading, or does not decide between several.
     """
     first = found.readings[0].operations
     if not found.doubt:
@@ -131,8 +131,8 @@ def _decided(
         else:
             verdicts.append(sites.has_multiplicities(multiplicities))
     if found.default:
-        # Z is often wrong: it speaks against a reading only where another one has the right number of atoms, or where
-        # nothing is said of symmetry and atoms are missing.
+        # Z is often wrong: it excludes a reading only if another one has the right number of atoms, or if the file
+        # states no symmetry and atoms are missing.
         silent = len(found.readings) == 1
         lacking = silent and sum(_amounts(sites, np.ones(len(sites))).values()) < formula.total * units - 0.5  # type: ignore[union-attr, operator]
         if verdicts[0] or not (any(verdicts) or lacking):
@@ -143,19 +143,19 @@ def _decided(
 
 
 def _multiplicities(sites: Sites, operations: Operations, matrix: np.ndarray, limits: Limits) -> np.ndarray:
-    """Return how many images each row of atoms has in the cell, (n,)."""
+    """Return the number of images of each row of atoms in the cell, (n,)."""
     if len(operations) == 1:
         return np.ones(len(sites), dtype=np.int64)
     return _expanded(sites.coordinates, operations, matrix, limits)[1]
 
 
 def _hydrogens_left_out(sites: Sites, multiplicities: np.ndarray, formula: FormulaSum | None, limits: Limits) -> int:
-    """Return the number of hydrogens without a place in the cell.
+    """Return the number of hydrogens without coordinates in the cell.
 
-    Those that a file counts at an atom are no loss where its formula says that all atoms are listed.
+    Hydrogens that a file attaches to an atom do not count if its formula shows that all atoms are listed.
 
     Raises:
-        Unusable: if there are such, and `Limits.groups` is "reject".
+        Unusable: if there are any, and `Limits.groups` is "reject".
     """
     counted = sites.groups
     if sites.attached.any():

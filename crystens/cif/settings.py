@@ -1,9 +1,9 @@
-"""Space groups that a file states, by number, symbol or code, and the settings that remain possible.
+"""The stated space group of a file, by number, symbol or code, and the settings that agree with it.
 
-A group has many settings: unique axes, cell choices, origins, hexagonal or rhombohedral axes. A file may give a number
-or a Schoenflies symbol, which name the group; a Hermann-Mauguin symbol, which leaves two origins and the axes open; a
-code (`_space_group_IT_coordinate_system_code`); a Hall symbol, which says it all. All that is given counts: settings
-that one of them excludes are no settings of the file, and a file that excludes all of them contradicts itself.
+A group has many settings: unique axes, cell choices, origins, hexagonal or rhombohedral axes. A number or a Schoenflies
+symbol states the group only. A Hermann-Mauguin symbol leaves two origins and the axes open, which a code
+(`_space_group_IT_coordinate_system_code`) may settle. A Hall symbol states everything. The possible settings are those
+that agree with all items of a file; if there is none, the file contradicts itself.
 
 Source: core CIF dictionary, `_space_group`; International Tables for Crystallography A (2016), table 1.5.4.4 (symbols
 and settings), table 2.1.3.3 (short and full symbols); settings, Hall and Hermann-Mauguin symbols by gemmi.
@@ -30,7 +30,7 @@ _SYMBOLS = (
     "_space_group_name_h-m",
     "_space_group_name_h-m_full",
 )
-_TYPES = ("_space_group_name_h-m_ref",)  # a symbol of the group, and not of the setting
+_TYPES = ("_space_group_name_h-m_ref",)  # a symbol of the group without its setting
 _NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number", "_symmetry_it_number")
 _SCHOENFLIES = ("_space_group_name_schoenflies", "_symmetry_space_group_name_schoenflies")
 _CODE = "_space_group_it_coordinate_system_code"
@@ -39,7 +39,7 @@ _NAMED = (("symbol", _SYMBOLS), ("type", _TYPES), ("number", _NUMBERS), ("schoen
 
 _LONGEST = 60  # letters of a symbol
 _LIST_THEM = "list the symmetry operations in the file"
-# First number and number of groups of each class; the groups of a class stand in the order of their superscripts.
+# First number and number of groups of each class; the groups of a class are in the order of their superscripts.
 _CLASSES = {
     "C1": (1, 1), "Ci": (2, 1), "S2": (2, 1), "C2": (3, 3), "Cs": (6, 4), "C1h": (6, 4), "C2h": (10, 6), "D2": (16, 9),
     "V": (16, 9), "C2v": (25, 22), "D2h": (47, 28), "Vh": (47, 28), "C4": (75, 6), "S4": (81, 2), "C4h": (83, 6),
@@ -48,8 +48,8 @@ _CLASSES = {
     "C6h": (175, 2), "D6": (177, 6), "C6v": (183, 4), "D3h": (187, 4), "D6h": (191, 4), "T": (195, 5), "Th": (200, 7),
     "O": (207, 8), "Td": (215, 6), "Oh": (221, 10),
 }  # fmt: skip
-# Origins and axes behind a symbol, in the words of files: ":2", "(origin choice 2)", "O2"; the ICSD writes origins 1
-# and 2 as S and Z, hexagonal axes as H or HR.
+# Origins and axes after a symbol, in notations of files: ":2", "(origin choice 2)", "O2"; the ICSD writes origins 1 and
+# 2 as S and Z, hexagonal axes as H or HR.
 _BEHIND = (
     re.compile(
         r"\s*(?:[:(\[,;]|\bo(?=\s*[12]$)|(?=\borigin))[\s:(]*(?:origin)?[\s-]*(?:choice|at)?[\s:-]*([12])[)\]]*$", re.I
@@ -62,13 +62,12 @@ _ICSD = {"S": "1", "Z": "2", "HR": "H"}
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One way to read what a file says.
+    """One possible reading of a file's statement.
 
     Attributes:
-        name: for messages.
-        operations: of the group in this setting.
-        usual: whether it is what the words mean by themselves. P 21/c is P 1 21/c 1, and only in a cell that excludes
-            this P 21/c 1 1.
+        name: name for messages.
+        operations: operations of the group in this setting.
+        usual: whether it is the usual meaning. P 21/c is P 1 21/c 1, and P 21/c 1 1 only if the cell excludes that.
     """
 
     name: str
@@ -78,11 +77,11 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Statement:
-    """Statements of a file on its space group.
+    """Statement of a file on its space group.
 
     Attributes:
-        text: the items that say it, for messages; empty if there are none.
-        settings: that they leave open, the usual ones first; none if there are no items.
+        text: the items, for messages; empty if there are none.
+        settings: the settings that agree with them, the usual ones first; empty if there are no items.
     """
 
     text: str
@@ -90,7 +89,7 @@ class Statement:
 
 
 def statement(items: Items) -> Statement:
-    """Return what a data block says of its space group.
+    """Return the statement of a data block on its space group.
 
     Raises:
         Unusable: if a symbol is not known, or items contradict each other.
@@ -104,9 +103,9 @@ def statement(items: Items) -> Statement:
 
 
 def stated_number(items: Items) -> int | None:
-    """Return the international number of the space group that a data block states; None if it states none, or P1.
+    """Return the stated international number of a data block; None if it states none, or P1.
 
-    In files of crystens this is the group that the image stated, also if it is P1.
+    In files of crystens this is the group in the image, also if it is P1.
     """
     try:
         if (generated := items.value(GENERATED_GROUP.lower())) is not None:
@@ -116,7 +115,7 @@ def stated_number(items: Items) -> int | None:
             for name in names:
                 if (value := items.value(name)) is not None and (found := _settings(kind, value)):
                     return found[0].number if found[0].number > 1 else None
-    except Unusable:  # an item is given twice, with different values
+    except Unusable:  # an item occurs twice, with different values
         return None
     return None
 
@@ -129,7 +128,7 @@ def number_of_symbol(symbol: str) -> int | None:
 
 @functools.lru_cache(maxsize=1024)
 def _statement(found: tuple[tuple[str, str, str], ...]) -> Statement:
-    """Return what items say, as (kind, name, value)."""
+    """Return the statement of items (kind, name, value)."""
     if not found or all(kind == "code" for kind, _, _ in found):
         return Statement("", ())
     text = ", ".join(f"{name} {quoted(value)}" for _, name, value in found)
@@ -159,7 +158,7 @@ def _statement(found: tuple[tuple[str, str, str], ...]) -> Statement:
 
 
 def _check_hall(hall: str, operations: Operations, found: tuple[tuple[str, str, str], ...], text: str) -> None:
-    """Raise `Unusable` if a symbol that is understood excludes the setting of a Hall symbol."""
+    """Raise `Unusable` if a known symbol excludes the setting of a Hall symbol."""
     for kind, _, value in found:
         groups = _settings(kind, value) if kind == "symbol" else None
         if groups and not any(of_group(group.hall).keys == operations.keys for group in groups):
@@ -177,7 +176,7 @@ def _check_hall(hall: str, operations: Operations, found: tuple[tuple[str, str, 
 
 
 def _point_group(operations: Operations) -> set[tuple[int, ...]]:
-    """Return the different rotations."""
+    """Return the distinct rotations."""
     return {tuple(rotation.ravel().tolist()) for rotation in operations.rotations}
 
 
@@ -185,7 +184,7 @@ def _point_group(operations: Operations) -> set[tuple[int, ...]]:
 def _of_hall(symbol: str) -> Operations | None:
     """Return the operations of a Hall symbol; None if it is not known."""
     if len(symbol) > _LONGEST or not symbol.isascii():
-        return None  # gemmi complains of letters beyond ASCII in half a letter
+        return None  # gemmi's message splits letters beyond ASCII
     try:
         return of_group(symbol.replace("_", " "))
     except RuntimeError:
@@ -194,9 +193,9 @@ def _of_hall(symbol: str) -> Operations | None:
 
 @functools.lru_cache(maxsize=1024)
 def _settings(kind: str, value: str) -> tuple[gemmi.SpaceGroup, ...] | None:
-    """Return the settings that a symbol or number leaves open, the usual one first; None if it is not known."""
+    """Return the settings that agree with a symbol or number, the usual one first; None if it is not known."""
     if len(value) > _LONGEST or not value.isascii():
-        return None  # int() takes other digits than ours
+        return None  # int() also accepts digits of other scripts
     if kind == "number":
         number = int(value) if value.isdigit() else 0
     elif kind == "schoenflies":
@@ -214,12 +213,12 @@ def _settings(kind: str, value: str) -> tuple[gemmi.SpaceGroup, ...] | None:
 
 @functools.cache
 def _table() -> tuple[gemmi.SpaceGroup, ...]:
-    """Return all settings that gemmi knows."""
+    """Return all settings in gemmi."""
     return tuple(gemmi.spacegroup_table())
 
 
 def _schoenflies_number(symbol: str) -> int:
-    """Return the number of a group by its Schoenflies symbol (D6h^4, D6h.4, D_6h^4); 0 if it is none."""
+    """Return the number of a Schoenflies symbol (D6h^4, D6h.4, D_6h^4); 0 if it is not known."""
     match = re.fullmatch(r"([A-Za-z])_?\{?(\d?[a-z]?)\}?\s*(?:[.^_ ]\s*\{?(\d+)\}?)?", symbol.strip())
     first, count = _CLASSES.get((match[1].upper() + match[2]) if match else "", (0, 0))
     index = int(match[3] or (1 if count == 1 else 0)) if match else 0
@@ -227,7 +226,7 @@ def _schoenflies_number(symbol: str) -> int:
 
 
 def _of_symbol(symbol: str) -> tuple[gemmi.SpaceGroup, ...] | None:
-    """Return the settings that a Hermann-Mauguin symbol leaves open; None if it is not known."""
+    """Return the settings that agree with a Hermann-Mauguin symbol; None if it is not known."""
     name = re.sub(r"(\d)\((\d)\)", r"\1\2", symbol.replace("_", "").replace("~", "")).strip()
     if name.isdigit():
         return _settings("number", name)
@@ -242,7 +241,7 @@ def _of_symbol(symbol: str) -> tuple[gemmi.SpaceGroup, ...] | None:
 
 
 def _found(name: str) -> tuple[gemmi.SpaceGroup, ...]:
-    """Return the settings of a symbol without words for origins or axes, or with those that gemmi knows."""
+    """Return the settings of a symbol without origin or axes, or with those in gemmi's notation."""
     compact = name.replace(" ", "").lower()
     short = tuple(group for group in _table() if _short_monoclinic(group.hm).replace(" ", "").lower() == compact)
     group = gemmi.find_spacegroup_by_name(name) or gemmi.find_spacegroup_by_name(_short(name))
@@ -253,12 +252,12 @@ def _found(name: str) -> tuple[gemmi.SpaceGroup, ...]:
     alike = tuple(other for other in _table() if other.number == group.number and other.hm == group.hm)
     if re.match(r"[Hh]", name):
         return tuple(other for other in alike if other.ext != "R")  # H is the lattice of hexagonal axes
-    # The short symbol of other unique axes too: P 21/b of P 1 1 21/b and P 21/b 1 1.
+    # Also the short symbol for other unique axes: P 21/b for P 1 1 21/b and P 21/b 1 1.
     return alike + tuple(other for other in short if other not in alike and other.number == group.number)
 
 
 def _short_monoclinic(symbol: str) -> str:
-    """Return a monoclinic symbol without the directions that have no symmetry; other symbols as they are."""
+    """Return a monoclinic symbol without directions of no symmetry; other symbols are returned unchanged."""
     words = symbol.split()
     return " ".join(word for word in words if word != "1") if words.count("1") == 2 else symbol
 
@@ -275,9 +274,9 @@ def _short(name: str) -> str:
 
 
 def _with_code(groups: list[gemmi.SpaceGroup], code: str) -> list[gemmi.SpaceGroup]:
-    """Return the settings that have a code: 1, 2, h, r, b1, -c2, 1cab, abc."""
+    """Return the settings with a code: 1, 2, h, r, b1, -c2, 1cab, abc."""
     code = code.strip().lower().removeprefix(":")
     if code in ("a1", "b1", "c1") and any(group.qualifier == code[0] for group in groups):
-        code = code[0]  # a group with one cell choice has no number behind its axis
+        code = code[0]  # with a single cell choice there is no number after the axis
     own = {group: (group.ext.strip("\0").lower() + group.qualifier) or "abc" for group in groups}
     return [group for group in groups if code in (own[group], own[group] + "abc")]

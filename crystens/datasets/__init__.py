@@ -1,1 +1,1 @@
-"""Public data sets: where they are, how they are fetched and verified."""
+"""Public data sets: download, verification and reading."""

@@ -1,13 +1,12 @@
-"""The public tables of the CDVAE benchmarks Perov-5, Carbon-24 and MP-20, and where they are kept once fetched.
+"""Download of the public tables of the CDVAE benchmarks Perov-5, Carbon-24 and MP-20.
 
-Each is `train.csv`, `val.csv` and `test.csv` of the folder `data` in CDVAE's public repository, at one commit, with a
-CIF text in each row. They stay as they are published: rows are read by `crystens.formats.csv_table`.
+Each benchmark is `train.csv`, `val.csv` and `test.csv` in the folder `data` of CDVAE's public repository, at a fixed
+commit, with a CIF text in each row. The files are kept unchanged; `crystens.formats.csv_table` reads the rows.
 
-How size and SHA-256 of the nine files are known. Perov-5 and Carbon-24, val and test: computed from the files
-themselves. MP-20: two public lists, made independently of each other, agree (for train a third one, which names the
-public address). Perov-5 and Carbon-24, train: the Git LFS pointers of one public copy of the benchmarks, whose
-pointers for val and test are those of CDVAE's files; the sizes agree with those estimated from the same structures
-written anew (11,017,495 +- 296 and 6,969,178 +- 480 bytes).
+Sources of size and SHA-256 of the nine files. Perov-5 and Carbon-24, val and test: computed from the files. MP-20: two
+independent public lists agree (for train also a third, which names the public address). Perov-5 and Carbon-24, train:
+Git LFS pointers of a public copy of the benchmarks, whose pointers for val and test agree with CDVAE's files; the sizes
+agree with estimates from the same structures written again (11,017,495 +- 296 and 6,969,178 +- 480 bytes).
 
 Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197).
 The structures are of Castelli et al., Energy Environ. Sci. 2012, 5, 5814 and 9034 (Perov-5); Pickard, Materials Cloud
@@ -46,16 +45,16 @@ BENCHMARKS: dict[str, dict[str, tuple[int, str]]] = {
 def fetch_benchmark(
     name: str, cache: str | Path | None = None, address: str | None = None, patience: Patience | None = None
 ) -> dict[str, Path]:
-    """Return the tables of a benchmark by their splits, fetched unless they are in the cache.
+    """Return the tables of a benchmark by split, downloaded unless they are in the cache.
 
     Args:
         name: perov_5, carbon_24 or mp_20.
-        cache: folder to keep them in, below it `cdvae/NAME`; None for `cache_folder()`.
-        address: where the folder `NAME` is found; None for CDVAE's public repository. The files must be the same.
-        patience: limits in time.
+        cache: folder of the cache, with `cdvae/NAME` below it; None for `cache_folder()`.
+        address: address above the folder `NAME`; None for CDVAE's public repository. The files must be the same.
+        patience: limits of time.
 
     Raises:
-        CrystensError: if a table cannot be fetched, or is not the published one.
+        CrystensError: if a table cannot be downloaded, or differs from the published one.
     """
     folder = (cache_folder() if cache is None else Path(cache).expanduser()) / "cdvae" / name
     base = f"{(address or ADDRESS).rstrip('/')}/{name}"

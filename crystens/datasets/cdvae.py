@@ -1,6 +1,6 @@
-"""The benchmarks of CDVAE: Perov-5, Carbon-24 and MP-20, each a folder of three tables, train, val and test.
+"""The CDVAE benchmarks Perov-5, Carbon-24 and MP-20, each a folder of three tables, train, val and test.
 
-Without a path they are fetched (`crystens.datasets.benchmarks`).
+Without a path they are downloaded (`crystens.datasets.benchmarks`).
 
 Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197),
 and the folder `data` of its public repository.
@@ -16,14 +16,14 @@ from crystens.datasets.split_tables import SplitTables, tables_in
 
 
 class CdvaeSplits(SplitTables):
-    """Source: train, val and test tables, whose splits are kept.
+    """Source of train, val and test tables with their splits.
 
     Args:
-        path: the folder they are in; None to fetch the benchmark `name` once and read it from the cache.
+        path: the folder of the tables; None to download the benchmark `name` once into the cache.
         name: name of the folder in CDVAE's repository.
-        cache: folder to keep what is fetched; None for `crystens.processes.cache_folder.cache_folder`.
-        address: where the folder `name` is found, for mirrors; None for CDVAE's public repository.
-        patience: how long fetching is tried; None for the defaults.
+        cache: folder for downloads; None for `crystens.processes.cache_folder.cache_folder`.
+        address: address above the folder `name`, for mirrors; None for CDVAE's public repository.
+        patience: limits of time of the download; None for the defaults.
     """
 
     def __init__(

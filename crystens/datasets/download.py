@@ -1,9 +1,8 @@
-"""Fetching public files once, into a cache folder, and never taking a broken one for good.
+"""Download of public files into a cache folder, with verification.
 
-A file is written to `NAME.part` and gets its name only when size and SHA-256 are those expected. The part of an
-interrupted download is kept, and the next one asks for the rest only; `NAME.part.etag` remembers the version it is of.
-A file that is there and as expected costs no request. Of several processes that want one file, one fetches it and the
-others wait (`.NAME.lock`).
+A file is written to `NAME.part` and renamed once size and SHA-256 are verified. An interrupted download resumes from
+the part; `NAME.part.etag` holds its version. A verified file needs no request. If several processes need a file, one
+downloads it and the others wait (`.NAME.lock`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from crystens.processes.progress_bars import ProgressBars
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 2**13  # bytes; what an interrupted download loses at most
+_BLOCK = 2**13  # bytes; the largest loss of an interrupted download
 _LONGEST_WAIT = 60.0  # seconds between two attempts
 _PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
 _WAYS_OUT = "check the network and start again"
@@ -35,7 +34,7 @@ _WAYS_OUT = "check the network and start again"
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A public file and what is known of it.
+    """A public file with its size and digest.
 
     Attributes:
         address: its address, http or https.
@@ -52,12 +51,12 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a download is tried.
+    """Limits of time of a download.
 
     Attributes:
         timeout: seconds without a byte after which a server counts as stalled.
-        retries: attempts after the first one.
-        wait: seconds before the second attempt; doubled for each further one.
+        retries: number of further attempts.
+        wait: seconds before the second attempt; doubled before each further attempt.
     """
 
     timeout: float = 30.0
@@ -66,16 +65,16 @@ class Patience:
 
 
 def fetch(file: RemoteFile, folder: Path, patience: Patience | None = None, otherwise: str = "") -> Path:
-    """Return the path of a file in a folder, fetched unless it is there already.
+    """Return the path of a file in a folder, downloaded unless it exists.
 
     Args:
-        file: what to fetch.
-        folder: where to keep it; made if it is not there.
-        patience: limits in time.
-        otherwise: another way to the data, which the message of an error offers, such as "give data.path=DIR".
+        file: the file.
+        folder: folder for the file; created if it does not exist.
+        patience: limits of time.
+        otherwise: alternative for the user, offered in error messages, such as "give data.path=DIR".
 
     Raises:
-        CrystensError: if the file cannot be fetched or written, or is not the expected one.
+        CrystensError: if the file cannot be downloaded or written, or is not the expected file.
     """
     path = folder / file.name
     if _is_good(path, file):
@@ -90,12 +89,12 @@ def fetch(file: RemoteFile, folder: Path, patience: Patience | None = None, othe
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("waiting for another process that fetches %s", path)
+            log.info("waiting for another process that downloads %s", path)
             lock.acquire()
     try:
         if not _is_good(path, file):
             if path.exists():
-                log.warning("%s is not the file of %s: it is fetched again", path, file.address)
+                log.warning("%s is not the file of %s: downloading it again", path, file.address)
             _Download(file, path, patience or Patience(), by_hand).run()
     finally:
         lock.release()
@@ -103,7 +102,7 @@ def fetch(file: RemoteFile, folder: Path, patience: Patience | None = None, othe
 
 
 class _Download:
-    """One download to its end, over as many attempts as it takes."""
+    """One download, with several attempts."""
 
     def __init__(self, file: RemoteFile, path: Path, patience: Patience, by_hand: str) -> None:
         self.file = file
@@ -112,10 +111,10 @@ class _Download:
         self.etag = path.with_name(f"{path.name}.part.etag")
         self.patience = patience
         self.by_hand = by_hand
-        self.joined = False  # whether bytes of several answers were put together
+        self.joined = False  # whether the part combines several responses
 
     def run(self) -> None:
-        """Fetch, verify and rename.
+        """Download, verify and rename.
 
         Raises:
             CrystensError: if that is not possible.
@@ -126,7 +125,7 @@ class _Download:
             self._attempts(session, show)
             found = _sha256(self.part)
             if found != self.file.sha256 and self.joined:
-                log.warning("the parts of %s do not fit together: fetching all of it again", self.part)
+                log.warning("the parts of %s do not fit together: downloading all of it again", self.part)
                 self._forget()
                 self._attempts(session, show)
                 found = _sha256(self.part)
@@ -141,7 +140,7 @@ class _Download:
         log.info("%s: %d bytes, SHA-256 as expected", self.path, size)
 
     def _attempts(self, session: requests.Session, show: Callable[[int], None]) -> None:
-        """Bring all bytes into the part, over several attempts."""
+        """Download all bytes into the part, with several attempts."""
         for attempt in range(self.patience.retries + 1):
             try:
                 self._attempt(session, show)
@@ -152,7 +151,7 @@ class _Download:
                 if attempt == self.patience.retries:
                     raise CrystensError(
                         f"cannot fetch {self.file.address}: {_cause(error)} ({attempt + 1} attempts); {_WAYS_OUT} "
-                        f"(it goes on where it stopped), or {self.by_hand}"
+                        f"(the download resumes), or {self.by_hand}"
                     ) from error
                 asked = error.wait if isinstance(error, _PassingError) else 0.0
                 wait = min(_LONGEST_WAIT, max(asked, self.patience.wait * 2**attempt))
@@ -160,18 +159,18 @@ class _Download:
                 time.sleep(wait)
 
     def _attempt(self, session: requests.Session, show: Callable[[int], None]) -> None:
-        """Ask for what is missing, once.
+        """Request the missing bytes, once.
 
         Raises:
-            _PassingError: if it may work the next time.
+            _PassingError: if another attempt may succeed.
             requests.RequestException: if the connection failed.
-            CrystensError: if it will not work the next time either.
+            CrystensError: if another attempt would fail too.
         """
         begun = self._begun()
         self.joined |= begun > 0
         if begun == self.file.size:
             return
-        headers = {"Accept-Encoding": "identity"}  # ranges of a compressed answer could not be put together
+        headers = {"Accept-Encoding": "identity"}  # ranges of a compressed response could not be combined
         if begun:
             headers["Range"] = f"bytes={begun}-"
             if etag := self._etag():
@@ -195,16 +194,16 @@ class _Download:
             raise _PassingError(f"the connection ended after {got} of {self.file.size} bytes")
 
     def _write(self, response: requests.Response, begun: int, show: Callable[[int], None]) -> None:
-        """Append the bytes of an answer to the first `begun` ones."""
+        """Append the bytes of a response to the first `begun` bytes."""
         got = begun
         with _written(self.part.parent):
             etag = response.headers.get("ETag", "")
             if not etag.startswith('"'):
                 self.etag.unlink(missing_ok=True)  # none, or a weak one, which is not allowed with ranges
             elif begun == 0:
-                self.part.write_bytes(b"")  # before the ETag: it must never stand beside another version's bytes
+                self.part.write_bytes(b"")  # before the ETag, which must match the bytes of the part
                 self.etag.write_text(etag, encoding="utf-8")
-            # Closing writes what is left, so it may fail as well.
+            # Closing writes the buffered rest, and may fail too.
             with self.part.open("ab" if begun else "wb") as file:
                 show(got)
                 for block in response.iter_content(_BLOCK):
@@ -219,7 +218,7 @@ class _Download:
             raise self._wrong("size", f"{self.file.size} bytes", f"more than {self.file.size}")
 
     def _begun(self) -> int:
-        """Return how many bytes are there; a part that is longer than the file is dropped."""
+        """Return the number of bytes in the part; a part that is longer than the file is dropped."""
         try:
             size = self.part.stat().st_size
         except FileNotFoundError:
@@ -230,20 +229,20 @@ class _Download:
         return size
 
     def _etag(self) -> str:
-        """Return the ETag that came with the part, or an empty text."""
+        """Return the ETag of the part, or an empty text."""
         try:
             return self.etag.read_text(encoding="utf-8")
         except FileNotFoundError:
             return ""
 
     def _forget(self) -> None:
-        """Drop the part."""
+        """Delete the part."""
         with _written(self.part.parent):
             self.etag.unlink(missing_ok=True)
             self.part.unlink(missing_ok=True)
 
     def _check_stated_size(self, response: requests.Response, begun: int) -> None:
-        """Raise a CrystensError if the server announces another size than expected, before waiting for its bytes."""
+        """Raise a CrystensError if the server announces an unexpected size, before its bytes are read."""
         stated = response.headers.get("Content-Length", "")
         if stated.isdecimal() and "Content-Encoding" not in response.headers:
             total = begun + int(stated)
@@ -251,7 +250,7 @@ class _Download:
                 raise self._wrong("size", f"{self.file.size} bytes", str(total))
 
     def _wrong(self, what: str, expected: str, got: str) -> CrystensError:
-        """Return the refusal of a file that is not the expected one."""
+        """Return the error of a file that is not the expected one."""
         return CrystensError(
             f"{self.file.address} is not the file that was expected: its {what} should be {expected}, got {got}; "
             f"nothing of it was kept; {_WAYS_OUT} later, or {self.by_hand}"
@@ -259,7 +258,7 @@ class _Download:
 
 
 class _PassingError(Exception):
-    """Something that may be over at the next attempt, not before `wait` seconds."""
+    """A temporary error: another attempt may succeed after `wait` seconds."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -268,12 +267,12 @@ class _PassingError(Exception):
 
 @contextmanager
 def _written(folder: Path) -> Iterator[None]:
-    """Turn an error of writing to a folder into a CrystensError."""
+    """Convert errors of writing to a folder into a CrystensError."""
     try:
         yield
     except requests.RequestException:
-        raise  # is an OSError too, and none of the disk
-    except (OSError, NotImplementedError) as error:  # the latter of a file system that knows no locks
+        raise  # an OSError too, but not of the disk
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         advice = "free some space" if full else "make it writable"
@@ -284,13 +283,13 @@ def _written(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _progress(name: str, size: int) -> Iterator[Callable[[int], None]]:
-    """Show how much of a file is fetched; gives a function that takes the number of bytes so far."""
+    """Show the progress of a download; yields a function of the number of bytes so far."""
     with ProgressBars() as bars:
         yield lambda got: bars(f"{name} (kB)", got // 1000, size // 1000)
 
 
 def _is_good(path: Path, file: RemoteFile) -> bool:
-    """Return whether a path holds the file."""
+    """Return whether a path holds the expected file."""
     try:
         return path.stat().st_size == file.size and _sha256(path) == file.sha256
     except FileNotFoundError:
@@ -306,19 +305,19 @@ def _sha256(path: Path) -> str:
 
 
 def _start(response: requests.Response) -> int | None:
-    """Return the first byte of a partial answer; None if it does not say."""
+    """Return the offset of a partial response; None if it is not stated."""
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
 def _asked_wait(response: requests.Response) -> float:
-    """Return how many seconds a server asks to wait; 0 if it does not say."""
+    """Return the waiting time that a server asks for, seconds; 0 if it states none."""
     asked = response.headers.get("Retry-After", "")
     return float(asked) if asked.isdecimal() else 0.0
 
 
 def _cause(error: BaseException) -> str:
-    """Return what went wrong with a connection, in a few words."""
+    """Return the cause of a connection error, in a few words."""
     if isinstance(error, requests.exceptions.Timeout) or "Read timed out" in str(error):
         return "the server does not answer in time"
     reason = getattr(error.args[0], "reason", error) if error.args else error  # requests wraps what urllib3 found

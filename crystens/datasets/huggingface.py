@@ -1,14 +1,14 @@
-"""Data sets of the Hugging Face Hub, through the package `datasets`, fetched once into its own cache.
+"""Data sets of the Hugging Face Hub, by the package `datasets`, which downloads them once into its cache.
 
 A row holds a crystal in one of the forms of `crystens.formats.json_records`: the columns of OPTIMADE, as LeMat-Bulk
 has them (`lattice_vectors`, `cartesian_site_positions`, `species_at_sites`, `species`), a structure of pymatgen as an
-object or as JSON (`structure`), or a CIF (`cif`). A row is called by its id (`material_id`, `immutable_id`, ...),
+object or as JSON (`structure`), or a CIF (`cif`). A row is named by its id (`material_id`, `immutable_id`, ...),
 otherwise by its number. Other columns can be kept as properties (`crystens.sources.properties`): `energy` of LeMat-Bulk
-is that of the cell, eV, by the functional that the configuration names.
+is the energy of the cell, eV, by the functional in the name of the configuration.
 
-Splits called train, validation (val, valid, dev) and test are ours. A data set of one split has none. In the place of
-a name may stand a Parquet file, a folder of such files, or one that `Dataset.save_to_disk` wrote. No code of a data set
-is run: `datasets` 4 and later run none.
+Splits named train, validation (val, valid, dev) and test are kept. A data set with one split counts as unsplit. Instead
+of a name, a Parquet file, a folder of such files, or a folder of `Dataset.save_to_disk` can be given. No code of a data
+set is run: `datasets` 4 and later run none.
 
 Source: documentation of `datasets` 5.2, and the card of the data set LeMaterial/LeMat-Bulk.
 """
@@ -28,23 +28,23 @@ from crystens.sources.record import Entry, Record, Reject, shown
 from crystens.sources.source import Source, existing
 
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "dev": "val", "test": "test"}
-_DEEPEST = 3  # objects in objects whose parts are listed
-_AT_ONCE = 200  # rows that are taken out of the tables at once
+_DEEPEST = 3  # nesting depth of objects whose parts are listed as columns
+_AT_ONCE = 200  # rows taken out of the tables at a time
 _BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".json": "json", ".jsonl": "json"}
-_SAVED = ("dataset_info.json", "dataset_dict.json")  # what stands in a folder that save_to_disk wrote
+_SAVED = ("dataset_info.json", "dataset_dict.json")  # files in a folder of save_to_disk
 
 
 class HuggingFaceDataset(Source):
-    """Source: a data set of the Hub, or a local one.
+    """Source of a data set of the Hub, or a local one.
 
     Args:
-        dataset: its name, such as LeMaterial/LeMat-Bulk, or a folder.
-        config: its configuration, such as compatible_pbe, where it has several.
-        split: one of its splits, or a part of one, such as train[:10000]; None for all.
-        revision: the version to read, a tag or a commit; None for the newest.
-        key: the way to the structure in each row, such as structure; None to look for it.
-        cache: folder for what is fetched; None for that of the package (`HF_HOME`).
-        path: a folder, in the place of a name.
+        dataset: name of the data set, such as LeMaterial/LeMat-Bulk, or a folder.
+        config: its configuration, such as compatible_pbe, if it has several.
+        split: one of its splits, or a part of a split, such as train[:10000]; None for all.
+        revision: version to read, a tag or a commit; None for the newest.
+        key: path to the structure in each row, such as structure; None to search for it.
+        cache: folder for downloads; None for that of the package (`HF_HOME`).
+        path: a folder, instead of a name.
 
     Raises:
         CrystensError: if there is no name and no folder, or both.
@@ -79,7 +79,7 @@ class HuggingFaceDataset(Source):
         self._tables: dict[str, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to another process without the tables, which parsing does not need."""
+        """Pickle without the tables, which parsing does not need."""
         return self.__dict__ | {"_tables": None}
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class HuggingFaceDataset(Source):
         return f"data set {' '.join(part for part in parts if part)}"
 
     def contents(self) -> dict[str, str | Path] | None:
-        """Return the files of the tables, see `Source.contents`; None where they are in memory."""
+        """Return the files of the tables, see `Source.contents`; None if they are in memory."""
         files = {
             f"{split}/{number}": file["filename"]
             for split, table in self._loaded().items()
@@ -97,7 +97,7 @@ class HuggingFaceDataset(Source):
         return files or None
 
     def variant(self) -> str:
-        """Return the rows and the key that were asked for, see `Source.variant`."""
+        """Return the requested rows and key, see `Source.variant`."""
         return "\\0".join(str(part) for part in (self.config, self.split, self.key))
 
     def expected(self) -> int:
@@ -105,7 +105,7 @@ class HuggingFaceDataset(Source):
         return sum(table.num_rows for table in self._loaded().values())
 
     def columns(self) -> list[str]:
-        """Return the columns beside the name, and what stands inside of objects by the way to it."""
+        """Return the columns except the name, and parts of objects by their path."""
         names = (name for table in self._loaded().values() for name in _ways(table.features))
         return [name for name in dict.fromkeys(names) if name not in IDS]
 
@@ -131,7 +131,7 @@ class HuggingFaceDataset(Source):
         return [replace(item, split=record.split) if isinstance(item, Entry) else item for item in items]
 
     def _wanted(self, table: Any) -> list[str]:
-        """Return the columns of a table that are read: forces of each site would be most of a row."""
+        """Return the columns of a table to read, without large ones such as forces of each site."""
         columns: list[str] = table.column_names
         if self.properties is None or table.num_rows == 0:
             return columns
@@ -142,7 +142,7 @@ class HuggingFaceDataset(Source):
         return [column for column in columns if column in wanted or is_field(column)] if found else columns
 
     def _loaded(self) -> dict[str, Any]:
-        """Return the table of each split, fetched if it is not in the cache.
+        """Return the table of each split, downloaded if it is not in the cache.
 
         Raises:
             CrystensError: if it cannot be loaded.
@@ -166,7 +166,7 @@ class HuggingFaceDataset(Source):
         return self._tables
 
     def _load(self, package: Any) -> Any:
-        """Return what the package loads."""
+        """Return the loaded data set of the package."""
         folder = Path(self.dataset).expanduser()
         if folder.is_dir() and any((folder / name).is_file() for name in _SAVED):
             saved = package.load_from_disk(str(folder))
@@ -179,7 +179,7 @@ class HuggingFaceDataset(Source):
         return package.load_dataset(name, self.config, split=self.split, revision=self.revision, cache_dir=cache)
 
     def _splits(self, loaded: Any) -> dict[str, Any]:
-        """Return the tables by the names of their splits."""
+        """Return the tables by split."""
         if not isinstance(loaded, Mapping):
             return {str(loaded.split or "train").split("[")[0]: loaded}
         unknown = [name for name in loaded if name not in _SPLITS]
@@ -191,7 +191,7 @@ class HuggingFaceDataset(Source):
         return dict(loaded)
 
     def _advice(self, error: Exception) -> str:
-        """Return what a person can do about a data set that cannot be loaded."""
+        """Return the advice for a data set that cannot be loaded."""
         if isinstance(error, ConnectionError):
             return (
                 "check the name and the network; without one, only what was fetched before can be read (HF_HOME), or a "
@@ -201,7 +201,7 @@ class HuggingFaceDataset(Source):
 
 
 def _ways(features: Mapping[str, Any], before: str = "", depth: int = 0) -> Iterator[str]:
-    """Yield the names of columns, and of what objects hold by the way to it."""
+    """Yield the names of columns, and the paths to parts of objects."""
     for name, feature in features.items():
         if isinstance(feature, Mapping) and depth < _DEEPEST:
             yield from _ways(feature, f"{before}{name}.", depth + 1)

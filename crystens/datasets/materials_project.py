@@ -1,12 +1,12 @@
-"""Structures of the Materials Project, asked for once with the user's own key and read from the cache ever after.
+"""Structures of the Materials Project, downloaded once with the user's key and then read from the cache.
 
-The package `mp-api` (extra `mp`) asks the summary documents for `material_id`, `structure` and the properties that are
-to be kept, such as `band_gap` (`crystens.sources.properties`), page by page. Pages are kept as they arrive, so that an
-interrupted fetch goes on with the next one; together they become one gzipped file of crystal dictionaries
-(`crystens.formats.crystal_dictionary`), named by the query and the version of the database. Nothing is asked while that
-file is there.
+The package `mp-api` (extra `mp`) requests `material_id`, `structure` and the kept properties, such as `band_gap`
+(`crystens.sources.properties`), from the summary documents, page by page. Pages are stored as they arrive, so that an
+interrupted download resumes. Together they become one gzipped file of crystal dictionaries
+(`crystens.formats.crystal_dictionary`), named by the query and the version of the database. If that file exists, no
+request is made.
 
-The key comes from the environment variable MP_API_KEY and goes to the server alone: not into files, logs or messages.
+The key comes from the environment variable MP_API_KEY and is sent to the server only, never to files, logs or messages.
 
 Source: Jain et al., The Materials Project, APL Materials 2013, 1, 011002. Licence of the data: CC BY 4.0; that of the
 materials found by GNoME is CC BY-NC 4.0, which is why they are left out unless asked for.
@@ -42,39 +42,39 @@ log = logging.getLogger(__name__)
 ADDRESS = "https://api.materialsproject.org/"
 KEY_VARIABLE = "MP_API_KEY"
 
-_PAGE = 1000  # documents of one request; the server allows no more
-_IDS_AT_ONCE = 100  # ids of one request; longer addresses are refused
+_PAGE = 1000  # documents in one request, the server's limit
+_IDS_AT_ONCE = 100  # ids in one request, by the limit on the length of an address
 _FIELDS = ["material_id", "structure"]
 _KEY_PAGE = "https://next-gen.materialsproject.org/api"
 _UNUSABLE = "unusable"  # key of a line whose structure no crystal dictionary can hold
 
 
 class MaterialsProject(Source):
-    """Source: the materials that a query of the Materials Project finds; conditions are joined by "and".
+    """Source of the materials that match all conditions of a query of the Materials Project.
 
     Args:
         elements: symbols that must all be there.
         exclude_elements: symbols that must not be there.
         chemsys: chemical system or systems, such as Na-Cl; `*` stands for any element.
         formula: reduced or anonymous formula or formulas, such as NaCl or ABO3.
-        num_elements: number of elements, or least and most.
-        num_sites: number of sites in the primitive cell, or least and most.
-        energy_above_hull: least and most, eV/atom.
-        is_stable: whether on the convex hull.
-        theoretical: whether not known from experiment.
+        num_elements: number of elements, or minimum and maximum.
+        num_sites: number of sites in the primitive cell, or minimum and maximum.
+        energy_above_hull: minimum and maximum, eV/atom.
+        is_stable: whether the material is on the convex hull.
+        theoretical: whether the material is not known from experiment.
         spacegroup_number: international number.
         material_ids: ids such as mp-149.
-        include_gnome: whether to ask for GNoME's materials too; mind their licence.
-        limit: most materials, the first in the order of their ids as texts; None for all.
+        include_gnome: whether to include GNoME's materials; mind their licence.
+        limit: largest number of materials, the first in the order of their ids as texts; None for all.
         database_version: version to read, such as 2025.09.25; None for the newest in the cache, or the server's if
-            there is none; "latest" asks the server which one is the newest.
-        cache: folder to keep what is fetched; None for `crystens.processes.cache_folder.cache_folder`.
-        address: of the API, for tests.
-        timeout: seconds to wait for the first answer of the server.
-        path: must be None: a path given beside this source would otherwise be passed over without a word.
+            there is none; "latest" for the server's newest.
+        cache: folder for downloads; None for `crystens.processes.cache_folder.cache_folder`.
+        address: address of the API, for tests.
+        timeout: seconds to wait for the first response of the server.
+        path: must be None, so that a path given with this source is an error.
 
     Raises:
-        CrystensError: if there is no condition, or one is not understood.
+        CrystensError: if there is no condition, or one is not valid.
     """
 
     gives_properties = True
@@ -100,7 +100,7 @@ class MaterialsProject(Source):
         timeout: float = 30.0,
         path: str | Path | None = None,
     ) -> None:
-        """Check the query; nothing is asked yet."""
+        """Check the query; no request is made yet."""
         if path is not None:
             raise CrystensError(
                 f"data=materials_project reads no path, but data.path={path}; choose data=crystal_dictionary or "
@@ -140,7 +140,7 @@ class MaterialsProject(Source):
         return f"Materials Project ({', '.join(f'{name}={_short(value)}' for name, value in options.items())})"
 
     def contents(self) -> dict[str, str | Path]:
-        """Return the file of what was fetched, see `Source.contents`."""
+        """Return the downloaded file, see `Source.contents`."""
         path = self._file()
         return {path.name: path}
 
@@ -161,13 +161,13 @@ class MaterialsProject(Source):
 
     @property
     def _fields(self) -> list[str]:
-        """The fields of a summary document that are asked for."""
+        """The requested fields of a summary document."""
         return [*_FIELDS, *(self.properties or ())]
 
     def _file(self) -> Path:
-        """Return the file of the query, fetched unless it is in the cache."""
+        """Return the file of the query, downloaded unless it is in the cache."""
         folder = (cache_folder() if self.cache is None else Path(self.cache).expanduser()) / "materials_project"
-        # The query decides the name; the order of a list does not.
+        # The name depends on the query, but not on the order of lists.
         asked = self.query | {"include_gnome": self.include_gnome, "limit": self.limit, "fields": self._fields}
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
         version = self.database_version
@@ -209,7 +209,7 @@ class MaterialsProject(Source):
             return str(beat.get("db_version") or "unknown")
 
     def _fetch(self, path: Path, key: str) -> None:
-        """Fetch the pages that are not there yet, and put them together."""
+        """Download the missing pages, and join all pages."""
         pages = path.with_name(f"{path.name}.pages")
         pages.mkdir(exist_ok=True)
         log.info("fetching %s from %s to %s", self, self.address, path)
@@ -227,7 +227,7 @@ class MaterialsProject(Source):
         log.info("%s: %d materials in %s", self, len(lines), path)
 
     def _pages(self, pages: Path, key: str) -> Iterator[list[dict[str, Any]] | None]:
-        """Yield the documents of each page in turn, and None for a page that is there already."""
+        """Yield the documents of each page in order, and None for a page that exists already."""
         query: dict[str, Any] = dict(self.query)
         ids: list[str] = query.pop("material_ids", [])
         size = min(_PAGE, self.limit or _PAGE)
@@ -236,7 +236,7 @@ class MaterialsProject(Source):
             starts = range(0, len(ids), _IDS_AT_ONCE)
             requested = ({"material_ids": ids[start : start + _IDS_AT_ONCE], "chunk_size": _PAGE} for start in starts)
         else:
-            # A page is a page only in an order that is the same for each request.
+            # Pages need the same order in each request.
             endless = iter(range(1, 2**31))
             requested = ({"_page": page, "_sort_fields": "material_id", "chunk_size": size} for page in endless)
         rester: Any = None
@@ -264,7 +264,7 @@ class MaterialsProject(Source):
 
     @contextmanager
     def _asking(self, key: str, *errors: type[Exception]) -> Iterator[None]:
-        """Turn what goes wrong with the server into a CrystensError, without the key."""
+        """Convert errors of the server into a CrystensError, without the key."""
         expected: tuple[type[Exception], ...] = (*errors, requests.RequestException, ValueError, KeyError)
         try:
             yield
@@ -307,7 +307,7 @@ def api_key() -> str:
 
 
 def _line(document: dict[str, Any], properties: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a summary document as a crystal dictionary with these properties, or why it cannot be one."""
+    """Return a summary document as a crystal dictionary with these properties, or the reason why it is unusable."""
     name = str(document.get("material_id"))
     try:
         structure = _structure(document.get("structure"))
@@ -341,12 +341,12 @@ def _page_file(folder: Path, number: int) -> Path:
 
 
 def _file_name(version: str) -> str:
-    """Return a version as it stands in a file name."""
+    """Return a version in the form for file names."""
     return re.sub(r"[^\w.]", "_", version)
 
 
 def _numbers(path: Path) -> list[int]:
-    """Return the numbers in the version of a file, by which versions are sorted."""
+    """Return the numbers in the version of a file, as a sort key."""
     return [int(number) for number in re.findall(r"\d+", path.name.split("-", 1)[1].removesuffix(".jsonl.gz"))]
 
 
@@ -370,7 +370,7 @@ def _symbols(name: str, value: Sequence[str] | None) -> list[str] | None:
 
 
 def _bounds(name: str, value: float | Sequence[float] | None) -> list[float] | None:
-    """Return least and most; one number is both."""
+    """Return minimum and maximum; a single number is both."""
     if value is None:
         return None
     bounds = [value, value] if isinstance(value, int | float) else list(value)

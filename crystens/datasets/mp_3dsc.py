@@ -27,7 +27,7 @@ _SPLITS = "splits.json"
 
 
 class Mp3dsc(Source):
-    """Source: the CIFs of the folder, with their splits.
+    """Source of the CIFs of the folder, with their splits.
 
     Args:
         path: the folder; None if the user gave none, which reading reports.
@@ -47,7 +47,7 @@ class Mp3dsc(Source):
         return {**self._cifs(folder).contents(), _SPLITS: folder / _SPLITS}
 
     def records(self) -> Iterator[Record | Reject]:
-        """Yield each structure under its id; one that no split lists is a reject.
+        """Yield each structure under its id; structures in no split are rejects.
 
         Raises:
             CrystensError: if one of the files is missing or `splits.json` is not as expected.
@@ -76,7 +76,7 @@ class Mp3dsc(Source):
         return existing(self.path, _EXPECTED)
 
     def _cifs(self, folder: Path) -> CifFolder:
-        """Return the source of the CIFs alone."""
+        """Return the source of the CIFs, without splits."""
         found = [folder / name for name in ("cifs.tar.gz", "cifs") if (folder / name).exists()]
         if not found:
             raise CrystensError(f"neither cifs.tar.gz nor cifs in {folder}; give {_EXPECTED}")

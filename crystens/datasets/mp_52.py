@@ -1,6 +1,6 @@
 """Materials Project structures of at most 52 sites: the parts of MP-20 and MPTS-52 that public repositories hold.
 
-A folder of three tables, train, val and test. Without a path they are built of eight public files
+A folder of three tables, train, val and test. Without a path they are built from eight public files
 (`crystens.datasets.mp_52_tables`).
 """
 
@@ -14,13 +14,13 @@ from crystens.datasets.split_tables import SplitTables, tables_in
 
 
 class Mp52(SplitTables):
-    """Source: train, val and test tables, whose splits are kept.
+    """Source of train, val and test tables with their splits.
 
     Args:
-        path: the folder they are in; None to fetch their public sources once, build them and read them from the cache.
-        cache: folder to keep them in; None for `crystens.processes.cache_folder.cache_folder`.
-        address: where `OWNER/REPOSITORY/COMMIT/FILE` is found, for mirrors; None for GitHub.
-        patience: how long fetching is tried; None for the defaults.
+        path: the folder of the tables; None to download their public sources and build them once, in the cache.
+        cache: folder of the cache; None for `crystens.processes.cache_folder.cache_folder`.
+        address: address above `OWNER/REPOSITORY/COMMIT/FILE`, for mirrors; None for GitHub.
+        patience: limits of time of the download; None for the defaults.
     """
 
     def __init__(

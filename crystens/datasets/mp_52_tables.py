@@ -1,23 +1,22 @@
-"""The tables of mp_52, built of eight public files, each verified before and the tables after.
+"""The tables of mp_52, built from eight public files; the files and the tables are verified.
 
 Sources, at fixed commits: parts of MP-20 (its binary and ternary crystals of test and val, and samples of its three
 splits) and of MPTS-52 (test and val).
 
 Rule:
 
-1. The files are read in the order of `SOURCES`. Of a `material_id` that was met before the first row stays, and it
-   gains the origin of the new one. 28,661 crystals.
-2. "First" below is by SHA-256 of the `material_id`. Test: all of MP-20's test split, and of those of MPTS-52's test
-   split with more than 20 sites the first 1,000.
-3. Val: of the others of MP-20's val split the first 1,000, and of the rest with more than 20 sites the first 300.
-4. Train: the rest, without the 194 ids of `mp_52_left_out.json`: crystals that pymatgen's StructureMatcher with its
-   default tolerances calls the same as one of val or test.
-5. Rows stand in the order of that SHA-256, 18,825 of train, 1,300 of val and 8,342 of test. Numbers stand as in the
-   source.
+1. The files are read in the order of `SOURCES`. For a repeated `material_id` the first row is kept, and the origin of
+   the new row is added to it. This gives 28,661 crystals.
+2. "First" below means: in the order of the SHA-256 of the `material_id`. Test: all of MP-20's test split, and the first
+   1,000 crystals of MPTS-52's test split with more than 20 sites.
+3. Val: the first 1,000 remaining crystals of MP-20's val split, and the first 300 of the rest with more than 20 sites.
+4. Train: the rest, without the 194 ids of `mp_52_left_out.json`, which are the same crystals as one of val or test by
+   pymatgen's StructureMatcher with its default tolerances.
+5. Rows are in the order of that SHA-256: 18,825 of train, 1,300 of val and 8,342 of test. Numbers are unchanged.
 
-The 7,342 crystals of test with at most 20 sites are a part of MP-20's own test split (9,046), nearly all of them binary
-and ternary. Train is not MP-20's: of its 12,855 crystals with at most 20 sites 2,542 stand in MP-20's train and 6,246
-in its val. A model of this train is not one that was trained on MP-20.
+The 7,342 test crystals with at most 20 sites are a part of MP-20's test split (9,046), nearly all of them binary and
+ternary. Train differs from MP-20's train: of its 12,855 crystals with at most 20 sites, 2,542 are in MP-20's train and
+6,246 in its val. A model trained on mp_52 was therefore not trained on MP-20.
 
 Columns: `material_id`; `cif`; `formation_energy_per_atom`, eV/atom; `band_gap`, eV, empty for MPTS-52, which has none;
 `e_above_hull`, eV/atom, above the hull of the whole Materials Project; `origin`, such as "mp_20:test mpts_52:val".
@@ -59,7 +58,7 @@ _SLICES = "xiaohang007/SLICES/b3719d74ad253fc9baadf2e875470f686d259694/MatterGPT
 
 
 class SourceTable(NamedTuple):
-    """A public table, and the split of the benchmark that its rows belong to."""
+    """A public table, and the benchmark split of its rows."""
 
     path: str
     origin: str
@@ -67,7 +66,7 @@ class SourceTable(NamedTuple):
     sha256: str
 
 
-# In the order in which they are read. Sizes and SHA-256 were computed from the files of the commits.
+# In reading order. Sizes and SHA-256 were computed from the files of the commits.
 SOURCES = (
     SourceTable(
         f"{_WYCKOFF}/mp_20_biternary/test.csv.gz",  # 7,118 rows
@@ -135,16 +134,16 @@ _TEST_WITH_MANY, _VAL_OF_MP_20, _VAL_WITH_MANY = 1000, 1000, 300  # crystals
 def build_mp_52(
     cache: str | Path | None = None, address: str | None = None, patience: Patience | None = None
 ) -> dict[str, Path]:
-    """Return the tables by their splits, built unless they are in the cache.
+    """Return the tables by split, built unless they are in the cache.
 
     Args:
         cache: folder to keep the sources (12 MB) and the tables (44 MB) in, below it `mp_52`; None for
             `cache_folder()`.
-        address: where the paths of `SOURCES` are found; None for GitHub. The files must be the same.
-        patience: limits in time.
+        address: address above the paths of `SOURCES`; None for GitHub. The files must be the same.
+        patience: limits of time.
 
     Raises:
-        CrystensError: if a file cannot be fetched or written, or is not the expected one.
+        CrystensError: if a file cannot be downloaded or written, or is not the expected file.
     """
     folder = (cache_folder() if cache is None else Path(cache).expanduser()) / "mp_52"
     paths = {split: folder / f"{split}.csv" for split in SPLITS}
@@ -170,7 +169,7 @@ def build_mp_52(
 
 
 def left_out() -> set[str]:
-    """Return the ids that are in no split: the same crystal as one of val or test."""
+    """Return the ids in no split, which are the same crystals as one of val or test."""
     listed = json.loads((files("crystens.datasets") / "mp_52_left_out.json").read_text(encoding="utf-8"))
     return set(listed["material_ids"])
 
@@ -179,8 +178,8 @@ def tables_of(sources: list[tuple[str, str]], left_out: set[str]) -> dict[str, b
     """Return the table of each split, by the rule above.
 
     Args:
-        sources: text of each source table and the origin of its rows, in the order in which they count.
-        left_out: ids that train does without.
+        sources: text of each source table and the origin of its rows, in reading order.
+        left_out: ids to leave out of train.
     """
     rows: dict[str, dict[str, str]] = {}
     origins: dict[str, set[str]] = {}
@@ -201,7 +200,7 @@ def tables_of(sources: list[tuple[str, str]], left_out: set[str]) -> dict[str, b
 
 
 def _splits(ids: list[str], origins: Mapping[str, set[str]], many_sites: set[str]) -> dict[str, str]:
-    """Return the split of each id; `ids` are in their order."""
+    """Return the split of each id; `ids` are sorted."""
     splits = {name: "test" for name in ids if "mp_20:test" in origins[name]}
     test = (name for name in ids if name in many_sites and "mpts_52:test" in origins[name])
     splits |= dict.fromkeys(islice(test, _TEST_WITH_MANY), "test")
@@ -215,7 +214,7 @@ def _splits(ids: list[str], origins: Mapping[str, set[str]], many_sites: set[str
 
 
 def _rows(text: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of a source table with `COLUMNS`, but for the origin."""
+    """Yield the rows of a source table with `COLUMNS`, except the origin."""
     csv.field_size_limit(MAX_BYTES)
     for row in csv.DictReader(io.StringIO(text, newline="")):
         yield {
@@ -228,7 +227,7 @@ def _rows(text: str) -> Iterator[dict[str, str]]:
 
 
 def _num_sites(cif: str) -> int:
-    """Return the number of rows of the atom loop, which ends a CIF that pymatgen wrote."""
+    """Return the number of rows of the atom loop, the last part of a CIF by pymatgen."""
     lines = cif.splitlines()
     last = max(place for place, line in enumerate(lines) if line.strip().startswith("_atom_site_"))
     return sum(bool(line.strip()) for line in lines[last + 1 :])

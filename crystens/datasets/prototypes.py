@@ -1,4 +1,4 @@
-"""The crystal structures that pymatgen ships: 288 prototypes of the AFLOW library, of 1 to some 400 sites.
+"""The crystal structures in pymatgen: 288 prototypes of the AFLOW library, with 1 to some 400 sites.
 
 Source: Mehl et al., The AFLOW Library of Crystallographic Prototypes: Part 1, Comput. Mater. Sci. 2017, 136, S1.
 """
@@ -19,10 +19,10 @@ from crystens.sources.structures import crystal_of_sites
 
 
 class Prototypes(Source):
-    """Source: pymatgen's AFLOW prototypes, in pymatgen's order.
+    """Source of pymatgen's AFLOW prototypes, in pymatgen's order.
 
     Args:
-        path: must be None: a path given beside this source would otherwise be passed over without a word.
+        path: must be None, so that a path given with this source is an error.
 
     Raises:
         CrystensError: if there is a path.
@@ -32,8 +32,8 @@ class Prototypes(Source):
         """Check that no path was given."""
         if path is not None:
             raise CrystensError(
-                f"data=prototypes reads no path, but data.path={path}; choose what stands there as well, such as "
-                "data=cif_folder"
+                f"data=prototypes reads no path, but data.path={path} is given; add the kind of data at that path, "
+                "such as data=cif_folder"
             )
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Prototypes(Source):
         return "AFLOW prototypes of pymatgen"
 
     def contents(self) -> dict[str, str | Path]:
-        """Return nothing: all is in pymatgen, whose version is the `variant`."""
+        """Return no files: the data are part of pymatgen, whose version is the `variant`."""
         return {}
 
     def variant(self) -> str:

@@ -1,4 +1,4 @@
-"""A data set of three tables, train, val and test, in one folder, whose rows keep their split."""
+"""A data set of three tables with splits, train, val and test, in one folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SplitTables(Source):
     """Source: three tables, whose rows are read by `crystens.formats.csv_table`.
 
     Args:
-        path: the folder they are in; None where `tables` fetches them.
+        path: the folder of the tables; None if `tables` downloads them.
     """
 
     gives_properties = True
@@ -39,7 +39,7 @@ class SplitTables(Source):
         return {path.name: path for path in self.tables().values()}
 
     def columns(self) -> list[str] | None:
-        """Return the columns that at least one of the tables has beside the crystal and its name."""
+        """Return the columns of any of the tables, except the crystal and its name."""
         found = [CsvTable(path).columns() for path in self.tables().values()]
         return None if None in found else list(dict.fromkeys(name for names in found for name in names or ()))
 
@@ -53,7 +53,7 @@ class SplitTables(Source):
             yield from CsvTable(path, split).keeping(self.properties).records()
 
     def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
-        """Yield what the CIF text of one row holds."""
+        """Yield the entries of the CIF text of one row."""
         return CsvTable(self.path).keeping(self.properties).parse(record, limits)
 
 
@@ -62,7 +62,7 @@ def tables_in(path: str | Path | None, expected: str) -> dict[str, Path]:
 
     Args:
         path: the folder; None if the user gave none.
-        expected: what should be there, for the message.
+        expected: description of the expected folder, for the message.
 
     Raises:
         CrystensError: if one of the tables is not there.
