@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from crystens.samples.judging import judge
     from crystens.scaling import Scaling
 
-# The three effects that importing crystens has.
+# Importing crystens has three effects.
 # Lightning and torchmetrics import torchvision, and are imported all over the package: without this, a CPU-only PyTorch
 # beside the registry's torchvision cannot start.
 declare_before_torchvision()
 # Works only before torch is imported.
 limit_spinning()
-# pymatgen warns of each noble gas when it sorts a formula. Here, so that it holds in every command and in every process
-# that a command starts: nothing depends on the value, and no user can act on it.
+# pymatgen warns about noble gases when it sorts a formula. The filter is set here, so that it holds in every command
+# and in every worker: no result depends on the value, and users cannot act on the warning.
 warnings.filterwarnings("ignore", message="No Pauling electronegativity", category=UserWarning)
 
 __version__ = "0.1.0"

@@ -20,10 +20,10 @@ from crystens.errors import CrystensError
 
 @dataclass(frozen=True, eq=False)
 class CrystalBatch:
-    """B crystals as padded arrays: 3 + 3 floats, a space group, a count, and N x (1 byte + 3 floats) a crystal.
+    """B crystals as padded arrays; a crystal has 3 + 3 floats, a space group, a count, and N x (1 byte + 3 floats).
 
-    Empty slots hold atomic number 0 and coordinates 0. Tensors of one batch stand on one device; Lightning moves a
-    batch through `to`. At 52 site slots a crystal takes 702 bytes, its float32 image 65,536.
+    Empty slots hold atomic number 0 and coordinates 0. All tensors of a batch are on one device; Lightning moves a
+    batch by `to`. With 52 site slots a crystal takes 702 bytes, its float32 image 65,536.
 
     Attributes:
         lengths: (B, 3) float32, angstrom.
@@ -32,8 +32,8 @@ class CrystalBatch:
         counts: (B,) uint8, number of sites.
         numbers: (B, N) uint8, atomic numbers.
         coordinates: (B, N, 3) float32, fractional, in [0, 1).
-        properties: (B, P) float32, in the units of their source, NaN where one is missing; None unless they were asked
-            for (`crystens.ingest.store.CrystalStore.properties`).
+        properties: (B, P) float32, in the units of their source, NaN where missing; None unless requested
+            (`crystens.ingest.store.CrystalStore.properties`).
     """
 
     lengths: Tensor
@@ -85,7 +85,7 @@ class CrystalBatch:
         return type(self)(**{name: tensor[where] for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that there are, by name."""
+        """Return all tensors by name, without None."""
         return {f.name: tensor for f in fields(self) if (tensor := getattr(self, f.name)) is not None}
 
     @property
@@ -95,7 +95,7 @@ class CrystalBatch:
 
     @property
     def site_mask(self) -> Tensor:
-        """Which slots are filled: (B, N) bool."""
+        """Whether each slot is filled: (B, N) bool."""
         return torch.arange(self.max_sites, device=self.counts.device) < self.counts[:, None]
 
     @property
@@ -126,8 +126,8 @@ class CrystalBatch:
     def in_canonical_order(self) -> CrystalBatch:
         """Return the crystals with sites sorted by atomic number, then x, then y, then z.
 
-        A site order that depends on the file would be noise to learn. Coordinates within 0.001 count as equal, and
-        those within 0.001 below 1 as 0, so that rounding in a file does not decide the order.
+        A model would have to learn a site order that depends on the file. Coordinates within 0.001 count as equal, and
+        coordinates within 0.001 below 1 as 0, so that rounding in a file does not change the order.
         """
         ranks = torch.round(self.coordinates / ORDER_TOLERANCE).to(torch.int64) % round(1 / ORDER_TOLERANCE)
         species = torch.where(self.site_mask, self.numbers.to(torch.int64), MAX_ATOMIC_NUMBER + 1)
@@ -152,7 +152,7 @@ class ImageBatch(NamedTuple):
 def cell_vectors(lengths: Tensor, angles: Tensor) -> Tensor:
     """Return cell vectors as rows, as `crystens.crystal.cell_vectors`: (B, 3), (B, 3) to (B, 3, 3), angstrom.
 
-    Angles that form no cell give one without a volume.
+    Impossible angles give a cell without volume.
     """
     cos_alpha, cos_beta, cos_gamma = torch.deg2rad(angles).cos().unbind(dim=1)
     sin_gamma = torch.deg2rad(angles[:, 2]).sin()

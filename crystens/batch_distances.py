@@ -1,8 +1,7 @@
 """Shortest distances over periodic images for a batch of crystals, on the device of the batch.
 
-As in `crystens.distances`, each cell is reduced and 27 images are looked at. The reduction takes the same steps for
-every cell, and so many that each cell that can be a crystal's is reduced: shapes and operations never depend on values,
-as compilers and XLA devices want it.
+As in `crystens.distances`, each cell is reduced and 27 images are compared. The reduction has a fixed number of steps,
+enough for every cell that `Crystal` accepts: shapes and operations must not depend on values, for compilers and XLA.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from crystens.batch import CrystalBatch, cell_vectors
 
-# Each round that changes a cell, but for the last ones, shortens its longest vector by a factor of about sqrt(3), and
-# the product of the lengths of a cell that `crystens.crystal` accepts is at most 10,000 times its volume: 3^(17 / 2).
+# Each round that changes a cell, except the last ones, shortens its longest vector by a factor of about sqrt(3). The
+# product of the lengths of a cell in `crystens.crystal` is at most 10,000 times its volume: 3^(17 / 2).
 _ROUNDS = 20
 
 _NEIGHBOURS = tuple(itertools.product((-1, 0, 1), repeat=2))
@@ -25,13 +24,13 @@ _AROUND = tuple(itertools.product((-1, 0, 1), repeat=3))
 def shortest_pair_distances(crystals: CrystalBatch) -> Tensor:
     """Return the distance of each pair of sites over periodic images: (B, N, N), angstrom.
 
-    A site is at distance 0 of itself. Values of empty slots mean nothing.
+    The distance of a site to itself is 0. Values of empty slots are undefined.
     """
     basis, change = reduced(cell_vectors(crystals.lengths, crystals.angles))
     columns = (crystals.coordinates[:, :, :, None] * change[:, None]).sum(dim=2).transpose(1, 2)  # (B, 3, N)
     steps = columns[..., :, None] - columns[..., None, :]
     steps = steps - steps.round()
-    # Not a matrix product, which a GPU may round to ten bits.
+    # No matrix product, which a GPU may round to ten bits.
     along = [steps[:, axis, None] * basis[:, axis, :, None, None] for axis in range(3)]
     vectors = along[0] + along[1] + along[2]  # (B, 3, N, N)
     shortest = None
@@ -44,14 +43,14 @@ def shortest_pair_distances(crystals: CrystalBatch) -> Tensor:
 
 
 def reduced(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Minkowski-reduced cell vectors, and what turns coordinates into those of the reduced cell.
+    """Return Minkowski-reduced cell vectors, and the transformation of coordinates into the reduced cell.
 
     Args:
         matrix: cell vectors as rows, (B, 3, 3), angstrom.
 
     Returns:
-        Reduced cell vectors, (B, 3, 3), the shortest first; and whole numbers (B, 3, 3): a row of fractional
-        coordinates times these is that of the same place in the reduced cell.
+        Reduced cell vectors, (B, 3, 3), the shortest first; and integer matrices (B, 3, 3): a row of fractional
+        coordinates times the matrix gives the coordinates of the same point in the reduced cell.
     """
     basis = matrix
     change = torch.eye(3, dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
@@ -76,5 +75,5 @@ def reduced(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _times(vector: Tensor, by: Tensor) -> Tensor:
-    """Return how often a vector (B, 3) is taken off another to make it as short as can be: (B, 1), whole numbers."""
+    """Return the integer multiple of a vector (B, 3) to subtract from another to make it shortest: (B, 1)."""
     return ((vector * by).sum(dim=1, keepdim=True) / by.square().sum(dim=1, keepdim=True).clamp(min=1e-12)).round()

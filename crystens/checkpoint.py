@@ -1,14 +1,13 @@
-"""Entries of a crystens checkpoint beside Lightning's own: all that sampling needs.
+"""Entries of a checkpoint in addition to Lightning's: everything that sampling needs.
 
-Under the key "crystens" stand: `format` (the number of this layout), `version` (of crystens), `config` (the resolved
-config of the run, with its decoder), `representation` (scaling numbers, max_sites, distance), `reference` (the
-distributions of the training data that samples are compared with), of images of orbits `orbits` (the elements and
-Wyckoff positions of the training crystals, from which questions are answered) and, of a run that started from another
-checkpoint, `pretrained` (`name` and the digest `weights` of that checkpoint).
+The key "crystens" holds: `format` (number of this layout), `version` (of crystens), `config` (resolved config of the
+run, with its decoder), `representation` (scaling, max_sites, distance), `reference` (distributions of the training data
+that samples are compared with), for images of orbits `orbits` (elements and Wyckoff positions of the training crystals,
+for asking), and for a run that started from another checkpoint `pretrained` (its `name` and the digest `weights`).
 
-A released checkpoint is a file of this package, `crystens/weights/NAME.ckpt`. It holds what sampling needs: the
-averaged weights and no optimizer states. Beside it may stand `NAME.json` with entries of `reference` that crystens
-learned to keep after the file was written: Wyckoff templates, and the values of held-out crystals.
+A released checkpoint is a file of this package, `crystens/weights/NAME.ckpt`, with averaged weights and without
+optimizer states. `NAME.json` beside it may add entries of `reference` that are newer than the file: Wyckoff templates,
+and metrics of held-out crystals.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def card(
     orbits: dict[str, Tensor] | None = None,
     pretrained: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return what a checkpoint holds under the key "crystens", all in plain types and tensors."""
+    """Return the content of the key "crystens", in plain types and tensors."""
     return {
         "format": FORMAT,
         "version": __version__,
@@ -117,14 +116,14 @@ def load_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def release(checkpoint: Mapping[str, Any], model: nn.Module, half: bool = False) -> dict[str, Any]:
-    """Return what sampling needs of a checkpoint, as a released file holds it.
+    """Return the content of a released file: the part of a checkpoint that sampling needs.
 
-    Of paths in it, which are those of the machine that trained, the last part is kept.
+    Absolute paths, which belong to the training machine, are cut to their last part.
 
     Args:
-        checkpoint: of a finished run.
-        model: the model of its config, whose `training_only` names the modules that are left out.
-        half: whether weights are written with 16 bits; they are loaded into a model of 32.
+        checkpoint: checkpoint of a finished run.
+        model: the model of its config; its `training_only` modules are left out.
+        half: whether to write 16-bit weights; they are loaded as 32-bit weights.
     """
     kept = {key: checkpoint[key] for key in ("epoch", "global_step")}
     told = checkpoint[KEY]
@@ -142,7 +141,7 @@ def release(checkpoint: Mapping[str, Any], model: nn.Module, half: bool = False)
 
 
 def without_folders(config: Any) -> Any:
-    """Return plain values whose absolute paths, whole texts or words of one, are cut to their last part."""
+    """Return plain values in which absolute paths, also within texts, are cut to their last part."""
     if isinstance(config, Mapping):
         return {name: without_folders(value) for name, value in config.items()}
     if isinstance(config, list):
@@ -153,7 +152,7 @@ def without_folders(config: Any) -> Any:
 
 
 def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
-    """Load the weights of a checkpoint into its model; a released one lacks the modules that only training needs.
+    """Load the weights of a checkpoint into its model; a released checkpoint lacks the `training_only` modules.
 
     Args:
         model: the model of the checkpoint's config.
@@ -161,7 +160,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str
         source: the checkpoint, for messages.
 
     Raises:
-        CrystensError: if the weights are not those of this model.
+        CrystensError: if the weights do not fit the model.
     """
     own = {name: value for name, value in model.state_dict().items() if _is_training_only(model, name)}
     try:
@@ -171,7 +170,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return a digest of the weights by which a model samples; it tells models in the same place apart."""
+    """Return a digest of the weights that a model samples with, to distinguish models at the same path."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if not _is_training_only(model, name):

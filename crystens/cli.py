@@ -1,6 +1,6 @@
-"""The command `crystens`: the same code as train.py, sample.py and `python -m crystens.evaluate` and so on.
+"""The command `crystens`, with the code of train.py, sample.py, `python -m crystens.evaluate` and so on.
 
-The modules of a command are imported when it is called, so that `crystens runs` does not wait for PyTorch.
+A command imports its modules when it is called, so that `crystens runs` does not wait for PyTorch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _CONFIGURED = {
 _MODULES = {
     "app": ("crystens.app.__main__", "a page on this machine: ask a model, look at its crystals, take CIFs home"),
     "evaluate": ("crystens.evaluate", "judge any generator's crystals"),
-    "export": ("crystens.samples.export", "write crystals as other judges read them"),
+    "export": ("crystens.samples.export", "write crystals in formats for other judges"),
     "sun": ("crystens.sun.__main__", "stable, unique and novel samples"),
     "candidates": ("crystens.candidates.__main__", "candidates for density functional theory"),
-    "data": ("crystens.data.__main__", "what a data set holds, its leaks, and stores of it"),
+    "data": ("crystens.data.__main__", "contents of a data set, leaks between its splits, and stores"),
     "runs": ("crystens.runs.__main__", "one table and one page of all runs"),
     "dashboard": ("crystens.dashboard.__main__", "the dashboard of a W&B project"),
 }
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `crystens COMMAND ...` and return the exit status.
 
     Args:
-        arguments: of the command line, the command first; None takes those of this process.
+        arguments: arguments of the command line, the command first; None takes those of this process.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name, rest = next(iter(arguments), None), arguments[1:]
@@ -50,8 +50,8 @@ def configured(name: str, program: Sequence[str], arguments: Sequence[str]) -> N
 
     Args:
         name: train or sample.
-        program: how the command is called without its arguments, such as ["train.py"] or ["/bin/crystens", "train"].
-        arguments: of the command line.
+        program: the command without arguments, such as ["train.py"] or ["/bin/crystens", "train"].
+        arguments: arguments of the command line.
     """
     from crystens.training import command_line, tasks
 

@@ -4,10 +4,10 @@ A crystal is a cell (lengths a, b, c in angstrom; angles alpha, beta, gamma in d
 number (1-230) and N sites, each an atomic number (1-118) and fractional coordinates in [0, 1). Every site is fully
 occupied by one element; disorder is refused where files are read.
 
-`Crystal.from_structure`, `from_file` and `to_cif` are doors to higher modules, which they import when they are called.
+`Crystal.from_structure`, `from_file` and `to_cif` use modules of higher layers, which they import when they are called.
 
-`crystens.batch` holds many of them as arrays. This module and all that reads files need no PyTorch, so that a process
-that only parses starts in a second.
+`crystens.batch` holds many crystals as arrays. This module and the modules that read files do not import PyTorch, so
+that a worker that only parses starts in a second.
 
 Source: Alverson et al., "Generative adversarial networks and diffusion models in material discovery", Digital
 Discovery 2024, 3, 62, Sec. 3.1.
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 MAX_ATOMIC_NUMBER = 118
 NUM_SPACE_GROUPS = 230
 
-# Two coordinates nearer than this are the same when sites are put into order: it is above the rounding of files that
-# write 1/3 as 0.3333 and below any real difference that would decide an order.
+# Tolerance at which coordinates count as equal when sites are sorted: above the rounding of 1/3 to 0.3333 in files, and
+# below real differences.
 ORDER_TOLERANCE = 1e-3
 
-_ONE_IN_FLOAT32 = 1 - 2**-25  # the least number that float32 rounds to 1
+_ONE_IN_FLOAT32 = 1 - 2**-25  # the smallest number that float32 rounds to 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Crystal:
     coordinates: np.ndarray
 
     def __post_init__(self) -> None:
-        """Check every value once, here at the border; the rest of the package trusts them."""
+        """Check all values once; the rest of the package relies on this."""
         lengths = np.asarray(self.lengths, dtype=np.float64).reshape(3)
         angles = np.asarray(self.angles, dtype=np.float64).reshape(3)
         numbers = np.asarray(self.numbers, dtype=np.int64).reshape(-1)
@@ -118,7 +118,7 @@ class Crystal:
 
     def to_atoms(self) -> Atoms:
         """Return the crystal as periodic ASE Atoms; the space group number is not part of it."""
-        from ase import Atoms  # not where files are read
+        from ase import Atoms  # here, because reading files does not need it
 
         vectors = cell_vectors(self.lengths, self.angles)
         return Atoms(numbers=self.numbers, scaled_positions=self.coordinates, cell=vectors, pbc=True)
@@ -132,8 +132,8 @@ class Crystal:
         """Make a crystal of an ordered pymatgen Structure.
 
         Args:
-            structure: every site fully occupied by one element (isotopes and oxidation states are dropped). Of a
-                left-handed lattice the coordinates change their sign, or the crystal would become its mirror image.
+            structure: every site fully occupied by one element (isotopes and oxidation states are dropped). With a
+                left-handed lattice the coordinates change sign, so that the crystal does not become its mirror image.
             space_group: international number; None finds it in the sites, with a tolerance of 0.01 angstrom.
 
         Raises:
@@ -171,7 +171,7 @@ class Crystal:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Crystal:
-        """Return the crystal of a file that holds one: a CIF, POSCAR, extended XYZ, or what else `data=` reads.
+        """Return the crystal of a file with one crystal: CIF, POSCAR, extended XYZ, or any other format of `data=`.
 
         Raises:
             CrystensError: if the file cannot be read, with the reason that `rejected.csv` would give, or if it holds
@@ -198,12 +198,12 @@ class Crystal:
 
 
 def _door(name: str) -> ModuleType:
-    """Import a module that knows crystals and stands above, when a door of `Crystal` to it is called."""
+    """Import a module of a higher layer, when a method of `Crystal` needs it."""
     return import_module(f"crystens.{name}")
 
 
 def as_crystal(crystal: Structure | Atoms | Crystal, space_group: int | None = None) -> Crystal:
-    """Return a crystal of a pymatgen Structure or ASE Atoms, see `Crystal.from_structure`; a Crystal as it is.
+    """Return the Crystal of a pymatgen Structure or ASE Atoms, see `Crystal.from_structure`; a Crystal is unchanged.
 
     Raises:
         CrystensError: if it is none of these, or cannot be a crystal.
@@ -232,9 +232,9 @@ def cell_vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return _vectors(*lengths.tolist(), *angles.tolist()).copy()
 
 
-@functools.lru_cache(maxsize=64)  # of one crystal it is asked several times
+@functools.lru_cache(maxsize=64)  # called several times for each crystal
 def _vectors(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> np.ndarray:
-    """Return cell vectors of plain numbers: arrays of three cost more than what is done with them."""
+    """Return cell vectors from plain numbers, which is faster than with arrays of three."""
     lengths, angles = [a, b, c], [alpha, beta, gamma]
     if not all(map(math.isfinite, lengths + angles)):
         raise CrystensError(f"cell has values that are not finite: {lengths}, {angles}")
@@ -273,7 +273,7 @@ def canonical_order(numbers: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
 def wrap(coordinates: np.ndarray) -> np.ndarray:
     """Return fractional coordinates moved into [0, 1).
 
-    Values that float32 cannot tell from 1 become 0, so that no later conversion leaves the interval.
+    Values that float32 rounds to 1 become 0, so that no later conversion leaves the interval.
     """
     wrapped = coordinates - np.floor(coordinates)
     return np.where(wrapped >= _ONE_IN_FLOAT32, 0.0, wrapped)

@@ -1,22 +1,24 @@
-"""CrysTens images back to crystals.
+"""Decoding of CrysTens images into crystals.
 
 Decoding averages the copies of each value, in the steps of the paper's Sec. 3.2:
 
-1. `count_sites`: how many sites A the image holds.
-2. `read_images`: the 8A copies of each cell value and the 8 copies of each site value are averaged; each site j votes
-   on the place of each site i by x_j + d_ij, where d is the difference block, antisymmetrised as (d - d^T) / 2; the
-   place of i is the mean of the A votes (its own coordinate is the vote of i itself, so each guess counts once).
+1. `count_sites`: the number A of sites in the image.
+2. `read_images`: the 8A copies of each cell value and the 8 copies of each site value are averaged. Each site j votes
+   for the position of each site i by x_j + d_ij, where d is the difference block, antisymmetrised as (d - d^T) / 2. The
+   position of i is the mean of the A votes, among them its own coordinate.
 3. `Decoder.decode`: atomic numbers and the coordinates on each axis are clustered by one-dimensional K-means and
-   replaced by the centroids; atomic numbers are rounded once, after that. Sites that coincide are merged.
+   replaced by the centroids. Then atomic numbers are rounded, and sites that coincide are merged.
 
-`decode=paper` does just this, with K_atom = 3 and K_coord = 6. `decode=auto` differs: means of coordinates are
-periodic (circular) and votes take the shortest way around the cell; K is chosen from the data, by how far the copies
-of one value disagree, and no clusters are taken that bring sites together; sites nearer than 0.5 angstrom are merged;
-and the space group is found again and the crystal symmetrised, in the cell it was generated in.
+`decode=paper` does exactly this, with K_atom = 3 and K_coord = 6. `decode=auto` differs:
 
-Differs from the paper: the number of sites is not read off one row, which fails for acute angles under noise, but is
-the A that fits the whole image best in the least squares sense. K-means in one dimension is solved exactly
-(`kmeans1d`), not by Lloyd's algorithm from random seeds; the result is the optimum that the latter looks for.
+- means of coordinates are periodic (circular), and votes take the shortest way around the cell;
+- K is chosen from the data, by the disagreement of copies, and clusters that would bring sites together are not used;
+- sites nearer than 0.5 angstrom are merged;
+- the space group is found again, and the crystal is symmetrised in its generated cell.
+
+Differs from the paper: the number of sites is the A that fits the whole image best by least squares, instead of being
+read from one row, which fails for acute angles under noise. K-means in one dimension is solved exactly (`kmeans1d`),
+instead of by Lloyd's algorithm from random seeds.
 """
 
 from __future__ import annotations
@@ -37,23 +39,23 @@ from crystens.scaling import Scaling
 from crystens.symmetry.space_groups import SymmetrisedCrystal, imposed
 from crystens.symmetry.stated_group import stated_group
 
-# How well the copies of a clean float32 image agree: below these the spread of copies is rounding, not disagreement.
-_NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table are always told apart
+# Smaller spreads of copies are float32 rounding, not disagreement.
+_NUMBER_RESOLUTION = 0.1  # in atomic numbers: neighbours in the periodic table stay distinct
 _COORDINATE_RESOLUTION = 1e-5  # fractional
 
-# An image whose cell rows are, in the root mean square, nearer to 0 than this over one site holds no site at all.
+# An image holds no site if the root mean square of its cell rows over one site is below this.
 _EMPTY = 0.01
 
-# Sites nearer than this, in angstrom, are one place: no program reads a file that lists two elements there.
+# Sites nearer than this, in angstrom, coincide: programs reject a file that lists two elements there.
 _COINCIDENT = 0.01
 
-# Images read at a time: in float64 one of side 64 takes 128 KB, and its intermediates several times that.
+# Images read at a time: in float64 an image of side 64 takes 128 KB, and its intermediates several times that.
 CACHED_IMAGES = 16
 
-# How far atoms may be from the space group that the image states, angstrom; and from another one, the least.
+# Largest tolerance for the space group that the image states, angstrom; and the smallest for any other group.
 _STATED_WITHIN, _FOUND_WITHIN = 0.3, 0.01
 
-# Probabilities of the elements where nothing is known of them.
+# Probabilities of the elements without further knowledge.
 _ALL_ELEMENTS = np.full(MAX_ATOMIC_NUMBER, 1 / MAX_ATOMIC_NUMBER)
 
 
@@ -62,7 +64,7 @@ class ImageCopies:
     """All copies of each value of a batch of images, in physical units, before anything is averaged.
 
     Attributes:
-        counts: (B,) int64, number of sites; 0 where the image holds none.
+        counts: (B,) int64, number of sites; 0 for an empty image.
         values: (B, 4, S, S) float64, physical values.
         copies: (B, 11, 8, N) float64, the 8 copies of each attribute of each site.
         mask: (B, N) bool, whether a slot holds a site.
@@ -85,8 +87,8 @@ class ImageReading:
         cells: (B, 7) float64: a, b, c (angstrom), alpha, beta, gamma (degree), space group, not rounded.
         numbers: (B, N) float64, atomic numbers, not rounded.
         coordinates: (B, N, 3) float64, fractional, in [0, 1) if read periodically; zero in empty slots.
-        number_spread: (B,) float64, standard error of an atomic number, judged by the spread of its copies.
-        coordinate_spread: (B,) float64, standard error of a coordinate, fractional, judged by the spread of the votes.
+        number_spread: (B,) float64, standard error of an atomic number, from the spread of its copies.
+        coordinate_spread: (B,) float64, standard error of a coordinate, fractional, from the spread of the votes.
     """
 
     counts: Tensor
@@ -102,16 +104,16 @@ class DecodedCrystal:
     """One decoded image: a crystal, or the reason why there is none.
 
     Attributes:
-        crystal: the decoded crystal in its generated cell; None if decoding failed. Its space group is the one found
-            if it was symmetrised, else the generated one, which its atoms need not have.
-        reason: why decoding failed; empty if it did not.
-        num_sites: number of sites that the image holds.
-        generated_space_group: the mean of the image's space group cells, rounded and limited to 1-230; None if it
-            was not a number.
-        merged_sites: how many sites were merged into others.
-        symmetry: the symmetry that the crystal was brought to; None if it was left as it was.
-        moved: how far each site, or each orbit, was moved onto its place in the stated group, angstrom; empty where
-            that group was not imposed.
+        crystal: the decoded crystal in its generated cell; None if decoding failed. Its space group is the one found if
+            it was symmetrised, else the generated one, which its atoms need not have.
+        reason: why decoding failed; empty if it succeeded.
+        num_sites: number of sites in the image.
+        generated_space_group: the mean of the image's space group cells, rounded and limited to 1-230; None if it was
+            not a number.
+        merged_sites: number of sites that were merged into others.
+        symmetry: the symmetry of the symmetrised crystal; None if it was not symmetrised.
+        moved: displacement of each site, or each orbit, onto its position in the stated group, angstrom; empty if that
+            group was not imposed.
     """
 
     crystal: Crystal | None
@@ -126,19 +128,19 @@ class DecodedCrystal:
 def count_sites(images: Tensor, scaling: Scaling) -> Tensor:
     """Return the number of sites of scaled images: (B, 4, S, S) to (B,) int64; 0 for an empty image.
 
-    Takes the A for which the image is nearest, by the sum of squares over all channels, to an image with A sites:
-    rows of the cell are constant over A sites and 0 beyond; the three difference channels scatter around a difference
-    of 0 in the block of A sites and are 0 beyond. No cell has to be told apart from 0 by itself, so the answer holds
-    under the paper's scaling, where hydrogen, x = 0 and P1 scale to 0, and under noise.
+    The number A minimises the sum of squares, over all channels, to an image with A sites: rows of the cell are
+    constant over A sites and 0 beyond; the three difference channels scatter around a difference of 0 in the block of A
+    sites and are 0 beyond. No single cell decides, so that this works under noise, and with the paper's scaling, in
+    which hydrogen, x = 0 and P1 scale to 0.
     """
     images = scaling.evened(images.double())
     sites = images.shape[-1] - HEADER
     cells = torch.stack([images[:, :, CELL_ROWS, HEADER:], images[:, :, HEADER:, CELL_ROWS].transpose(2, 3)], dim=1)
-    # Fitting a constant to the first A cells of a row lowers the squares by (sum over them)^2 / A.
+    # Fitting a constant to the first A cells of a row lowers the sum of squares by (sum over them)^2 / A.
     sums = cells.cumsum(dim=-1).sum(dim=(1, 2))  # (B, 7, N), over both orientations and four channels
     copies = 2 * NUM_CHANNELS * torch.arange(1, sites + 1, device=images.device)
     gain = (sums.square() / copies).sum(dim=1)
-    # Taking a pair as present lowers the squares by v^2 - (v - m)^2 = 2 m v - m^2 with m the scaled difference 0.
+    # A present pair lowers the sum of squares by v^2 - (v - m)^2 = 2 m v - m^2 with m the scaled difference 0.
     middle = scaling.scaled_value("difference", 0.0)
     block = images[:, 1:, HEADER:, HEADER:]
     gained = (2 * middle * block - middle**2).sum(dim=1)
@@ -192,8 +194,8 @@ def average_copies(images: ImageCopies, periodic: bool) -> ImageReading:
     votes = coordinate_votes(images.values, own)  # (B, 3, N, N), vote of j on i
     pairs = (mask[:, :, None] & mask[:, None, :])[:, None]
     if periodic:
-        # The shortest way from the own coordinate to each vote, averaged: as good as a circular mean for votes that
-        # agree, and exact where they agree fully.
+        # Average of the shortest ways from the own coordinate to each vote: as good as a circular mean if votes nearly
+        # agree, and exact if they agree.
         centre = _circular_mean(votes, dim=3, weights=pairs)
         step = votes - centre[..., None]
         step = (step - step.round()) * pairs
@@ -204,7 +206,7 @@ def average_copies(images: ImageCopies, periodic: bool) -> ImageReading:
         places = (votes * pairs).sum(dim=3) / filled[:, None, None]
         step = (votes - places[..., None]) * pairs
     scatter = (step * pairs).square().sum(dim=(1, 2, 3)) / (3 * filled * (filled - 1).clamp(min=1))
-    # The votes on a site share their errors only through the common origin, so their mean is sharper by sqrt(A).
+    # The votes for a site share errors only through the common origin, so that their mean is sharper by sqrt(A).
     coordinate_spread = (scatter / filled).sqrt()
     return ImageReading(counts, cells, numbers, places.transpose(1, 2), number_spread, coordinate_spread)
 
@@ -228,7 +230,7 @@ def attribute_copies(values: Tensor) -> Tensor:
 
 
 def coordinate_votes(values: Tensor, own: Tensor) -> Tensor:
-    """Return where site j says that site i is: physical images (B, 4, S, S), own (B, 3, N) to (B, 3, N, N) [i, j]."""
+    """Return the votes of sites j for sites i: physical images (B, 4, S, S), own (B, 3, N) to (B, 3, N, N) [i, j]."""
     differences = values[:, 1:, HEADER:, HEADER:]
     differences = (differences - differences.transpose(2, 3)) / 2
     return own[:, :, None, :] + differences
@@ -245,9 +247,9 @@ def _circular_mean(coordinates: Tensor, dim: int, weights: Tensor | None = None)
 
 
 def element_probabilities(numbers: np.ndarray) -> np.ndarray:
-    """Return how probable each element is, by its share of sites: (sites,) atomic numbers to (118,).
+    """Return the probability of each element, from its share of sites: (sites,) atomic numbers to (118,).
 
-    Each element counts one site more than it has, so that none is impossible.
+    Each element gets one additional site, so that none is impossible.
     """
     counted = np.bincount(numbers.astype(np.int64), minlength=MAX_ATOMIC_NUMBER + 1)[1:] + 1
     return counted / counted.sum()
@@ -255,18 +257,18 @@ def element_probabilities(numbers: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Turns scaled images into crystals; every choice is a config value of the group `decode`.
+    """Turns scaled images into crystals; all arguments are config values of the group `decode`.
 
     Args:
         atom_clusters: K of the atomic numbers (the paper: 3), or "auto".
         coordinate_clusters: K of the coordinates on each axis (the paper: 6), or "auto".
         periodic: circular means of coordinates and shortest-way votes.
         merge_distance: sites nearer than this, over periodic images, become one, in angstrom.
-        merge_unlike: whether sites of different elements are merged too (the element of the lower site index stays:
-            of sites in canonical order the lighter); if not, unlike sites on one place are a failure.
-        symmetrise: find the space group of the atoms again and symmetrise the crystal. With "project" the space group
-            that the image states is imposed first, if no site has to move by more than `most_move`.
-        most_move: angstrom.
+        merge_unlike: whether sites of different elements are merged too, and keep the element of the lower site index
+            (in canonical order the lighter one); if not, coinciding sites of different elements are a failure.
+        symmetrise: whether to find the space group of the atoms again and symmetrise the crystal. "project" first tries
+            to impose the stated space group, if no site moves by more than `most_move`.
+        most_move: largest displacement of a site, angstrom.
 
     Raises:
         CrystensError: if a K is neither a positive number nor "auto", or another value is out of range.
@@ -300,7 +302,7 @@ class Decoder:
         counts: Tensor | None = None,
         elements: np.ndarray | None = None,
     ) -> list[DecodedCrystal]:
-        """Return the crystals of scaled images (B, 4, S, S), one each, failures with their reason.
+        """Return one crystal for each scaled image (B, 4, S, S), or a failure with its reason.
 
         Args:
             images: scaled images, of any device; not changed.
@@ -310,7 +312,7 @@ class Decoder:
                 same if left out.
         """
         decoded: list[DecodedCrystal] = []
-        # A CPU spends its time on memory traffic: few images at a time stay in its cache.
+        # Memory traffic dominates on a CPU: a few images at a time stay in its cache.
         at_once = CACHED_IMAGES if images.device.type == "cpu" else max(len(images), 1)
         for start in range(0, len(images), at_once):
             part = slice(start, start + at_once)
@@ -319,14 +321,14 @@ class Decoder:
         return decoded
 
     def decode_copies(self, images: ImageCopies, elements: np.ndarray | None = None) -> list[DecodedCrystal]:
-        """Return the crystals of a batch whose copies were read before, as `decode` does."""
+        """Return the crystals of a batch whose copies are already read, see `decode`."""
         return self.decode_reading(average_copies(images, self.periodic), elements)
 
     def decode_reading(self, reading: ImageReading, elements: np.ndarray | None = None) -> list[DecodedCrystal]:
-        """Return the crystals of a batch that was read before, as `decode` does.
+        """Return the crystals of a batch that is already read, see `decode`.
 
-        For many decoders on one set of images: reading them is what takes the time, and of all choices only `periodic`
-        matters to it, which must be the one that the images were read with.
+        For several decoders on the same images: reading them takes most of the time, and depends only on `periodic`,
+        which must be the same.
         """
         elements = _ALL_ELEMENTS if elements is None else elements
         rows = zip(
@@ -373,7 +375,7 @@ class Decoder:
             return DecodedCrystal(None, str(error), count, group)
         distances = _distances(crystal)
         if self.coordinate_clusters == "auto":
-            # No crystal has two atoms on one place: clusters that bring sites together which were apart are wrong.
+            # No crystal has two atoms at one point: clusters that move separate sites together are wrong.
             apart = replace(crystal, coordinates=coordinates)
             unclustered = _distances(apart)
             if self._distinct_places(atoms, unclustered) > self._distinct_places(atoms, distances):
@@ -387,13 +389,13 @@ class Decoder:
             return DecodedCrystal(None, f"sites of different elements coincide: {nearest:.2g} angstrom", count, group)
         merged = count - len(crystal)
         if self.symmetrise == "project" and group > 1:
-            # A site that moves by half the shortest distance may be taken for its neighbour.
+            # A site that moves by half the shortest distance may be confused with its neighbour.
             stated = stated_group(crystal, group, min(self.most_move, nearest / 2))
             if stated is not None:
                 symmetry = stated.symmetry
                 return DecodedCrystal(symmetry.crystal, "", count, group, merged, symmetry, stated.displacements)
         if self.symmetrise:
-            # Where the atoms do not have the stated group, the tolerance follows the spread of the coordinate votes, so
+            # If the atoms do not have the stated group, the tolerance follows the spread of the coordinate votes, so
             # that a clean image keeps its small distortions.
             limit = max(3.0 * coordinate_spread * float(crystal.lengths.max()), _FOUND_WITHIN)
             found = imposed(crystal, group, _STATED_WITHIN, limit, nearest=nearest)
@@ -402,19 +404,19 @@ class Decoder:
         return DecodedCrystal(crystal, "", count, group, merged)
 
     def _distinct_places(self, numbers: np.ndarray, distances: np.ndarray) -> int:
-        """Return how many sites are left if those on one place, of whatever element, are one."""
+        """Return the number of sites after merging coinciding sites of any elements."""
         near = max(self.merge_distance, _COINCIDENT)
         return int(_kept_sites(numbers, distances, near, unlike=True).sum())
 
     def _cluster_axis(self, values: np.ndarray, spread: float) -> np.ndarray:
-        """Return the centroids of coordinates on one axis, cut open at the widest gap if they are periodic."""
+        """Return the centroids of coordinates on one axis; periodic coordinates are cut at the widest gap."""
         start = _widest_gap(values) if self.periodic else 0.0
         opened = (values - start) % 1.0 if self.periodic else values
         return cluster(opened, self.coordinate_clusters, spread, centres=1.0) + start
 
 
 def _widest_gap(values: np.ndarray) -> float:
-    """Return where to cut the circle [0, 1) so that no cluster is cut: the middle of the widest empty arc."""
+    """Return the point at which to cut the circle [0, 1): the middle of the widest empty arc."""
     ordered = np.sort(values % 1.0)
     gaps = np.diff(ordered, append=ordered[0] + 1.0)
     widest = int(gaps.argmax())
@@ -422,17 +424,17 @@ def _widest_gap(values: np.ndarray) -> float:
 
 
 def merge_sites(crystal: Crystal, distance: float, unlike: bool) -> Crystal:
-    """Return the crystal with sites nearer than `distance` (angstrom, over periodic images) made one.
+    """Return the crystal with sites nearer than `distance` (angstrom, over periodic images) merged.
 
-    The site of the lower index stays where it is, so merging never moves an atom. Sites of different elements are
-    merged only if `unlike`.
+    The site of the lower index is kept, so that merging never moves an atom. Sites of different elements are merged
+    only if `unlike`.
     """
     kept = _kept_sites(crystal.numbers, _distances(crystal), distance, unlike)
     return crystal if kept.all() else _selected(crystal, kept)
 
 
 def _kept_sites(numbers: np.ndarray, distances: np.ndarray, distance: float, unlike: bool) -> np.ndarray:
-    """Return which sites stay if sites nearer than `distance` are made one: (N,) bool; distances (N, N)."""
+    """Return whether each site is kept if sites nearer than `distance` are merged: (N,) bool; distances (N, N)."""
     near = np.tril(distances < distance, -1)
     if not unlike:
         near &= numbers[:, None] == numbers

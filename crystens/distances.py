@@ -1,16 +1,16 @@
-"""Shortest distances over periodic images, right in every cell.
+"""Shortest distances over periodic images, correct in every cell.
 
-The distance of two sites is that of the nearest two of their periodic images. Rounding the difference of fractional
-coordinates into [-1/2, 1/2] finds them in a cell whose lattice planes lie far apart, and not in an acute one. So a cell
-is reduced first (Minkowski): then the nearest image is the rounded one or one of the 26 around it.
+The distance of two sites is the smallest distance between their periodic images. Rounding the difference of fractional
+coordinates into [-1/2, 1/2] finds it if lattice planes are far apart, but not in acute cells. Therefore the cell is
+reduced first (Minkowski): then the nearest image is the rounded one or one of its 26 neighbours.
 
-Where only distances below a bound matter (`within`), one of two short cuts holds. A difference whose component on an
-axis is n - 1/2 or more spans at least n - 1/2 spacings of the lattice planes, so that
+If only distances below a bound matter (`within`), there are two short cuts. A difference whose component on an axis is
+at least n - 1/2 spans at least n - 1/2 spacings of the lattice planes, so that
 
-- planes that lie further apart than twice the bound leave only the rounded image to look at, in any cell;
-- otherwise the reduced cell is searched, and those of the 27 images that no bound rules out.
+- if the spacing exceeds twice the bound, only the rounded image matters, in any cell;
+- otherwise the reduced cell is searched, with those of the 27 images that the bound does not exclude.
 
-`crystens.batch_distances` does the same for a batch of crystals in PyTorch, which nothing here needs.
+`crystens.batch_distances` does the same for a batch of crystals in PyTorch.
 
 Source for Minkowski reduction: Nguyen and Stehle, "Low-dimensional lattice basis reduction revisited", ACM Transactions
 on Algorithms 2009, 5, 46. That 27 images are enough is shown by `tests/test_distances.py`, which compares with a search
@@ -48,8 +48,7 @@ def nearest_distances(matrix: np.ndarray, coordinates: np.ndarray) -> np.ndarray
 def nearest_pair(matrix: np.ndarray, coordinates: np.ndarray, within: float = math.inf) -> tuple[float, int, int]:
     """Return the distance of the two nearest sites, angstrom, and which they are; own images do not count.
 
-    The distance is infinite for a single site. Pairs that are `within` angstrom or more apart may be stated further
-    apart than they are.
+    The distance is infinite for a single site. Distances of `within` angstrom or more may be overestimated.
     """
     cell, change, images = _search(matrix, within)
     places = coordinates if change is None else coordinates @ change
@@ -64,7 +63,7 @@ def nearest_pair(matrix: np.ndarray, coordinates: np.ndarray, within: float = ma
 
 
 def distance_rows(matrix: np.ndarray, coordinates: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield rows of the matrix of distances, in blocks that do not fill the memory: first row, (rows, N), angstrom.
+    """Yield rows of the matrix of distances, in blocks of bounded size: first row, (rows, N), angstrom.
 
     The distance of a site to itself is that to its own nearest image. Arguments as in `pair_distances`.
     """
@@ -93,7 +92,7 @@ def distance_rows(matrix: np.ndarray, coordinates: np.ndarray) -> Iterator[tuple
 def shortest_lengths(matrix: np.ndarray, steps: np.ndarray, within: float = math.inf) -> np.ndarray:
     """Return the lengths of differences of coordinates over periodic images: (..., 3) to (...), angstrom.
 
-    Lengths of `within` angstrom or more may be stated longer than they are.
+    Lengths of `within` angstrom or more may be overestimated.
     """
     cell, change, images = _search(matrix, within)
     flat = steps.reshape(-1, 3)
@@ -107,8 +106,8 @@ def shortest_lengths(matrix: np.ndarray, steps: np.ndarray, within: float = math
 def nearest_steps(matrix: np.ndarray, steps: np.ndarray, within: float) -> np.ndarray:
     """Return differences of coordinates (..., 3) by the shortest way around the cell, fractional.
 
-    A way is the shortest if it is shorter than `within`, angstrom, which must be less than 0.35 of the lattice's
-    shortest translation. Others may be longer than need be.
+    The result is the shortest way if it is shorter than `within`, angstrom, which must be less than 0.35 of the
+    lattice's shortest translation. Other ways may not be the shortest.
     """
     cell, change, _ = _search(matrix, within)
     if change is None:
@@ -120,11 +119,11 @@ def nearest_steps(matrix: np.ndarray, steps: np.ndarray, within: float) -> np.nd
 def shortest_translation(matrix: np.ndarray, within: float = math.inf) -> float:
     """Return the length of the shortest translation of a lattice: cell vectors as rows (3, 3), angstrom.
 
-    One of `within` angstrom or more may be stated shorter than it is, but not shorter than `within`.
+    A length of `within` angstrom or more may be underestimated, but not below `within`.
     """
     vectors = tuple(matrix.ravel().tolist())
     if (spacing := min(_spacings(vectors))) >= within:
-        return spacing  # no translation is shorter than the distance of lattice planes
+        return spacing  # no translation is shorter than the spacing of lattice planes
     return min(math.hypot(*vector) for vector in _reduced(vectors)[0])
 
 
@@ -134,19 +133,19 @@ def plane_spacings(matrix: np.ndarray) -> list[float]:
 
 
 def _search(matrix: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Return where the nearest image of a difference is looked for.
+    """Return the cell and the images for the search of nearest images.
 
     Returns:
-        The cell (3, 3), angstrom: the given one where that is enough for distances below the bound, or the reduced one;
-        what turns coordinates (N, 3) into those of the reduced cell, from the right, (3, 3) or None; the vectors to the
-        cells that a rounded difference may have to be moved to, (3, images), angstrom, or None for none.
+        The cell (3, 3), angstrom: the given cell if it is enough for distances below the bound, else the reduced one;
+        the matrix (3, 3) that transforms coordinates (N, 3), from the right, into the reduced cell, or None; the
+        translations to try for a rounded difference, (3, images), angstrom, or None for none.
     """
     given = tuple(matrix.ravel().tolist())
     if min(_spacings(given)) > 2 * within:
         return matrix, None, None
     vectors, transform = _reduced(given)
     cell = np.array(vectors)
-    # The inverse of a matrix of whole numbers whose determinant is 1 or -1 has whole numbers.
+    # The inverse of an integer matrix with determinant 1 or -1 is an integer matrix.
     change = np.rint(np.linalg.inv(np.array(transform, dtype=np.float64))).T
     farthest = [1.0 if math.isinf(within) else within / spacing - 0.5 for spacing in plane_spacings(cell)]
     return cell, change, (_around(*(min(math.ceil(far), 1) for far in farthest)) @ cell).T
@@ -154,11 +153,11 @@ def _search(matrix: np.ndarray, within: float) -> tuple[np.ndarray, np.ndarray |
 
 @functools.cache
 def _around(a: int, b: int, c: int) -> np.ndarray:
-    """Return the cells that are at most so many steps away along each axis, (cells, 3)."""
+    """Return the cells up to a number of steps away along each axis, (cells, 3)."""
     return np.array(list(itertools.product(*(range(-n, n + 1) for n in (a, b, c)))), dtype=np.float64)
 
 
-# Of one crystal, both of these are asked several times.
+# Both are cached, because they are called several times for each crystal.
 @functools.lru_cache(maxsize=64)
 def _spacings(matrix: tuple[float, ...]) -> list[float]:
     """Return the distances of lattice planes; see `plane_spacings`."""
@@ -170,14 +169,14 @@ def _spacings(matrix: tuple[float, ...]) -> list[float]:
 
 @functools.lru_cache(maxsize=64)
 def _reduced(matrix: tuple[float, ...]) -> tuple[list[list[float]], list[list[int]]]:
-    """Return the Minkowski-reduced vectors of a cell, and the whole numbers that make them."""
+    """Return the Minkowski-reduced vectors of a cell, and their integer coefficients."""
     vectors = [list(matrix[row : row + 3]) for row in (0, 3, 6)]
     found: tuple[list[list[float]], list[list[int]]] = moyopy.minkowski_reduce(vectors)
     return found
 
 
 def _pairs(sites: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the first and the second site of every pair, in order, in blocks that do not fill the memory."""
+    """Yield the first and the second site of every pair, in order, in blocks of bounded size."""
     at_once = max(_PAIRS_AT_ONCE // sites, 1)
     for start in range(0, sites - 1, at_once):
         yield _pairs_of_rows(start, min(start + at_once, sites - 1), sites)
@@ -191,7 +190,7 @@ def _pairs_of_rows(start: int, stop: int, sites: int) -> tuple[np.ndarray, np.nd
 
 
 def _lengths(cell: np.ndarray, steps: np.ndarray, images: np.ndarray | None) -> np.ndarray:
-    """Return the least lengths of differences (P, 3) over images (3, I), angstrom: (P,)."""
+    """Return the smallest lengths of differences (P, 3) over images (3, I), angstrom: (P,)."""
     # Axis by axis: NumPy is slow at sums over an axis of three.
     vectors = ((steps - np.rint(steps)) @ cell).T
     if images is not None:
@@ -203,5 +202,5 @@ def _lengths(cell: np.ndarray, steps: np.ndarray, images: np.ndarray | None) -> 
 
 
 def _cross(u: Sequence[float], v: Sequence[float]) -> list[float]:
-    """Return the vector product; NumPy's takes a hundred times as long for one."""
+    """Return the vector product, a hundred times faster than NumPy's for a single one."""
     return [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]

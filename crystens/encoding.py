@@ -11,8 +11,8 @@ The image of a crystal with at most N sites has side S = 12 + N (52 sites: 64 px
 
 Rows and columns 0-10 hold the same value in all four channels: image[c, k, 12 + i] = image[c, 12 + i, k] = attribute k
 of site i. The block holds in channel 0 the distance of sites i and j, and in channels 1-3 the differences x_i - x_j,
-y_i - y_j, z_i - z_j. So each cell value stands 8A times (A sites), each value of a site 8 times, and the corner
-[:12, :12], row and column 11, and all that belongs to no site are empty: 0.
+y_i - y_j, z_i - z_j. So an image holds each cell value 8A times (A sites) and each value of a site 8 times. The corner
+[:12, :12], row and column 11, and everything without a site are empty: 0.
 
 Values here are physical: atomic numbers, fractional coordinates, angstrom, degrees, space group numbers.
 `crystens.scaling` maps them to [0, 1]. Instead of the atomic number, row and column 0 may hold a code of the element,
@@ -40,7 +40,7 @@ QUANTITIES = (*ATTRIBUTES, "difference", "distance")
 NUM_CHANNELS = 4
 HEADER = 12  # rows and columns before the pair block: eleven attributes and one of padding
 COORDINATE_ROWS = slice(1, 4)  # x, y, z
-CELL_ROWS = slice(4, 11)  # a, b, c, alpha, beta, gamma, space group: one value a crystal
+CELL_ROWS = slice(4, 11)  # a, b, c, alpha, beta, gamma, space group: one value for each crystal
 GROUP_ROW = 10  # space group, the last of them
 POSITION_ROW = HEADER - 1  # Wyckoff positions, in images of orbits; empty in the paper
 DISTANCES = ("fractional", "cartesian")
@@ -49,7 +49,7 @@ _CACHED_CRYSTALS = 64
 
 
 def header_rows(sites: str) -> int:
-    """Return how many rows and columns of an image's header hold values, of "all" sites or "orbits"."""
+    """Return the number of rows and columns of an image's header that hold values, for "all" sites or "orbits"."""
     return HEADER if sites == "orbits" else len(ATTRIBUTES)
 
 
@@ -68,18 +68,18 @@ def encode(
 ) -> Tensor:
     """Return the images of crystals: (B, 4, S, S) float32, empty cells 0.
 
-    Values are physical, or factor * value + offset where both are given: `crystens.scaling` scales this way, on the
-    quantities before they are spread over the image, in a fraction of the time that scaling the image takes. Runs on
-    the device of the batch, with shapes that depend on `max_sites` only.
+    Values are physical, or factor * value + offset if both are given. `crystens.scaling` uses this to scale quantities
+    before they are copied over the image, which is much faster than scaling the image. Runs on the device of the batch,
+    with shapes that depend on `max_sites` only.
 
     Args:
         crystals: the batch.
         distance: "fractional" or "cartesian", see above.
         factors: one factor for each of the `QUANTITIES`, shape (13,).
         offsets: one offset for each of the `QUANTITIES`, shape (13,).
-        diagonal: whether the diagonal of the pair block is filled, or empty.
-        codes: (119, 8), what stands in the eight cells of a site for its element, by atomic number; written as it is.
-            None writes the scaled atomic number.
+        diagonal: whether the diagonal of the pair block is filled.
+        codes: (119, 8), codes of elements by atomic number for the eight cells of a site, not scaled. None writes the
+            scaled atomic number.
 
     Raises:
         CrystensError: if `distance` is not known.
@@ -93,8 +93,8 @@ def encode(
     if images.device.type != "cpu":
         _fill(images, crystals, distance, factors, offsets, diagonal, codes)
         return images
-    # A CPU spends its time on memory traffic: crystals of like size at a time, which stay in its cache, and no more of
-    # their images than holds values.
+    # Memory traffic dominates on a CPU: chunks of crystals of similar size stay in its cache, and only the part of
+    # their images that holds values is written.
     for where in crystals.counts.argsort(stable=True).split(_CACHED_CRYSTALS):
         part = crystals[where]
         filled = int(part.counts[-1])
@@ -142,7 +142,7 @@ def _fill(
 
 
 def pair_distances(crystals: CrystalBatch, distance: str = "fractional") -> Tensor:
-    """Return the distance of each pair of sites: (B, N, N); values of empty slots mean nothing.
+    """Return the distance of each pair of sites: (B, N, N); values of empty slots are undefined.
 
     "fractional": Euclidean distance of fractional coordinates, unitless. "cartesian": shortest over periodic images,
     angstrom.
@@ -166,9 +166,9 @@ def check_distance(distance: str) -> None:
 
 
 def average_mirror_images(images: Tensor) -> Tensor:
-    """Return images (B, 4, S, S) whose attributes, but for atoms, and distances are the means of their mirror images.
+    """Return images (B, 4, S, S) with attributes (except atoms) and distances averaged with their mirror images.
 
-    Row and column 0 stay as they are, for they may hold two halves of a code, and so do differences.
+    Row and column 0 do not change, because they may hold two halves of a code; differences do not change either.
     """
     line = torch.arange(images.shape[-1], device=images.device)
     block = (line[:, None] >= HEADER) & (line >= HEADER)
@@ -178,13 +178,13 @@ def average_mirror_images(images: Tensor) -> Tensor:
 
 
 def present_cells(counts: Tensor, side: int, diagonal: bool = True, rows: int = len(ATTRIBUTES)) -> Tensor:
-    """Return which cells of an image hold a value: (B,) counts to (B, S, S) bool, the same in all channels.
+    """Return whether each cell of an image holds a value: (B,) counts to (B, S, S) bool, the same in all channels.
 
     Args:
         counts: number of sites of each crystal.
         side: image side S.
         diagonal: whether the pair block's diagonal (a site with itself) counts as holding a value.
-        rows: how many of the header's rows hold values: the eleven attributes, and perhaps one more.
+        rows: number of the header's rows that hold values: the eleven attributes, and perhaps one more.
     """
     line = torch.arange(side, device=counts.device)
     site = (line >= HEADER) & (line < HEADER + counts[:, None])

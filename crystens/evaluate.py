@@ -1,15 +1,18 @@
-"""`python -m crystens.evaluate SOURCE --out DIR`: judges any generator's crystals, ours or a peer's.
+"""`python -m crystens.evaluate SOURCE --out DIR`: judges the crystals of any generator.
 
-Crystals are read as they stand in the files, see `crystens.ingest.generated`. Of a folder that sample.py wrote the
-failed samples are judged too, as failed.
+Crystals are read in the form of their files, see `crystens.ingest.generated`. In a folder of sample.py failed samples
+count as failed.
 
-Written are `crystals.csv`, `metrics.json` and `report.html`, as by sample.py, and `by_num_sites.csv`. The statistics of
-CrysTens images do not apply to files and are absent. With `--protocol cdvae` the crystals are judged as the field does
-too (`crystens.protocol.cdvae_protocol`): more columns and more metrics. `--energy-model` adds the distance of energy
-per atom (`crystens.protocol.energy_distance`). With `--protocol csp` they are k structure predictions for each real
-crystal (`crystens.protocol.csp_protocol`), assigned by `crystens.protocol.answers`. `--properties cgcnn` adds eight
-properties as CGCNN predicts them (`crystens.properties.property_metrics`). Fingerprints, energies and properties are
-kept as they are computed, so that the same command after an interruption computes those that are missing.
+The command writes `crystals.csv`, `metrics.json` and `report.html`, like sample.py, and `by_num_sites.csv`. Statistics
+of CrysTens images do not apply to files. Options add more columns and metrics:
+
+- `--protocol cdvae`: the CDVAE protocol (`crystens.protocol.cdvae_protocol`). `--energy-model` adds the distance of
+  energy per atom (`crystens.protocol.energy_distance`).
+- `--protocol csp`: k structure predictions for each real crystal (`crystens.protocol.csp_protocol`), assigned by
+  `crystens.protocol.answers`.
+- `--properties cgcnn`: eight properties predicted by CGCNN (`crystens.properties.property_metrics`).
+
+Fingerprints, energies and properties are cached, so that the same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -80,25 +83,25 @@ def evaluate(
     stages: Stages | None = None,
     properties: PropertyMetrics | None = None,
 ) -> Metrics:
-    """Judge all crystals of a source; write crystals.csv, metrics.json, by_num_sites.csv and report.html to a folder.
+    """Judge all crystals of a source, and write crystals.csv, metrics.json, by_num_sites.csv and report.html.
 
-    Samples of ours in which decoding merged sites are not structurally valid, though their CIFs are.
+    Samples of sample.py in which decoding merged sites are not structurally valid, though their CIFs are.
 
     Args:
-        source: where the crystals are, such as `CifFolder(path)`.
-        out: folder of the results; made if it is not there.
-        reference: what the crystals are compared with; None compares with nothing.
-        seed: chooses the crystals that are drawn.
+        source: source of the crystals, such as `CifFolder(path)`.
+        out: folder of the results; created if it does not exist.
+        reference: real crystals to compare with; None for no comparison.
+        seed: seed of the choice of crystals in pictures.
         progress: called with the number of entries judged so far.
-        protocol: the field's shared protocol, with its real crystals; None leaves it out. The crystals are then all in
+        protocol: a protocol with its real crystals; None for none. It holds all crystals in memory.
+        stages: called with the name of a stage of protocol and properties, the number of finished crystals, and the
+            total.
+        properties: CGCNN's properties, with those of the real crystals; None for none. They hold all crystals in
             memory.
-        stages: called with what the protocol and the properties compute, and how many crystals of how many are done.
-        properties: CGCNN's properties, with those of the real crystals; None leaves them out. The crystals are then
-            all in memory.
 
     Raises:
-        CrystensError: if the source holds no entry at all, cannot be read, or does not fit what it has to answer, which
-            leaves results of before as they are; if the results cannot be written.
+        CrystensError: if the source has no entry, cannot be read, or does not fit the references (earlier results are
+            then kept); if the results cannot be written.
     """
     out = Path(out)
     items = source.read(JudgingLimits())
@@ -117,7 +120,7 @@ def evaluate(
     columns += (protocol.columns if protocol else ()) + (PROPERTY_COLUMNS if properties else ())
     table = CrystalTable(out / "crystals.csv", columns)
     with _writing(out):
-        for name in _RESULTS:  # of before: what is interrupted leaves a table alone, and none with numbers of others
+        for name in _RESULTS:  # delete earlier results: after an interruption they would not fit the new table
             (out / name).unlink(missing_ok=True)
         table.keep(0)
     chosen, best = _Reservoir(NUM_PICTURES, seed), _Best(NUM_BEST)
@@ -189,7 +192,7 @@ def evaluate(
 
 
 def _met(source: Source) -> list[Row]:
-    """Return the `MET_COLUMNS` of each sample of a folder where something was asked, as they stand there."""
+    """Return the `MET_COLUMNS` in the table of a folder of samples under conditions."""
     told = source.table() if isinstance(source, SampleFolder) else []
     if not told or "asked" not in told[0]:
         return []
@@ -201,7 +204,7 @@ def _met(source: Source) -> list[Row]:
 
 
 def _check_names(files: Sequence[str]) -> None:
-    """Raise a CrystensError for files in the order of their names as text where their numbers have another."""
+    """Raise a CrystensError if sorting files by name differs from sorting by the numbers in their names."""
 
     def by_numbers(name: str) -> list[tuple[int, str]]:
         return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
@@ -217,7 +220,7 @@ def _check_names(files: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Turn what goes wrong in writing results into a CrystensError."""
+    """Convert errors of writing results into a CrystensError."""
     try:
         yield
     except OSError as error:
@@ -225,7 +228,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 class _Reservoir:
-    """A few crystals of a stream, each crystal with the same chance, chosen by seed (Vitter's algorithm R, 1985)."""
+    """A random subset of a stream of crystals (Vitter's algorithm R, 1985)."""
 
     def __init__(self, size: int, seed: int) -> None:
         self.kept: dict[int, Crystal] = {}
@@ -245,7 +248,7 @@ class _Reservoir:
 
 
 class _Best:
-    """The few crystals of a stream that are the most plausible; of those that are alike the first."""
+    """The most plausible crystals of a stream; ties go to the first."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -280,14 +283,14 @@ def _protocol_options(options: argparse.Namespace) -> ProtocolOptions:
 
 
 def _how(options: argparse.Namespace) -> dict[str, Any]:
-    """Return how fingerprints and properties are computed."""
+    """Return the options of the computation of fingerprints and properties."""
     return {"workers": options.workers, "time_limit": options.time_limit, "engine": options.engine}
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m crystens.evaluate") -> int:
     """Run the command line and return its exit status; `prog` is how the command was called."""
     options = _parser(prog).parse_args(arguments)
-    resumes = "the same command computes only what is missing"
+    resumes = "run the same command again to resume"
     return run_command(lambda: _evaluated(options), resumes)
 
 
@@ -314,7 +317,7 @@ def _judged(options: argparse.Namespace, bars: Show) -> Metrics:
     if options.seed < 0:
         raise CrystensError(f"--seed must be at least 0, got {options.seed}")
     if options.out.resolve() == Path(options.source).resolve():
-        raise CrystensError(f"--out {options.out} is SOURCE itself, which would be written over; choose another folder")
+        raise CrystensError(f"--out {options.out} is SOURCE, which would be overwritten; choose another folder")
     judging = _protocol_options(options) if options.protocol == "cdvae" else None
     potential = None if options.energy_model is None else shipped(options.energy_model)
     source = SampleFolder(options.source) if is_sample_folder(Path(options.source)) else open_generated(options.source)
@@ -323,7 +326,7 @@ def _judged(options: argparse.Namespace, bars: Show) -> Metrics:
     protocol: Judge | None = None
     split = options.split
     if options.properties is not None:
-        load_networks()  # a missing package is said before minutes go into real crystals
+        load_networks()  # fail early if the package is missing
     if options.protocol == "csp":
         source, protocol = _csp(options, source, bars)
     if judging is not None:
@@ -354,7 +357,7 @@ def _judged(options: argparse.Namespace, bars: Show) -> Metrics:
 
 
 def _check_protocol(options: argparse.Namespace) -> None:
-    """Raise a CrystensError for options that do not go with the protocol."""
+    """Raise a CrystensError for options that do not apply to the protocol."""
     if options.protocol is not None and options.reference is None:
         raise CrystensError(f"--protocol {options.protocol} compares with real crystals: give --reference NAME")
     if options.protocol != "cdvae" and options.energy_model is not None:
@@ -374,7 +377,7 @@ def _check_protocol(options: argparse.Namespace) -> None:
 
 
 def _csp(options: argparse.Namespace, source: Source, bars: Show) -> tuple[Source, CspProtocol]:
-    """Return the source as structure prediction reads it, and the protocol."""
+    """Return the source in the form for structure prediction, and the protocol."""
     bars("reading the reference", 0, None)
     found, part = read_real(options.reference, options.data_path, options.split)
     bars("reading the reference", len(found), len(found))
@@ -409,7 +412,7 @@ def _csp(options: argparse.Namespace, source: Source, bars: Show) -> tuple[Sourc
 
 
 def _asked(source: SampleFolder) -> list[ReducedComposition] | None:
-    """Return the compositions that the samples of a folder were asked for; None if nothing was asked."""
+    """Return the compositions that the samples of a folder were asked for; None without conditions."""
     asked = _met(source)
     if not asked:
         return None
@@ -427,7 +430,7 @@ def _asked(source: SampleFolder) -> list[ReducedComposition] | None:
 
 
 def _properties(options: argparse.Namespace, bars: Show) -> PropertyMetrics:
-    """Return what predicts properties, with those of the reference computed, if there is one."""
+    """Return the metrics of properties, with the properties of the reference computed."""
     how = PropertyOptions(**_how(options))
     if options.reference is None:
         return PropertyMetrics(how)
@@ -438,13 +441,13 @@ def _properties(options: argparse.Namespace, bars: Show) -> PropertyMetrics:
 
 
 def _name(options: argparse.Namespace, part: str, real: Sequence[Crystal], found: Sequence[Crystal]) -> str:
-    """Return what the real crystals are, for people and for metrics.json."""
+    """Return the name of the real crystals, for messages and metrics.json."""
     few = f", {len(real)} of {len(found)} crystals drawn with seed {options.seed}" if len(real) < len(found) else ""
     return f"{options.reference} ({part}{few})"
 
 
 def _check_holds_samples(source: Source) -> None:
-    """Raise a CrystensError if there are none, before minutes go into real crystals; not where that is read whole."""
+    """Fail early if the source is empty. Skipped for sources that must be read whole anyway."""
     if not isinstance(source, SampleFolder | CdvaeResult) and next(source.read(JudgingLimits()), None) is None:
         raise CrystensError(f"no sample in {source}")
 
@@ -452,7 +455,7 @@ def _check_holds_samples(source: Source) -> None:
 def _protocol(
     real: Sequence[Crystal], name: str, options: ProtocolOptions, potential: Potential | None, bars: Show, total: int
 ) -> CdvaeProtocol:
-    """Return the protocol, with all that it asks of the real crystals computed, which were drawn from `total`."""
+    """Return the protocol, prepared for the real crystals, which were drawn from `total`."""
     energies = None
     if potential is not None:
         prints = options.fingerprints
@@ -496,8 +499,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--protocol",
         choices=("cdvae", "csp"),
-        help="judge as the field does too: cdvae, samples of any composition, or csp, structure predictions for the "
-        'crystals of the reference; needs "crystens[metrics]"',
+        help="add the metrics of a protocol: cdvae for samples of any composition, or csp for structure predictions of "
+        'the crystals of the reference; needs "crystens[metrics]"',
     )
     csp = parser.add_argument_group("structure prediction (--protocol csp)")
     csp.add_argument(
@@ -514,13 +517,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     csp.add_argument(
         "--baseline",
         action="store_true",
-        help="adds what the most alike train crystal reaches, its elements exchanged and its volume scaled",
+        help="add the baseline: the most similar train crystal, with its elements exchanged and its volume scaled",
     )
     csp.add_argument(
         "--most-pairs",
         metavar="N",
         type=int,
-        help="METRe compares every sample with every reference of its composition, up to so many pairs; by default "
+        help="METRe compares every sample with every reference of its composition, up to this many pairs; by default "
         f"{MOST_PAIRS:,}",
     )
     parser.add_argument(
@@ -534,7 +537,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--oxidation-states",
         choices=sorted(OXIDATION_STATES),
         default="smact14",
-        help="which oxidation states make a composition neutral; by default smact14, the original's",
+        help="list of oxidation states for charge neutrality; by default smact14, the original's",
     )
     parser.add_argument(
         "--energy-model",

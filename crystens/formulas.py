@@ -1,4 +1,4 @@
-"""Reduced formulas: what a crystal is made of, whatever the size of its cell."""
+"""Reduced formulas: the composition of a crystal, independent of its cell."""
 
 from __future__ import annotations
 

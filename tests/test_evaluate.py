@@ -74,7 +74,7 @@ def test_a_source_that_cannot_be_read_leaves_the_results_of_before(
     assert main([str(broken), "--out", str(out)]) == 1
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert main([str(out), "--out", str(out)]) == 1
-    assert "is SOURCE itself" in capsys.readouterr().err
+    assert "is SOURCE, which would be overwritten" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
