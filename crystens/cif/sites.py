@@ -1,8 +1,8 @@
 """The atoms that a data block lists, row by row.
 
-Rows that are no atoms are left out: dummy sites (`_atom_site_calc_flag` dum), and sites with an occupancy of 0.
-Alternatives that are never there together (`_atom_site_disorder_group`) are disorder, whether occupancies say so or
-not. Hydrogens that the file counts without giving them a place are counted here.
+Dummy sites (`_atom_site_calc_flag` dum) and sites with an occupancy of 0 are left out. Mutually exclusive alternatives
+(`_atom_site_disorder_group`) count as disorder, whatever their occupancies. Hydrogens that the file counts without
+coordinates are counted here.
 
 Source: core CIF dictionary, `_atom_site`.
 """

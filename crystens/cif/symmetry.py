@@ -1,15 +1,15 @@
-"""The symmetry of a data block: its operations, by their list, else by the name of the group.
+"""The symmetry of a data block: its operations, from their list or else from the name of the group.
 
-A list must fit the cell, and be a group together with the translations of the lattice; one that lost lines is completed
-where no other group can be meant, and refused otherwise. A list wins over a name that disagrees, but not without a
-word where it is a part of the group that is named: then the number of atoms in the formula decides.
+A list must fit the cell and form a group together with the lattice translations. A list with missing lines is completed
+if only one group is possible, and rejected otherwise. A list overrides a name that disagrees. If the list is a subgroup
+of the named group, the number of atoms in the formula decides.
 
-A name leaves settings open (`crystens.cif.settings`). The cell excludes some; between two origins the formula and the
-multiplicities that the file gives decide. A file that says nothing of symmetry lists all its atoms; one that says it in
-a way that is not known here, or is modulated, is refused.
+A name may have several settings (`crystens.cif.settings`). The cell excludes some; formula and multiplicities decide
+between two origins. A file without symmetry lists all its atoms. A file with an unknown form of symmetry, or a
+modulated structure, is rejected.
 
-Magnetic structures have operations with a fourth part, time reversal, which moves no atom; the list of their centring
-translations multiplies that of the operations (magnetic CIF dictionary, `_space_group_symop_magn_operation`).
+Operations of magnetic structures have a fourth part, time reversal, which moves no atom; their list is multiplied by
+the list of centring translations (magnetic CIF dictionary, `_space_group_symop_magn_operation`).
 """
 
 from __future__ import annotations

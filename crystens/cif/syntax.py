@@ -1,8 +1,8 @@
-"""CIF text to data blocks; defects cost what they touch, and nothing where nobody needs it.
+"""Parsing CIF text into data blocks, tolerant of syntax errors in parts that a crystal does not need.
 
-gemmi parses. Where it refuses a file, the file is cut into its parts here (blocks, loops, single items). A torn part
-that no crystal is made of, such as a loop of authors with a value missing, is left out; one that the crystal is made of
-(`_NEEDED`) makes its block unusable, and no other block. Blocks of one name are told apart by a number.
+gemmi parses the text. If it rejects a file, the file is split here into parts (blocks, loops, single items). A broken
+part that no crystal needs, such as a loop of authors with a missing value, is left out. A broken part that a crystal
+needs (`_NEEDED`) makes its block unusable, and no other block. Blocks with the same name get a number.
 
 Source: Hall, Allen, Brown, Acta Cryst. A 47 (1991) 655; CIF 1.1 syntax, International Tables for Crystallography G
 (2005), ch. 2.2.

@@ -1,12 +1,12 @@
-"""Type symbols and site labels of a CIF to elements.
+"""Elements from type symbols and site labels of a CIF.
 
-A type symbol is the symbol of an element, then a charge if there is one, and a number in it must have a sign: Fe, Fe3+,
-O-2, D (core CIF dictionary, `_atom_type.symbol`). All else stands for something else, and is never read as the element
-that its first letters spell: NH4 is no nihonium, NO3 no nobelium, CO3 no cobalt, and 'Nb,Zr' no niobium.
+A type symbol is the symbol of an element, optionally with a charge, which must have a sign: Fe, Fe3+, O-2, D (core CIF
+dictionary, `_atom_type.symbol`). Any other symbol is never read as the element of its first letters: NH4 is no
+nihonium, NO3 no nobelium, CO3 no cobalt, and 'Nb,Zr' no niobium.
 
-- OH, OH2, NH4+ and the like are groups: one heavy atom, with hydrogens that have no place in the file.
-- CO may be cobalt in capitals, or a group. The formula of the file decides, then the manner of its other symbols.
-- Without a type symbol (none, or '?') the label counts: its first letters, if only one element can be meant.
+- OH, OH2, NH4+ and the like are groups: one heavy atom with hydrogens that have no coordinates in the file.
+- CO may be cobalt in capitals, or a group. The formula of the file decides, then the style of its other symbols.
+- Without a type symbol (missing, or '?') the first letters of the label decide, if only one element is possible.
 
 Deuterium (D) and tritium (T) are hydrogen.
 """

@@ -1,17 +1,17 @@
-"""CIF text of a crystal (this module writes; `crystens.cif.read` reads).
+"""Writing crystals as CIF text.
 
-A crystal is written in its own cell, never turned into a primitive or conventional one. There are two forms:
+A crystal is written in its given cell, without conversion. There are two forms:
 
-- All sites under the identity operation, which every reader understands. The standard tags then say P 1, because they
-  must agree with the operations listed; the group that was found stands in `_crystens_space_group_IT_number`.
-- The asymmetric unit under the operations of the space group, in the basis of this very cell, with the group in the
-  standard tags and the origin moved onto the group's conventional origin (a rigid shift of all sites). No
-  Hermann-Mauguin symbol is written: it would claim a standard setting.
+- All sites with the identity operation, which every reader understands. The standard tags state P 1, because they must
+  agree with the listed operations; `_crystens_space_group_IT_number` holds the group that was found.
+- The asymmetric unit with the operations of the space group, in the basis of the given cell, with the group in the
+  standard tags and the origin at the group's conventional origin (a rigid shift of all sites). No Hermann-Mauguin
+  symbol is written, because it would claim a standard setting.
 
-The second form is kept to what pymatgen, ASE and gemmi all read back as the same crystal. It needs a rotation with
-entries -1, 0, 1 only (pymatgen reads "2*x+y" as x+y without a word), translations that are multiples of 1/24 (gemmi
-refuses, ASE misreads others), and the number in `_space_group_IT_number` (ASE raises without it). Where a cell has
-other operations, as skewed cells and supercells do, the first form is written.
+The second form is used only if pymatgen, ASE and gemmi all read it as the same crystal. It needs rotations with entries
+-1, 0, 1 only (pymatgen silently reads "2*x+y" as x+y), translations that are multiples of 1/24 (gemmi rejects and ASE
+misreads others), and the number in `_space_group_IT_number` (ASE raises without it). For cells with other operations,
+such as skewed cells and supercells, the first form is written.
 
 Source: core CIF dictionary, International Tables for Crystallography G (2005), ch. 4.1.
 """

@@ -1,15 +1,14 @@
 """Databases of ASE (`ase.db`): SQLite files (.db) and JSON files (.json).
 
-Each row gives the cell, atomic numbers, positions, periodicity and the key-value pairs; a row is called by the
-pair material_id, id or name if it has one, otherwise `row ID`, and rows come in the order of their ids. Pairs, and
-the energy of the calculator (`energy`, eV), can be kept as properties (`crystens.sources.properties`). Other results,
-constraints and data are not looked at. ASE stores no occupancies: a row made from a disordered CIF holds one element a
-site and does not say so.
+Each row gives the cell, atomic numbers, positions, periodicity and the key-value pairs. A row is named by its pair
+material_id, id or name, otherwise `row ID`; rows are in the order of their ids. Pairs, and the energy of the calculator
+(`energy`, eV), can be kept as properties (`crystens.sources.properties`). Other results, constraints and data are
+ignored. ASE stores no occupancies: a row from a disordered CIF holds one element for each site, without notice.
 
-Nothing is ever written. `ase.db.connect` creates a file that is missing, tables that are missing, and lock files; so
-the SQLite file is opened by Python's sqlite3 in read-only mode instead, and columns are decoded as ASE 3 encodes them
-(versions 5 to 9 of its format). A database in the middle of being written is refused: reading it could mean to repair
-it. The tests compare with `ase.db.connect`.
+Nothing is ever written. `ase.db.connect` would create missing files, missing tables and lock files. Therefore Python's
+sqlite3 opens the SQLite file in read-only mode, and columns are decoded as in ASE 3 (versions 5 to 9 of its format). A
+database that is being written is rejected, because reading it could require a repair. The tests compare with
+`ase.db.connect`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What CDVAE and DiffCSP write when they generate: one `.pt` file of arrays, crystals one behind the other.
+"""Result files of CDVAE and DiffCSP: one `.pt` file of arrays, with all crystals concatenated.
 
 A dictionary saved by torch: `num_atoms` (n,), `lengths` (n, 3) in angstrom, `angles` (n, 3) in degrees, `frac_coords`
 (N, 3) and `atom_types` (N,), N the sum of `num_atoms`. Types are atomic numbers, or (N, 100) weights of the elements
-from hydrogen on. CDVAE's arrays have an axis of evaluations before these; DiffCSP's have it or not. Of several
-evaluations the first is read, as CDVAE's own judge does, or on demand all, one behind the other. A list of tensors in
-place of one is that of batches, which are read one behind the other.
+from hydrogen on. CDVAE's arrays have a leading axis of evaluations; DiffCSP's may have it. By default the first
+evaluation is read, as in CDVAE's own evaluation, or on request all of them in order. A list of tensors instead of a
+tensor is a list of batches, which are concatenated.
 
-The file is read without running anything that it holds: tensors, plain values and the settings of a command line.
+Nothing in the file is executed: it may hold tensors, plain values and the settings of a command line.
 
 Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197);
 Jiao et al., Crystal Structure Prediction by Joint Equivariant Diffusion, 2023 (arXiv:2309.04475); the scripts of both.

@@ -1,6 +1,6 @@
 """CIF files: one, a folder of them searched to any depth, or an archive; see `crystens.sources.files`.
 
-Read are .cif and .cif.gz; files with other names are passed over.
+Files named .cif and .cif.gz are read; other files are skipped.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Tables with a crystal in each row: a CSV file, plain or gzipped, as CDVAE and LeMat-GenBench have them.
 
-The crystal is the first cell of a row that is not empty among the columns `cif`, `cif_string`, `structure` and
-`LeMatStructs`: the text of a CIF, or a structure as an object of JSON (`crystens.formats.structure_objects`). A row is
-called by the first column of `IDS` that it fills, which is text even where it looks like a number. Of the other columns
-those that are asked for become properties (`crystens.sources.properties`), and the rest is passed over.
+The crystal is the first non-empty cell in the columns `cif`, `cif_string`, `structure` and `LeMatStructs`: the text of
+a CIF, or a structure as a JSON object (`crystens.formats.structure_objects`). A row is named by its first non-empty
+column of `IDS`, always as text. Requested other columns become properties (`crystens.sources.properties`); the rest is
+ignored.
 
 Source: Xie et al., Crystal Diffusion Variational Autoencoder for Periodic Material Generation, 2022 (arXiv:2110.06197),
 and the folder `data` of its public repository; `scripts/run_benchmarks.py` of github.com/LeMaterial/lemat-genbench.

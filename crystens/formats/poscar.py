@@ -1,14 +1,15 @@
 """POSCAR and CONTCAR files of VASP: one, a folder of them searched to any depth, or an archive.
 
-A comment, a scale, three cell vectors, the elements, how many atoms of each, `Selective dynamics` or not, `Direct` or
-`Cartesian`, and a line for each atom; what follows (velocities) is passed over. One scale above 0 multiplies the cell
-vectors and Cartesian positions; one below 0 is, without its sign, the volume of the cell in cubic angstrom; three,
-above 0, multiply x, y and z. Of an element that is named as in a POTCAR (Fe_pv, Na_sv/6a2f546d) the first part counts.
+A file has a comment, a scale, three cell vectors, the elements, the number of atoms of each, optionally `Selective
+dynamics`, `Direct` or `Cartesian`, and a line for each atom; the rest (velocities) is ignored. A scale above 0
+multiplies the cell vectors and Cartesian positions. A scale below 0 is minus the volume of the cell in cubic angstrom.
+Three scales above 0 multiply x, y and z. For elements named as in a POTCAR (Fe_pv, Na_sv/6a2f546d) the first part
+counts.
 
-Elements are never guessed: a file of VASP 4, which does not name them, is set aside. Readers that take them from the
-comment, from a POTCAR nearby or from the order of the periodic table are why this one is our own.
+Elements are never guessed: a file of VASP 4, which does not name them, is rejected. Other readers take elements from
+the comment, from a POTCAR nearby or from the order of the periodic table; therefore crystens has its own reader.
 
-Read are files whose names begin with POSCAR or CONTCAR or end with .poscar or .vasp, gzipped or not.
+Files are read whose names begin with POSCAR or CONTCAR, or end with .poscar or .vasp, gzipped or not.
 
 Source: VASP wiki, page POSCAR.
 """

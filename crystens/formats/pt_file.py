@@ -1,8 +1,8 @@
-"""Files saved by torch, loaded without running anything that they hold.
+"""Loading files saved by torch, without executing anything in them.
 
-Read are tensors, NumPy arrays, plain values and the settings of a command line. Objects of PyTorch Geometric, such as
-the batch of test crystals in DiffCSP's `eval_diff.pt`, become placeholders, whose contents nothing looks at. Anything
-else is refused: to load it would be to call functions that the file names.
+Tensors, NumPy arrays, plain values and the settings of a command line are loaded. Objects of PyTorch Geometric, such as
+the batch of test crystals in DiffCSP's `eval_diff.pt`, become placeholders without content. Anything else is rejected,
+because loading it would call functions that the file names.
 """
 
 from __future__ import annotations

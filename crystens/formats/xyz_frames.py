@@ -1,9 +1,8 @@
-"""Cutting extended XYZ files into frames: a number of atoms, a comment line, and a line for each atom.
+"""Splitting extended XYZ files into frames: a number of atoms, a comment line, and a line for each atom.
 
-A file is read once, from its beginning to its end, and may be of any size; one frame may have `MAX_BYTES`. Blank lines
-are passed over, but for a comment line that is blank. A line of an atom has four words or more, so that a line
-with one whole number alone begins the next frame. A frame with fewer lines than it says is cut off there, and one with
-more is known by the lines that follow it: both are set aside once, and the next frame is read.
+A file of any size is read once, in order; a frame may have `MAX_BYTES`. Blank lines are skipped, except blank comment
+lines. An atom line has at least four words, so that a line with a single integer begins the next frame. A frame with
+fewer or more atom lines than its number of atoms is rejected, and the next frame is read.
 """
 
 from __future__ import annotations

