@@ -415,5 +415,5 @@ def test_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_unknown_weights_are_refused():
-    with pytest.raises(CrystensError, match="none of CHGNet's"):
+    with pytest.raises(CrystensError, match="are not known for CHGNet"):
         CHGNet("0.9")

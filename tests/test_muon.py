@@ -111,7 +111,7 @@ def test_xla_devices_are_refused(net: Net, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_parameters_without_names_are_refused(net: Net) -> None:
-    with pytest.raises(CrystensError, match="names of parameters"):
+    with pytest.raises(CrystensError, match="named parameters"):
         MuonAdamW(net.parameters())  # type: ignore[arg-type]
 
 
