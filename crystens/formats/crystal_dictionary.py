@@ -1,6 +1,6 @@
-"""Crystal dictionaries: JSON lines, one crystal an object, as the paper's data set is kept; packed or not.
+"""Crystal dictionaries: JSON lines with one crystal for each line, the format of the paper's data set; gzipped or not.
 
-The paper does not fix the names of the keys, so several are understood; the first one present counts. Case and
+The paper does not state the names of the keys, so that several are accepted; the first key present is used. Case,
 blanks, hyphens and underscores in keys do not matter.
 
     cell      lengths, cell_lengths: [a, b, c]; angles, cell_angles: [alpha, beta, gamma]
@@ -12,10 +12,10 @@ blanks, hyphens and underscores in keys do not matter.
               or sites: [[element, x, y, z], ...], in place of elements and coordinates
     id        id, material_id, name; otherwise the number of the line
 
-Other keys can be kept as properties, by their names as they stand (`crystens.sources.properties`).
+Other keys can be kept as properties, by their exact names (`crystens.sources.properties`).
 
-Lengths in angstrom, angles in degrees. A space group may stand there and is not used: it is found again, because that
-of the file may belong to another setting of the cell. `{"id": "salt", "lengths": [3.99, 3.99, 3.99], "angles": [60, 60,
+Lengths are in angstrom, angles in degrees. A space group in the file is ignored, because it may belong to another
+setting of the cell; it is found again. `{"id": "salt", "lengths": [3.99, 3.99, 3.99], "angles": [60, 60,
 60], "elements": ["Na", "Cl"], "coordinates": [[0, 0, 0], [0.5, 0.5, 0.5]]}` is a whole line.
 """
 

@@ -1,4 +1,4 @@
-"""Extended XYZ files: one or many frames a file, each a number of atoms, a comment line, and a line for each atom.
+"""Extended XYZ files with one or many frames: a number of atoms, a comment line, and a line for each atom.
 
 Read by the specification of the format. The comment line (`crystens.formats.xyz_comment`) holds
 
@@ -8,13 +8,13 @@ Read by the specification of the format. The comment line (`crystens.formats.xyz
     Properties  the columns of the atom lines, name:kind:number and so on, in any order: read are species (S), Z (I),
                 pos (R, Cartesian, angstrom) and occupancy (R). Without it they are symbol, x, y, z
 
-and atom lines have as many values as Properties says; a text with blanks stands in quotes. Exponents may be Fortran's.
-A frame is called by its material_id, id or name, otherwise `frame K`, counted from 1. Any key of the comment line whose
-value is a number can be kept as a property (`crystens.sources.properties`).
+Atom lines have the number of values in Properties; texts with blanks are in quotes. Exponents may have Fortran's form.
+A frame is named by its material_id, id or name, otherwise `frame K`, counted from 1. Any key of the comment line with a
+number as value can be kept as a property (`crystens.sources.properties`).
 
-Rows of a Lattice of three rows are cell vectors, as the specification says; libAtoms' own reader (extxyz 0.4.6) takes
-them for columns. ASE (3.29) refuses them, three lengths and Fortran's exponents. This is why the reader is our own; the
-tests compare with ASE's writer.
+The rows of a Lattice with three rows are cell vectors, by the specification; libAtoms' reader (extxyz 0.4.6) reads them
+as columns. ASE (3.29) rejects them, and also three lengths and Fortran's exponents. Therefore crystens has its own
+reader; the tests compare with ASE's writer.
 
 Frames are read one after the other (`crystens.formats.xyz_frames`), so that a file may be of any size. Files are .xyz,
 .extxyz, gzipped or not: one, a folder of them searched to any depth, or an archive; see `crystens.sources.files`.

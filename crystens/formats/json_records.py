@@ -1,10 +1,10 @@
-"""Records of JSON, each with a structure in it somewhere, and the five ways in which a file holds them.
+"""JSON records that contain a structure, and the six layouts of files with such records.
 
-The structure of a record stands under the key `structure`, or the record is one itself, or it has exactly one anywhere:
+The structure of a record is at the key `structure`, or it is the record, or it is the only structure in the record:
 `initial_structure` of WBM, `entry` of Matbench Discovery, `attributes` of OPTIMADE, `atoms` of JARVIS. A record with
-several (`input.structure` and `output.structure` of a task document) is ambiguous, unless a key is chosen.
+several structures (`input.structure` and `output.structure` of a task document) is ambiguous, unless a key is given.
 
-A record is called by the first of `IDS` that it has. A file holds
+A record is named by the first of `IDS` that it has. A file holds
 
     a record   one object
     a list     of records
@@ -14,8 +14,8 @@ A record is called by the first of `IDS` that it has. A file holds
                Discovery
     a table    an object with the lists `columns`, `data` and `index`: Matbench
 
-told by its first 256 KiB or, where that does not say, by the first parts of each of its values. `walk` takes each apart
-while it is read.
+The layout is detected from the first 256 KiB or, if that is not enough, from the beginning of each value. `walk` splits
+a file into records while it is read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Do properties move where they are asked to, by a judge that did not train the model? See README.md.
+"""Do samples follow requested properties, by a judge that did not train the model? See README.md.
 
 python experiments/ask/properties.py CHECKPOINT DIR/mp_52 [--name NAME] [--targets T ...] [--factors W ...] [--number N]
 

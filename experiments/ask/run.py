@@ -1,4 +1,4 @@
-"""Does a model give what it is asked for? See README.md.
+"""Do samples meet the conditions that were asked for? See README.md.
 
 python experiments/ask/run.py adherence CHECKPOINT DIR/mp_52 [--number N]
 python experiments/ask/run.py csp CHECKPOINT DIR/mp_52 [--number N] [--each K] [--workers W]

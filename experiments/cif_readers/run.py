@@ -1,4 +1,4 @@
-"""Our CIF reader beside pymatgen's and ASE's, and the files that it newly refuses; see README.md.
+"""The CIF reader of crystens compared with pymatgen's and ASE's, and the files that it newly rejects; see README.md.
 
 python experiments/cif_readers/run.py price DATA                 every file of the data sets, and symmetric CIFs of ours
 python experiments/cif_readers/run.py compare DATA [--step 10]   crystal by crystal with pymatgen and ASE

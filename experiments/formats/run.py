@@ -1,4 +1,4 @@
-"""Crystals written as others write them, and read back; see README.md.
+"""Crystals written by other programs, and read back; see README.md.
 
 python experiments/formats/run.py DATA [--number 500] [--ways xyz_ase ...]
 

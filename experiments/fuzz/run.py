@@ -1,4 +1,4 @@
-"""Broken inputs for every reader, and what must hold whatever they read; see README.md.
+"""Broken inputs for every reader, and properties that must always hold; see README.md.
 
 python experiments/fuzz/run.py OUT [--seconds 60] [--seed 0] [--formats cif poscar ...] [--data DIR]
 

@@ -1,4 +1,4 @@
-"""What the field's protocol says of real crystals, and what it costs; see README.md.
+"""The CDVAE protocol applied to real crystals, and its cost; see README.md.
 
 python experiments/judge/run.py rates DATA
 python experiments/judge/run.py times DATA [--crystals N] [--workers N]

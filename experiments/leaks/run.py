@@ -1,4 +1,4 @@
-"""Crystals that train shares with val and test, and what finding them costs; see README.md.
+"""Crystals that train shares with val and test, and the cost of finding them; see README.md.
 
 python experiments/leaks/run.py DIR/carbon_24 [--exhaustive] [--groups] [--prices] [--workers N] [--csv leaks.csv]
 """

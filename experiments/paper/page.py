@@ -1,4 +1,4 @@
-"""What the paper's page is made of: one stage a table or figure, each the command of its folder's README."""
+"""Stages of the paper's page: one for each table or figure, with the command of its folder's README."""
 
 from __future__ import annotations
 

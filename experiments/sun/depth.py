@@ -1,4 +1,4 @@
-"""How far do real crystals lie below a hull that does not know them? See README.md.
+"""How far do real crystals lie below a hull that does not contain them? See README.md.
 
 python experiments/sun/depth.py DATA/mp_52 [--number N]
 """

@@ -1,4 +1,4 @@
-"""Compares the answers and the price of `crystens.matching.unique_pool` with StructureMatcher's own; see README.md.
+"""Compares results and cost of `crystens.matching.unique_pool` with StructureMatcher; see README.md.
 
 python experiments/sun/run.py DATA [--mixed 1000] [--carbon 200] [--novel 50] [--out FILE]
 """

@@ -1,4 +1,4 @@
-"""What the metrics of symmetry say of real crystals, and what they cost; see README.md.
+"""The metrics of symmetry applied to real crystals, and their cost; see README.md.
 
 python experiments/symmetry/run.py real DIR/mp_52 [--max-sites N]
 python experiments/symmetry/run.py cost DIR/mp_52 [--max-sites N] [--number N]

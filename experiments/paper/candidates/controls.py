@@ -1,4 +1,4 @@
-"""Crystals that a density functional code is tried on, as CIFs for `crystens.candidates select`; see README.md.
+"""Control crystals for a density functional code, as CIFs for `crystens.candidates select`; see README.md.
 
 python experiments/paper/candidates/controls.py lattices FOLDER
 python experiments/paper/candidates/controls.py judged FOLDER --data DIR/mp_52 --samples SAMPLES

@@ -1,4 +1,4 @@
-"""What cleaning does to real crystals, which need none, and to the same with a wrong element; see README.md.
+"""Cleaning applied to real crystals, unchanged and with a wrong element; see README.md.
 
 python experiments/paper/candidates/run.py DIR/perov_5 [--number N] [--write FOLDER] [--out DIR]
 """

@@ -1,4 +1,4 @@
-"""The runs of one data set: which are finished, and whether their numbers may stand in one table.
+"""The runs of one data set: which of them are finished, and whether their numbers are comparable.
 
 A run is RUNS/MODEL/seed_K, as `experiments/paper/run.py train` makes them; it is finished when samples/report.html is
 there, which is written last. Nothing is left out in silence: unfinished runs and models without a run are named.

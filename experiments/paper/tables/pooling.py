@@ -1,4 +1,4 @@
-"""One number from several seeds: over all crystals, and how far the seeds lie apart.
+"""Pooling over several seeds: the value over all crystals, and the spread of the seeds.
 
 Two spreads are kept apart, because they answer different questions: the standard deviation over crystals says how
 unlike the samples of one model are; the standard deviation of the seeds' means says what training once more would

@@ -1,4 +1,4 @@
-"""Real test crystals, put through what samples go through: what a perfect model would get.
+"""Real test crystals, processed like samples: the result of a perfect model.
 
 They are encoded with the scaling of a run, and then counted, decoded and judged like its samples, against the same
 training split. As many are taken as a run has samples, because rates and Kolmogorov-Smirnov statistics depend on the

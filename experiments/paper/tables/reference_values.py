@@ -1,4 +1,4 @@
-"""The statistics as the reference counts them, and how far ours are from it.
+"""The statistics in the definitions of the reference, and their differences from those of crystens.
 
 The reference is a file of numbers that an independent run made, for ten crystals at three levels of noise, in the
 definitions of the paper's public code as far as they can be told. Variances have one definition, except that the
