@@ -31,7 +31,7 @@ UNPLANNED = 10**6  # epochs: more than any budget allows, used before the first 
 _NOT_TIMED = 3  # first batches, which are slow
 _INTERVAL = 0.1  # longest time between two plans, as a share of the budget
 _MARGIN = 0.02  # reserve, as a share of the remaining time
-_OVERRUN = 0.01  # share of the plan by which training may be longer, to end with a complete epoch
+_OVERRUN = 0.01  # share of the budget by which training may be longer, to end with a complete epoch
 _UNUSED = 0.1  # share of the plan by which training may be shorter, to end with a complete epoch
 _NEWS = 0.05  # relative change of the plan that is logged
 _SURE = 0.01  # share of the budget that must be timed before a plan is logged
@@ -166,7 +166,9 @@ class TimeBudget(pl.Callback):
         length = int(trainer.num_training_batches)
         left = max(0.0, self.seconds - plan.seconds)
         batches = done + int((1 - _MARGIN) * left / plan.seconds_per_batch)
-        plan.epochs, plan.steps = int(batches * (1 + _OVERRUN)) // length, -1
+        # Of the budget and not of what is planned now: plan after plan, short epochs would be added without end.
+        over = max(0.0, (1 + _OVERRUN) * self.seconds - max(self.seconds, plan.seconds))
+        plan.epochs, plan.steps = (batches + int(over / plan.seconds_per_batch)) // length, -1
         if plan.epochs <= trainer.current_epoch or batches - plan.epochs * length > _UNUSED * batches:
             plan.epochs = max(math.ceil(batches / length), trainer.current_epoch + 1)
             plan.steps = trainer.global_step + round((batches - done) * trainer.global_step / max(done, 1))
