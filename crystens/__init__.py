@@ -35,7 +35,7 @@ limit_spinning()
 # and in every worker: no result depends on the value, and users cannot act on the warning.
 warnings.filterwarnings("ignore", message="No Pauling electronegativity", category=UserWarning)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Crystal", "DecodedCrystal", "Decoder", "Generator", "Scaling", "judge", "load"]
 

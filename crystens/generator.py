@@ -222,7 +222,7 @@ class Generator:
         if self.orbits is None or not self.conditions:
             raise CrystensError(
                 "this model generates without conditions; one of orbits that was trained with model.shown=0.5 can be "
-                "asked, such as that of experiment=mp_52_orbits"
+                "asked, such as the released model mp_52"
             )
         found: dict[Question, Answers] = {}
         for place, one in enumerate(questions, 1):

@@ -30,8 +30,8 @@ def test_a_wheel_holds_the_configs_the_assets_and_the_command(tmp_path: Path) ->
     for folder, place in ((REPOSITORY / "conf", "crystens/conf"), (REPOSITORY / "crystens", "crystens")):
         files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         assert {f"{place}/{path.relative_to(folder).as_posix()}" for path in files} <= names
-    assert {name.split("/")[0] for name in names} == {"crystens", "crystens-0.1.0.dist-info"}
-    commands = wheel.read("crystens-0.1.0.dist-info/entry_points.txt").decode()
+    assert {name.split("/")[0] for name in names} == {"crystens", "crystens-0.2.0.dist-info"}
+    commands = wheel.read("crystens-0.2.0.dist-info/entry_points.txt").decode()
     assert commands.split() == ["[console_scripts]", "crystens", "=", "crystens.cli:main"]
 
 

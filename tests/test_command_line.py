@@ -124,7 +124,7 @@ def test_good_overrides_and_sweeps_pass() -> None:
         ("train.py", ["data=cif_folder", "data.path=EMPTY"], "EMPTY"),
         ("train.py", ["experiment=perov_5_edm", "model=gan"], "sets options of its own model; model=gan was chosen"),
         ("train.py", ["~trainer.nothing", "seed=0", "--cfg", "job"], "'trainer.nothing' does not exist"),
-        ("train.py", ["+scaling.foo=1"], "no config key 'scaling.foo'"),
+        ("train.py", ["pretrained=null", "+scaling.foo=1"], "no config key 'scaling.foo'"),
         ("sample.py", [], "give either checkpoint=FILE"),
         ("sample.py", ["checkpoint=/nowhere.ckpt"], "no checkpoint at /nowhere.ckpt"),
     ],

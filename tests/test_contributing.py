@@ -38,6 +38,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_added_model_trains_on_an_added_data_set_and_is_judged(tmp_path: Path, modules: None) -> None:
     overrides = [
+        "model=wgan",
         f"run_folder={tmp_path / 'run'}",
         "max_sites=20",
         "num_samples=3",

@@ -233,7 +233,7 @@ def test_images_carry_the_decoder_of_their_checkpoint_whatever_they_were_decoded
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
-        ("perov5", "no checkpoint at perov5; .* released models are perov_5"),
+        ("perov5", "no checkpoint at perov5; .* released models are mp_52, perov_5"),
         (".", r"\. is a folder without checkpoints/last.ckpt: give a run folder"),
     ],
 )

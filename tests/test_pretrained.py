@@ -61,7 +61,7 @@ def table(path: Path, crystals: Sequence[Crystal], gaps: Sequence[float] = ()) -
 @contextmanager
 def command(*lines: str) -> Iterator[DictConfig]:
     """Give the config of `python train.py LINES`, as long as Hydra knows that command line."""
-    lines = (*command_line._with_model(list(lines)), "hydra.runtime.output_dir=.", "hydra.job.num=0")
+    lines = (*lines, "hydra.runtime.output_dir=.", "hydra.job.num=0")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=list(lines), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)

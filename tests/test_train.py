@@ -242,7 +242,7 @@ def test_samples_of_a_network_that_averages_mirror_images_are_measured_before_an
 def test_what_does_not_fit_the_checkpoint_is_refused_and_not_kept(tmp_path: Path) -> None:
     muon = "model.optimizer._target_=crystens.optimization.muon.MuonAdamW"
     tasks.train(config(tmp_path, "edm", muon, "trainer.max_epochs=1"))
-    for change in ("+model.optimizer._target_=torch.optim.AdamW", "+model.network.width=32"):
+    for change in ("model.optimizer._target_=torch.optim.AdamW", "model.network.width=32"):
         with (
             resuming(tmp_path, "trainer.max_epochs=2", change) as cfg,
             pytest.raises(CrystensError, match="model, its optimizer and max_sites stay as they were on resume"),

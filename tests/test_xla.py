@@ -62,6 +62,7 @@ MODELS = {
         ),
     ],
     "edm": [
+        "pretrained=null",
         "model.network.width=16",
         "model.network.depth=1",
         "model.network_calls=7",

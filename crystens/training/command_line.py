@@ -76,7 +76,7 @@ def main(
     before = sys.argv
     # Hydra reads sys.argv, and its usage line says sys.argv[0].
     given = before[1:] if arguments is None else arguments
-    arguments = _with_model([_as_written(argument) for argument in given])
+    arguments = [_as_written(argument) for argument in given]
     sys.argv = [" ".join([Path(program[0]).name, *program[1:]]), *arguments]
     try:
         options = get_args_parser().parse_intermixed_args()
@@ -107,17 +107,6 @@ def _as_written(argument: str) -> str:
     if not equals or not told or (key.endswith("space_group") and "," in value):  # a sweep over groups
         return argument
     return f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
-
-
-def _with_model(arguments: list[str]) -> list[str]:
-    """Return the arguments of a command line, with model=edm beside pretrained=CHECKPOINT, where none is chosen.
-
-    Hydra then knows the keys of the model that the checkpoint has; only those of model=edm are trained further.
-    """
-    starts = any(line.startswith("pretrained=") and line != "pretrained=null" for line in arguments)
-    return (
-        [*arguments, "model=edm"] if starts and not any(line.startswith("model=") for line in arguments) else arguments
-    )
 
 
 def conf_folder() -> Path:
