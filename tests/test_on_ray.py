@@ -106,7 +106,7 @@ def test_cluster_that_does_not_answer_is_an_error_at_once(tmp_path, cubes, monke
         ingest_on_ray(Cubes(cubes), Limits(), IngestOptions(), tmp_path / "store", 2)
 
 
-@pytest.mark.parametrize(("source", "shards", "message"), [(Cubes, 0, "at least 1, got 0"), (Untold, 2, "cannot tell")])
+@pytest.mark.parametrize(("source", "shards", "message"), [(Cubes, 0, "at least 1, got 0"), (Untold, 2, "cannot be split into shards")])
 def test_what_cannot_be_split_is_an_error_before_ray_starts(tmp_path, cubes, source, shards, message):
     with pytest.raises(CrystensError, match=message):
         ingest_on_ray(source(cubes), Limits(), IngestOptions(), tmp_path / "store", shards)
@@ -116,7 +116,7 @@ def test_command_line_tells_how_to_make_all_shards(tmp_path, nacl, capsys):
     (tmp_path / "salt.cif").write_text(write_cif(nacl))
     common = ["ingest", str(tmp_path), "--kind", "cif_folder", "--out", str(tmp_path / "store")]
     assert main([*common, "--shards", "4"]) == 1
-    assert "add --engine ray; without one, give --shard K/4" in capsys.readouterr().err
+    assert "add --engine ray; without an engine, give --shard K/4" in capsys.readouterr().err
     assert main([*common, "--shard", "0/4", "--engine", "ray"]) == 1
     assert "give --shards N instead of --shard K/N" in capsys.readouterr().err
 

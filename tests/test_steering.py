@@ -267,7 +267,7 @@ def test_a_model_that_cannot_be_guided_says_so(generator: Generator) -> None:
 
 def test_what_is_asked_holds_under_steering(asked_generator: Generator) -> None:
     guide = regressor(asked_generator.scaling, atom_scale=2.0, group_scale=4.0, position_scale=4.0)
-    asked = {"chemical_system": "Na-Cl", "space_group": 225, "structure": rocksalt(6.0), "keep": ["cell"]}
+    asked = {"formula": "NaCl", "space_group": 225, "structure": rocksalt(6.0), "keep": ["cell"]}
     plain = asked_generator.sample_images(3, **asked)
     steered = asked_generator.sample_images(3, regressor=guide, target=3.0, scale=30.0, **asked)
     assert not torch.equal(plain, steered)
