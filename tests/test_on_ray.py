@@ -106,7 +106,9 @@ def test_cluster_that_does_not_answer_is_an_error_at_once(tmp_path, cubes, monke
         ingest_on_ray(Cubes(cubes), Limits(), IngestOptions(), tmp_path / "store", 2)
 
 
-@pytest.mark.parametrize(("source", "shards", "message"), [(Cubes, 0, "at least 1, got 0"), (Untold, 2, "cannot be split into shards")])
+@pytest.mark.parametrize(
+    ("source", "shards", "message"), [(Cubes, 0, "at least 1, got 0"), (Untold, 2, "cannot be split into shards")]
+)
 def test_what_cannot_be_split_is_an_error_before_ray_starts(tmp_path, cubes, source, shards, message):
     with pytest.raises(CrystensError, match=message):
         ingest_on_ray(source(cubes), Limits(), IngestOptions(), tmp_path / "store", shards)

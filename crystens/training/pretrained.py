@@ -45,7 +45,7 @@ _GROUPS = ("encoding", "scaling", "decode", "experiment")  # an experiment sets 
 _TOLERANCE = 2e-3  # angstrom, degree: numbers of a store are rounded
 
 _RATE_SHARE = 0.1
-_EPOCHS = 15
+_EPOCHS = 40
 _WARMUP_STEPS = 20
 _BATCH_SHARE = 0.25
 
