@@ -392,7 +392,7 @@ def test_sample_py_says_what_was_asked_and_what_came(generator: Generator, tmp_p
         ("a.csv", "formula,formula\nNaCl,KCl\n", "two columns of one name"),
         ("a.csv", 'formula\n"NaCl\nKCl\n', "is no CSV: unexpected end"),
         ("a.jsonl", '{"elements": {"Li": 1}}\n', "line 1: condition.elements has"),
-        ("a.csv", "bandgap\nwide\n", "line 2: condition.bandgap is not known"),
+        ("a.csv", "bandgap\nwide\n", "line 2: condition.bandgap='wide' is no number. A model is asked for formula, "),
         ("a.csv", "band_gap\nnan\n", "line 2: condition.band_gap=nan must be a finite number"),
         ("a.jsonl", '{"formula": "NaCl"}\n{"formula": NaCl}\n', "line 2 is no JSON"),
         ("a.jsonl", '["NaCl"]\n', "line 1 is no JSON object"),
@@ -418,6 +418,14 @@ def test_a_table_of_questions_is_read(tmp_path: Path) -> None:
     assert read_questions(tmp_path / "excel.csv") == read_questions(tmp_path / "a.csv")
     with pytest.raises(CrystensError, match="no questions at"):
         read_questions(tmp_path / "b.csv")
+
+
+def test_a_released_model_refuses_a_property_far_from_its_training_crystals() -> None:
+    released = crystens.load("mp_52", device="cpu")
+    assert released.answers([Question.of(band_gap=3.0)])
+    message = r"condition.band_gap=500 is too far from the training crystals, which have 0.698 in the mean"
+    with pytest.raises(CrystensError, match=message):
+        released.answers([Question.of(band_gap=500)])
 
 
 def test_a_model_that_was_shown_nothing_is_not_asked(tmp_path: Path) -> None:

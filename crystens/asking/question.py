@@ -343,9 +343,10 @@ def _number(name: str, value: Any) -> float:
         names = [field.name for field in fields(Question) if field.name != "properties"]
         near = get_close_matches(name, names, 1)
         hint = f"; did you mean {near[0]}?" if near else "."
+        what = f"condition.{name} is not known" if near else f"condition.{name}={value!r} is no number"
         raise CrystensError(
-            f"condition.{name} is not known{hint} A model is asked for {', '.join(names)}, and for numbers of the "
-            f"properties that it was trained on, and {value!r} is no number"
+            f"{what}{hint} A model is asked for {', '.join(names)}, and for numbers of the properties that it was "
+            "trained on"
         ) from None
     if not math.isfinite(number):
         raise CrystensError(f"condition.{name}={value} must be a finite number")

@@ -207,7 +207,8 @@ class EDM(AveragedModule):
     @property
     def facts(self) -> Facts | None:
         """The facts that the network can be told."""
-        return cast(Facts | None, getattr(self.network, "facts", None))
+        # Of the averaged network: released weights hold no other, and `network` would know no scales of properties.
+        return cast(Facts | None, getattr(self.average_network, "facts", None))
 
     @property
     def learned_properties(self) -> tuple[str, ...]:
