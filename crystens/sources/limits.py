@@ -32,6 +32,7 @@ _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 _OCCUPANCY_TOLERANCE = 1e-3
 _MOST_READ = 5000  # sites of a cell in a file: distances and symmetry of that many take ten seconds
 _CELL_TOLERANCE = 1e-3  # angstrom, degree: for rounded values at the edge of a range
+_DECIDED = "if pretrained=CHECKPOINT decides this, whose images hold no more, train from nothing (pretrained=null)"
 _FARTHEST = 1e6  # cells from the origin: a coordinate keeps 10 decimals there, and none beyond 1e16
 
 
@@ -171,10 +172,10 @@ class Limits:
         if count == 0:
             raise Unusable("no atoms in the cell", "give at least one atom")
         if self.max_sites is not None and count > self.max_sites:
-            raise Unusable(
-                f"more than {self.max_sites} atoms in the cell: {count}",
-                "raise max_sites (the image grows with it), or ask for data.limits.cell=primitive",
-            )
+            advice = "raise max_sites (the image grows with it)"
+            if self.sites == "all" and self.cell != "primitive":
+                advice += ", or ask for data.limits.cell=primitive"
+            raise Unusable(f"more than {self.max_sites} atoms in the cell: {count}", f"{advice}; {_DECIDED}")
 
     def ordered(
         self, numbers: np.ndarray, coordinates: np.ndarray, occupancies: np.ndarray, matrix: np.ndarray
@@ -311,7 +312,8 @@ class Limits:
         self.check_count(len(found))
         if self.max_orbits is not None and len(found.orbits) > self.max_orbits:
             raise Unusable(
-                f"more than {self.max_orbits} orbits: {len(found.orbits)}", "raise max_sites (the image grows with it)"
+                f"more than {self.max_orbits} orbits: {len(found.orbits)}",
+                f"raise max_sites (the image grows with it); {_DECIDED}",
             )
         self._check_ranges(found.orbits.lengths, found.orbits.angles)
         return found
@@ -323,8 +325,7 @@ class Limits:
             if not least - _CELL_TOLERANCE <= values[name] <= largest + _CELL_TOLERANCE:
                 raise Unusable(
                     f"cell out of range: {name} {values[name]:g} is not from {least:g} to {largest:g}",
-                    "widen data.limits.cell_ranges; if they come from pretrained=CHECKPOINT, whose images cannot hold "
-                    "this cell, train from scratch (pretrained=null)",
+                    f"widen data.limits.cell_ranges; {_DECIDED}",
                 )
 
     def _check_distances(self, matrix: np.ndarray, numbers: np.ndarray, coordinates: np.ndarray) -> None:
