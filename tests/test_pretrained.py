@@ -111,6 +111,7 @@ def test_a_run_starts_from_the_averaged_weights_and_counts_sizes_anew(
         )
     assert "the data do not keep gap (data.properties): the model is not told of it" in caplog.text
     assert "batch size 2 instead of 32" in caplog.text
+    assert "few training crystals (" in caplog.text
     before, after = load_checkpoint(base), load_checkpoint(run)
     average = {name: value for name, value in before["state_dict"].items() if name.startswith("average_network.")}
     assert len(average) > 10

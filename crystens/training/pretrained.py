@@ -48,6 +48,7 @@ _RATE_SHARE = 0.1
 _EPOCHS = 40
 _WARMUP_STEPS = 20
 _BATCH_SHARE = 0.25
+_FEW = 50  # training crystals; the smallest set that fine-tuning was measured on has 94
 
 
 class Pretrained:
@@ -112,8 +113,9 @@ class Pretrained:
         """
         scaling = scaling_from_dict(self._representation["scaling"])
         least, largest = torch.tensor([scaling.ranges[name] for name in _CELL]).unbind(dim=1)
-        outside = 0
+        outside = count = 0
         for part in crystals:
+            count += len(part.lengths)
             cells = torch.cat([part.lengths, part.angles], dim=1)
             outside += int(((cells < least - _TOLERANCE) | (cells > largest + _TOLERANCE)).any(dim=1).sum())
         if outside:
@@ -124,6 +126,8 @@ class Pretrained:
                 f"{outside} training crystals have cells that images of pretrained={self.name} do not hold ({ranges}): "
                 "leave them out of the store"
             )
+        if count < _FEW:
+            log.warning("few training crystals (%d): a model is adapted to some 100 or more of one family", count)
         return scaling
 
     def give_weights(self, model: torch.nn.Module, data: CrysTensDataModule) -> None:
