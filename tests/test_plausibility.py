@@ -14,7 +14,7 @@ from crystens.charge_neutrality import can_balance, is_charge_neutral
 from crystens.crystal import Crystal
 from crystens.metrics.crystal_table import crystal_row
 from crystens.metrics.distributions import Reference
-from crystens.metrics.plausibility import MIN_RATIO, distance_ratio, plausibility
+from crystens.metrics.plausibility import CLOSE_RATIO, MIN_RATIO, distance_ratio, plausibility
 from crystens.report.page import best_samples, by_plausibility
 from crystens.samples.references import read_real
 
@@ -65,7 +65,8 @@ def test_rows_say_what_is_known_and_are_shown_the_most_plausible_first(nacl: Cry
     reference = Reference.from_crystals(CrystalBatch.from_crystals([nacl], 8), "salt")
     junk = Crystal([5, 6, 7], [80, 85, 95], 1, [3, 54, 9], np.array([[0, 0, 0], [0.12, 0, 0], [0.5, 0.5, 0.5]]))
     fluoride = replace(nacl, numbers=np.repeat([3, 9], 4))
-    rows = [crystal_row(place, one, reference=reference) for place, one in enumerate([junk, triclinic, fluoride, nacl])]
+    roomy = replace(triclinic, lengths=1.3 * triclinic.lengths)
+    rows = [crystal_row(place, one, reference=reference) for place, one in enumerate([junk, roomy, fluoride, nacl])]
     assert [(row["known_formula"], row["known_template"]) for row in rows] == [
         (False, False),
         (False, False),
@@ -77,6 +78,12 @@ def test_rows_say_what_is_known_and_are_shown_the_most_plausible_first(nacl: Cry
     assert best_samples(rows) == [2, 3, 1]
     assert crystal_row(0, nacl)["known_formula"] is None
     assert crystal_row(0, nacl, merged=True)["plausibility"] == 0
+
+
+def test_close_atoms_are_less_plausible(nacl: Crystal) -> None:
+    assert plausibility(True, CLOSE_RATIO, True, 225, (True, True)) == 1
+    assert plausibility(True, CLOSE_RATIO - 0.01, True, 225, (True, True)) == 0.75
+    assert distance_ratio(nacl) > CLOSE_RATIO
 
 
 def test_no_real_crystal_has_atoms_within_each_other(shared_data: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -23,7 +24,8 @@ from crystens.scaling import Scaling
 
 @pytest.fixture
 def report(nacl: Crystal, triclinic: Crystal, single_atom: Crystal, tmp_path: Path) -> str:
-    crystals = CrystalBatch.from_crystals([nacl, triclinic, single_atom, nacl], max_sites=12)
+    roomy = replace(triclinic, lengths=1.3 * triclinic.lengths)  # without close atoms
+    crystals = CrystalBatch.from_crystals([nacl, roomy, single_atom, nacl], max_sites=12)
     scaling = Scaling.fit(crystals)
     images = scaling.encode(crystals)
     images[3] = 0

@@ -67,6 +67,18 @@ def test_a_third_with_atoms_within_each_other_is_a_shortcoming_and_no_junk(
         assert not any("junk" in sentence for sentence in entry["sentences"])
 
 
+def test_many_crystals_with_close_atoms_are_a_shortcoming(nacl: Crystal, reference: Reference) -> None:
+    close = replace(nacl, lengths=np.full(3, 3.75))  # Na-Cl 0.70 of the radii, which are 2.68 angstrom
+    roomy = replace(nacl, lengths=np.full(3, 5.6))
+    for share, told in ((40, True), (2, False)):
+        metrics = _judged([close] * share + [roomy] * (100 - share), reference)
+        assert metrics["close_atoms_rate"]["value"] == share / 100
+        found = shortcomings(metrics, reference)
+        assert any("in 40 % of them the nearest atoms are closer than 0.75" in text for text in found) == told
+        assert not any("overlap" in text for text in found)
+    assert _judged([None, close], reference)["close_atoms_rate"]["value"] == 0.5  # failures stay in the denominator
+
+
 @pytest.mark.parametrize("compared", [True, False])
 def test_junk_is_called_junk(junk: list[Crystal], reference: Reference, compared: bool) -> None:
     against = reference if compared else None

@@ -40,7 +40,7 @@ class OnSpecialPositions:
 def on_special_positions(symmetry: SymmetrisedCrystal) -> OnSpecialPositions:
     """Return a symmetrised crystal with the origin of the group and exact fixed coordinates.
 
-    Of the origins at multiples of 1/4 the nearest is taken. Along polar directions nothing is moved.
+    The function takes the nearest of the origins at multiples of 1/4. Along polar directions nothing is moved.
     """
     crystal, rotations = symmetry.crystal, symmetry.rotations
     free = rotations.mean(axis=0)  # projection onto the vectors that all rotations keep

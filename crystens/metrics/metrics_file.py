@@ -26,7 +26,7 @@ from crystens.metrics.adherence import adherence_metrics
 from crystens.metrics.crystal_table import OK, ORBIT_COLUMNS, Row
 from crystens.metrics.distributions import QUANTITIES, Reference, critical_ks, finite_counts, ks_statistics
 from crystens.metrics.entries import Metrics, average, entry, rate
-from crystens.metrics.plausibility import MIN_RATIO
+from crystens.metrics.plausibility import CLOSE_RATIO, MIN_RATIO
 from crystens.metrics.statistics import STATISTICS
 from crystens.metrics.symmetry_metrics import symmetry_metrics
 from crystens.metrics.validity import MIN_DISTANCE, MIN_VOLUME
@@ -159,6 +159,12 @@ def _plausibility(rows: Sequence[Row], reference: Reference | None) -> Metrics:
             sum(row["status"] == OK and row["distance_ratio"] >= MIN_RATIO for row in rows),
             total,
             f"share of all samples with no two atoms nearer than {MIN_RATIO:g} of the sum of their covalent radii",
+        ),
+        "close_atoms_rate": rate(
+            sum(row["status"] == OK and row["distance_ratio"] < CLOSE_RATIO for row in rows),
+            total,
+            f"share of all samples whose nearest two atoms are closer than {CLOSE_RATIO:g} of the sum of their "
+            "covalent radii, as in 1 or 2 % of real crystals",
         ),
         "charge_neutral_rate": rate(
             sum(bool(row["charge_neutral"]) for row in rows),

@@ -16,7 +16,7 @@ from scipy.stats import beta
 from crystens.metrics.crystal_table import ASKED
 from crystens.metrics.distributions import Reference, critical_ks
 from crystens.metrics.entries import Metrics, entry
-from crystens.metrics.plausibility import MIN_RATIO
+from crystens.metrics.plausibility import CLOSE_RATIO, MIN_RATIO
 from crystens.metrics.statistics import STATISTICS
 
 _CONFIDENCE = 0.99
@@ -25,6 +25,8 @@ _HALF = 0.5  # least share of samples that are crystals at all
 _SOUND = 0.8  # least share of decoded samples without overlapping atoms; 1 for real crystals
 _LACKING = 0.3  # largest difference between a share of samples and that of real crystals
 _NEUTRAL = 0.8  # share of neutral compositions of real crystals where it is not known: that of mp_52 and mp_3dsc
+_CLOSE = 0.02  # share of real crystals with close atoms where it is not known
+_MORE_CLOSE = 0.1  # by how much more samples may have them
 _FAILING = 0.05  # largest share of failed samples
 
 # Conditions (`ASKED`) on the composition of a sample, and on its space group.
@@ -61,7 +63,7 @@ _BEST = {
     "ams": "0",
     "amc": "0",
     **dict.fromkeys(STATISTICS, "0"),
-    **dict.fromkeys(("novel_", "known_", "unique_", "p1_rate", "num_", "crystal_systems", "ks_"), _AS_REAL),
+    **dict.fromkeys(("novel_", "known_", "unique_", "close_", "p1_rate", "num_", "crystal_systems", "ks_"), _AS_REAL),
 }
 _NO_TARGET = ("num_samples", "reference_")
 
@@ -175,6 +177,13 @@ def _poor_shares(metrics: Metrics, reference: Reference | None) -> list[str]:
         found.append(
             f"in {_percent(within)} of them atoms overlap (nearer than {MIN_RATIO:g} of the sum of their covalent "
             "radii, as in no real crystal)"
+        )
+    close = metrics["close_atoms_rate"]
+    real_close = _real(close, _CLOSE)
+    if _at_least(close) > real_close + _MORE_CLOSE:
+        found.append(
+            f"in {_percent(close['value'])} of them the nearest atoms are closer than {CLOSE_RATIO:g} of the sum of "
+            f"their covalent radii (real: {_percent(real_close)})"
         )
     if _at_most(metrics["structural_validity"]) < _SOUND * decoded:
         found.append(f"only {_percent(metrics['structural_validity']['value'])} are structurally valid")

@@ -23,7 +23,7 @@ from crystens.metrics.crystal_table import OK, Row, by_plausibility
 from crystens.metrics.distributions import QUANTITIES, Reference
 from crystens.metrics.entries import Metrics
 from crystens.metrics.metrics_file import generated_values
-from crystens.metrics.plausibility import MIN_RATIO
+from crystens.metrics.plausibility import CLOSE_RATIO, MIN_RATIO
 from crystens.metrics.result_table import ResultTable
 from crystens.metrics.symmetry_metrics import system_shares
 from crystens.metrics.verdicts import good
@@ -192,6 +192,8 @@ def _doubts(row: Row) -> list[str]:
     doubts = [] if row["structurally_valid"] else ["structurally invalid"]
     if row["structurally_valid"] and row["distance_ratio"] < MIN_RATIO:
         doubts.append("atoms overlap")
+    elif row["structurally_valid"] and row["distance_ratio"] < CLOSE_RATIO:
+        doubts.append("atoms are close")
     if not row["charge_neutral"]:
         doubts.append("not charge neutral")
     return doubts
