@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pymatgen.core import DummySpecies, Lattice, Structure
 
+from crystens.chemistry.formulas import reduced_composition, reduced_formula
 from crystens.errors import CrystensError
-from crystens.formulas import reduced_composition, reduced_formula
 
 if TYPE_CHECKING:
     from ase import Atoms

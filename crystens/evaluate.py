@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from crystens.asking.question import composition_asked
+from crystens.chemistry.formulas import ReducedComposition
 from crystens.crystal import Crystal
 from crystens.energies.energies import EnergyOptions
 from crystens.energies.potentials import SHIPPED, Potential, shipped
 from crystens.errors import CrystensError
 from crystens.formats.cdvae_result import CdvaeResult
-from crystens.formulas import ReducedComposition
 from crystens.ingest.generated import JudgingLimits, is_sample_folder, open_generated
 from crystens.ingest.sample_folder import SampleFolder
 from crystens.metrics.by_num_sites import by_num_sites, write_by_num_sites

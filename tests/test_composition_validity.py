@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Composition, Element
 
-from crystens.charge_neutrality import can_balance
+from crystens.chemistry.charge_neutrality import can_balance
 from crystens.errors import CrystensError
 from crystens.protocol import composition_validity
 from crystens.protocol.composition_validity import OXIDATION_STATES, PASSED, composition_verdict, states_name

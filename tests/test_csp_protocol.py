@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from crystens.asking.question import Question, composition_asked
+from crystens.chemistry.formulas import ReducedComposition, reduced_composition
 from crystens.cif.write import write_cif
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
 from crystens.evaluate import main
-from crystens.formulas import ReducedComposition, reduced_composition
 from crystens.metrics.crystal_table import crystal_row, failed_row
 from crystens.protocol.answers import find_answers
 from crystens.protocol.csp_protocol import CspOptions, CspProtocol

@@ -10,7 +10,7 @@ import pytest
 from ase.data import covalent_radii
 
 from crystens.batch import CrystalBatch
-from crystens.charge_neutrality import can_balance, is_charge_neutral
+from crystens.chemistry.charge_neutrality import can_balance, is_charge_neutral
 from crystens.crystal import Crystal
 from crystens.metrics.crystal_table import crystal_row
 from crystens.metrics.distributions import Reference

@@ -23,7 +23,7 @@ from pymatgen.core import Element
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from crystens.charge_neutrality import is_charge_neutral
+from crystens.chemistry.charge_neutrality import is_charge_neutral
 from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.orbits.batch import OrbitBatch
 from crystens.symmetry.wyckoff import primitive_multiplicities, space_group
@@ -57,7 +57,7 @@ class Orbits:
 
     @property
     def is_charge_neutral(self) -> bool:
-        """Whether the charges of the crystal add up to none, see `crystens.charge_neutrality`."""
+        """Whether the charges of the crystal add up to none, see `crystens.chemistry.charge_neutrality`."""
         amounts = self.amounts
         return is_charge_neutral(np.repeat(list(amounts), list(amounts.values())))
 

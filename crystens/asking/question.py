@@ -19,11 +19,11 @@ from typing import Any
 
 from pymatgen.core import Composition, Element
 
-from crystens.charge_neutrality import is_neutral_composition
+from crystens.chemistry.charge_neutrality import is_neutral_composition
+from crystens.chemistry.formulas import ReducedComposition
 from crystens.cif.settings import number_of_symbol
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS, Crystal, as_crystal
 from crystens.errors import CrystensError
-from crystens.formulas import ReducedComposition
 from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS, crystal_system
 
 KEEP = ("cell", "sites", "elements", "formula", "space_group")  # parts of a structure, and sites by their numbers
@@ -47,7 +47,7 @@ class Question:
         z: formula units in the primitive cell.
         num_elements: how many elements.
         num_sites: how many sites in the primitive cell.
-        charge_neutral: whether charges add up to none, see `crystens.charge_neutrality`.
+        charge_neutral: whether charges add up to none, see `crystens.chemistry.charge_neutrality`.
         structure: a structure of which parts are kept: the path of its file, or the crystal.
         keep: which parts: `KEEP`, and numbers of sites, from 0.
         properties: (name, value) of properties, in the units of the training data, sorted.

@@ -25,8 +25,8 @@ import moyopy
 import numpy as np
 from pymatgen.core import Element
 
+from crystens.chemistry.formulas import formula_sum, reduced_composition
 from crystens.crystal import Crystal, wrap
-from crystens.formulas import formula_sum, reduced_composition
 from crystens.symmetry.space_groups import SymmetrisedCrystal
 
 # Tag of the space group that an image states, whatever the atoms have; 0 if it states none.

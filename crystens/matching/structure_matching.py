@@ -37,9 +37,9 @@ from pymatgen.core import Lattice, Structure
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from crystens.chemistry.formulas import reduced_composition
 from crystens.crystal import Crystal, wrap
 from crystens.errors import CrystensError
-from crystens.formulas import reduced_composition
 from crystens.processes.engines import PROCESSES, check_engine, open_pool
 from crystens.processes.pool import Broken, time_limit
 

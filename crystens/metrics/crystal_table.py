@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from crystens.charge_neutrality import is_charge_neutral
+from crystens.chemistry.charge_neutrality import is_charge_neutral
 from crystens.crystal import Crystal
 from crystens.decoding import DecodedCrystal, ImageCopies, cell_means
 from crystens.errors import CrystensError

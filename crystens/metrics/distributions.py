@@ -26,10 +26,10 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from crystens.batch import CrystalBatch
+from crystens.chemistry.formulas import reduced_composition, reduced_formula
 from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.decoding import ImageReading
 from crystens.errors import CrystensError
-from crystens.formulas import reduced_composition, reduced_formula
 from crystens.metrics.symmetries import templates
 
 log = logging.getLogger(__name__)

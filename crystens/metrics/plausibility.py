@@ -3,7 +3,7 @@
 - `distance_ratio`: the shortest distance between two atoms, own periodic images included, divided by the sum of the
   two covalent radii. In 16,000 real crystals (mp_52, Perov-5, Carbon-24, mp_3dsc) the minimum is 0.62 and the median
   0.92. Below `MIN_RATIO` atoms overlap. At most 1.8 % of the real crystals of each set are below `CLOSE_RATIO`.
-- `charge_neutral`: `crystens.charge_neutrality`.
+- `charge_neutral`: `crystens.chemistry.charge_neutrality`.
 - `known_formula`, `known_template`: whether the reference holds a crystal with this reduced formula, with this Wyckoff
   template; None without a reference.
 - `plausibility`, 0 to 1: the share of conditions that hold. The conditions are: the distance ratio is at least

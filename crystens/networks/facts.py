@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crystens.charge_neutrality import is_charge_neutral
+from crystens.chemistry.charge_neutrality import is_charge_neutral
 from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.errors import CrystensError
 from crystens.networks.code_heads import Stated, primitive_multiplicity_table
@@ -106,7 +106,7 @@ class Facts(nn.Module):
 def counted(stated: Stated, counts: Tensor, names: Collection[str] = tuple(COUNTED)) -> dict[str, Tensor]:
     """Return the facts that images state, by name: (B,) int64, `num_sites` those of the primitive cell.
 
-    `charge_neutral`, 1 or 0, is found on the CPU (`crystens.charge_neutrality`).
+    `charge_neutral`, 1 or 0, is found on the CPU (`crystens.chemistry.charge_neutrality`).
 
     Args:
         stated: what the images state, B of N sites.

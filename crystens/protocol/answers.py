@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crystens.chemistry.formulas import ReducedComposition, reduced_formula
 from crystens.errors import CrystensError
-from crystens.formulas import ReducedComposition, reduced_formula
 
 ORDERS = ("blocks", "rounds", "composition")
 

@@ -1,7 +1,7 @@
 """Compositional validity by the CDVAE protocol.
 
-The rule is that of `crystens.charge_neutrality`, with smact's tables of oxidation states, electronegativities and
-metals. The result depends on the list of oxidation states. "smact14" is the list of the original protocol, at that time
+The rule is that of `crystens.chemistry.charge_neutrality`, with smact's tables of oxidation states,
+electronegativities and metals. The result depends on the list of oxidation states. "smact14" is the list of the original protocol, at that time
 the only one in smact.
 
 Differs from the original: an element without an electronegativity (Pm, Rn, Lr) fails the Pauling test, as in smact 4;
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element
 
-from crystens.charge_neutrality import can_balance
+from crystens.chemistry.charge_neutrality import can_balance
 from crystens.errors import CrystensError, first_line
 
 # Attribute of smact's elements that holds each list.

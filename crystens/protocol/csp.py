@@ -27,9 +27,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crystens.chemistry.formulas import reduced_composition
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.formulas import reduced_composition
 from crystens.matching.structure_matching import attempted
 from crystens.metrics.entries import Metrics, entry, rate
 from crystens.metrics.validity import is_structurally_valid

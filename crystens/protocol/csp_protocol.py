@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from crystens.chemistry.formulas import ReducedComposition, reduced_composition
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.formulas import ReducedComposition, reduced_composition
 from crystens.metrics.by_num_sites import SIZE_RANGES, rows_by_num_sites
 from crystens.metrics.crystal_table import CSP_COLUMNS, OK, Row
 from crystens.metrics.entries import Metrics, entry, rate

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crystens.chemistry.formulas import ReducedComposition, reduced_composition
 from crystens.crystal import Crystal
 from crystens.errors import CrystensError
-from crystens.formulas import ReducedComposition, reduced_composition
 
 DATA_SET = "perov_5"
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from pymatgen.core import Element
 
+from crystens.chemistry.formulas import ReducedComposition, reduced_composition, reduced_formula
 from crystens.crystal import MAX_ATOMIC_NUMBER, cell_vectors
 from crystens.distances import plane_spacings, shortest_lengths
 from crystens.errors import CrystensError
-from crystens.formulas import ReducedComposition, reduced_composition, reduced_formula
 from crystens.ingest.store import CrystalStore
 from crystens.sources.record import Reject
 from crystens.symmetry.space_groups import CRYSTAL_SYSTEMS

@@ -18,8 +18,8 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 import crystens
 from crystens.asking.question import Question
+from crystens.chemistry.formulas import reduced_composition
 from crystens.crystal import Crystal, as_crystal
-from crystens.formulas import reduced_composition
 from crystens.generator import Generator
 from crystens.report.pictures import draw_crystal, figure_png
 from crystens.samples.references import read_real

@@ -13,9 +13,9 @@ from collections import defaultdict
 import numpy as np
 from pymatgen.core import Composition
 
+from crystens.chemistry.formulas import formula_sum, reduced_composition
 from crystens.energies.hull import _Hull
 from crystens.energies.hull_entries import ReferenceEntry
-from crystens.formulas import formula_sum, reduced_composition
 from crystens.ingest.generated import JudgingLimits
 from crystens.ingest.kinds import open_source
 from crystens.sources.record import Entry

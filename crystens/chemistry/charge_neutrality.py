@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 from pymatgen.core import Element
 
-from crystens.formulas import ReducedComposition, reduced_composition
+from crystens.chemistry.formulas import ReducedComposition, reduced_composition
 
 Ion = tuple[float | None, int, Sequence[int]]  # electronegativity, amount and possible charges of an element
 

@@ -1,0 +1,1 @@
+"""Chemistry of compositions: reduced formulas, and whether charges add up."""
