@@ -1,8 +1,8 @@
 """Compositional validity by the CDVAE protocol.
 
-The rule is that of `crystens.chemistry.charge_neutrality`, with smact's tables of oxidation states,
-electronegativities and metals. The result depends on the list of oxidation states. "smact14" is the list of the original protocol, at that time
-the only one in smact.
+The rule is that of `crystens.chemistry.charge_neutrality`, with smact's tables of oxidation states, electronegativities
+and metals. The result depends on the list of oxidation states. "smact14" is the list of the original protocol, at that
+time the only one in smact.
 
 Differs from the original: an element without an electronegativity (Pm, Rn, Lr) fails the Pauling test, as in smact 4;
 the original let some of its combinations pass. Elements without oxidation states in smact fail; the original stopped
