@@ -82,7 +82,7 @@ def test_cells_are_made_of_the_two_tokens_that_share_them(network: RowTransforme
         {},
         {"geometric_pairs": True, "surroundings": True},
         {"symmetric": True},
-        {"self_conditioning": True, "surroundings": True},
+        {"self_conditioning": True},
     ],
 )
 def test_a_batch_divided_by_size_is_the_whole_batch(options: dict[str, bool]) -> None:
@@ -117,26 +117,6 @@ def test_an_estimate_is_read_and_zeros_are_none() -> None:
     without = network(images, noise, counts)
     assert torch.equal(network(images, noise, counts, torch.zeros_like(images)), without)
     assert (network(images, noise, counts, images) - without).abs().amax(dim=(1, 2, 3)).min() > 1e-3
-
-
-def test_surroundings_are_of_the_estimate_and_fade_with_noise() -> None:
-    torch.manual_seed(0)
-    options = {"self_conditioning": True, "surroundings": True}
-    network = RowTransformer(16, width=16, depth=1, heads=2, **options)
-    network.tell_scales(torch.ones(13), torch.zeros(13), (-2.0, 2.0))
-    given: list[torch.Tensor] = []
-    network.transformer.in_proj.register_forward_pre_hook(lambda _, read: given.append(read[0][..., 2 * 8 * 16 :]))
-    images, _, counts = inputs()
-    estimate = torch.rand(3, 4, 16, 16) * present_cells(counts, 16)[:, None]
-    estimate[1] = 0
-    calls = ((images, 0.1, None), (images, 0.1, estimate), (-images, 0.6, estimate), (images, 1, estimate))
-    for image, sigma, known in calls:
-        network(image, torch.full((3,), sigma).log(), counts, known)
-    none, clear, blurred, noisy = given
-    assert not none.any()
-    assert clear.flatten(1).any(dim=1).tolist() == [True, False, True]
-    torch.testing.assert_close(blurred / (1 - 0.6**2), clear / (1 - 0.1**2))
-    assert not noisy.any()
 
 
 def geometric_network(symmetric: bool = False) -> RowTransformer:
@@ -222,3 +202,35 @@ def test_symmetric_networks_with_geometric_pairs_take_the_averaged_coordinates()
 def test_sizes_out_of_range_are_refused(options: dict[str, int], named: str) -> None:
     with pytest.raises(CrystensError, match=named):
         RowTransformer(**({"image_side": 16, "width": 16, "depth": 1, "heads": 2} | options))
+
+
+def test_averages_of_noisy_copies_go_past_an_untrained_network() -> None:
+    sites, sigma = 4, 0.3
+    generator = torch.Generator().manual_seed(3)
+    clean = torch.randn(500, 1, 1, 10, generator=generator).expand(-1, 8, sites, -1).clone()
+    clean[..., 1:4] = torch.randn(500, 1, sites, 3, generator=generator)
+    noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
+    images = torch.zeros(500, 4, 16, 16)
+    images[:, :, 12:, :10], images[:, :, :10, 12:] = noisy[:, :4], noisy[:, 4:].mT
+    counts = torch.full((500,), sites)
+    network = RowTransformer(16, width=16, depth=1, heads=2, average_skip=True).eval()
+    with torch.no_grad():
+        given = network(images / (1 + sigma**2) ** 0.5, torch.tensor(sigma).log(), counts)
+    off = torch.cat([given[:, :, 12:, :10], given[:, :, :10, 12:].mT], dim=1) - clean
+    # Of a value of variance 1, n copies leave an error of (sigma^2 / n) / (1 + sigma^2 / n).
+    for columns, copies in ((slice(1, 4), 8), (slice(4, 10), 8 * sites)):
+        variance = sigma**2 / copies
+        expected = variance / (1 + variance)
+        assert off[..., columns].square().mean() == pytest.approx(expected, rel=0.1)
+    assert off[..., 0].square().mean() > 0.5  # atoms have no such average
+
+
+def test_averages_take_no_empty_slots() -> None:
+    images, noise, counts = inputs()
+    network = RowTransformer(16, width=16, depth=1, heads=2, average_skip=True).eval()
+    torch.nn.init.zeros_(network.transformer.out_proj.weight)
+    other = torch.where(present_cells(counts, 16)[:, None], images, 5.0)
+    with torch.no_grad():
+        apart = (network(images, noise, counts) - network(other, noise, counts)).abs()
+    for one, count in zip(apart, counts.tolist(), strict=True):
+        assert one[:, : 12 + count, : 12 + count].max() < 1e-6

@@ -5,11 +5,7 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
-from crystens.crystal import cell_vectors
-from crystens.distances import nearest_distances
-from crystens.networks.surroundings import NUM_SHELLS, orbit_surroundings, surroundings
-from crystens.symmetry.space_groups import cell_of_metric
-from crystens.symmetry.wyckoff import space_group
+from crystens.networks.surroundings import NUM_SHELLS, surroundings
 
 CELL = [5.0, 6.0, 7.0, 80.0, 95.0, 105.0]
 PLACES = [[0.02, 0.5, 0.9], [0.97, 0.4, 0.1], [0.3, 0.3, 0.3]]
@@ -63,38 +59,3 @@ def test_uncertain_places_fade() -> None:
 @pytest.mark.parametrize("wild", [1e6, -1e6, 0.0])
 def test_noise_of_any_size_gives_finite_numbers(wild: float) -> None:
     assert around([[wild] * 3, [0.0] * 3, [-wild] * 3], cell=[wild] * 6).isfinite().all()
-
-
-@pytest.mark.parametrize("number", [1, 14, 62, 139, 166, 194, 225])
-def test_surroundings_of_orbits_are_those_of_all_their_sites(number):
-    """In a wide cell, with orbits in general position, whose sites are apart."""
-    group = space_group(number)
-    rng = np.random.default_rng(number)
-    metric = group.averaged_metric(np.diag(rng.uniform(18, 24, 3) ** 2))
-    lengths, angles = cell_of_metric(metric)
-    places: list[np.ndarray] = []
-    vectors = cell_vectors(lengths, angles)
-    orbits = 3 if len(group.rotations) <= 16 else 1
-    while len(places) < orbits:  # whose sites are at least 1.8 angstrom apart
-        sites = np.concatenate([group.positions[-1].orbit(x) for x in [*places, rng.random(3)]])
-        if nearest_distances(vectors, sites).min() > 1.8:
-            places.append(sites[len(group.rotations) * len(places)])
-    cells = torch.tensor(np.concatenate([lengths, angles]))[None]
-    spread = torch.full((1,), 0.01)
-    listed = torch.tensor(np.array(places))[None]
-    found = orbit_surroundings(cells, listed, torch.ones(1, orbits, dtype=torch.bool), spread, torch.tensor([number]))
-    sites = np.concatenate([group.positions[-1].orbit(x) for x in places])
-    everything = surroundings(cells, torch.tensor(sites)[None], torch.ones(1, len(sites), dtype=torch.bool), spread)[
-        :, :: len(group.rotations)
-    ]
-    torch.testing.assert_close(found, everything, atol=2e-3, rtol=2e-3)
-
-
-def test_a_site_on_a_special_position_counts_once():
-    cells = torch.tensor([[6.0, 6.0, 6.0, 90.0, 90.0, 90.0]])
-    places = torch.tensor([[[0.0, 0, 0], [0.25, 0.25, 0.25]]])  # zinc blende: four neighbours at 2.6 angstrom
-    found = orbit_surroundings(cells, places, torch.ones(1, 2, dtype=torch.bool), torch.zeros(1), torch.tensor([216]))
-    shell = 0.25 + 3.5 / 7 * torch.arange(8)
-    expected = 4 * torch.exp(-0.5 * ((6 * 3**0.5 / 4 - shell) / 0.35) ** 2)
-    assert found[0, 0, :3].abs().max() < 0.05  # it is no neighbour of itself
-    assert found[0, 0, 4:6].tolist() == pytest.approx(expected[4:6].tolist(), rel=0.05)

@@ -241,12 +241,6 @@ class EDM(AveragedModule):
                 "geometric pairs are fractional distances: take encoding.distance=fractional or "
                 "model.network.geometric_pairs=false"
             )
-        of_orbits = getattr(self.network, "orbits", False) and getattr(self.network, "surroundings", False)
-        if of_orbits and getattr(scaling, "space_groups", None) != "bits":
-            raise CrystensError(
-                "surroundings of orbits read the space group from bits: take encoding.space_group=bits or "
-                "model.network.surroundings=false"
-            )
         if getattr(self.network, "codes", None) is not None:
             tell_codes([self.network, self.average_network], scaling, self.scales)
         if self.facts is not None and not self.facts.told:  # trained weights keep the scales that they know

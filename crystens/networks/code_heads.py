@@ -42,7 +42,7 @@ from crystens.devices.xla import is_xla
 from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS, POSITION_ROW
 from crystens.networks.charge_sums import neutral_shift
 from crystens.networks.code_chain import CodeChain
-from crystens.networks.repulsion import representatives
+from crystens.networks.orbit_geometry import representatives
 from crystens.symmetry.wyckoff import MAX_POSITIONS, primitive_multiplicities, space_group
 
 CODED_ROWS = (0, GROUP_ROW, POSITION_ROW)  # of elements, space groups and Wyckoff positions

@@ -11,6 +11,10 @@ one and a vector of the other. So the weights that make a cell are the same for 
 largest crystals have is drawn as well as the first. Copies of a value have weights of their own; that they agree is
 learned.
 
+With `average_skip` the averages of the noisy copies of coordinates and cell go past the tokens, which only say how far
+the averages are off. It is the preconditioning of Karras et al., by the noise that the average of n copies has: sigma
+divided by the root of n. Without it tokens have to hand each value on, and blur it by more than little noise does.
+
 With `geometric_pairs` the pair block follows from the coordinates drawn in the same image. Differences of the expected
 coordinates are the expected differences. Their length comes near the expected distance as the noise goes; a scalar
 product, which goes with the noise, corrects it until then. So nothing is lost by it but the independence of the pair
@@ -25,12 +29,11 @@ denoiser divides an image by the root of 1 + sigma^2, so that with noise they li
 
 With `self_conditioning` the tokens also read an earlier estimate of the clean image: in sampling, that of the step
 before; zeros where there is none. Digits of elements, groups and positions, of which the noisy image says little until
-late, then stand once they are decided (Chen, Zhang, Hinton, "Analog Bits", ICLR 2023). Surroundings are those of the
-estimate then, whose places are far better known than those of the noisy image; they fade as 1 - sigma^2, and above a
-sigma of 1 nothing stands around, for the estimate is a mean of many crystals there.
+late, then stand once they are decided (Chen, Zhang, Hinton, "Analog Bits", ICLR 2023).
 
-With `repulsion` the atoms of orbits that a nearly clean image states are moved apart where they stand within each
-other (`crystens.networks.repulsion`), in sampling.
+With `forces` the atoms of orbits move by learned forces between them where there is little noise (`crystens.networks.
+forces`). With `repulsion` those that a nearly clean image states are moved apart where they stand within each other
+(`crystens.networks.repulsion`), in sampling.
 
 With `facts` all tokens are told numbers of the whole crystal, such as how many elements it has, where they are known.
 With `known_cells` lattice parameters and coordinates can be told. They stand in the estimate, their tokens are marked,
@@ -52,19 +55,20 @@ from azula.nn.dit import DiT
 from azula.nn.layers import SineEncoding
 from torch import Tensor, nn
 
-from crystens.crystal import NUM_SPACE_GROUPS
 from crystens.devices.xla import is_xla
-from crystens.encoding import COORDINATE_ROWS, GROUP_ROW, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
+from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
 from crystens.errors import CrystensError
 from crystens.networks.code_heads import CodeHeads
 from crystens.networks.facts import Facts
+from crystens.networks.forces import Forces
 from crystens.networks.repulsion import pushed_apart
-from crystens.networks.surroundings import NUM_FEATURES, orbit_surroundings, surroundings
+from crystens.networks.surroundings import NUM_FEATURES, surroundings
 from crystens.networks.told import Told
 
 _LENGTH_ROWS = slice(4, 7)
 _ANGLE_ROWS = slice(7, 10)
 
+_FORCES_BELOW = 2.0  # sigma below which forces move atoms
 _CLEAR = 0.5  # sigma below which atoms are moved apart; above, places are too uncertain
 _ROUNDS = 8  # of pushing atoms apart, at most, in one call
 _TINY = 1e-6  # keeps the gradient of a site's distance from itself finite
@@ -82,9 +86,12 @@ class RowTransformer(nn.Module):
         rank: numbers in the vectors whose scalar product is a cell of the pair block.
         geometric_pairs: whether the pair block follows from the coordinates drawn. For images whose distances are
             fractional, and whose scales `tell_scales` says.
-        surroundings: whether sites read what stands around them. For images whose scales `tell_scales` says.
-        orbits: whether the sites of an image stand for orbits of a space group in bits, whose sites are then what
-            stands around; without `surroundings` it changes nothing.
+        average_skip: whether the averages of the noisy copies of coordinates and cell are added to what is drawn of
+            them, more the less noise there is. For coordinates and cells that are as large as the other cells when
+            noise is added, as in all models here.
+        surroundings: whether sites read what stands around them. For images whose scales `tell_scales` says; not with
+            `orbits`, `self_conditioning` and `known_cells`.
+        orbits: whether the sites of an image stand for orbits of a space group in bits.
         parts: into how many parts a batch is divided, by number of sites, each cropped to its largest crystal. Only
             time depends on it, rounding and the draws of `dropout` apart. Shapes then depend on the data, for which XLA
             would compile every batch anew: there a batch stays whole.
@@ -95,9 +102,11 @@ class RowTransformer(nn.Module):
             digit. For images whose codes `tell_codes` says.
         repulsion: share of the sum of the covalent radii below which atoms of orbits are moved apart where there is
             little noise; 0 for not. As `symmetric`, it has no weights, and it is not done in training.
+        forces: rounds in which learned forces between the atoms of orbits move them where there is little noise; above
+            0 only with `codes`, `orbits` and `geometric_pairs`.
         facts: names of what can be told of a whole crystal, see `crystens.networks.facts`; only with `codes`.
         known_cells: whether lattice parameters and coordinates can be told; only with `self_conditioning` and
-            `geometric_pairs`, and without `surroundings`, which are of a whole estimate.
+            `geometric_pairs`.
 
     Raises:
         CrystensError: if a number is out of range, or options do not fit each other.
@@ -112,6 +121,7 @@ class RowTransformer(nn.Module):
         dropout: float | None = None,
         rank: int = 16,
         geometric_pairs: bool = False,
+        average_skip: bool = False,
         surroundings: bool = False,
         parts: int = 1,
         symmetric: bool = False,
@@ -119,6 +129,7 @@ class RowTransformer(nn.Module):
         self_conditioning: bool = False,
         codes: bool = False,
         repulsion: float = 0.0,
+        forces: int = 0,
         facts: Sequence[str] = (),
         known_cells: bool = False,
     ) -> None:
@@ -135,12 +146,19 @@ class RowTransformer(nn.Module):
                 f"{repulsion=} of RowTransformer must not be negative, and above 0 it takes codes=true, "
                 "geometric_pairs=true and images of orbits"
             )
+        if not isinstance(forces, int) or forces < 0 or (forces and not (codes and orbits and geometric_pairs)):
+            raise CrystensError(
+                f"{forces=} of RowTransformer must be a number of rounds, and above 0 it takes codes=true, "
+                "geometric_pairs=true and images of orbits"
+            )
         if facts and not codes:
             raise CrystensError("facts of RowTransformer take codes=true, which say what an image states")
-        if known_cells and (surroundings or not (self_conditioning and geometric_pairs)):
+        if known_cells and not (self_conditioning and geometric_pairs):
+            raise CrystensError("known_cells of RowTransformer takes self_conditioning=true and geometric_pairs=true")
+        if surroundings and (orbits or self_conditioning):
             raise CrystensError(
-                "known_cells of RowTransformer takes self_conditioning=true, geometric_pairs=true and "
-                "surroundings=false"
+                "surroundings of RowTransformer take images of all sites and self_conditioning=false; with "
+                "encoding.sites=orbits take model.network.forces=3"
             )
         self.image_side = image_side
         self.width = width
@@ -148,6 +166,7 @@ class RowTransformer(nn.Module):
         self.parts = parts
         self.symmetric = symmetric
         self.geometric_pairs = geometric_pairs
+        self.average_skip = average_skip
         self.surroundings = surroundings
         self.orbits = orbits
         self.self_conditioning = self_conditioning
@@ -170,6 +189,7 @@ class RowTransformer(nn.Module):
         nn.init.zeros_(self.transformer.out_proj.bias)
         self.repulsion = repulsion
         self.codes = CodeHeads(width, orbits, facts=bool(facts)) if codes else None
+        self.forces = Forces(width, forces) if forces else None
         self.facts = Facts(facts, width) if facts else None
         self.known_mark = nn.Parameter(torch.zeros(width)) if known_cells else None
         if self.needs_scales:
@@ -240,6 +260,8 @@ class RowTransformer(nn.Module):
         for row, cells in self.codes.draw(tokens, evidence, counts, stated, facts).items():
             drawn[:, :, row, HEADER:] = cells[..., :NUM_CHANNELS].mT.to(drawn.dtype)
             drawn[:, :, HEADER:, row] = cells[..., NUM_CHANNELS:].mT.to(drawn.dtype)
+        if self.forces is not None:
+            drawn = self._moved_by_forces(drawn, tokens, log_noise, counts)
         if self.repulsion > 0 and not self.training:
             drawn = self._pushed_apart(drawn, log_noise, counts)
         return self._with_known(drawn, told.cells)
@@ -274,35 +296,82 @@ class RowTransformer(nn.Module):
         marked[:, COORDINATE_ROWS] = False  # one site's coordinates say little of those of all
         return marked[..., None] * self.known_mark
 
+    def _moved_by_forces(self, drawn: Tensor, tokens: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
+        """Return drawn images (B, 4, S, S) moved by learned forces where there is little noise.
+
+        Args:
+            drawn: images.
+            tokens: that they were made of, (B, S, width).
+            log_noise: (B,), and so are the counts.
+            counts: numbers of orbits.
+        """
+        assert self.forces is not None
+        if self.training and is_xla(drawn.device):
+            raise CrystensError(
+                "XLA would compile each step of a training with forces anew: take model.network.forces=0"
+            )
+        share = (1 - (log_noise.float().exp() / _FORCES_BELOW).square()).clamp(min=0)
+        rows = share.nonzero()[:, 0]
+        if not len(rows):
+            return drawn
+        images, counts, share = drawn[rows].float(), counts[rows], share[rows]
+        most = HEADER + int(counts.max())
+        cropped = images[:, :, :most, :most]
+        with torch.no_grad():
+            cells, places, stated = self._read(cropped, counts)
+        moves, grown = self.forces(tokens[rows, HEADER:most], log_noise[rows], cells, places, *stated)
+        moved = self._moved(cropped, moves * share[:, None, None], grown * share[:, None], stated[0])
+        images = nn.functional.pad(moved, (0, images.shape[-1] - most) * 2)
+        return drawn.index_copy(0, rows, images.to(drawn.dtype))
+
     def _pushed_apart(self, drawn: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
         """Return drawn images (B, 4, S, S) whose atoms are apart, as far as there is little noise."""
         clear = log_noise < math.log(_CLEAR)
-        if not clear.any() or self.codes is None:
+        if not clear.any():
             return drawn
-        images, counts = drawn[clear].float(), counts[clear]
-        rows = slice(COORDINATE_ROWS.start, _ANGLE_ROWS.stop)
-        copies = torch.cat([images[:, :, HEADER:, rows], images[:, :, rows, HEADER:].mT], dim=1)  # (b, 8, N, 9)
-        values = (copies.mean(dim=1) - self.offsets[rows]) / self.slopes[rows]
-        present = torch.arange(values.shape[1], device=images.device) < counts[:, None]
-        cells = (values[..., 3:] * present[..., None]).sum(dim=1) / counts[:, None].clamp(min=1)
+        images = drawn[clear].float()
+        cells, places, stated = self._read(images, counts[clear])
+        pushed, lengths = pushed_apart(cells, places, *stated, self.repulsion, _ROUNDS)
+        share = (1 - (log_noise[clear].float().exp() / _CLEAR).square())[:, None]
+        moves, grown = (pushed - places) * share[..., None], (lengths - cells[:, :3]) * share
+        drawn[clear] = self._moved(images, moves, grown, stated[0]).to(drawn.dtype)
+        return drawn
+
+    def _read(self, images: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Return what clean images (B, 4, s, s) of orbits state.
+
+        Returns:
+            Cells (B, 6), angstrom and degrees; fractional coordinates (B, N, 3); and which orbits there are (B, N),
+            groups (B,), places of letters (B, N) and elements (B, N).
+        """
+        assert self.codes is not None
+        cells, places, present = self._averages(images, counts)
         stated = self.codes.stated(images, counts)
         assert stated.groups is not None
         assert stated.places is not None
-        told = (present, stated.groups, stated.places, stated.elements)
-        pushed, lengths = pushed_apart(cells, values[..., :3], *told, self.repulsion, _ROUNDS)
-        share = (1 - (log_noise[clear].float().exp() / _CLEAR).square())[:, None]
-        grown = (lengths - cells[:, :3]) * share * self.slopes[_LENGTH_ROWS]
-        images[:, :, HEADER:, _LENGTH_ROWS] += (grown[:, None] * present[..., None])[:, None]
-        images[:, :, _LENGTH_ROWS, HEADER:] += (grown[..., None] * present[:, None])[:, None]
-        moves = (pushed - values[..., :3]) * share[..., None] * present[..., None] * self.slopes[COORDINATE_ROWS]
-        coordinates = copies[..., :3]
-        moved = (coordinates + moves[:, None]).clamp(*self.limits)
-        nothing = torch.zeros(len(images), 1, values.shape[1], values.shape[1], device=images.device)
-        images[:, :, HEADER:, COORDINATE_ROWS] = moved[:, :NUM_CHANNELS]
-        images[:, :, COORDINATE_ROWS, HEADER:] = moved[:, NUM_CHANNELS:].mT
-        images[:, :, HEADER:, HEADER:] += self._geometry(moved, nothing) - self._geometry(coordinates, nothing)
-        drawn[clear] = images.to(drawn.dtype)
-        return drawn
+        return cells, places, (present, stated.groups, stated.places, stated.elements)
+
+    def _moved(self, images: Tensor, moves: Tensor, grown: Tensor, present: Tensor) -> Tensor:
+        """Return images (B, 4, s, s) whose sites and lengths are changed; the pair block follows the coordinates.
+
+        Args:
+            images: clean ones.
+            moves: fractional, (B, N, 3).
+            grown: of the lengths, (B, 3), angstrom.
+            present: which sites there are, (B, N).
+        """
+        moves = moves * present[..., None] * self.slopes[COORDINATE_ROWS]
+        before = self._copies(images)
+        after = (before + moves[:, None]).clamp(*self.limits)
+        nothing = images.new_zeros(len(images), 1, present.shape[1], present.shape[1])
+        changed = images.new_zeros(len(images), 2 * NUM_CHANNELS, present.shape[1], HEADER)  # (B, 8, N, 12)
+        of_lengths = (grown * self.slopes[_LENGTH_ROWS])[:, None] * present[..., None]  # (B, N, 3)
+        changed[..., _LENGTH_ROWS] = of_lengths[:, None]
+        changed[..., COORDINATE_ROWS] = after - before
+        in_row, in_column = changed.chunk(2, dim=1)
+        upper = torch.cat([images.new_zeros(len(images), NUM_CHANNELS, HEADER, HEADER), in_column.mT], dim=3)
+        pairs = self._geometry(after, nothing) - self._geometry(before, nothing)
+        return images + torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
 
     def _drawn(
         self,
@@ -351,7 +420,7 @@ class RowTransformer(nn.Module):
             known = torch.zeros_like(lines) if estimate is None else row_lines(estimate, self.image_side)
             lines = torch.cat([lines, known.to(lines.dtype)], dim=2)
         if self.surroundings:
-            lines = torch.cat([lines, self._neighbours(images, log_noise, counts, estimate)], dim=2)
+            lines = torch.cat([lines, self._neighbours(images, log_noise, counts)], dim=2)
         embedded = self.noise_embedding(log_noise) + self.count_embedding(counts)
         tokens = self.transformer.in_proj(lines)
         if added is not None:
@@ -365,6 +434,8 @@ class RowTransformer(nn.Module):
         shared = shared.unflatten(2, (2, NUM_CHANNELS)).permute(2, 0, 3, 1)  # (2, B, 4, 12)
         own = own.unflatten(2, (2, NUM_CHANNELS, HEADER)).permute(2, 0, 3, 1, 4)  # (2, B, 4, N, 12)
         in_row, in_column = own + shared[..., None, :]
+        if self.average_skip:
+            in_row, in_column = _with_averages(in_row, in_column, images, log_noise, counts)
         left, right = (part.unflatten(2, (self.products, self.rank)).transpose(1, 2) for part in (left, right))
         pairs = left @ right.mT / self.rank**0.5  # (B, 4 or 1, N, N)
         if self.geometric_pairs:
@@ -376,41 +447,28 @@ class RowTransformer(nn.Module):
         drawn = torch.cat([upper, torch.cat([in_row, pairs], dim=3)], dim=2)
         return average_mirror_images(drawn) if self.symmetric else drawn, tokens
 
-    def _neighbours(self, images: Tensor, log_noise: Tensor, counts: Tensor, estimate: Tensor | None = None) -> Tensor:
+    def _neighbours(self, images: Tensor, log_noise: Tensor, counts: Tensor) -> Tensor:
         """Return what stands around the site of each token by an image as it is given, (B, S, F); 0 around attributes.
 
-        Undoing the division by the root of 1 + sigma^2 first made samples no better (`experiments/frontier`). With
-        `self_conditioning` it is what stands around by the estimate, and 0 where there is none.
+        Undoing the division by the root of 1 + sigma^2 first made samples no better (`experiments/frontier`).
         """
-        if self.self_conditioning:
-            if estimate is None:
-                return images.new_zeros(len(images), images.shape[-1], NUM_FEATURES)
-            clear = (1 - (2 * log_noise.float()).exp()).clamp(min=0) * (estimate != 0).flatten(1).any(dim=1)
-            images, log_noise = estimate, torch.full_like(log_noise, -torch.inf)
-        rows = slice(COORDINATE_ROWS.start, _ANGLE_ROWS.stop)
-        in_row, in_column = images[:, :, HEADER:, rows], images[:, :, rows, HEADER:].mT
-        values = torch.cat([in_row, in_column], dim=1).float().mean(dim=1)  # (B, N, 9)
-        values = (values - self.offsets[rows]) / self.slopes[rows]
-        present = torch.arange(values.shape[1], device=images.device) < counts[:, None]
-        cells = (values[..., 3:] * present[..., None]).sum(dim=1) / counts[:, None].clamp(min=1)
+        cells, places, present = self._averages(images.float(), counts)
         deviation = log_noise.exp() / (2 * NUM_CHANNELS) ** 0.5 / self.slopes[COORDINATE_ROWS.start]
-        if self.orbits:
-            groups = self._groups(images, present)
-            found = orbit_surroundings(cells, values[..., :3], present, deviation, groups)
-        else:
-            found = surroundings(cells, values[..., :3], present, deviation)
-        if self.self_conditioning:
-            found = found * clear[:, None, None]
+        found = surroundings(cells, places, present, deviation)
         return nn.functional.pad(found, (0, 0, HEADER, 0)).to(images.dtype)
 
-    def _groups(self, images: Tensor, present: Tensor) -> Tensor:
-        """Return the space group whose binary digits images state, (B,) int64; digits are scaled as coordinates are."""
-        digits = torch.cat([images[:, :, GROUP_ROW, HEADER:], images[:, :, HEADER:, GROUP_ROW]], dim=1).float()
-        mean = (digits * present[:, None]).sum(dim=2) / present.sum(dim=1).clamp(min=1)[:, None]  # (B, 8)
-        first = COORDINATE_ROWS.start
-        ones = (mean - self.offsets[first]) / self.slopes[first] > 0.5
-        number = (ones * 2 ** torch.arange(ones.shape[1], device=ones.device)).sum(dim=1)
-        return number.clamp(1, NUM_SPACE_GROUPS)
+    def _averages(self, images: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the copies of images (B, 4, s, s) say in the mean, and which sites there are.
+
+        Returns:
+            Cells (B, 6), angstrom and degrees; fractional coordinates (B, N, 3); and (B, N) bool.
+        """
+        rows = slice(COORDINATE_ROWS.start, _ANGLE_ROWS.stop)
+        copies = torch.cat([images[:, :, HEADER:, rows], images[:, :, rows, HEADER:].mT], dim=1)  # (B, 8, N, 9)
+        values = (copies.mean(dim=1) - self.offsets[rows]) / self.slopes[rows]
+        present = torch.arange(values.shape[1], device=images.device) < counts[:, None]
+        cells = (values[..., 3:] * present[..., None]).sum(dim=1) / counts[:, None].clamp(min=1)
+        return cells, values[..., :3], present
 
     def _geometry(self, copies: Tensor, correction: Tensor) -> Tensor:
         """Return the pair block (B, 4, N, N) of coordinates.
@@ -432,6 +490,40 @@ class RowTransformer(nn.Module):
             ],
             dim=1,
         )
+
+
+def _with_averages(
+    in_row: Tensor, in_column: Tensor, images: Tensor, log_noise: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what is drawn of sites, coordinates and cell as corrections of the averages of noisy copies.
+
+    An average of n copies of a value of variance 1 has the variance 1 + sigma^2 / n.
+
+    Args:
+        in_row: what is drawn, (B, 4, N, 12).
+        in_column: the same of the mirror image.
+        images: the noisy ones, (B, 4, s, s), divided by the root of 1 + sigma^2.
+        log_noise: (B,), logarithm of sigma, and so are the counts.
+        counts: numbers of sites.
+    """
+    rows = slice(COORDINATE_ROWS.start, _ANGLE_ROWS.stop)
+    squared = (2 * log_noise.float()).exp()
+    copies = torch.cat([images[:, :, HEADER:, rows], images[:, :, rows, HEADER:].mT], dim=1).float()
+    means = copies.mean(dim=1) * (1 + squared).sqrt()[:, None, None]  # (B, N, 9)
+    present = torch.arange(means.shape[1], device=images.device) < counts[:, None]
+    times = counts.clamp(min=1)
+    of_cells = (means[..., 3:] * present[..., None]).sum(dim=1) / times[:, None]
+    means = torch.cat([means[..., :3], of_cells[:, None].expand(-1, means.shape[1], -1)], dim=2)
+    variance = (squared / copies.shape[1])[:, None].expand(-1, means.shape[2]).clone()  # (B, 9), of averages
+    variance[:, 3:] /= times[:, None]
+    skipped = (means / (1 + variance)[:, None])[:, None]
+    share = (variance / (1 + variance)).sqrt()[:, None, None]
+
+    def corrected(cells: Tensor) -> Tensor:
+        middle = (skipped + share * cells[..., rows].float()).to(cells.dtype)
+        return torch.cat([cells[..., : rows.start], middle, cells[..., rows.stop :]], dim=-1)
+
+    return corrected(in_row), corrected(in_column)
 
 
 def row_lines(images: Tensor, side: int) -> Tensor:
