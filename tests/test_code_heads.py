@@ -12,7 +12,7 @@ import torch
 from crystens.encoding import GROUP_ROW, HEADER, POSITION_ROW, QUANTITIES
 from crystens.errors import CrystensError
 from crystens.models.edm import EDM
-from crystens.networks.code_heads import CODED_ROWS, Allowed, CodeHeads
+from crystens.networks.code_heads import CODED_ROWS, Allowed, CodeHeads, Evidence
 from crystens.networks.row_transformer import RowTransformer
 from crystens.orbits.scaling import OrbitScaling
 from crystens.scaling import Scaling
@@ -354,3 +354,23 @@ def test_elements_whose_charges_do_not_add_up_are_unlikely_in_a_neutral_crystal(
     shares = found[:, 0].softmax(dim=1)
     assert float(shares[0, 20]) > 0.99
     torch.testing.assert_close(found[1:], elements[1:])  # told otherwise, not told, and not certain of the amounts
+
+
+def test_a_single_orbit_takes_a_position_on_which_it_has_the_group(
+    heads: CodeHeads, tables: dict[int, torch.Tensor]
+) -> None:
+    """Group 216: alone, no orbit on 4a to 4d has it; beside another all positions may be drawn. Group 1: none has."""
+    seen = heads.evidence(given(clean_images(tables)), LOG_NOISE, COUNTS)
+    groups = torch.full((2, 231), -1e3)
+    groups[:, 216], groups[:, 1] = 0, 1
+    for layer in (heads.draw_elements, heads.draw_groups, heads.draw_positions):
+        torch.nn.init.zeros_(layer.weight)
+    known = Evidence(seen.elements, groups, torch.zeros_like(seen.positions))
+    drawn = heads.eval().draw(torch.zeros(2, SIDE, 32), known, torch.tensor([1, 2]))
+    codes = tables[POSITION_ROW][216]
+    assert space_group(216).letters == "abcdefghi"
+    torch.testing.assert_close(drawn[GROUP_ROW][0, 0], tables[GROUP_ROW][216], atol=1e-3, rtol=0)
+    torch.testing.assert_close(drawn[POSITION_ROW][0, 0], codes[[4, 7, 8]].mean(dim=0), atol=1e-3, rtol=0)
+    shares = torch.tensor([0.0, 1.0]).softmax(dim=0)
+    expected = shares[0] * tables[GROUP_ROW][216] + shares[1] * tables[GROUP_ROW][1]
+    torch.testing.assert_close(drawn[GROUP_ROW][1, 0], expected, atol=1e-3, rtol=0)

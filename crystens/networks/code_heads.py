@@ -16,7 +16,8 @@ of International Tables) and how many sites it stands for.
 
 Positions are weighed by the groups that have them. One without a free parameter holds one orbit: each orbit leaves it
 to the others as far as they want it. The exact posterior is a sum over all matchings of orbits and positions; a few
-rounds of belief propagation come near to it.
+rounds of belief propagation come near to it. A crystal of a single orbit has the group that it states only on some
+positions (`crystens.symmetry.characteristic`); in sampling the others have next to no share.
 
 Which codes may be drawn can be said (`Allowed`): a space group or the groups of a crystal system, the elements of a
 chemical system, the element or the Wyckoff position of each orbit. Others then have no share in the posterior, at any
@@ -43,6 +44,7 @@ from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS, POSITION_ROW
 from crystens.networks.charge_sums import neutral_shift
 from crystens.networks.code_chain import CodeChain
 from crystens.networks.orbit_geometry import representatives
+from crystens.symmetry.characteristic import characteristic
 from crystens.symmetry.wyckoff import MAX_POSITIONS, primitive_multiplicities, space_group
 
 CODED_ROWS = (0, GROUP_ROW, POSITION_ROW)  # of elements, space groups and Wyckoff positions
@@ -347,9 +349,16 @@ class CodeHeads(nn.Module):
                 groups = _applied(self.draw_groups, tokens[:, GROUP_ROW]) + evidence.groups
                 if likely is not None:
                     groups = groups + likely[:, _ELEMENTS:]
+                alone = None if self.training else self._characteristic()
+                if alone is not None:
+                    none = (counts == 1)[:, None] & ~alone.any(dim=1)
+                    groups = groups + _IMPOSSIBLE * none
                 shares = groups.softmax(dim=1)
                 drawn[GROUP_ROW] = (shares @ self.group_codes)[:, None].expand(-1, sites.shape[1], -1)
                 logits = _applied(self.draw_positions, sites) + evidence.positions + self._among_groups(shares)
+                if alone is not None:
+                    likely_alone = (shares @ alone.to(shares.dtype)).clamp(min=_LEAST_SHARE).log()
+                    logits = logits + ((counts == 1)[:, None] * likely_alone)[:, None]
                 logits = self._one_orbit_each(logits, shares, present)
                 if "num_sites" in known:
                     logits = self._adding_up(logits, shares, present, known["num_sites"])
@@ -395,6 +404,12 @@ class CodeHeads(nn.Module):
         codes = self.positions.long()[stated.groups].gather(1, stated.places)
         cost = cost + of_sites(found.positions, codes)
         return cost + nn.functional.cross_entropy(found.groups, stated.groups, reduction="none")
+
+    def _characteristic(self) -> Tensor:
+        """Return the codes of positions on which a single orbit has the group, by group, (231, 108) bool."""
+        found = torch.zeros(self.allowed.shape, device=self.allowed.device)
+        found.scatter_add_(1, self.positions.long(), characteristic_table().to(found))
+        return found > 0
 
     def _among_groups(self, shares: Tensor) -> Tensor:
         """Return what shares of groups (B, 231) say of codes of positions, as logits (B, 1, 108)."""
@@ -522,6 +537,16 @@ def primitive_multiplicity_table() -> Tensor:
     for number in range(1, _GROUPS):
         multiplicities = primitive_multiplicities(number)
         table[number, : len(multiplicities)] = torch.tensor(multiplicities)
+    return table
+
+
+@functools.cache
+def characteristic_table() -> Tensor:
+    """Return on which Wyckoff positions a single orbit has the group, (231, 27) bool."""
+    table = torch.zeros(_GROUPS, MAX_POSITIONS, dtype=torch.bool)
+    for number in range(1, _GROUPS):
+        found = characteristic(number)
+        table[number, : len(found)] = torch.tensor(found)
     return table
 
 

@@ -17,12 +17,11 @@ from ase.data import covalent_radii
 from torch import Tensor
 
 from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
-from crystens.symmetry.wyckoff import MAX_POSITIONS, space_group
+from crystens.symmetry.wyckoff import GENERIC, MAX_POSITIONS, space_group
 
 LENGTH_LIMITS, ANGLE_LIMITS = (2.0, 30.0), (40.0, 140.0)  # to which cells are cut, angstrom and degrees
 
 _MOST_OPERATIONS = 192  # of a space group, centring included
-_ANYWHERE = np.array([0.12374, 0.31857, 0.27313])  # free parameters that no operation maps on each other
 _DIVISIONS = 10_000  # of a cell's edge, in telling sites apart
 _SMALL = 1e-6  # added to a metric, angstrom squared, so that a position without freedom has an inverse
 
@@ -121,7 +120,7 @@ def site_operations() -> tuple[Tensor, Tensor]:
     for number in range(1, NUM_SPACE_GROUPS + 1):
         group = space_group(number)
         for place, position in enumerate(group.positions):
-            site = position.linear @ _ANYWHERE + position.shift
+            site = position.linear @ GENERIC + position.shift
             made = np.asarray(group.rotations) @ site + np.asarray(group.translations)
             rounded = np.rint(made * _DIVISIONS).astype(np.int64) % _DIVISIONS
             first = np.sort(np.unique(rounded, axis=0, return_index=True)[1])
