@@ -318,7 +318,7 @@ class RowTransformer(nn.Module):
         most = HEADER + int(counts.max())
         cropped = images[:, :, :most, :most]
         with torch.no_grad():
-            cells, places, stated = self._read(cropped, counts)
+            cells, places, stated = self.read(cropped, counts)
         moves, grown = self.forces(tokens[rows, HEADER:most], log_noise[rows], cells, places, *stated)
         moved = self._moved(cropped, moves * share[:, None, None], grown * share[:, None], stated[0])
         images = nn.functional.pad(moved, (0, images.shape[-1] - most) * 2)
@@ -330,14 +330,14 @@ class RowTransformer(nn.Module):
         if not clear.any():
             return drawn
         images = drawn[clear].float()
-        cells, places, stated = self._read(images, counts[clear])
+        cells, places, stated = self.read(images, counts[clear])
         pushed, lengths = pushed_apart(cells, places, *stated, self.repulsion, _ROUNDS)
         share = (1 - (log_noise[clear].float().exp() / _CLEAR).square())[:, None]
         moves, grown = (pushed - places) * share[..., None], (lengths - cells[:, :3]) * share
         drawn[clear] = self._moved(images, moves, grown, stated[0]).to(drawn.dtype)
         return drawn
 
-    def _read(self, images: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def read(self, images: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Return what clean images (B, 4, s, s) of orbits state.
 
         Returns:
