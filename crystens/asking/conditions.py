@@ -21,7 +21,7 @@ from crystens.asking.known import KnownOrbits, Orbits
 from crystens.asking.positions import Assignments
 from crystens.asking.question import Question
 from crystens.errors import CrystensError
-from crystens.networks.code_heads import Allowed
+from crystens.networks.codes import Allowed
 from crystens.networks.told import Told
 
 _NEGLIGIBLE = 1e-3  # weight of a list of orbits, beside that of the most alike one, below which it is left out

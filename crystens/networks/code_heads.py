@@ -30,29 +30,29 @@ Chertkov et al., "Inference in particle tracking experiments by passing messages
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from crystens.crystal import MAX_ATOMIC_NUMBER, NUM_SPACE_GROUPS
 from crystens.devices.xla import is_xla
 from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS, POSITION_ROW
 from crystens.networks.charge_sums import neutral_shift
 from crystens.networks.code_chain import CodeChain
-from crystens.networks.orbit_geometry import representatives
-from crystens.symmetry.characteristic import characteristic
-from crystens.symmetry.wyckoff import MAX_POSITIONS, primitive_multiplicities, space_group
+from crystens.networks.codes import NUM_ELEMENTS, NUM_GROUPS, Allowed, Evidence, Posterior, Stated
+from crystens.networks.position_tables import (
+    NUM_PLACE_FEATURES,
+    characteristic_table,
+    codes_that_hold_one,
+    place_features,
+    primitive_multiplicity_table,
+)
+from crystens.symmetry.wyckoff import MAX_POSITIONS
 
 CODED_ROWS = (0, GROUP_ROW, POSITION_ROW)  # of elements, space groups and Wyckoff positions
 
 _CELLS = 2 * NUM_CHANNELS  # of a site in a row and its column
-_ELEMENTS, _GROUPS = MAX_ATOMIC_NUMBER + 1, NUM_SPACE_GROUPS + 1
 _MOST_POSITIONS = 27 * 4  # different codes of positions: places in the alphabet, and 0 to 3 free parameters
-_PLACE_FEATURES = 13
 _NONE = 30.0  # in place of a code that there is not, in units of an image's deviation
 _IS_NONE = 3.0  # above which cells are no code's
 _LEAST_DEVIATION = 0.05  # of the noise, so that a likelihood stays finite
@@ -69,86 +69,6 @@ _SETTLED = 0.9  # share of a group, and of positions, from which on charges are 
 _DECIDED = 0.999  # share of an element that no charge changes
 _CERTAIN = 0.5  # share of a group from which on its positions are added up
 _MOST_SITES = 96  # that are added up
-
-
-@dataclass(frozen=True, eq=False)
-class Allowed:
-    """Which codes images may state; True where all may.
-
-    Attributes:
-        elements: (B, N, 119) bool, by site.
-        groups: (B, 231) bool.
-        positions: (B, N, 27) bool, by site and place of the letter among those of the group.
-    """
-
-    elements: Tensor
-    groups: Tensor
-    positions: Tensor
-
-    @classmethod
-    def everything(cls, images: int, sites: int, device: torch.device | None = None) -> Allowed:
-        """Return what says nothing, for images of `sites` slots."""
-        return cls(
-            torch.ones(images, sites, _ELEMENTS, dtype=torch.bool, device=device),
-            torch.ones(images, _GROUPS, dtype=torch.bool, device=device),
-            torch.ones(images, sites, MAX_POSITIONS, dtype=torch.bool, device=device),
-        )
-
-    @classmethod
-    def cat(cls, parts: Sequence[Allowed]) -> Allowed:
-        """Return what is allowed in all images, one part after the other."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-    def of(self, images: Tensor | slice, sites: int | None = None) -> Allowed:
-        """Return what is allowed in some of the images, and of those in their first sites."""
-        return Allowed(self.elements[images, :sites], self.groups[images], self.positions[images, :sites])
-
-    def to(self, device: torch.device) -> Allowed:
-        """Return the same on a device."""
-        return Allowed(self.elements.to(device), self.groups.to(device), self.positions.to(device))
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Log likelihoods of codes by the noisy cells, and of those that are not allowed none.
-
-    Attributes:
-        elements: (B, N, 119).
-        groups: (B, 231); None where an image states no group in digits.
-        positions: (B, N, 108), of the different codes; None as `groups`.
-    """
-
-    elements: Tensor
-    groups: Tensor | None
-    positions: Tensor | None
-
-
-@dataclass(frozen=True, eq=False)
-class Posterior:
-    """Logits of codes that were drawn in training.
-
-    Attributes:
-        elements: of each site on its own, (B, N, 119).
-        same: of a site and the next having one element, (B, N - 1).
-        total: logarithm of the sum over all rows of elements, (B,).
-        groups: (B, 231), or None.
-        positions: (B, N, 108), or None.
-    """
-
-    elements: Tensor
-    same: Tensor
-    total: Tensor
-    groups: Tensor | None
-    positions: Tensor | None
-
-
-@dataclass(frozen=True, eq=False)
-class Stated:
-    """Codes that clean images state: elements (B, N), and of orbits groups (B,) and places of letters (B, N), int64."""
-
-    elements: Tensor
-    groups: Tensor | None
-    places: Tensor | None
 
 
 class CodeHeads(nn.Module):
@@ -176,25 +96,25 @@ class CodeHeads(nn.Module):
         self.orbits = orbits
         self.posterior = None
         self.register_buffer("scales", torch.zeros(len(CODED_ROWS)))  # 0 until told
-        self.register_buffer("element_codes", torch.full((_ELEMENTS, _CELLS), _NONE))
-        self.read_elements = nn.Linear(_ELEMENTS, width, bias=False)
-        self.chain = CodeChain(_ELEMENTS)
+        self.register_buffer("element_codes", torch.full((NUM_ELEMENTS, _CELLS), _NONE))
+        self.read_elements = nn.Linear(NUM_ELEMENTS, width, bias=False)
+        self.chain = CodeChain(NUM_ELEMENTS)
         if draws:
-            self.draw_elements = nn.Linear(width, _ELEMENTS)
+            self.draw_elements = nn.Linear(width, NUM_ELEMENTS)
             self.draw_same = nn.Linear(2 * width, 1)
-            self.draw_by_facts = nn.Linear(width, _ELEMENTS + (_GROUPS if orbits else 0)) if facts else None
+            self.draw_by_facts = nn.Linear(width, NUM_ELEMENTS + (NUM_GROUPS if orbits else 0)) if facts else None
         if orbits:
-            self.register_buffer("group_codes", torch.full((_GROUPS, _CELLS), _NONE))
+            self.register_buffer("group_codes", torch.full((NUM_GROUPS, _CELLS), _NONE))
             self.register_buffer("position_codes", torch.full((_MOST_POSITIONS, _CELLS), _NONE))
-            self.register_buffer("positions", torch.zeros(_GROUPS, MAX_POSITIONS, dtype=torch.int16))
-            self.register_buffer("allowed", torch.zeros(_GROUPS, _MOST_POSITIONS, dtype=torch.bool))
-            self.register_buffer("single", torch.zeros(_GROUPS, _MOST_POSITIONS, dtype=torch.bool))
-            self.register_buffer("places", _places(), persistent=False)
-            self.read_groups = nn.Linear(_GROUPS, width, bias=False)
+            self.register_buffer("positions", torch.zeros(NUM_GROUPS, MAX_POSITIONS, dtype=torch.int16))
+            self.register_buffer("allowed", torch.zeros(NUM_GROUPS, _MOST_POSITIONS, dtype=torch.bool))
+            self.register_buffer("single", torch.zeros(NUM_GROUPS, _MOST_POSITIONS, dtype=torch.bool))
+            self.register_buffer("places", place_features(), persistent=False)
+            self.read_groups = nn.Linear(NUM_GROUPS, width, bias=False)
             self.read_positions = nn.Linear(_MOST_POSITIONS, width, bias=False)
-            self.read_places = nn.Linear(_PLACE_FEATURES, width, bias=False)
+            self.read_places = nn.Linear(NUM_PLACE_FEATURES, width, bias=False)
             if draws:
-                self.draw_groups = nn.Linear(width, _GROUPS)
+                self.draw_groups = nn.Linear(width, NUM_GROUPS)
                 self.draw_positions = nn.Linear(width, _MOST_POSITIONS)
         for name, layer in self.named_children():
             if name.startswith("draw") and isinstance(layer, nn.Linear):
@@ -222,12 +142,12 @@ class CodeHeads(nn.Module):
             known, which = _without_none(codes[POSITION_ROW]).reshape(-1, _CELLS).unique(dim=0, return_inverse=True)
             table = torch.full((_MOST_POSITIONS, _CELLS), _NONE)
             table[: len(known)] = known
-            which = which.view(_GROUPS, MAX_POSITIONS)
-            allowed = torch.zeros(_GROUPS, _MOST_POSITIONS).scatter_(1, which, 1.0).bool()
+            which = which.view(NUM_GROUPS, MAX_POSITIONS)
+            allowed = torch.zeros(NUM_GROUPS, _MOST_POSITIONS).scatter_(1, which, 1.0).bool()
             allowed &= (table < _IS_NONE).all(dim=1)
             self.position_codes, self.allowed = table.to(device), allowed.to(device)
             self.positions = which.to(device, torch.int16)
-            self.single = _single(which).to(device)
+            self.single = codes_that_hold_one(which, _MOST_POSITIONS).to(device)
 
     def evidence(self, images: Tensor, log_noise: Tensor, counts: Tensor, allowed: Allowed | None = None) -> Evidence:
         """Return what the noisy cells say of codes.
@@ -263,7 +183,7 @@ class CodeHeads(nn.Module):
     def _codes_of(self, allowed: Allowed) -> Tensor:
         """Return the codes of the positions that are allowed in the groups that are, (B, N, 108) bool."""
         # A code is allowed if any allowed group has it at an allowed place: most images allow all places or one group.
-        table = torch.zeros(_GROUPS, MAX_POSITIONS, _MOST_POSITIONS, device=self.positions.device)
+        table = torch.zeros(NUM_GROUPS, MAX_POSITIONS, _MOST_POSITIONS, device=self.positions.device)
         table = table.scatter_(2, self.positions.long()[..., None], 1.0).flatten(1)  # (231, 27 x 108)
         among = (allowed.groups.float() @ table).view(-1, MAX_POSITIONS, _MOST_POSITIONS)
         return (allowed.positions.float() @ among) > 0
@@ -348,7 +268,7 @@ class CodeHeads(nn.Module):
             if evidence.groups is not None and evidence.positions is not None:
                 groups = _applied(self.draw_groups, tokens[:, GROUP_ROW]) + evidence.groups
                 if likely is not None:
-                    groups = groups + likely[:, _ELEMENTS:]
+                    groups = groups + likely[:, NUM_ELEMENTS:]
                 alone = None if self.training else self._characteristic()
                 if alone is not None:
                     none = (counts == 1)[:, None] & ~alone.any(dim=1)
@@ -365,7 +285,7 @@ class CodeHeads(nn.Module):
                 drawn[POSITION_ROW] = logits.softmax(dim=2) @ self.position_codes
             elements = _applied(self.draw_elements, sites) + evidence.elements
             if likely is not None:
-                elements = elements + likely[:, None, :_ELEMENTS]
+                elements = elements + likely[:, None, :NUM_ELEMENTS]
             same = _applied(self.draw_same, torch.cat([sites[:, :-1], sites[:, 1:]], dim=2))[..., 0]
             chained, total = self.chain.posterior(elements, counts, same)
             if "charge_neutral" in known and groups is not None and logits is not None:
@@ -528,52 +448,3 @@ def _convolved(first: Tensor, second: Tensor) -> Tensor:
 def _without_none(codes: Tensor) -> Tensor:
     """Return codes with those that are none put where no likelihood finds them."""
     return torch.where((codes > _IS_NONE).any(dim=-1, keepdim=True), _NONE, codes.float())
-
-
-@functools.cache
-def primitive_multiplicity_table() -> Tensor:
-    """Return how many sites of a primitive cell each Wyckoff position has, (231, 27) int64; 0 where there is none."""
-    table = torch.zeros(_GROUPS, MAX_POSITIONS, dtype=torch.int64)
-    for number in range(1, _GROUPS):
-        multiplicities = primitive_multiplicities(number)
-        table[number, : len(multiplicities)] = torch.tensor(multiplicities)
-    return table
-
-
-@functools.cache
-def characteristic_table() -> Tensor:
-    """Return on which Wyckoff positions a single orbit has the group, (231, 27) bool."""
-    table = torch.zeros(_GROUPS, MAX_POSITIONS, dtype=torch.bool)
-    for number in range(1, _GROUPS):
-        found = characteristic(number)
-        table[number, : len(found)] = torch.tensor(found)
-    return table
-
-
-@functools.cache
-def _places() -> Tensor:
-    """Return of each position, (231, 27, 13): linear part and shift of its first representative, and its multiplicity.
-
-    The multiplicity as its binary logarithm, divided by 4. Positions that there are not have zeros.
-    """
-    places = torch.zeros(_GROUPS, MAX_POSITIONS, _PLACE_FEATURES)
-    linear, shift = representatives()
-    places[..., :9], places[..., 9:12] = linear.flatten(2), shift
-    for number in range(1, _GROUPS):
-        for place, position in enumerate(space_group(number).positions):
-            places[number, place, 12] = math.log2(position.multiplicity) / 4
-    return places
-
-
-def _single(codes: Tensor) -> Tensor:
-    """Return which codes hold one orbit in each group, (231, 108) bool: they mean one position, without freedom.
-
-    Args:
-        codes: of each position, (231, 27) int64.
-    """
-    single = torch.zeros(_GROUPS, _MOST_POSITIONS, dtype=torch.bool)
-    for number in range(1, _GROUPS):
-        of_group = codes[number, : len(space_group(number).positions)].tolist()
-        for code, position in zip(of_group, space_group(number).positions, strict=True):
-            single[number, code] = position.freedom == 0 and of_group.count(code) == 1
-    return single

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crystens.networks.code_heads import Allowed
+from crystens.networks.codes import Allowed
 
 
 @dataclass(frozen=True, eq=False)
