@@ -9,7 +9,7 @@ from torch import Tensor
 
 from crystens.errors import CrystensError
 from crystens.networks.forces import Forces
-from crystens.networks.orbit_geometry import operations, site_operations
+from crystens.networks.orbit_geometry import ListedOrbits, operations, site_operations
 from crystens.networks.row_transformer import RowTransformer
 from crystens.symmetry.wyckoff import space_group
 
@@ -49,9 +49,8 @@ def moved(
     tokens = torch.linspace(-1, 1, 2 * slots * WIDTH).view(2, slots, WIDTH)
     tokens[1] = torch.linspace(-1, 1, 4 * WIDTH)[: 3 * WIDTH].view(3, WIDTH).repeat(2, 1)[:slots]
     cells = torch.tensor([[5.0, 5.0, 5.0, 90, 90, 90], cell], dtype=torch.float32)
-    moves, grown = forces(
-        tokens, torch.tensor([-1.0, -2.0]), cells, given, present, torch.tensor([225, group]), index, elements
-    )
+    orbits = ListedOrbits(present, torch.tensor([225, group]), index, elements)
+    moves, grown = forces(tokens, torch.tensor([-1.0, -2.0]), cells, given, orbits)
     return moves[1, : len(letters)].detach(), grown[1].detach()
 
 

@@ -8,6 +8,7 @@ import torch
 
 from crystens.errors import CrystensError
 from crystens.metrics.validity import shortest_distance
+from crystens.networks.orbit_geometry import ListedOrbits
 from crystens.networks.repulsion import pushed_apart
 from crystens.networks.row_transformer import RowTransformer
 from crystens.symmetry.orbit_crystal import OrbitCrystal
@@ -28,7 +29,9 @@ def pushed(group: int, letters: str, places: list[list[float]], numbers: list[in
     index[0, : len(letters)] = torch.tensor([known.index(letter) for letter in letters])
     elements[0, : len(letters)] = torch.tensor(numbers)
     cells = torch.tensor([CELLS[group], CELLS[225]], dtype=torch.float32)
-    moved, _ = pushed_apart(cells, given, present, torch.tensor([group, 225]), index, elements, 0.7, rounds)
+    moved, _ = pushed_apart(
+        cells, given, ListedOrbits(present, torch.tensor([group, 225]), index, elements), 0.7, rounds
+    )
     assert torch.equal(moved[1], torch.zeros(slots, 3))
     return moved[0, : len(letters)]
 
@@ -71,9 +74,8 @@ def test_cells_that_angles_do_not_form_stay_as_they_are() -> None:
     cells = torch.tensor([[4.0, 4.0, 4.0, 40.0, 40.0, 140.0], [4.0, 4.0, 4.0, 120.0, 120.0, 120.0]])
     places = torch.rand(2, 2, 3)
     present, numbers = torch.ones(2, 2, dtype=torch.bool), torch.full((2, 2), 8)
-    moved, lengths = pushed_apart(
-        cells, places, present, torch.ones(2).long(), torch.zeros(2, 2).long(), numbers, 5.0, 4
-    )
+    orbits = ListedOrbits(present, torch.ones(2).long(), torch.zeros(2, 2).long(), numbers)
+    moved, lengths = pushed_apart(cells, places, orbits, 5.0, 4)
     torch.testing.assert_close(moved, places)
     assert torch.equal(lengths, cells[:, :3])
 
@@ -81,8 +83,9 @@ def test_cells_that_angles_do_not_form_stay_as_they_are() -> None:
 def test_where_sites_cannot_move_the_cell_grows() -> None:
     cells = torch.tensor([[3.0, 3.0, 3.0, 90.0, 90.0, 90.0]])
     places = torch.tensor([[[0.0] * 3, [0.45] * 3]])
-    given = (places, torch.ones(1, 2, dtype=torch.bool), torch.tensor([225]), torch.tensor([[0, 1]]))
-    moved, lengths = pushed_apart(cells, *given, torch.tensor([[11, 17]]), 0.8, 60)
+    present = torch.ones(1, 2, dtype=torch.bool)
+    orbits = ListedOrbits(present, torch.tensor([225]), torch.tensor([[0, 1]]), torch.tensor([[11, 17]]))
+    moved, lengths = pushed_apart(cells, places, orbits, 0.8, 60)
     torch.testing.assert_close(moved[0], torch.tensor([[0.0] * 3, [0.5] * 3]), atol=1e-3, rtol=0)
     # A second orbit, half an edge away: 0.8 (1.66 + 1.02) angstrom.
     torch.testing.assert_close(lengths[0], torch.full((3,), 2 * 0.8 * 2.68), atol=0.1, rtol=0)

@@ -21,11 +21,9 @@ from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.networks.orbit_geometry import (
     ANGLE_LIMITS,
     LENGTH_LIMITS,
+    ListedOrbits,
     on_position,
-    parts_by_cost,
     projections,
-    radii,
-    representatives,
     steps_between,
 )
 
@@ -69,10 +67,7 @@ class Forces(nn.Module):
         log_noise: Tensor,
         cells: Tensor,
         places: Tensor,
-        present: Tensor,
-        groups: Tensor,
-        letters: Tensor,
-        numbers: Tensor,
+        listed: ListedOrbits,
     ) -> tuple[Tensor, Tensor]:
         """Return the moves of sites, fractional, (B, N, 3), and the changes of the lengths of cells, (B, 3), angstrom.
 
@@ -83,26 +78,22 @@ class Forces(nn.Module):
             log_noise: (B,), logarithm of sigma.
             cells: lengths and angles of the conventional cell, (B, 6), angstrom and degrees.
             places: fractional coordinates of a site of each orbit, (B, N, 3), near its position's first representative.
-            present: which orbits there are, (B, N).
-            groups: space group numbers, (B,) int64.
-            letters: place of the Wyckoff letter of each orbit among those of the group, (B, N) int64.
-            numbers: atomic numbers, (B, N) int64.
+            listed: of which they are.
         """
         with torch.autocast(places.device.type, enabled=False):
             noise = torch.stack([log_noise.float(), log_noise.float().exp()], dim=1)
-            orbits = self.of_token(tokens.float()) + self.of_element(numbers) + self.of_noise(noise)[:, None]
+            orbits = self.of_token(tokens.float()) + self.of_element(listed.numbers) + self.of_noise(noise)[:, None]
             lengths, places = cells[:, :3].float().detach(), places.float().detach()
             all_moves, grown = torch.zeros_like(places), torch.zeros_like(lengths)
             for one in self.rounds:
                 with torch.no_grad():
                     of_cell = torch.cat([lengths + grown, cells[:, 3:].float()], dim=1)
-                    vectors, free = _steps_allowed(of_cell, groups, letters)
-                    told = (present, groups, letters, numbers)
-                    shells = _in_shells(vectors, free, places + all_moves, *told)
-                orbits, moves, strains = one(orbits, shells, present)
+                    vectors, free = _steps_allowed(of_cell, listed)
+                    shells = _in_shells(vectors, free, places + all_moves, listed)
+                orbits, moves, strains = one(orbits, shells, listed.present)
                 moves = ((moves[..., None, :] @ torch.linalg.inv(vectors)[:, None]) @ free.mT)[..., 0, :]
-                all_moves = all_moves + moves * present[..., None]
-                grown = grown + (lengths + grown.detach()) * _of_family(strains, groups)
+                all_moves = all_moves + moves * listed.present[..., None]
+                grown = grown + (lengths + grown.detach()) * _of_family(strains, listed.groups)
             return all_moves, grown
 
 
@@ -142,66 +133,40 @@ class _Round(nn.Module):
         return orbits + self.told(heard), moves, _LONGEST_STRAIN * torch.tanh(strains / _LONGEST_STRAIN)
 
 
-def _steps_allowed(cells: Tensor, groups: Tensor, letters: Tensor) -> tuple[Tensor, Tensor]:
+def _steps_allowed(cells: Tensor, orbits: ListedOrbits) -> tuple[Tensor, Tensor]:
     """Return vectors of cells (B, 3, 3) and what takes steps to those that positions allow, (B, N, 3, 3)."""
     vectors = cell_vectors(cells[:, :3].clamp(*LENGTH_LIMITS), cells[:, 3:].clamp(*ANGLE_LIMITS))
     sound = torch.linalg.det(vectors) > _LEAST_VOLUME  # angles that form no cell give one without a volume
     vectors = torch.where(sound[:, None, None], vectors, _FALLBACK * torch.eye(3, device=vectors.device))
-    linear = representatives()[0].to(groups.device)[groups[:, None], letters]
-    return vectors, projections(linear, (vectors @ vectors.mT)[:, None])
+    return vectors, projections(orbits.representatives()[0], (vectors @ vectors.mT)[:, None])
 
 
-def _in_shells(
-    vectors: Tensor,
-    free: Tensor,
-    places: Tensor,
-    present: Tensor,
-    groups: Tensor,
-    letters: Tensor,
-    numbers: Tensor,
-) -> Tensor:
+def _in_shells(vectors: Tensor, free: Tensor, places: Tensor, orbits: ListedOrbits) -> Tensor:
     """Return `_in_shells_of` of all crystals, worked out in parts, (B, N, N, K, 7)."""
     sites = places.shape[1]
     found = places.new_zeros(len(places), sites, sites, _SHELLS, _FEATURES)
-    for part in parts_by_cost(groups, letters, present, _PARTS):
-        most = int(present[part].sum(dim=1).max())
-        found[part, :most, :most] = _in_shells_of(
-            vectors[part],
-            free[part, :most],
-            places[part, :most],
-            present[part, :most],
-            groups[part],
-            letters[part, :most],
-            numbers[part, :most],
-        )
+    for part in orbits.parts_by_cost(_PARTS):
+        most = int(orbits.present[part].sum(dim=1).max())
+        of_part = (vectors[part], free[part, :most], places[part, :most], orbits.of(part, most))
+        found[part, :most, :most] = _in_shells_of(*of_part)
     return found
 
 
-def _in_shells_of(
-    vectors: Tensor,
-    free: Tensor,
-    places: Tensor,
-    present: Tensor,
-    groups: Tensor,
-    letters: Tensor,
-    numbers: Tensor,
-) -> Tensor:
+def _in_shells_of(vectors: Tensor, free: Tensor, places: Tensor, orbits: ListedOrbits) -> Tensor:
     """Return what stands around each site by orbit and shell, (B, N, N, K, 7).
 
     It is how many neighbours there are, the sum of the three components of the unit vectors from them, and the sum of
     the shares that the cell's three lengths have in the squared distance. Images in the 26 cells around are looked at.
     """
-    shift = representatives()[1].to(groups.device)[groups[:, None], letters]
-    steps, exists = steps_between(on_position(places, shift, free, vectors), groups, letters)  # (B, N, N, M, 3)
+    shift = orbits.representatives()[1]
+    steps, there = steps_between(on_position(places, shift, free, vectors), orbits)  # (B, N, N, M, 3)
     near = torch.arange(-1.0, 2.0, device=places.device)
     images = torch.cartesian_prod(near, near, near)  # (27, 3)
     apart = (steps.flatten(1, 3) @ vectors).view(steps.shape)  # angstrom
     around = (images @ vectors)[:, None, None, None]  # (B, 1, 1, 1, 27, 3)
     squared = apart.square().sum(dim=-1, keepdim=True) + around.square().sum(dim=-1)
     squared = squared + 2 * (apart[..., None, :] @ around.mT)[..., 0, :]  # (B, N, N, M, 27), without all vectors
-    of_each = radii().to(places)[numbers]
-    sums = (of_each[:, :, None] + of_each[:, None])[..., None, None]
-    there = (present[:, :, None] & present[:, None])[..., None] & exists[:, None]
+    sums = orbits.sums_of_radii()[..., None, None]
     itself = squared.diagonal(dim1=1, dim2=2)  # (B, M, 27, N), of the sites of one orbit
     itself.masked_fill_(itself < _ITSELF**2, torch.inf)
     neighbour = squared < torch.where(there[..., None], (_REACH * sums).square(), 0.0)
@@ -221,10 +186,10 @@ def _in_shells_of(
     centres = torch.linspace(_FIRST, _LAST, _SHELLS, device=places.device)
     ratio = distance / sums[crystal, site, other, 0]
     shells = (-0.5 * ((ratio - centres) / _DEVIATION).square()).exp()
-    found = places.new_zeros(len(places), *present.shape[1:] * 2, _SHELLS, _FEATURES)
-    found.view(-1, _SHELLS, _FEATURES).index_add_(
-        0, (crystal * present.shape[1] + site) * present.shape[1] + other, shells[..., None] * told[:, None]
-    )
+    sites = places.shape[1]
+    found = places.new_zeros(len(places), sites, sites, _SHELLS, _FEATURES)
+    pair = (crystal * sites + site) * sites + other
+    found.view(-1, _SHELLS, _FEATURES).index_add_(0, pair, shells[..., None] * told[:, None])
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,7 +27,49 @@ _DIVISIONS = 10_000  # of a cell's edge, in telling sites apart
 _SMALL = 1e-6  # added to a metric, angstrom squared, so that a position without freedom has an inverse
 
 
-def steps_between(places: Tensor, groups: Tensor, letters: Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, eq=False)
+class ListedOrbits:
+    """Orbits of B crystals without their places.
+
+    Attributes:
+        present: which orbits there are, (B, N) bool.
+        groups: space group numbers, (B,) int64.
+        letters: place of the Wyckoff letter of each orbit among those of the group, (B, N) int64.
+        numbers: atomic numbers, (B, N) int64.
+    """
+
+    present: Tensor
+    groups: Tensor
+    letters: Tensor
+    numbers: Tensor
+
+    def of(self, crystals: Tensor, most: int | None = None) -> ListedOrbits:
+        """Return some of the crystals, and of each the first orbits."""
+        of_sites = (one[crystals, :most] for one in (self.present, self.letters, self.numbers))
+        present, letters, numbers = of_sites
+        return ListedOrbits(present, self.groups[crystals], letters, numbers)
+
+    def representatives(self) -> tuple[Tensor, Tensor]:
+        """Return linear part (B, N, 3, 3) and shift (B, N, 3) of the first representative of each position."""
+        linear, shift = (table.to(self.letters.device) for table in representatives())
+        return linear[self.groups[:, None], self.letters], shift[self.groups[:, None], self.letters]
+
+    def sums_of_radii(self) -> Tensor:
+        """Return the sums of the covalent radii of each two orbits, (B, N, N), angstrom."""
+        of_each = radii().to(self.numbers.device)[self.numbers]
+        return of_each[:, :, None] + of_each[:, None]
+
+    def parts_by_cost(self, parts: int) -> list[Tensor]:
+        """Return the crystals in at most so many parts, in each of which the steps between orbits cost alike.
+
+        Pairs of orbits times their sites differ a hundredfold, and a part costs as much as its largest crystal.
+        """
+        sites = site_operations()[1].sum(dim=2).to(self.groups.device)[self.groups[:, None], self.letters]
+        costs = (sites * self.present).amax(dim=1) * self.present.sum(dim=1).square()
+        return list(costs.argsort().chunk(parts))
+
+
+def steps_between(places: Tensor, orbits: ListedOrbits) -> tuple[Tensor, Tensor]:
     """Return the steps to each orbit's site from all sites of all orbits, and which of these there are.
 
     Of each site the image that is the next one by fractional coordinates is taken, which misses further images in
@@ -34,20 +77,20 @@ def steps_between(places: Tensor, groups: Tensor, letters: Tensor) -> tuple[Tens
 
     Args:
         places: fractional coordinates of a site of each orbit, on its position's first representative, (B, N, 3).
-        groups: space group numbers, (B,) int64.
-        letters: place of the Wyckoff letter of each orbit among those of the group, (B, N) int64.
+        orbits: of which they are.
 
     Returns:
         Fractional steps (B, N, N, M, 3), M being the sites of the largest orbit, the one that is given first; and
-        (B, N, M) bool.
+        which there are, (B, N, N, M) bool.
     """
+    groups, letters, present = orbits.groups, orbits.letters, orbits.present
     which, exists = (table.to(places.device)[groups[:, None], letters] for table in site_operations())
     most = int(exists.sum(dim=2).max())
     which, exists = which[..., :most].long(), exists[..., :most]
     rotations, translations = (table.to(places.device)[groups[:, None, None], which] for table in operations()[:2])
     made = (rotations @ places[:, :, None, :, None])[..., 0] + translations  # (B, N, M, 3)
     steps = places[:, :, None, None] - made[:, None]
-    return steps - steps.round(), exists
+    return steps - steps.round(), (present[:, :, None] & present[:, None])[..., None] & exists[:, None]
 
 
 def projections(linear: Tensor, metric: Tensor) -> Tensor:
@@ -69,22 +112,6 @@ def on_position(places: Tensor, shift: Tensor, free: Tensor, vectors: Tensor) ->
     lengths = (misses.flatten(1, 2) @ vectors).view(misses.shape).square().sum(dim=3)
     best = lengths.argmin(dim=2)[..., None, None].expand(-1, -1, 1, 3)
     return places - misses.gather(2, best)[:, :, 0]
-
-
-def parts_by_cost(groups: Tensor, letters: Tensor, present: Tensor, parts: int) -> list[Tensor]:
-    """Return the rows of a batch in parts of crystals whose steps between orbits cost alike.
-
-    Pairs of orbits times their sites differ a hundredfold, and a part costs as much as its largest crystal.
-
-    Args:
-        groups: space group numbers, (B,) int64.
-        letters: place of the Wyckoff letter of each orbit among those of the group, (B, N) int64.
-        present: which orbits there are, (B, N).
-        parts: at most so many.
-    """
-    sites = site_operations()[1].sum(dim=2).to(groups.device)[groups[:, None], letters]
-    costs = (sites * present).amax(dim=1) * present.sum(dim=1).square()
-    return list(costs.argsort().chunk(parts))
 
 
 @functools.cache

@@ -18,11 +18,9 @@ from crystens.batch import cell_vectors
 from crystens.networks.orbit_geometry import (
     ANGLE_LIMITS,
     LENGTH_LIMITS,
+    ListedOrbits,
     on_position,
-    parts_by_cost,
     projections,
-    radii,
-    representatives,
     steps_between,
 )
 
@@ -36,14 +34,7 @@ _SMALL = 1e-6  # angstrom squared
 
 
 def pushed_apart(
-    cells: Tensor,
-    places: Tensor,
-    present: Tensor,
-    groups: Tensor,
-    letters: Tensor,
-    numbers: Tensor,
-    ratio: float,
-    rounds: int,
+    cells: Tensor, places: Tensor, orbits: ListedOrbits, ratio: float, rounds: int
 ) -> tuple[Tensor, Tensor]:
     """Return the places of orbits, put onto their positions and pushed apart, and the lengths of their cells.
 
@@ -55,45 +46,32 @@ def pushed_apart(
     Args:
         cells: lengths and angles of the conventional cell, (B, 6), angstrom and degrees.
         places: fractional coordinates of a site of each orbit, (B, N, 3), near its position's first representative.
-        present: which orbits there are, (B, N).
-        groups: space group numbers, (B,) int64.
-        letters: place of the Wyckoff letter of each orbit among those of the group, (B, N) int64.
-        numbers: atomic numbers, (B, N) int64.
+        orbits: of which they are.
         ratio: share of the sum of the covalent radii below which two sites push each other.
         rounds: how often.
     """
     moved, lengths = places.clone(), cells[:, :3].clone()
-    for part in parts_by_cost(groups, letters, present, _PARTS):
-        told = (present[part], groups[part], letters[part], numbers[part])
-        moved[part], lengths[part] = _pushed_apart(cells[part], places[part], *told, ratio, rounds)
+    for part in orbits.parts_by_cost(_PARTS):
+        moved[part], lengths[part] = _pushed_apart(cells[part], places[part], orbits.of(part), ratio, rounds)
     return moved, lengths
 
 
 def _pushed_apart(
-    cells: Tensor,
-    places: Tensor,
-    present: Tensor,
-    groups: Tensor,
-    letters: Tensor,
-    numbers: Tensor,
-    ratio: float,
-    rounds: int,
+    cells: Tensor, places: Tensor, orbits: ListedOrbits, ratio: float, rounds: int
 ) -> tuple[Tensor, Tensor]:
     """Return `pushed_apart` of crystals that are handled together."""
     lengths, angles = cells[:, :3].clamp(*LENGTH_LIMITS), cells[:, 3:].clamp(*ANGLE_LIMITS)
     vectors = cell_vectors(lengths, angles)  # (B, 3, 3)
-    linear, shift = (table.to(places.device)[groups[:, None], letters] for table in representatives())
+    linear, shift = orbits.representatives()
     free = projections(linear, (vectors @ vectors.mT)[:, None])
     # Angles that form no cell give one without a volume, in which nothing can be moved.
     sound = torch.linalg.det(vectors) > _LEAST_VOLUME
     places = torch.where(sound[:, None, None], on_position(places, shift, free, vectors), places)
-    of_each = radii().to(places)[numbers]
-    nearest = ratio * (of_each[:, :, None] + of_each[:, None])  # (B, N, N)
     lengths, rows = cells[:, :3], sound.nonzero()[:, 0]
     for done in range(rounds):
         if not len(rows):
             break
-        push, strain = _push(*(one[rows] for one in (vectors, places, present, groups, letters, nearest)))
+        push, strain = _push(vectors[rows], places[rows], orbits.of(rows), ratio)
         moves = (push[..., None, :] @ torch.linalg.inv(vectors[rows])[:, None]) @ free[rows].mT
         places = places.index_add(0, rows, moves[..., 0, :])
         if done >= rounds // 2:
@@ -103,29 +81,25 @@ def _pushed_apart(
     return places, lengths
 
 
-def _push(
-    vectors: Tensor, places: Tensor, present: Tensor, groups: Tensor, letters: Tensor, nearest: Tensor
-) -> tuple[Tensor, Tensor]:
+def _push(vectors: Tensor, places: Tensor, orbits: ListedOrbits, ratio: float) -> tuple[Tensor, Tensor]:
     """Return how far each site is pushed by others, and by how much the cell is too short; 0 where none is too near.
 
     Args:
         vectors: of the cells, (B, 3, 3).
-        places: as in `pushed_apart`, and so are the next three.
-        present: (B, N).
-        groups: (B,).
-        letters: (B, N).
-        nearest: how near sites of two orbits may come, (B, N, N), angstrom.
+        places: as in `pushed_apart`, and so are the next two.
+        orbits: of which they are.
+        ratio: share of the sum of the covalent radii below which two sites push each other.
 
     Returns:
         (B, N, 3), angstrom; and (B, 3), a share of each cell length, at most `_LONGEST_STRAIN`.
     """
-    all_slots, slots = present.shape[1], int(present.sum(dim=1).max())
-    places, present, nearest = places[:, :slots], present[:, :slots], nearest[:, :slots, :slots, None]
-    steps, exists = steps_between(places, groups, letters[:, :slots])  # (B, N, N, M, 3)
+    all_slots, slots = places.shape[1], int(orbits.present.sum(dim=1).max())
+    orbits = orbits.of(torch.arange(len(places), device=places.device), slots)
+    steps, there = steps_between(places[:, :slots], orbits)  # (B, N, N, M, 3)
+    nearest = ratio * orbits.sums_of_radii()[..., None]
     along = (steps * vectors.norm(dim=2)[:, None, None, None]).square()
     steps = (steps.flatten(1, 3) @ vectors).view(steps.shape)  # angstrom
     distances = steps.square().sum(dim=-1).sqrt()
-    there = (present[:, :, None] & present[:, None])[..., None] & exists[:, None]
     same = torch.eye(slots, device=places.device, dtype=torch.bool)[:, :, None]
     itself = same & there & (distances < _ITSELF)
     overlap = (nearest - torch.where(there & ~itself, distances, _FAR)).clamp(min=0)

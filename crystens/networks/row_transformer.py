@@ -61,6 +61,7 @@ from crystens.errors import CrystensError
 from crystens.networks.code_heads import CodeHeads
 from crystens.networks.facts import Facts
 from crystens.networks.forces import Forces
+from crystens.networks.orbit_geometry import ListedOrbits
 from crystens.networks.repulsion import pushed_apart
 from crystens.networks.surroundings import NUM_FEATURES, surroundings
 from crystens.networks.told import Told
@@ -318,9 +319,9 @@ class RowTransformer(nn.Module):
         most = HEADER + int(counts.max())
         cropped = images[:, :, :most, :most]
         with torch.no_grad():
-            cells, places, stated = self.read(cropped, counts)
-        moves, grown = self.forces(tokens[rows, HEADER:most], log_noise[rows], cells, places, *stated)
-        moved = self._moved(cropped, moves * share[:, None, None], grown * share[:, None], stated[0])
+            cells, places, orbits = self.read(cropped, counts)
+        moves, grown = self.forces(tokens[rows, HEADER:most], log_noise[rows], cells, places, orbits)
+        moved = self._moved(cropped, moves * share[:, None, None], grown * share[:, None], orbits.present)
         images = nn.functional.pad(moved, (0, images.shape[-1] - most) * 2)
         return drawn.index_copy(0, rows, images.to(drawn.dtype))
 
@@ -330,26 +331,25 @@ class RowTransformer(nn.Module):
         if not clear.any():
             return drawn
         images = drawn[clear].float()
-        cells, places, stated = self.read(images, counts[clear])
-        pushed, lengths = pushed_apart(cells, places, *stated, self.repulsion, _ROUNDS)
+        cells, places, orbits = self.read(images, counts[clear])
+        pushed, lengths = pushed_apart(cells, places, orbits, self.repulsion, _ROUNDS)
         share = (1 - (log_noise[clear].float().exp() / _CLEAR).square())[:, None]
         moves, grown = (pushed - places) * share[..., None], (lengths - cells[:, :3]) * share
-        drawn[clear] = self._moved(images, moves, grown, stated[0]).to(drawn.dtype)
+        drawn[clear] = self._moved(images, moves, grown, orbits.present).to(drawn.dtype)
         return drawn
 
-    def read(self, images: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def read(self, images: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, ListedOrbits]:
         """Return what clean images (B, 4, s, s) of orbits state.
 
         Returns:
-            Cells (B, 6), angstrom and degrees; fractional coordinates (B, N, 3); and which orbits there are (B, N),
-            groups (B,), places of letters (B, N) and elements (B, N).
+            Cells (B, 6), angstrom and degrees; fractional coordinates (B, N, 3); and the orbits.
         """
         assert self.codes is not None
         cells, places, present = self._averages(images, counts)
         stated = self.codes.stated(images, counts)
         assert stated.groups is not None
         assert stated.places is not None
-        return cells, places, (present, stated.groups, stated.places, stated.elements)
+        return cells, places, ListedOrbits(present, stated.groups, stated.places, stated.elements)
 
     def _moved(self, images: Tensor, moves: Tensor, grown: Tensor, present: Tensor) -> Tensor:
         """Return images (B, 4, s, s) whose sites and lengths are changed; the pair block follows the coordinates.

@@ -23,7 +23,6 @@ from crystens.encoding import present_cells
 from crystens.errors import CrystensError
 from crystens.models.noising import MIDDLE, WIDTH, cell_scales, count_sites
 from crystens.networks.facts import counted
-from crystens.networks.orbit_geometry import representatives
 from crystens.networks.told import Told
 from crystens.samples.references import drawn, read_real
 
@@ -93,13 +92,13 @@ def _errors(model: Any, images: Tensor, counts: Tensor, sigma: float, noise: tor
     level = torch.full((len(images),), math.log(sigma))
     estimate = network(given, level, counts, None, Told(facts=told)) * mask
     estimate = network(given, level, counts, estimate, Told(facts=told)) * mask
-    cells, places, (present, groups, letters, _) = network.read(clean, counts)
+    cells, places, orbits = network.read(clean, counts)
     of_estimate, estimated, _ = network.read(estimate, counts)
-    free = representatives()[0][groups[:, None], letters].abs().sum(dim=(2, 3)) > 0
+    free = orbits.representatives()[0].abs().sum(dim=(2, 3)) > 0
     steps = estimated - places
     steps = (steps - steps.round()) @ cell_vectors(cells[:, :3], cells[:, 3:])
     lengths = (of_estimate[:, :3] / cells[:, :3] - 1).abs()
-    return steps.norm(dim=2)[free & present], lengths
+    return steps.norm(dim=2)[free & orbits.present], lengths
 
 
 if __name__ == "__main__":
