@@ -174,8 +174,8 @@ def test_origin_is_that_of_the_code_the_symbol_or_the_formula(items: str, sites:
         ("_space_group_name_H-M_alt 'F d -3 m:1'\n_space_group_IT_number 225", "contradict each other"),
         ("_space_group_name_Schoenflies 'Xh^7'", "space group not known: 'Xh"),
         ("_space_group_name_H-M_alt 'B 7/q'\n_space_group_IT_number 15", "space group not known: 'B 7/q'"),
-        ("_space_group_magn.number_BNS 15.90", "given in a way that is not read: _space_group_magn_number_bns"),
-        ("_space_group_symop_R '1 0 0'", "given in a way that is not read"),
+        ("_space_group_magn.number_BNS 15.90", "a form that crystens cannot read: _space_group_magn_number_bns"),
+        ("_space_group_symop_R '1 0 0'", "given in a form that crystens cannot read"),
         ("_cell_modulation_dimension 1", "modulated structure"),
         ("loop_\n_space_group_symop_magn_ssg_operation.algebraic\nx1,x2,x3,x4,+1", "modulated structure"),
     ],
@@ -291,7 +291,7 @@ def test_rows_of_one_element_on_one_site_and_ghost_rows_are_no_disorder() -> Non
 def test_alternatives_are_disorder_and_dummy_sites_are_no_atoms() -> None:
     loop = LOOP.replace("_fract_z\n", "_fract_z\n_atom_site_disorder_assembly\n_atom_site_disorder_group\n")
     rows = "Si1 Si 0 0 0 . .\nO1 O 0.3 0 0 A 1\nO2 O 0.3 0.1 0 A 2\n"
-    assert "never there together" in _reason(f"{CUBE}\n{loop}{rows}")
+    assert "exclude each other" in _reason(f"{CUBE}\n{loop}{rows}")
     assert _sites(f"{CUBE}\n{loop}{rows}", occupancy="majority") == ("SiO", 2)
     assert "about a special position" in _reason(f"{CUBE}\n{loop}{rows.replace('A 2', 'A -1')}")
     assert _sites(f"{CUBE}\n{loop}{rows.replace('A 2', 'A 1')}") == ("SiO2", 3)

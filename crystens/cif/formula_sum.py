@@ -66,7 +66,7 @@ class FormulaSum:
         return True
 
     def counts(self, found: Mapping[int, float], units: int) -> bool:
-        """Return whether numbers of atoms are those of some formula units, up to rounding."""
+        """Return whether numbers of atoms are `units` times the formula, up to rounding."""
         return all(
             abs(units * self.amounts.get(k, 0.0) - found.get(k, 0.0)) <= units * (self.open.get(k, 0.0) + 0.02)
             for k in self.amounts.keys() | found.keys()

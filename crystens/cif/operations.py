@@ -22,12 +22,13 @@ import numpy as np
 
 from crystens.sources.record import Unusable, quoted
 
-_LONGEST_OPERATION = 200  # letters; this also bounds the numbers in it
+_LONGEST_OPERATION = 200  # letters, which also bounds the size of its numbers
 _LARGEST_COEFFICIENT = 1000  # largest coefficient of an operation
 _LARGEST_DENOMINATOR = 10**9  # largest common denominator of all translations of a list
 _MOST_IN_GROUP = 192  # operations of a space group in its conventional cell; a supercell may have more
 _TERM = re.compile(r"([+-]?)(?:(\d*\.?\d+|\d+\.)(?:/(\d+))?)?\*?([xyz]?)")
-# Lengths may differ by half a per cent, angles by half a degree: files round, and no wrong setting comes so near.
+# Allows lengths to differ by half a per cent and angles by half a degree, because files round. No wrong setting is as
+# close.
 _METRIC_TOLERANCE = 0.01
 
 
@@ -90,7 +91,7 @@ class Listed:
         operations: the distinct operations, always with the identity.
         group: the smallest group that contains them; None if it has more than twice as many operations, and more than
             any space group.
-        gap: if the list is no group: two listed operations and their product, which is not listed.
+        gap: two listed operations whose product is not listed, and that product; empty if the list is a group.
     """
 
     operations: Operations
@@ -103,7 +104,7 @@ def listed(triplets: tuple[str, ...]) -> Listed:
     """Return the operations of a list, such as "-x+1/2,y,z".
 
     Raises:
-        Unusable: if one is no operation.
+        Unusable: if one of them is no operation.
     """
     steps = [operation(triplet) for triplet in triplets]
     first = dict.fromkeys(rotation + tuple(t % 1 for t in translation) for rotation, translation in steps)
@@ -120,7 +121,7 @@ def operation(triplet: str) -> tuple[tuple[int, ...], tuple[Fraction, ...]]:
     gemmi's own reader refuses decimals and denominators that do not divide 24.
 
     Raises:
-        Unusable: if it is not understood, or maps no lattice onto itself.
+        Unusable: if the operation is not understood, or cannot map a lattice onto itself.
     """
     if len(triplet) > _LONGEST_OPERATION:
         raise _bad_operation(triplet)
@@ -237,10 +238,10 @@ def _triplet(rotation: np.ndarray, step: np.ndarray, denominator: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def of_group(hall: str) -> Operations:
-    """Return the operations of a Hall symbol that gemmi knows.
+    """Return the operations of a Hall symbol.
 
     Raises:
-        RuntimeError: if it is none.
+        RuntimeError: if gemmi does not know the symbol.
     """
     group = [
         (*np.array(op.rot).ravel() // gemmi.Op.DEN, *(Fraction(t, gemmi.Op.DEN) % 1 for t in op.tran))

@@ -24,7 +24,7 @@ from crystens.sources.record import Unusable, quoted, shown
 _NO_CIF = "export the structure as CIF again"
 _MULTIPLICITIES = ("symmetry_multiplicity", "site_symmetry_multiplicity")
 _NO_COUNT = frozenset(["0", ".", "?"])
-_FULL = frozenset(["1", "1.", "1.0", "1.00", "1.000", "1.0000"])  # occupancies that need no look
+_FULL = frozenset(["1", "1.", "1.0", "1.00", "1.000", "1.0000"])  # compared as text, which is faster
 HEAVY_ATOM = "give their places, or keep the heavy atoms alone with data.limits.groups=heavy_atom"
 _ORDERED = "give an ordered model of the structure"
 
@@ -38,10 +38,10 @@ class Sites:
         numbers: atomic numbers, (n,).
         coordinates: fractional, (n, 3).
         occupancies: at least 0, (n,).
-        groups: hydrogens without a place by the type symbol, as OH has, (n,).
-        attached: hydrogens without a place by `_atom_site_attached_hydrogens`, (n,).
-        lost: hydrogens that stand in rows without coordinates.
-        multiplicities: texts that give the number of images in the cell, (n,); none if the file does not say.
+        groups: number of hydrogens without coordinates in the type symbol, 1 for OH, (n,).
+        attached: number of hydrogens without coordinates in `_atom_site_attached_hydrogens`, (n,).
+        lost: number of rows of hydrogens without coordinates.
+        multiplicities: number of images in the cell, as text, (n,); empty if the file does not give it.
         is_disordered: whether a row of the file is not fully occupied, or is one of several alternatives.
     """
 
@@ -60,11 +60,11 @@ class Sites:
         return len(self.numbers)
 
     def name(self, row: int) -> str:
-        """Return what the file calls an atom, for messages."""
+        """Return the label or type symbol of an atom, for messages."""
         return _name(self.texts[row])
 
     def has_multiplicities(self, counts: np.ndarray) -> bool:
-        """Return whether the file says that the rows have so many images, (n,)."""
+        """Return whether the multiplicities in the file equal `counts`, (n,)."""
         return bool(self.multiplicities) and np.array_equal(_numbers(self.multiplicities), counts)
 
 
@@ -72,9 +72,9 @@ def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
     """Return the atoms of a data block.
 
     Args:
-        items: of the block.
-        formula: what the block says of its composition.
-        limits: what to do about alternatives.
+        items: items of the block.
+        formula: composition that the block states.
+        limits: treatment of disorder and of hydrogens without coordinates.
 
     Raises:
         Unusable: if an atom is incomplete or no element.
@@ -129,7 +129,7 @@ def sites_of(items: Items, formula: FormulaSum | None, limits: Limits) -> Sites:
 
 
 def _group(row: int, symbols: list[str], found: list[Kind]) -> Unusable:
-    """Return the refusal of a type symbol that stands for a heavy atom and hydrogens."""
+    """Return the error for a type symbol of a heavy atom with hydrogens, such as OH."""
     count, heavy = found[row].hydrogens, Element.from_Z(found[row].number).symbol
     text = shown(plain(symbols[row]).strip(), 20)
     plural = "hydrogen that has" if count == 1 else "hydrogens that have"
@@ -155,10 +155,10 @@ def _taken(sites: Sites, rows: np.ndarray) -> Sites:
 
 
 def _column(items: Items, name: str, loop: int | None, must_belong: bool) -> list[str]:
-    """Return a column of the loop that the coordinates stand in; empty if it is not there.
+    """Return a column of the loop with the coordinates; empty if that loop has no such column.
 
     Raises:
-        Unusable: if it stands in another loop and `must_belong`, because it would say nothing of these rows.
+        Unusable: if `must_belong`, and the column is in another loop, whose rows are not these atoms.
     """
     tag = f"_atom_site_{name}"
     if (own := items.loop_of(tag)) is None:
@@ -171,7 +171,7 @@ def _column(items: Items, name: str, loop: int | None, must_belong: bool) -> lis
 
 
 def _real_rows(items: Items, loop: int | None, count: int) -> list[int] | None:
-    """Return the rows that are no dummy sites; None if all are."""
+    """Return the rows that are not dummy sites; None if there are no dummy sites."""
     flags = _column(items, "calc_flag", loop, False)
     if not any(plain(flag).lower() in ("dum", "dummy") for flag in set(flags)):
         return None
@@ -185,7 +185,7 @@ def _placeless_hydrogens(numbers: np.ndarray, columns: list[list[str]]) -> np.nd
 
 
 def _counts(name: str, values: list[str], texts: list[str]) -> np.ndarray:
-    """Return the numbers of a column, 0 where none is given."""
+    """Return the numbers of a column; a missing number is 0."""
     if _NO_COUNT.issuperset(values):
         return np.zeros(len(texts))
     counts = np.array([0.0 if is_null(value) else _number(value) for value in values])
@@ -197,7 +197,7 @@ def _counts(name: str, values: list[str], texts: list[str]) -> np.ndarray:
 
 
 def _occupancy(text: str, value: str) -> float:
-    """Return an occupancy of at least 0; 1 where none is given."""
+    """Return an occupancy of at least 0; a missing one is 1."""
     if is_null(value):
         return 1.0
     share = _number(value)
@@ -213,16 +213,16 @@ def _name(text: str) -> str:
 
 
 def _number(text: str) -> float:
-    """Return a CIF number without its standard uncertainty; NaN if it is none."""
+    """Return a CIF number without its standard uncertainty; NaN for any other text."""
     return cif.as_number(plain(text))
 
 
 def _numbers(column: list[str]) -> list[float]:
-    """Return CIF numbers without their standard uncertainties; NaN or infinity for each that is none."""
+    """Return CIF numbers without their standard uncertainties; NaN or infinity for any other text."""
     letters = "".join(column)
     if letters.isascii() and "_" not in letters:
         try:
-            return list(map(float, column))  # most columns are plain numbers, which this reads in a tenth of the time
+            return list(map(float, column))  # ten times as fast, and enough for most columns
         except ValueError:
             pass
     return [_number(text) for text in column]
@@ -233,8 +233,8 @@ def _one_alternative(
 ) -> Sites:
     """Return the rows of one alternative of each assembly of disordered atoms.
 
-    Sites of one group are there together, those of different groups of one assembly are not; a minus marks sites that
-    are disordered about a special position, so that their own images exclude each other.
+    Sites of one group are occupied together. Sites of different groups of one assembly exclude each other. A minus
+    marks sites that are disordered about a special position: their own images exclude each other.
 
     Raises:
         Unusable: if there are alternatives and `Limits.occupancy` is "reject", or images exclude each other.
@@ -263,7 +263,7 @@ def _one_alternative(
             first = [sites.name(members[0]) for members in groups.values()]
             raise Unusable(
                 f"partial occupancy (disordered structure): {' and '.join(first[:4])} are in groups "
-                f"{shown(', '.join(groups), 40)} of one assembly ({shown(assembly, 20)}), never there together",
+                f"{shown(', '.join(groups), 40)} of one assembly ({shown(assembly, 20)}), and exclude each other",
                 f"{_ORDERED}, or ask for data.limits.occupancy=majority",
             )
         shares = {group: float(sites.occupancies[members].mean()) for group, members in groups.items()}

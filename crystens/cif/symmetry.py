@@ -35,7 +35,7 @@ _GENERATORS = "_space_group_symop_generator_xyz"
 _MAGNETIC = "_space_group_symop_magn_operation_xyz"
 _CENTRING = "_space_group_symop_magn_centering_xyz"
 _MOST_OPERATIONS = 2000  # a group in a conventional cell has 192 at most; supercells have more
-_MOST_REPEATED = 400  # a group listed twice is no matter
+_MOST_REPEATED = 400  # a group that is listed twice is accepted
 _IN_P1 = {("x,y,z",), ("x, y, z",)}
 _LIST_THEM = "list the symmetry operations of this cell, or list all atoms under x,y,z"
 _MODULATED = re.compile(r"^_\w*(?:_ssg_|_superspace|cell_wave_vector|cell_subsystem)", re.MULTILINE)
@@ -49,13 +49,13 @@ _HARMLESS = re.compile(r"_id$|_mxmymz$|description|timereversal|_link_|_info$")
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:
-    """The readings of what a file says of symmetry.
+    """The possible symmetries of a data block.
 
     Attributes:
-        readings: one, or several between which the number of atoms decides.
-        default: whether the first one holds where nothing decides.
-        doubt: why there are several, or why the one may be wrong.
-        advice: what a person can do about it.
+        readings: possible operations; if there are several, the number of atoms decides.
+        default: whether the first reading is used if the number of atoms does not decide.
+        doubt: reason why there are several readings, or why the only one may be wrong.
+        advice: how to correct the file.
     """
 
     readings: tuple[Setting, ...]
@@ -76,11 +76,11 @@ def symmetry(items: Items, matrix: np.ndarray) -> Symmetry:
     """Return the symmetry of a data block.
 
     Args:
-        items: of the block.
+        items: items of the block.
         matrix: cell vectors as rows, shape (3, 3), angstrom.
 
     Raises:
-        Unusable: if it is not known, or not one of this cell.
+        Unusable: if the symmetry is not known, or does not fit the cell.
     """
     _check_modulation(items)
     triplets = _triplets(items)
@@ -99,7 +99,7 @@ def symmetry(items: Items, matrix: np.ndarray) -> Symmetry:
         return Symmetry((Setting("the generators", found.group),))
     settings = _fitting(_statement(items), matrix)
     group = _completed(found, settings)
-    # A number alone may be meant in any setting, and then the unusual ones say nothing against a list.
+    # A number alone allows any setting, so an unusual setting does not contradict a list.
     larger = [s for s in settings if s.usual and s.operations.keys > group.keys]
     if not larger:
         return Symmetry((Setting("the listed operations", group),))
@@ -113,7 +113,7 @@ def symmetry(items: Items, matrix: np.ndarray) -> Symmetry:
 
 
 def _identity_alone(items: Items, matrix: np.ndarray) -> Symmetry:
-    """Return the symmetry of a list with x,y,z alone, which many programs write whatever group they name."""
+    """Return the symmetry of a list with x,y,z alone. Many programs write this list for any group."""
     named = items.value("_symmetry_space_group_name_h-m") or items.value("_space_group_name_h-m_alt")
     if named is not None and named.replace(" ", "") in ("P1", "p1"):
         return _ONLY_IDENTITY
@@ -128,7 +128,7 @@ def _identity_alone(items: Items, matrix: np.ndarray) -> Symmetry:
 
 
 def _triplets(items: Items) -> tuple[str, ...]:
-    """Return the operations that a block lists, in the notation x,y,z; none if it lists none."""
+    """Return the operations that a block lists, in the notation x,y,z."""
     if magnetic := _values(items, _MAGNETIC):
         centring = _values(items, _CENTRING) or ("x,y,z",)
         if len(magnetic) * len(centring) > _MOST_OPERATIONS:
@@ -176,23 +176,23 @@ def _check_modulation(items: Items) -> None:
     )
 
 
-@functools.lru_cache(maxsize=64)  # files of one program have the same items
+@functools.lru_cache(maxsize=64)  # cached, because files of one program have the same items
 def _modulation(names: str) -> str | None:
-    """Return the first of some names, a line each, that only a modulated structure has; None if there is none."""
+    """Return the first name, of one on each line, that only a modulated structure has; None if there is none."""
     found = _MODULATED.search(names)
     return found[0] if found else None
 
 
 def _statement(items: Items) -> Statement:
-    """Return what a block with a list says of its space group besides; nothing where that is not understood."""
+    """Return the statement on the space group in a block that lists operations; empty if it is not understood."""
     try:
         return statement(items)
     except Unusable:
-        return Statement("", ())  # the list wins
+        return Statement("", ())  # the list decides
 
 
 def _fitting(said: Statement, matrix: np.ndarray) -> list[Setting]:
-    """Return the settings that a cell can have, the usual ones alone if there are any; different ones."""
+    """Return the distinct settings that fit a cell; only the usual ones if any of them fit."""
     fits = [setting for setting in said.settings if setting.operations.misfit(matrix) is None]
     fits = [setting for setting in fits if setting.usual] or fits
     different: list[Setting] = []
@@ -206,7 +206,7 @@ def _named(items: Items, matrix: np.ndarray) -> Symmetry:
     """Return the symmetry of a block that lists no operations."""
     for name in _UNKNOWN.findall("\n".join(items.names)):
         if name not in (*_LISTS, _GENERATORS) and not _HARMLESS.search(name):
-            raise Unusable(f"symmetry is given in a way that is not read: {shown(name)}", _LIST_THEM)
+            raise Unusable(f"symmetry is given in a form that crystens cannot read: {shown(name)}", _LIST_THEM)
     said = statement(items)
     if not said.settings:
         return _NONE_SAID
@@ -229,9 +229,10 @@ def _named(items: Items, matrix: np.ndarray) -> Symmetry:
 
 
 def _completed(found: Listed, settings: list[Setting]) -> Operations:
-    """Return the group of a list, completed if lines of it are lost and no other group can be meant.
+    """Return the group of a list. An incomplete list is completed if only one group is possible.
 
-    More than half of a group lies in no smaller one, and a group that the file names as well is meant.
+    More than half of the operations of a group generate that group and no smaller one. A shorter list is completed only
+    if the file also names its group.
     """
     group = found.group
     if group is found.operations:

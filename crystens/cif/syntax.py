@@ -21,7 +21,7 @@ from crystens.sources.record import Unusable, shown
 
 _NO_CIF = "export the structure as CIF again"
 _LONGEST_NAME = 200
-# Items that a crystal is made of.
+# Items that a crystal needs.
 _NEEDED = re.compile(
     r"_(?:cell|atom_sites?(?![_.]aniso)|atom_type|space_group|symmetry|magnetic|parent_space_group"
     r"|chemical_formula_sum)(?:[_.]|$)",
@@ -51,8 +51,8 @@ class Block:
     """A data block.
 
     Attributes:
-        name: of the block, short and printable, with a number behind it if an earlier block has the same.
-        items: what stands in it, or why that cannot be read.
+        name: short, printable name of the block, followed by a number if an earlier block has the same name.
+        items: items of the block, or the reason why they cannot be read.
     """
 
     name: str
@@ -63,10 +63,10 @@ def data_blocks(text: str) -> list[Block]:
     """Return the data blocks of a text.
 
     Args:
-        text: its lines end with LF.
+        text: text whose lines end with LF.
 
     Raises:
-        Unusable: if it is no CIF.
+        Unusable: if the text is no CIF.
     """
     if not text.strip():
         raise Unusable("empty file", "fetch or export the file again")
@@ -86,16 +86,16 @@ def data_blocks(text: str) -> list[Block]:
 
 @dataclass(eq=False)
 class _Part:
-    """A loop or a single item as it stands in the text.
+    """A loop or a single item of the text.
 
     Attributes:
-        start: where it begins.
-        is_loop: whether `loop_` stands before it.
+        start: its first character, as an index into the text.
+        is_loop: whether it begins with `loop_`.
         tags: its tags.
         values: its values, row by row.
-        torn: what is wrong with it, and where; empty if nothing is.
-        at: where in the text that is.
-        hidden: whether text that was taken for a value has items in it that a crystal is made of.
+        torn: its first syntax error; empty if there is none.
+        at: place of that error, as an index into the text.
+        hidden: whether a text field contains items that a crystal needs, as if its end were missing.
     """
 
     start: int
@@ -107,18 +107,18 @@ class _Part:
     hidden: bool = False
 
     def tear(self, problem: str, at: int) -> None:
-        """Note the first thing that is wrong."""
+        """Record a syntax error, unless an earlier one is recorded."""
         if not self.torn:
             self.torn, self.at = problem, at
 
     @property
     def needed(self) -> bool:
-        """Whether a crystal is made of it."""
+        """Whether a crystal needs this part."""
         return self.hidden or any(map(_NEEDED.match, self.tags))
 
 
 def _mended(text: str, complaint: str) -> list[tuple[str, Items | Unusable]]:
-    """Return names and items of the blocks of a text that gemmi refuses."""
+    """Return names and items of the blocks of a text that gemmi rejects."""
     blocks: list[tuple[str, Items | Unusable]] = []
     cut = _cut(text)
     if not cut:
@@ -134,7 +134,7 @@ def _mended(text: str, complaint: str) -> list[tuple[str, Items | Unusable]]:
 
 
 def _refusal(text: str, part: _Part) -> Unusable:
-    """Return why a part cannot be read, with the line."""
+    """Return the error of a part that cannot be read, with its line."""
     begin = text.rfind("\n", 0, part.at) + 1
     end = text.find("\n", part.at)
     line = shown(text[begin : len(text) if end < 0 else end].strip(), 80)
@@ -145,12 +145,12 @@ def _refusal(text: str, part: _Part) -> Unusable:
 
 
 def _cut(text: str) -> list[tuple[str, list[_Part]]]:
-    """Return the name and the parts of each data block; empty if something that is no comment stands before them."""
+    """Return the name and the parts of each data block; empty if other text than comments precedes the first block."""
     blocks: list[tuple[str, list[_Part]]] = []
     parts: list[_Part] = []
     part: _Part | None = None
     in_frame = False
-    last = 0  # where the latest value begins
+    last = 0  # index of the latest value
     for kind, token, start in _tokens(text):
         if kind == "header":
             _end(part, last)
@@ -175,7 +175,7 @@ def _cut(text: str) -> list[tuple[str, list[_Part]]]:
             part.tags.append(token)
             last = start
         else:
-            if part is None:  # a value that belongs to nothing
+            if part is None:  # a value without a tag
                 part = _Part(start, False)
                 parts.append(part)
             part.values.append(token)
@@ -201,7 +201,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _end(part: _Part | None, last: int) -> None:
-    """Note what is wrong with a part that is complete; `last` is where its latest value or tag begins."""
+    """Record the syntax errors of a complete part; `last` is the index of its latest value or tag."""
     if part is None or part.torn or not part.tags:
         return
     if not part.is_loop:

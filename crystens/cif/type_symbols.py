@@ -34,7 +34,7 @@ _HYDROGEN_FIRST = re.compile(rf"[HDT](\d*)({_ELEMENT}){_CHARGE}")
 _SEVERAL = re.compile(rf"(?:[\s,;:/&+|()0-9.x-]|{_ELEMENT})*")
 _LABEL = re.compile(r"[A-Za-z]+[\w'*#+/()-]*")
 _GROUP_LABEL = re.compile(rf"(?:{_ELEMENT})H\d*|H\d*(?:{_ELEMENT})")
-_REPEATED_LABEL = re.compile(r"[A-Za-z]{1,2}\d{1,4}[a-z]?")  # in the place of a type symbol
+_REPEATED_LABEL = re.compile(r"[A-Za-z]{1,2}\d{1,4}[a-z]?")  # a label in place of a type symbol
 _SHARES = re.compile(r"[,;:/&|]|\d\.\d|\.\d|\+ ")
 _LAST_KNOWN = 99  # no crystal of a heavier element is known: NO, NH, CN in capitals are groups
 _SYMBOL_ADVICE = "write an element and its charge, such as Fe or Fe3+, in _atom_site_type_symbol"
@@ -58,15 +58,15 @@ class Kind:
 
 
 def kinds(symbols: Sequence[str], labels: Sequence[str], formula_sum: FormulaSum | None) -> list[Kind]:
-    """Return what stands at each site.
+    """Return the element, and the hydrogens without coordinates, of each site.
 
     Args:
-        symbols: type symbols, with quotes; none if the file has no such column.
-        labels: labels, with quotes; none if the file has no such column.
-        formula_sum: the file's formula; None where it has none that can be read.
+        symbols: type symbols, with quotes; empty if the file has no such column.
+        labels: labels, with quotes; empty if the file has no such column.
+        formula_sum: formula of the file; None if it has no readable one.
 
     Raises:
-        Unusable: if it is not known, or not one element.
+        Unusable: if an element is unknown, or a site has several.
     """
     if symbols and "".join(symbols).isalpha():  # most files: no charges, nothing unknown
         known = {text: _of_symbol(text) for text in set(symbols)}
@@ -99,10 +99,10 @@ def kinds(symbols: Sequence[str], labels: Sequence[str], formula_sum: FormulaSum
 
 @functools.lru_cache(maxsize=4096)
 def _of_symbol(text: str) -> Kind:
-    """Return what a type symbol stands for.
+    """Return the meaning of a type symbol.
 
     Raises:
-        Unusable: if it is no element, or several.
+        Unusable: if it is no element, or several elements.
     """
     text = plain(text).strip()
     if len(text) > 60:
@@ -134,7 +134,7 @@ def _of_symbol(text: str) -> Kind:
 
 
 def _repeats(symbol: str, label: Sequence[str]) -> bool:
-    """Return whether a label, Fe1, stands in the place of a type symbol as well."""
+    """Return whether the type symbol is a copy of the label, such as Fe1."""
     if symbol.isalpha() or not label:
         return False
     symbol = plain(symbol)
@@ -142,7 +142,7 @@ def _repeats(symbol: str, label: Sequence[str]) -> bool:
 
 
 def _check_capitals(text: str, label: str, formula: Collection[str], mixed_case: bool, texts: list[str]) -> None:
-    """Raise `Unusable` unless two capitals that may be two elements are one."""
+    """Raise `Unusable` unless two capitals, such as CO, are certainly one element."""
     letters = text[:2]
     symbol = letters.capitalize()
     if formula:
@@ -163,25 +163,25 @@ def _check_capitals(text: str, label: str, formula: Collection[str], mixed_case:
 
 
 def _of_label(label: str, formula: Collection[str], mixed_case: bool) -> Kind:
-    """Return the element that a label stands for: Fe1, FE2A, O1W.
+    """Return the element of a label: Fe1, FE2A, O1W.
 
     Raises:
-        Unusable: if it is none, or more than one may be meant.
+        Unusable: if the label names no element, or several are possible.
     """
     letters = re.match(r"[A-Za-z]*", label)[0]  # type: ignore[index]
     two, one = letters.capitalize(), letters[:1].upper()
     if not _LABEL.fullmatch(label) or (not formula and _GROUP_LABEL.fullmatch(label)):
         candidates = []
     elif len(letters) == 1:
-        candidates = [] if one == "T" and not formula else [one]  # the tetrahedral site of a zeolite, never tritium
+        candidates = [] if one == "T" and not formula else [one]  # T1 is a tetrahedral site, not tritium
     elif len(letters) > 2:
-        candidates = []  # Wat1 is no tungsten
+        candidates = []  # Wat1 is water, not tungsten
     elif not letters.isupper() or one not in _NUMBERS:
         candidates = [two]
     elif formula:
-        candidates = [two, one]  # FE1, and O of a water, OW1
+        candidates = [two, one]  # FE1 is iron, and OW1 the oxygen of water
     else:
-        # Beside Na1, CA1 is no calcium for certain, but CL1 is chlorine.
+        # In a file with Na1, CA1 may be carbon or calcium, but CL1 is chlorine.
         doubtful = letters in _GROUP_WORDS or (mixed_case and letters[1] in "ABDEGHOW")
         candidates = [] if doubtful else [two]
     candidates = [symbol for symbol in candidates if symbol in _NUMBERS]
@@ -198,5 +198,5 @@ def _plain_hydrogen(symbol: str) -> str:
 
 
 def _listed(candidates: list[str]) -> str:
-    """Return what a label may name, for a message."""
+    """Return the possible elements of a label, for a message."""
     return f"{' or '.join(candidates)}" if candidates else "no element for certain"

@@ -29,7 +29,7 @@ from crystens.chemistry.formulas import formula_sum, reduced_composition
 from crystens.crystal import Crystal, wrap
 from crystens.symmetry.space_groups import SymmetrisedCrystal
 
-# Tag of the space group that an image states, whatever the atoms have; 0 if it states none.
+# Tag of the stated space group of an image, which may differ from the group of the atoms; 0 if none is stated.
 GENERATED_GROUP = "_crystens_generated_space_group_IT_number"
 
 _DENOMINATOR = 24  # every translation of a space group in a conventional or primitive cell is a multiple of 1/24
@@ -89,9 +89,9 @@ def write_cif(
 
 
 def _asymmetric_unit(symmetry: SymmetrisedCrystal) -> tuple[list[str], tuple[np.ndarray, np.ndarray]] | None:
-    """Return the operations as triplets and numbers and coordinates of one site an orbit.
+    """Return the operations as triplets, and the atomic number and coordinates of one site of each orbit.
 
-    None if there are no operations that every reader understands.
+    None if some reader would misread the operations.
     """
     rotations, origin = symmetry.rotations, symmetry.origin
     steps = (rotations @ origin + symmetry.translations - origin) * _DENOMINATOR
@@ -122,12 +122,12 @@ def _triplet(rotation: np.ndarray, steps: np.ndarray) -> str:
 
 
 def _numbers(space_group: int) -> list[str]:
-    """Return the space group number under its new and its old tag: readers differ in which they know."""
+    """Return the space group number under its new and its old tag, because some readers know only one of them."""
     return [f"_space_group_IT_number {space_group}", f"_symmetry_Int_Tables_number {space_group}"]
 
 
 def _formula(crystal: Crystal) -> list[str]:
-    """Return the items of the formula unit and of how many of them the cell holds."""
+    """Return the items for the formula unit and for the number of formula units in the cell."""
     composition = reduced_composition(crystal.numbers)
     units = len(crystal) // sum(amount for _, amount in composition)
     return [f"_chemical_formula_sum '{formula_sum(composition)}'", f"_cell_formula_units_Z {units}"]

@@ -33,9 +33,9 @@ from crystens.sources.structures import atomic_number, check_periodic, crystal_o
 DATABASE_SUFFIXES = (".db", ".json", ".json.gz")
 _EXPECTED = "a .db or .json file that ase.db has written"
 _VERSIONS = range(5, 10)
-_SQLITE_DAMAGE = (sqlite3.Error, UnicodeDecodeError)  # the second: a complaint that quotes a damaged schema
+_SQLITE_DAMAGE = (sqlite3.Error, UnicodeDecodeError)  # the second, because messages may quote a damaged schema
 _MAX_ROW_BYTES = 2**20  # 37,000 atoms
-_NO_ROWS = ("ids", "nextid", "metadata")  # what stands beside the rows in a JSON file
+_NO_ROWS = ("ids", "nextid", "metadata")  # keys of a JSON file that are not rows
 _LONGEST_NAME = 200
 _ADVICE = "write the row again with ase.db"
 _COLUMNS = ("numbers", "positions", "cell", "pbc", "key_value_pairs", "energy")
@@ -45,7 +45,7 @@ class AseDatabase(Source):
     """Source: one database of ASE.
 
     Args:
-        path: the file; None if the user gave none, which reading reports.
+        path: the file. None raises an error on reading.
     """
 
     gives_properties = True
@@ -118,7 +118,7 @@ def _sqlite_records(path: Path) -> Iterator[Record | Reject]:
         with closing(_connected(path)) as connection:
             _check_format(connection, path)
             sizes = " + ".join(f"COALESCE(LENGTH({column}), 0)" for column in _COLUMNS)
-            # Row by row, so that a damaged one is known by its id, and one that is too large is never fetched.
+            # Row by row, so that the id of a damaged row is known, and a row that is too large is never fetched.
             for number, size in connection.execute(f"SELECT id, {sizes} FROM systems ORDER BY id"):
                 last = name = f"row {shown(str(number))}"
                 if size > _MAX_ROW_BYTES:
@@ -140,15 +140,15 @@ def _connected(path: Path) -> sqlite3.Connection:
     """Return a connection that cannot write.
 
     Raises:
-        CrystensError: if another program writes the file, or did not end writing it.
+        CrystensError: if another program is writing the file, or ended without closing it.
     """
-    path = path.resolve()  # what is being written stands beside the file itself, not beside a link to it
+    path = path.resolve()  # SQLite keeps its journal beside the file itself, not beside a link to it
     for suffix in ("-wal", "-journal"):
         beside = path.with_name(path.name + suffix)
         if beside.is_file() and beside.stat().st_size > 0:
             raise CrystensError(
-                f"{path} is being written or was not closed: {beside.name} stands beside it; end the program that "
-                "writes it, or open and close it once with ase.db"
+                f"{path} is being written or was not closed: {beside.name} exists; end the program that writes the "
+                "database, or open and close it once with ase.db"
             )
     with path.open("rb") as file:
         logged = file.read(20)[18:20] == b"\x02\x02"
@@ -197,7 +197,7 @@ def _sqlite_row(columns: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _values(blob: Any, kind: str, name: str) -> np.ndarray:
-    """Return the numbers in a column of bytes."""
+    """Return the numbers in the bytes of a column."""
     try:
         return np.frombuffer(blob, kind)
     except (TypeError, ValueError, AttributeError) as error:
@@ -235,7 +235,7 @@ def _json_row(text: str) -> dict[str, Any]:
 
 
 def _object(text: Any) -> Any:
-    """Return what a JSON text holds."""
+    """Return the value of a JSON text."""
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
@@ -243,7 +243,7 @@ def _object(text: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value in which ASE's arrays are lists; no class that the file names is made."""
+    """Return a value with ASE's arrays as lists, without creating the classes that the file names."""
     if isinstance(value, dict) and "array" in value:
         value = value["array"]  # a cell
     if isinstance(value, dict) and "__ndarray__" in value:
@@ -256,7 +256,7 @@ def _plain(value: Any) -> Any:
 
 
 def _periodic(flags: Any) -> list[bool]:
-    """Return periodicity along the three cell vectors; ASE leaves it out where there is none."""
+    """Return periodicity along the three cell vectors; ASE leaves it out for molecules."""
     if flags is None:
         return [False] * 3
     return [bool(flag) for flag in (flags if isinstance(flags, list) else [flags] * 3)]

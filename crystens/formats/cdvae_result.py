@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 RESULT_SUFFIXES = (".pt",)
 KEYS = ("frac_coords", "num_atoms", "atom_types", "lengths", "angles")
 
-_ELEMENTS = 100  # that have a weight in a row of atom_types
+_ELEMENTS = 100  # weights in a row of atom_types
 _EXPECTED = f"a .pt file that CDVAE or DiffCSP wrote, a dictionary with {', '.join(KEYS)}, or the folder of its run"
-_LARGEST = 1e9  # a number of atoms
+_LARGEST = 1e9  # limit of a number of atoms
 _IN_RUN = "eval_*.pt"
 
 
@@ -43,8 +43,8 @@ class CdvaeResult(Source):
     """Source: one result file.
 
     Args:
-        path: the file, or the folder of a run; None if the user gave none, which reading reports.
-        every: whether all evaluations are read, and not the first alone.
+        path: the file, or the folder of a run. None raises an error on reading.
+        every: whether all evaluations are read; False reads the first one.
     """
 
     def __init__(self, path: str | Path | None, every: bool = False) -> None:
@@ -74,10 +74,10 @@ class CdvaeResult(Source):
         return {path.name: path}
 
     def records(self) -> Iterator[Record | Reject]:
-        """Yield each crystal, called by its number in the file, counted from 0.
+        """Yield each crystal, named by its number in the file, counted from 0.
 
         Raises:
-            CrystensError: if there is no such file, or it does not hold such arrays.
+            CrystensError: if there is no such file, or it does not hold these arrays.
         """
         path = self._file()
         arrays, _ = _arrays(path, self.every)
@@ -120,16 +120,18 @@ def results_in(folder: Path) -> list[Path]:
 
 
 def _arrays(path: Path, every: bool) -> tuple[dict[str, np.ndarray], int]:
-    """Return the five arrays of a file, of the first evaluation or every one, and the number of evaluations.
+    """Return the five arrays of the first or of all evaluations of a file, and the number of evaluations.
 
-    Atomic numbers (N,) stand in place of weights of elements.
+    Weights of elements are replaced by atomic numbers (N,).
     """
     found = load_pt(path, KEYS, _EXPECTED)
     missing = [key for key in KEYS if key not in found] if isinstance(found, dict) else list(KEYS)
     if missing:
         raise CrystensError(f"{path} has no {', '.join(missing)}; give {_EXPECTED}")
     first = found["frac_coords"][:1] if isinstance(found["frac_coords"], list) else []
-    axis = 1 if any(getattr(batch, "ndim", 2) == 3 for batch in first) else 0  # of crystals, behind evaluations
+    axis = (
+        1 if any(getattr(batch, "ndim", 2) == 3 for batch in first) else 0
+    )  # axis of crystals, after that of evaluations
     arrays = {key: _array(path, key, found[key], axis) for key in KEYS}
     evaluations = 1
     if arrays["frac_coords"].ndim == 3:
@@ -147,7 +149,7 @@ def _arrays(path: Path, every: bool) -> tuple[dict[str, np.ndarray], int]:
     crystals, sites = arrays["num_atoms"].shape[:1], types_.shape
     shapes = {"num_atoms": (*crystals,), "lengths": (*crystals, 3), "angles": (*crystals, 3), "atom_types": (*sites,)}
     shapes["frac_coords"] = (*sites, 3)
-    # A type that is not finite costs its crystal; of a number of atoms that is not, nobody knows what comes after it.
+    # An element that is not finite rejects its crystal only. Without a number of atoms, all later crystals are lost.
     arrays["atom_types"] = np.where(np.abs(types_) < _LARGEST, types_, 0)
     for key in ("num_atoms", "atom_types"):
         if not (np.array_equal(arrays[key], np.round(arrays[key])) and (np.abs(arrays[key]) < _LARGEST).all()):
@@ -164,7 +166,7 @@ def _arrays(path: Path, every: bool) -> tuple[dict[str, np.ndarray], int]:
 
 
 def _array(path: Path, key: str, value: Any, axis: int) -> np.ndarray:
-    """Return a tensor or an array as whole numbers or doubles; a list of them, which are batches, as one."""
+    """Return a tensor or an array as whole numbers or doubles; a list of batches is concatenated."""
     import torch
 
     if isinstance(value, list) and value and all(isinstance(item, torch.Tensor | np.ndarray) for item in value):
@@ -183,7 +185,7 @@ def _array(path: Path, key: str, value: Any, axis: int) -> np.ndarray:
 
 
 def _degrees(path: Path, angles: np.ndarray) -> np.ndarray:
-    """Return angles in degrees; where none of a file is above pi, they are radians."""
+    """Return angles in degrees; if no angle of a file is above pi, all are radians."""
     largest = np.abs(angles[np.isfinite(angles)]).max(initial=0.0)
     if not 0 < largest <= np.pi:
         return angles

@@ -23,7 +23,7 @@ class CifFolder(Source):
     """Source: the CIF files at a path.
 
     Args:
-        path: folder, archive or file; None if the user gave none, which reading reports.
+        path: folder, archive or file. None raises an error on reading.
     """
 
     def __init__(self, path: str | Path | None) -> None:

@@ -1,12 +1,12 @@
 """Crystal dictionaries: JSON lines with one crystal for each line, the format of the paper's data set; gzipped or not.
 
-The paper does not state the names of the keys, so that several are accepted; the first key present is used. Case,
-blanks, hyphens and underscores in keys do not matter.
+The paper does not state the names of the keys. Therefore several names are accepted, and the first key present is used.
+Case, blanks, hyphens and underscores in keys do not matter.
 
     cell      lengths, cell_lengths: [a, b, c]; angles, cell_angles: [alpha, beta, gamma]
               or the six keys a, b, c, alpha, beta, gamma
-              or one of these inside of the key cell, lattice; or there a list of all six numbers
-    elements  numbers, atomic_numbers, z; or elements, species, symbols, atoms: a list, of atomic numbers or symbols
+              or one of these inside the key cell or lattice; or a list of all six numbers there
+    elements  numbers, atomic_numbers, z; or elements, species, symbols, atoms: a list of atomic numbers or symbols
     sites     coordinates, fractional_coordinates, frac_coords, coords, positions: [[x, y, z], ...], fractional
               or the three lists x, y, z
               or sites: [[element, x, y, z], ...], in place of elements and coordinates
@@ -15,8 +15,8 @@ blanks, hyphens and underscores in keys do not matter.
 Other keys can be kept as properties, by their exact names (`crystens.sources.properties`).
 
 Lengths are in angstrom, angles in degrees. A space group in the file is ignored, because it may belong to another
-setting of the cell; it is found again. `{"id": "salt", "lengths": [3.99, 3.99, 3.99], "angles": [60, 60,
-60], "elements": ["Na", "Cl"], "coordinates": [[0, 0, 0], [0.5, 0.5, 0.5]]}` is a whole line.
+setting of the cell; crystens finds the group itself. Example of a line: `{"id": "salt", "lengths": [3.99, 3.99, 3.99],
+"angles": [60, 60, 60], "elements": ["Na", "Cl"], "coordinates": [[0, 0, 0], [0.5, 0.5, 0.5]]}`
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class CrystalDictionary(Source):
     """Source: one file of JSON lines.
 
     Args:
-        path: the file; None if the user gave none, which reading reports.
+        path: the file. None raises an error on reading.
     """
 
     gives_properties = True

@@ -63,7 +63,7 @@ class CsvTable(Source):
         return self.split or ""
 
     def columns(self) -> list[str] | None:
-        """Return the columns beside the crystal and its name; None if they cannot be read, which `records` tells."""
+        """Return the columns other than the crystal and its name; None if `records` would raise an error."""
         try:
             with _opened(self._file()) as text:
                 names = next((row for row in csv.reader(_Lines(text)) if row), [])
@@ -72,7 +72,7 @@ class CsvTable(Source):
         return [name for name in names if name not in ("", *IDS, *_CRYSTALS)]
 
     def records(self) -> Iterator[Record | Reject]:
-        """Yield each row; a row without an id is called by its number, counted from 1.
+        """Yield each row; a row without an id is named by its number, counted from 1.
 
         Raises:
             CrystensError: if there is no such file or it has no column of crystals.
@@ -82,7 +82,7 @@ class CsvTable(Source):
         number = 0
         try:
             with _opened(path) as text:
-                # Not by DictReader: an object of all columns for each row is too much for a table of 100,000 columns.
+                # Not DictReader: it makes a dictionary of all columns for each row, and a table may have 100,000.
                 lines = _Lines(text)
                 rows = (row for row in csv.reader(lines) if row)
                 columns = next(rows, [])
@@ -92,7 +92,7 @@ class CsvTable(Source):
                         f"{path} has no column cif, cif_string or structure (its columns: {found}); give {_EXPECTED}"
                     )
                 places = {name: place for place, name in enumerate(columns)}
-                waiting = None  # one row behind, because a file that was cut off is seen only at its end
+                waiting = None  # one row late, because only its end shows that a file is truncated
                 for number, row in enumerate(rows, start=1):
                     if waiting is not None:
                         yield waiting
@@ -100,7 +100,7 @@ class CsvTable(Source):
                     fields = {column: _first(row, places, (column,)) for column in self.properties or ()}
                     waiting = Record(path.name, name, _first(row, places, _CRYSTALS), self.split, fields)
                 if waiting is not None and lines.quotes % 2:
-                    reason = "table is truncated: it ends inside of a quoted field"
+                    reason = "table is truncated: it ends inside a quoted field"
                     yield Reject(path.name, waiting.entry, reason, "fetch the file again")
                 elif waiting is not None:
                     yield waiting
@@ -108,7 +108,7 @@ class CsvTable(Source):
             yield Reject(path.name, "", f"cannot read the table: {error} after row {number}", "fetch the file again")
 
     def parse(self, record: Record, limits: Limits) -> Iterator[Entry | Reject]:
-        """Yield what the cell of one row holds."""
+        """Yield the crystals in the cell of one row."""
         properties = kept(record.fields, self.properties)
         for item in read_text(record.content, record.file, record.entry, limits):
             yield replace(item, split=record.split, properties=properties) if isinstance(item, Entry) else item
@@ -122,16 +122,16 @@ class CsvTable(Source):
 
 
 def _first(row: list[str], places: Mapping[str, int], columns: tuple[str, ...]) -> str:
-    """Return the first value of a row in some columns that is not empty; empty where there is none."""
+    """Return the first non-empty value of a row in some columns; empty if there is none."""
     found = (row[places[column]] for column in columns if places.get(column, len(row)) < len(row))
     return next((value for value in found if value), "")
 
 
 class _Lines:
-    """The lines of a table, none longer than the largest field, so that no file fills the memory with one.
+    """The lines of a table. The length of a line is bounded, so that no line fills the memory.
 
     Attributes:
-        quotes: number of quotation marks so far: even outside of a quoted field, in which a mark is doubled.
+        quotes: number of quotation marks so far; an odd number inside a quoted field.
     """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
@@ -147,6 +147,6 @@ class _Lines:
 
 
 def _opened(path: Path) -> io.TextIOWrapper:
-    """Return the text of a table; a byte order mark is dropped, bytes that are no UTF-8 become marks."""
+    """Return the text of a table; a byte order mark is dropped, and bytes that are not UTF-8 are replaced."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     return io.TextIOWrapper(opener(path, "rb"), encoding="utf-8-sig", errors="replace", newline="")

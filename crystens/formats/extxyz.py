@@ -4,9 +4,9 @@ Read by the specification of the format. The comment line (`crystens.formats.xyz
 
     Lattice     the cell vectors a, b, c, angstrom: nine numbers, three rows of three, or the three lengths of a cell
                 whose angles are 90 degrees
-    pbc         true along the three vectors where it stands
-    Properties  the columns of the atom lines, name:kind:number and so on, in any order: read are species (S), Z (I),
-                pos (R, Cartesian, angstrom) and occupancy (R). Without it they are symbol, x, y, z
+    pbc         optional; must be true along all three vectors
+    Properties  the columns of the atom lines, name:kind:number and so on, in any order. Columns that are read: species
+                (S), Z (I), pos (R, Cartesian, angstrom), occupancy (R). Without Properties: symbol, x, y, z
 
 Atom lines have the number of values in Properties; texts with blanks are in quotes. Exponents may have Fortran's form.
 A frame is named by its material_id, id or name, otherwise `frame K`, counted from 1. Any key of the comment line with a
@@ -16,8 +16,9 @@ The rows of a Lattice with three rows are cell vectors, by the specification; li
 as columns. ASE (3.29) rejects them, and also three lengths and Fortran's exponents. Therefore crystens has its own
 reader; the tests compare with ASE's writer.
 
-Frames are read one after the other (`crystens.formats.xyz_frames`), so that a file may be of any size. Files are .xyz,
-.extxyz, gzipped or not: one, a folder of them searched to any depth, or an archive; see `crystens.sources.files`.
+Frames are read one after the other (`crystens.formats.xyz_frames`), so that a file may have any size. The path is one
+.xyz or .extxyz file, gzipped or not, a folder of them, searched to any depth, or an archive; see
+`crystens.sources.files`.
 
 Source: README of github.com/libAtoms/extxyz (version 0.4), and `ase.io.extxyz`.
 """
@@ -60,7 +61,7 @@ class ExtendedXyz(Source):
     """Source: the extended XYZ files at a path.
 
     Args:
-        path: folder, archive or file; None if the user gave none, which reading reports.
+        path: folder, archive or file. None raises an error on reading.
     """
 
     gives_properties = True
@@ -96,7 +97,7 @@ class ExtendedXyz(Source):
 
     def parse(self, record: Record, limits: Limits) -> list[Entry | Reject]:
         """Return the crystal of one frame."""
-        rows = [*_text(record.content).split("\n"), ""]  # the comment line of a frame of no atoms may be missing
+        rows = [*_text(record.content).split("\n"), ""]  # a frame without atoms may have no comment line
         pairs = Pairs(rows[1])
         name = own_name(pairs.texts()) or record.entry
         try:
@@ -153,7 +154,10 @@ def _text(content: bytes) -> str:
 
 
 def _asked(pairs: Pairs, names: Sequence[str] | None) -> dict[str, Value | None]:
-    """Return the values of keys that are spelled so, or of all; where a quote is not closed, none counts as missing."""
+    """Return the values of some keys, by their exact names, or of all keys.
+
+    If a quote is not closed, an absent key may follow it; `Pairs.get` then raises `Unusable`.
+    """
     if names is None:
         return {**pairs.values}
     return {name: pairs.get(name) for name in names if name in pairs.values or pairs.unclosed is not None}
@@ -175,7 +179,7 @@ def _matrix(pairs: Pairs) -> np.ndarray:
 
 
 def _rows(value: Value) -> list[int]:
-    """Return the numbers of values in the rows of a text or an array; of one that is no rows of values, nothing."""
+    """Return the number of values in each row of a text or an array; empty for any other nesting."""
     if isinstance(value, str) or all(isinstance(item, str) for item in value):
         return [len(words(value))]
     rows = [item for item in value if isinstance(item, list) and all(isinstance(word, str) for word in item)]
@@ -183,7 +187,7 @@ def _rows(value: Value) -> list[int]:
 
 
 def _check_pbc(value: Value) -> None:
-    """Raise `Unusable` unless the flags, one for all or one for each vector, say that the frame is periodic."""
+    """Raise `Unusable` unless the flags, one for all or one for each vector, are true."""
     flags = words(unquoted(value))
     if (odd := next((flag for flag in flags if flag not in _FLAGS), None)) is not None:
         raise Unusable(f"pbc not understood: {shown(odd)!r}", 'write pbc="T T T"')
@@ -208,8 +212,8 @@ class _Columns:
 
     Attributes:
         places: kind (S, R, I or L), first column and number of columns of each property.
-        width: number of columns.
-        whole: whether that is all of them: what stands behind the columns that are read need not be understood.
+        width: number of known columns.
+        whole: whether these are all columns. Columns after the needed ones need not be understood.
     """
 
     places: dict[str, tuple[str, int, int]]
@@ -217,10 +221,10 @@ class _Columns:
     whole: bool
 
     def find(self, name: str, kinds: str, size: int) -> int | None:
-        """Return the first column of a property, None if there is none.
+        """Return the first column of a property; None if there is no such property.
 
         Raises:
-            Unusable: if it is of another kind, or has another number of columns.
+            Unusable: if the property has another kind or another number of columns.
         """
         if name not in self.places:
             return None
@@ -233,7 +237,7 @@ class _Columns:
 
 
 def _columns(properties: Value) -> _Columns:
-    """Return the columns that Properties names; the case of a name does not matter, but for Z."""
+    """Return the columns that Properties names; the case of a name does not matter, except that of Z."""
     refusal = Unusable(f"Properties not understood: {shown(str(properties), 150)!r}", _PROPERTIES)
     if not isinstance(properties, str):
         raise refusal
@@ -277,16 +281,16 @@ def _sites(rows: list[str], pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _values(row: str, place: int, width: int, exact: bool) -> list[str]:
-    """Return the values of the line of an atom, counted from 1.
+    """Return the values of the line of atom `place`, counted from 1.
 
-    Quotes hold the words of one value together, unless the words alone are as many as the columns.
+    A quoted text is one value, unless the number of its words already fits the columns.
     """
     values = row.split()
     if len(values) != width and '"' in row:
         values = [match[2] if match[1] is None else match[1] for match in _VALUE.finditer(row)]
     if len(values) < width or (exact and len(values) > width):
         fault = "short" if len(values) < width else "long"
-        reason = f"atom line too {fault}: that of atom {place} has {len(values)} of {width} values"
+        reason = f"atom line too {fault}: the line of atom {place} has {len(values)} values, and Properties {width}"
         raise Unusable(reason, "correct the line, or Properties")
     return values
 
@@ -298,10 +302,10 @@ def _element(species: str) -> int:
 
 
 def _check_ase_occupancy(fields: dict[str, str]) -> None:
-    """Raise `Unusable` if a frame that ASE wrote from a disordered CIF says so.
+    """Raise `Unusable` if ASE wrote a frame from a disordered CIF.
 
-    ASE keeps one element of each site in the atom lines, and the occupancies, by numbers of sites of the CIF, as JSON
-    in the comment line. Which element shares which site cannot be told from it.
+    ASE keeps one element of each site in the atom lines. The comment line has the occupancies as JSON, by numbers of
+    sites in the CIF, which does not tell which elements share a site of the frame.
     """
     try:
         kinds = json.loads(fields.get("occupancy", "{}").removeprefix("_JSON").strip())

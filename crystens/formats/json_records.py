@@ -61,7 +61,7 @@ _NUMBERED = ("item ", "line ", "row ")
 
 
 def structures_of(record: Any) -> dict[str, Any]:
-    """Return the structures in a record by the way to each, keys and places in lists with points between them."""
+    """Return the structures in a record by their paths: keys and positions in lists, joined by dots."""
     found: dict[str, Any] = {}
 
     def search(value: Any, way: str, key: str, depth: int) -> None:
@@ -82,15 +82,15 @@ def structures_of(record: Any) -> dict[str, Any]:
 def read_record(
     record: Any, file: str, name: str, key: str | None, properties: Sequence[str] | None, limits: Limits
 ) -> list[Entry | Reject]:
-    """Return the crystal of a record, or why it has none that can be used.
+    """Return the crystal of a record, or the reason why it has no usable crystal.
 
     Args:
         record: any value of JSON.
-        file: where it stands, see `Record`.
-        name: what it is called there; one that is only counted gives way to an id of its own.
-        key: the way to the structure, as `structures_of` gives it; None to look for it.
-        properties: what crystals keep, see `crystens.sources.properties`.
-        limits: what is usable.
+        file: name of the file, see `Record`.
+        name: name of the record in the file; an id in the record replaces a name that is only a number.
+        key: path of the structure, as in `structures_of`; None searches the record.
+        properties: properties that crystals keep, see `crystens.sources.properties`.
+        limits: conditions for a crystal to be used.
     """
     way = ""
     try:
@@ -103,17 +103,17 @@ def read_record(
 
 
 def holds_structures(value: Any) -> bool:
-    """Return whether a value of a file, or the beginning of one, holds a record with a structure."""
+    """Return whether a value of a file, or its beginning, holds a record with a structure."""
     return layout(value) != "record" or _is_record(value)
 
 
 def is_field(key: str) -> bool:
-    """Return whether a key names a part of a record, as no id of a material does."""
+    """Return whether a key names a part of a record, such as `structure`; ids of materials do not."""
     return any(word in key.lower() for word in _FIELDS)
 
 
 def _chosen(record: Any, key: str | None) -> tuple[str, Any]:
-    """Return the way to the structure of a record, and what stands there."""
+    """Return the path of the structure of a record, and the value there."""
     if key is not None:
         value = record
         for part in key.split("."):
@@ -136,13 +136,13 @@ def _chosen(record: Any, key: str | None) -> tuple[str, Any]:
 
 
 def _has(found: Mapping[str, Any]) -> str:
-    """Return what a record has, for a message."""
+    """Return the paths of the structures in a record, for a message."""
     names = [shown(way, 40) or "a structure" for way in list(found)[:4]]
     return f" that has {' and '.join(names)}{' and more' * (len(found) > len(names))}" if names else ""
 
 
 def _name(record: Any, way: str, name: str) -> str:
-    """Return what a record is called: what was given, an id of its own, or of an object on the way to its structure."""
+    """Return the name of a record: the given name, its id, or the id of an object on the path to its structure."""
     if not name or name.startswith(_NUMBERED) or name.isdecimal():
         value = record
         for part in ["", *way.split(".")]:
@@ -158,10 +158,10 @@ def _name(record: Any, way: str, name: str) -> str:
 
 
 def layout(value: Any) -> str:
-    """Return how an object holds records: "record", "ids", "rows", "columns" or "table", see the top of this module.
+    """Return the layout of an object: "record", "ids", "rows", "columns" or "table", see the top of this module.
 
     Args:
-        value: a value of a file; of a long one the beginning.
+        value: a value of a file, or the beginning of a long one.
     """
     if not isinstance(value, Mapping) or _is_document(value):
         return "record"
@@ -182,15 +182,15 @@ def layout(value: Any) -> str:
 def walk(
     reopen: Callable[[], BinaryIO], key: str | None = None, properties: Sequence[str] | None = ()
 ) -> Iterator[tuple[str, str | Unusable]]:
-    """Yield the names and texts of the records of a file, not more than one of them in memory at a time.
+    """Yield the names and texts of the records of a file, with at most one record in memory.
 
     Args:
-        reopen: returns the file, UTF-8, at its beginning; it is called twice for columns and tables.
-        key: the way to the structure of a record, see `read_record`.
-        properties: of a table that is written column by column, the columns that go with each structure; None for all.
+        reopen: opens the file, UTF-8, at its beginning; it is called twice for columns and tables.
+        key: path of the structure of a record, see `read_record`.
+        properties: columns of a table that are added to each structure; None for all.
 
     Raises:
-        Unusable: where the text is not JSON, or a record is too large. The records that were yielded before are sound.
+        Unusable: if the text is not JSON, or a record is too large. Records that were already yielded are valid.
     """
     with reopen() as file:
         text = JsonText(file)
@@ -214,12 +214,12 @@ def walk(
 
 
 def in_one(value: Any, name: str) -> list[tuple[str, Any]]:
-    """Return the records of a value that is in memory, a line or an item of a list, by what each is called."""
+    """Return the names and records of a value in memory, such as a line or an item of a list."""
     return list(value.items()) if layout(value) == "ids" else [(name, value)]
 
 
 def _told(text: JsonText, reopen: Callable[[], BinaryIO]) -> str:
-    """Return the layout of a file that is an object: by its beginning, or by the beginning of each of its values."""
+    """Return the layout of a file that is an object, from its beginning or the beginning of each of its values."""
     beginning, whole = text.beginning()
     how = layout(beginning)
     if how != "record" or whole:
@@ -233,17 +233,17 @@ def _told(text: JsonText, reopen: Callable[[], BinaryIO]) -> str:
                     values = again.values("}" if opening == "{" else "]")
                     first = list(itertools.islice(((name, value) for name, value, _ in values), _TRIED))
                     parts[key] = dict(first) if opening == "{" else [value for _, value in first]
-                    for _ in values:  # to the end of this value
+                    for _ in values:  # skip the rest of this value
                         pass
                 else:
                     parts[key] = again.value()[0]
     except Unusable:
-        return "record"  # reading it will tell what is wrong
+        return "record"  # reading the record will raise the error
     return layout(parts)
 
 
 def _rows(text: JsonText) -> Iterator[tuple[str, str]]:
-    """Yield the records in the lists of an object; values that are no such lists are passed over."""
+    """Yield the records in the lists of an object; other values are skipped."""
     number = 0
     for _ in text.each_key():
         if text.peek() != "[":
@@ -260,12 +260,12 @@ def _rows(text: JsonText) -> Iterator[tuple[str, str]]:
 def _columns(
     text: JsonText, reopen: Callable[[], BinaryIO], key: str | None, properties: Sequence[str] | None
 ) -> Iterator[tuple[str, str | Unusable]]:
-    """Yield the cells of the columns of structures, named by a column of ids, or by their rows.
+    """Yield the cells of the columns with structures, named by a column of ids, or by their rows.
 
-    Where they are a table, each comes as a record, with the values of its row that are ids or properties.
+    A cell of a table becomes a record with the ids and properties of its row.
     """
-    held: list[str] = []  # columns of structures
-    plain: dict[str, dict[str, Any]] = {}  # others, by row
+    held: list[str] = []  # columns with structures
+    plain: dict[str, dict[str, Any]] = {}  # other columns, by row
     for column in text.each_key():
         wanted = column in IDS or properties is None or column in properties
         found: bool | None = None
@@ -324,17 +324,17 @@ def _table(text: JsonText, reopen: Callable[[], BinaryIO]) -> Iterator[tuple[str
 
 
 def _has_structure(part: Mapping[str, Any]) -> bool:
-    """Return whether an object is a structure, or has one somewhere."""
+    """Return whether an object is a structure, or contains one at any depth."""
     return "structure" in part or bool(structures_of(part))
 
 
 def _is_record(value: Any) -> bool:
-    """Return whether a value is an object with a structure somewhere."""
+    """Return whether a value is an object that is a structure, or contains one."""
     return isinstance(value, Mapping) and _has_structure(value)
 
 
 def _is_document(value: Mapping[str, Any]) -> bool:
-    """Return whether an object is a structure, or has one under the key `structure`, which is no column of a table."""
+    """Return whether an object is a structure, or has one at the key `structure`, unless it is a column of a table."""
     held = value.get("structure")
     return is_structure(value) or ("structure" in value and not (isinstance(held, Mapping) and _is_column(held)))
 
@@ -345,7 +345,7 @@ def _is_list_of_records(part: Any) -> bool:
 
 
 def _is_column(part: Mapping[str, Any]) -> bool:
-    """Return whether an object holds records by row, and is none itself."""
+    """Return whether an object holds records by row, and is no record itself."""
     if _is_document(part) or any(is_field(row) for row in itertools.islice(part, _TRIED)):
         return False
     values = list(itertools.islice((value for value in part.values() if value is not None), _TRIED))

@@ -40,7 +40,7 @@ class PoscarFolder(Source):
     """Source: the POSCAR files at a path.
 
     Args:
-        path: folder, archive or file; None if the user gave none, which reading reports.
+        path: folder, archive or file. None raises an error on reading.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -97,7 +97,7 @@ def read_poscar(text: str, limits: Limits) -> Crystal:
     """Return the crystal of the text of a POSCAR.
 
     Raises:
-        Unusable: with the reason why this is no crystal that can be used.
+        Unusable: if the text holds no usable crystal.
     """
     if not text.strip():
         raise Unusable("empty file", "fetch or export the file again")
@@ -128,7 +128,7 @@ def read_poscar(text: str, limits: Limits) -> Crystal:
 
 
 def _factors(scale: list[float], matrix: np.ndarray) -> np.ndarray:
-    """Return what x, y and z of cell vectors and positions are multiplied by, shape (3,)."""
+    """Return the factors of x, y and z of cell vectors and positions, shape (3,)."""
     values = finite_array(scale, (len(scale),), "scale factors")
     if len(values) == 1 and values[0] < 0:
         volume = abs(np.linalg.det(matrix))
@@ -144,9 +144,9 @@ def _factors(scale: list[float], matrix: np.ndarray) -> np.ndarray:
 
 
 def _composition(lines: list[list[str]]) -> tuple[list[str], list[int], int]:
-    """Return the symbols, how many atoms of each, and the number of the line after them.
+    """Return the symbols, the number of atoms of each, and the number of the line after them.
 
-    VASP itself breaks both lists over several lines when they are long.
+    VASP breaks long lists over several lines.
     """
     place = 5
     if not lines[place] or _is_count(lines[place][0]):

@@ -39,24 +39,24 @@ class _Graph:
 
 
 class _GraphMaker:
-    """Stands for what PyTorch Geometric calls to make the class of a batch: the placeholder is called in its place."""
+    """Replaces the function of PyTorch Geometric that makes the class of a batch."""
 
     def __new__(cls) -> Any:
         return _Graph
 
 
 def load_pt(path: Path, keys: tuple[str, ...], expected: str) -> Any:
-    """Return what a file holds.
+    """Return the contents of a file.
 
     Args:
         path: the file.
-        keys: the entries that are wanted of it, for messages.
-        expected: what the file should be, for messages.
+        keys: the entries that the caller needs, for messages.
+        expected: description of the expected file, for messages.
 
     Raises:
-        CrystensError: if it cannot be read, or holds what cannot be loaded without running it.
+        CrystensError: if the file cannot be read, or loading it would execute code.
     """
-    import torch  # here, so that processes that read CIFs need not load it
+    import torch  # here, so that processes that read CIFs do not import torch
 
     try:
         with torch.serialization.safe_globals([*_plain_objects(), *_graphs(path)]):
@@ -72,7 +72,7 @@ def load_pt(path: Path, keys: tuple[str, ...], expected: str) -> Any:
 
 
 def _plain_objects() -> list[Any]:
-    """Return what may be made besides tensors: settings, NumPy's arrays and numbers, by all their names."""
+    """Return the other types that may be loaded: settings, NumPy's arrays and numbers, under all their names."""
     array = np.zeros(0)
     kinds = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
     plain: list[Any] = [argparse.Namespace, types.SimpleNamespace, np.ndarray, np.dtype, *kinds]
@@ -85,13 +85,13 @@ def _plain_objects() -> list[Any]:
 
 
 def _graphs(path: Path) -> list[Any]:
-    """Return placeholders for what a file names of PyTorch Geometric."""
+    """Return placeholders for the names of PyTorch Geometric in a file."""
     import torch
 
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (pickle.UnpicklingError, *_DAMAGE):
-        return []  # a file of the format before torch 1.6, or a damaged one, which loading tells
+        return []  # older than torch 1.6, or damaged: loading raises the error
     return [
         (_GraphMaker if name.endswith("InheritanceGetter") else _Graph, name)
         for name in named

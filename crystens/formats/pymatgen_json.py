@@ -1,11 +1,11 @@
 """Structures in JSON, in .json and .jsonl files, packed by gzip or bzip2 or not.
 
-The forms of a structure, of pymatgen, JARVIS and OPTIMADE, are in `crystens.formats.structure_objects`. Which object of
-a record is its structure, and how files hold records, is told in `crystens.formats.json_records`. A .jsonl file holds a
-record on each line. Numbers of a record can be kept as properties (`crystens.sources.properties`), by their names or by
-the way to them, such as `data.band_gap`.
+`crystens.formats.structure_objects` lists the forms of a structure: pymatgen, JARVIS and OPTIMADE.
+`crystens.formats.json_records` describes records and their layouts in files. A .jsonl file holds a record on each line.
+Numbers of a record can be kept as properties (`crystens.sources.properties`), by name or by path, such as
+`data.band_gap`.
 
-Files may be of any size, and each record of `MAX_BYTES`. They may stand in a folder, searched to any depth, or in an
+Files may have any size, and a record at most `MAX_BYTES`. The path may be a folder, searched to any depth, or an
 archive; see `crystens.sources.files`.
 
 Tested against `Structure.as_dict` and `ComputedStructureEntry.as_dict` of pymatgen, its adapter for OPTIMADE, and
@@ -36,8 +36,8 @@ class PymatgenJson(Source):
     """Source: the JSON files of structures at a path.
 
     Args:
-        path: folder, archive or file; None if the user gave none, which reading reports.
-        key: the way to the structure in each record, such as output.structure; None to look for it.
+        path: folder, archive or file. None raises an error on reading.
+        key: path of the structure in each record, such as output.structure; None searches each record.
     """
 
     gives_properties = True
@@ -96,7 +96,7 @@ class PymatgenJson(Source):
         return path
 
     def _pieces(self, record: Record) -> Iterator[Record | Reject]:
-        """Yield a record for each structure in a file, and a reject where it cannot be read on."""
+        """Yield a record for each structure in a file, and a reject if the file cannot be read to its end."""
         name = ""
         empty = True
         try:

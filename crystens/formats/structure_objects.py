@@ -8,8 +8,8 @@
                "concentration": [1]}, ..]}, as LeMat-Bulk's rows are
 
 Cell vectors are rows, angstrom. Only numbers and symbols are read; no class that an object names (`@module`, `@class`)
-is looked up or imported. Oxidation states and isotopes are dropped; elements of one site that are equal without them
-are one.
+is looked up or imported. Oxidation states and isotopes are dropped, and occupancies of the same element on one site
+are added.
 
 Source: `Structure.as_dict` of pymatgen, `jarvis.core.atoms.Atoms.to_dict`, and the OPTIMADE specification 1.2, entry
 type structures.
@@ -31,8 +31,8 @@ from crystens.sources.record import Entry, Reject, Unusable, quoted, shown
 from crystens.sources.structures import atomic_number, check_periodic, crystal_of_sites, finite_array
 
 ADVICE = "give pymatgen structures, as Structure.as_dict writes them"
-_MOST_SHARE = 1e6  # an occupancy above it is no number; one above 1 is told as such later
-KEYS = (  # of all forms
+_MOST_SHARE = 1e6  # larger occupancies count as no number; `Limits` reports others above 1
+KEYS = (  # keys of all forms
     *(
         "lattice",
         "sites",
@@ -51,12 +51,12 @@ _ALL_ATOMS = "give the crystal with a site for each atom"
 _IMPLICIT = {  # structure_features of OPTIMADE whose atoms are not all sites
     "implicit_atoms": "atoms that have no site",
     "site_attachments": "atoms that are attached to sites and have no place",
-    "assemblies": "sites of which only some are there (disordered structure)",
+    "assemblies": "alternative sites (disordered structure)",
 }
 
 
 def is_structure(value: Any) -> bool:
-    """Return whether an object is a structure of a known form; a crystal dictionary has lists for sites."""
+    """Return whether an object is a structure of a known form. A crystal dictionary, whose sites are lists, is not."""
     if not isinstance(value, Mapping):
         return False
     sites = value.get("sites")
@@ -71,13 +71,13 @@ def is_text(value: Any) -> bool:
 
 
 def read_structure(value: Any, file: str, name: str, limits: Limits) -> list[Entry | Reject]:
-    """Return the crystal of an object or a text (`is_text`), or why it is none; a CIF may hold several.
+    """Return the crystals of an object or a text (`is_text`), or the reason why there is none.
 
     Args:
         value: any value of JSON.
-        file: where it stands, see `Record`.
-        name: what it is called there.
-        limits: what is usable.
+        file: name of the file, see `Record`.
+        name: name of the structure in the file.
+        limits: conditions for a crystal to be used.
     """
     if is_text(value):
         return read_text(value, file, name, limits)
@@ -88,7 +88,7 @@ def read_structure(value: Any, file: str, name: str, limits: Limits) -> list[Ent
 
 
 def read_text(text: str, file: str, name: str, limits: Limits) -> list[Entry | Reject]:
-    """Return the crystals of a text, see `read_structure`: a CIF unless it begins as an object of JSON."""
+    """Return the crystals of a text, see `read_structure`: an object of JSON if it begins as one, else a CIF."""
     if not text.lstrip().startswith("{"):
         items = read_cif(text, file, limits)
         return [replace(item, entry=name if len(items) == 1 else f"{name}/{item.entry}") for item in items]
@@ -104,7 +104,7 @@ def crystal_of(value: Any, limits: Limits) -> Crystal:
     """Return the crystal of the object of a structure.
 
     Raises:
-        Unusable: with the reason why this is no crystal that can be used.
+        Unusable: if the object holds no usable crystal.
     """
     if not isinstance(value, Mapping):
         found = "a text" if isinstance(value, str) else type(value).__name__
@@ -150,13 +150,13 @@ def _optimade(entry: Mapping[str, Any], limits: Limits) -> Crystal:
         entry["species_at_sites"], entry["cartesian_site_positions"], "species_at_sites", "cartesian_site_positions"
     )
     species = _species(entry.get("species"))
-    # A name is a symbol where the species are not listed.
+    # Without a list of species, names are symbols.
     shares = [species[n] if isinstance(n, str) and n in species else {atomic_number(n): 1.0} for n in names]
     return _crystal(limits, matrix, shares, places, cartesian=True)
 
 
 def _species(listed: Any) -> dict[str, dict[int, float]]:
-    """Return the shares of the elements in each species of OPTIMADE by its name; a text is JSON, as in LeMat-Bulk."""
+    """Return the occupancies of the elements in each species of OPTIMADE, by name; a text is JSON, as in LeMat-Bulk."""
     if isinstance(listed, str):
         try:
             listed = json.loads(listed)
@@ -180,7 +180,7 @@ def _species(listed: Any) -> dict[str, dict[int, float]]:
 def _crystal(
     limits: Limits, matrix: np.ndarray, shares: list[dict[int, float]], places: list[Any], cartesian: bool
 ) -> Crystal:
-    """Return the crystal of sites, each with the shares of its elements and a place."""
+    """Return the crystal of sites, each with the occupancies of its elements and its coordinates."""
     rows = [
         (number, share, place) for site, place in zip(shares, places, strict=True) for number, share in site.items()
     ]
@@ -196,7 +196,7 @@ def _crystal(
 
 
 def _shares(species: Any) -> dict[int, float]:
-    """Return the occupancies of one site by atomic number, oxidation states and isotopes put together."""
+    """Return the occupancies of one site by atomic number, added over oxidation states and isotopes."""
     if not (isinstance(species, list) and species and all(isinstance(item, Mapping) for item in species)):
         raise Unusable(f"species not understood: {quoted(species)}", ADVICE)
     shares: dict[int, float] = {}
@@ -212,7 +212,7 @@ def _shares(species: Any) -> dict[int, float]:
 
 
 def _same_length(first: Any, second: Any, name: str, other: str) -> tuple[list[Any], list[Any]]:
-    """Return two lists that belong together, checked."""
+    """Return two lists, which must have the same length."""
     if not isinstance(first, list) or not isinstance(second, list) or len(first) != len(second):
         counts = [len(value) if isinstance(value, list) else "no list" for value in (first, second)]
         raise Unusable(f"{name} and {other} do not fit each other: {counts[0]} and {counts[1]}", f"correct the {name}")

@@ -3,8 +3,8 @@
     key=value  "a key"=value  key = value    keys and values may be quoted; blanks may stand around the equals sign
     "a \\"quoted\\" text"                      in quotes a backslash makes the next character plain, and \\n a line end
     [1, 2, 3]  [[1, 2], [3, 4]]              arrays: one row, or rows
-    "1 2 3"  {1 2 3}                         arrays as they were written before
-    word                                     a flag, which has no value and is passed over
+    "1 2 3"  {1 2 3}                         arrays in the older notation
+    word                                     a flag, which has no value and is skipped
 
 Beyond the specification, as ASE reads them: single quotes, and values with commas and no quotes.
 
@@ -17,7 +17,7 @@ import re
 
 from crystens.sources.record import Unusable, shown
 
-Value = str | list["Value"]  # a text, or an array of texts and arrays
+Value = str | list["Value"]  # a list is an array of texts and arrays
 
 _BLANKS = re.compile(r"\s*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -27,16 +27,16 @@ _BARE = re.compile(r"\S*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ITEM = re.compile(r'\s*(?:(,)|([\[{])|([\]}])|"((?:[^"\\]|\\.)*)"|([^\s,\[\]{}"]+))', re.DOTALL)
 _CLOSES = {"]": "[", "}": "{"}
-_DEEPEST = 8  # arrays in arrays
+_DEEPEST = 8  # levels of nested arrays
 
 
 class Pairs:
     """The pairs of a comment line.
 
     Attributes:
-        values: the value of each key, as the key is spelled; of a key that stands twice, the first.
-        repeated: keys that stand twice, with different values.
-        unclosed: the key whose value opens a quote or bracket that is never closed, where reading ended; else None.
+        values: the value of each key; the first value of a repeated key.
+        repeated: keys that occur twice, with different values.
+        unclosed: key whose value has an unclosed quote or bracket, which ended reading; None if there is none.
     """
 
     def __init__(self, line: str) -> None:
@@ -46,14 +46,14 @@ class Pairs:
         self._read(line)
 
     def get(self, name: str) -> Value | None:
-        """Return the value of a key, spelled so or otherwise in another case; None if there is none.
+        """Return the value of a key, by its exact name or else in another case; None if there is none.
 
         Raises:
             Unusable: if the key has two values, or cannot be found because a quote is not closed.
         """
         found = name if name in self.values else next((key for key in self.values if key.lower() == name.lower()), None)
         if found in self.repeated:
-            raise Unusable(f"{name} stands twice: the comment line gives it two values", f"leave one {name}")
+            raise Unusable(f"{name} stands twice: the comment line gives it two values", f"keep one {name}")
         if found is None and self.unclosed is not None:
             raise Unusable(
                 f"comment line not understood: a quote or bracket of {shown(self.unclosed, 40)} is not closed",
@@ -62,7 +62,7 @@ class Pairs:
         return None if found is None else self.values[found]
 
     def texts(self) -> dict[str, str]:
-        """Return the values that are texts, by their keys in lower case."""
+        """Return the values that are texts, by keys in lower case."""
         return {key.lower(): value for key, value in self.values.items() if isinstance(value, str)}
 
     def _read(self, line: str) -> None:
@@ -81,7 +81,7 @@ class Pairs:
             place = _after(_BLANKS, line, place)
 
     def _value(self, key: str, line: str, place: int) -> int:
-        """Keep the value that begins at a place, and return the place behind it."""
+        """Record the value that begins at index `place`, and return the index after it."""
         value: Value
         first = line[place : place + 1]
         match = _QUOTED.match(line, place) or _SINGLE_QUOTED.match(line, place)
@@ -105,14 +105,14 @@ class Pairs:
 
 
 def words(value: Value) -> list[str]:
-    """Return the words of a text or an array, row by row; they are divided by blanks and commas."""
+    """Return the words of a text or an array, row by row, separated by blanks and commas."""
     if isinstance(value, str):
         return [word for word in re.split(r"[\s,]+", value) if word]
     return [word for item in value for word in words(item)]
 
 
 def unquoted(value: Value) -> Value:
-    """Return the array that a text is, such as "[1, 2, 3]" in quotes; another value as it is."""
+    """Return the array in a text such as "[1, 2, 3]"; other values are returned unchanged."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         array, end = _array(value, 0)
         return value if array is None or value[end:].strip() else array
@@ -120,7 +120,7 @@ def unquoted(value: Value) -> Value:
 
 
 def _array(line: str, place: int) -> tuple[list[Value] | None, int]:
-    """Return the array that begins at a place, None if it has no end, and the place behind it."""
+    """Return the array that begins at index `place`, None if it has no end, and the index after it."""
     outermost: list[Value] = []
     inside: list[tuple[str, list[Value]]] = [("", outermost)]
     while (match := _ITEM.match(line, place)) is not None:
@@ -144,11 +144,11 @@ def _array(line: str, place: int) -> tuple[list[Value] | None, int]:
 
 
 def _after(pattern: re.Pattern[str], line: str, place: int) -> int:
-    """Return the place behind what a pattern, which matches anywhere, matches at a place."""
+    """Return the index after the match of a pattern at index `place`."""
     match = pattern.match(line, place)
     return match.end() if match else place
 
 
 def _plain(quoted: str) -> str:
-    """Return the text of what stands between quotes."""
+    """Return the text between quotes, with escapes replaced."""
     return _ESCAPED.sub(lambda match: "\n" if match[1] == "n" else match[1], quoted)

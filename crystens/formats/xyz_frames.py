@@ -18,23 +18,24 @@ from crystens.sources.record import Unusable, shown
 from crystens.sources.texts import number
 
 _COUNT = re.compile(r"\s*\d{1,15}\s*")
-_BLANK = " \t\n\f\v\x1a"  # the last: how DOS ends a file
+_BLANK = " \t\n\f\v\x1a"  # the last character ends files of DOS
 _MARK = "\u00ef\u00bb\u00bf"  # a byte order mark, read as Latin-1
 _HEADER = re.compile(r"(?:lattice|properties)\s*=", re.IGNORECASE)
 _FETCH = "fetch the file again, or delete the frame"
 
 
 def frames(file: BinaryIO) -> Iterator[bytes | Unusable]:
-    """Yield the bytes of each frame of a file, its lines divided by LF, or why one is no frame."""
+    """Yield the bytes of each frame of a file, with lines ended by LF, or the reason why it cannot be read."""
     lines = _Lines(file)
     while lines.skip_blank():
         yield _frame(lines) if _COUNT.fullmatch(lines.peek()) else _not_a_frame(lines)
 
 
 class _Lines:
-    """The lines of a file, of which the next few can be looked at.
+    """The lines of a file, with a look ahead.
 
-    They may end with LF, CR or CR LF. Bytes are kept as Latin-1. A line above `MAX_BYTES` is cut to just above it.
+    Lines may end with LF, CR or CR LF. Bytes are kept as Latin-1. A line longer than `MAX_BYTES` is cut to just above
+    that length.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -42,7 +43,7 @@ class _Lines:
         self._next: deque[str] = deque()
 
     def peek(self, ahead: int = 0) -> str:
-        """Return a line that comes, without its byte order mark; empty at the end of the file."""
+        """Return a later line, without its byte order mark; empty at the end of the file."""
         while len(self._next) <= ahead:
             line = self._file.readline(MAX_BYTES)
             if len(line) == MAX_BYTES and not line.endswith("\n"):
@@ -53,7 +54,7 @@ class _Lines:
         return self._next[ahead]
 
     def take(self) -> str:
-        """Return the next line, and go behind it."""
+        """Return the next line, and move past it."""
         line = self.peek()
         self._next.popleft()
         return line
@@ -71,17 +72,17 @@ class _Lines:
 
 
 def _not_a_frame(lines: _Lines) -> Unusable:
-    """Go to the next frame, and return why what stands here is none."""
+    """Move to the next frame, and return the error of this one."""
     first = shown(lines.peek().strip(_BLANK))
     lines.skip_to_count()
     return Unusable(
-        f"not an XYZ frame: the number of atoms should stand where {first!r} stands",
+        f"not an XYZ frame: expected the number of atoms, found {first!r}",
         "check the frame before and after it, or export the file again",
     )
 
 
 def _frame(lines: _Lines) -> bytes | Unusable:
-    """Go behind the frame that begins here, and return it or why it cannot be read."""
+    """Move past the frame that begins here, and return it or the error."""
     first = lines.take()
     count = int(first)
     if _COUNT.fullmatch(lines.peek()) and _HEADER.search(lines.peek(1)):
@@ -111,12 +112,12 @@ def _frame(lines: _Lines) -> bytes | Unusable:
 
 
 def _truncated(end: str, found: int, count: int) -> Unusable:
-    """Return the refusal of a frame that is cut off."""
+    """Return the error of a truncated frame."""
     return Unusable(f"truncated frame: {end} after {found} of {count} atoms", _FETCH)
 
 
 def _is_like(line: str, atom: str) -> bool:
-    """Return whether a line has as many words as the line of an atom before it, with three numbers among them."""
+    """Return whether a line has as many words as the atom line before it, and at least three numbers."""
     parts = line.split()
     return len(parts) >= 4 and len(parts) == len(atom.split()) and sum(map(_is_number, parts)) >= 3
 
