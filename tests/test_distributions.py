@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
+from scipy.stats import ks_2samp
 
 from crystens.batch import CrystalBatch
 from crystens.crystal import Crystal
 from crystens.decoding import read_images
 from crystens.errors import CrystensError
-from crystens.metrics.distributions import QUANTITIES, Reference, finite_counts, ks_statistics, reading_values
+from crystens.metrics.distributions import (
+    QUANTITIES,
+    Reference,
+    finite_counts,
+    ks_statistic,
+    ks_statistics,
+    reading_values,
+)
 from crystens.scaling import Scaling
 
 
@@ -70,6 +80,18 @@ def test_ks_statistic_is_the_largest_gap_of_the_cumulative_distributions(referen
     values = dict(reference.values, space_group=np.array([225.0, 225.0, 225.0, 1.0]))
     # Real: 2, 221, 225 x 3, so that up to 224 the shares are 2/5 and 1/4; up to 1 they are 0 and 1/4.
     assert ks_statistics(values, reference)["ks_space_group"] == pytest.approx(0.25)
+
+
+def test_ks_statistic_is_that_of_scipy_and_defined_for_one_value_on_each_side() -> None:
+    random = np.random.default_rng(0)
+    for first, second in ((1, 40), (7, 30), (50, 50)):
+        pair = random.integers(0, 9, first), random.integers(2, 12, second)
+        assert ks_statistic(*pair) == pytest.approx(ks_2samp(*pair).statistic, abs=1e-12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ks_statistic(np.ones(1), np.ones(1)) == 0
+        assert ks_statistic(np.ones(1), np.zeros(1)) == 1
+        assert ks_statistic(np.ones(5), np.ones(3)) == 0
 
 
 def test_ks_statistic_ignores_rounding_of_an_image(reference: Reference, crystals: CrystalBatch) -> None:

@@ -59,12 +59,14 @@ def test_a_release_has_no_paths_and_half_of_the_bits(perov_5: Generator) -> None
     told["reference"] = {**told["reference"], "name": "perov_5 of /home/somebody/perov_5"}
     made = crystens.checkpoint.release(checkpoint, perov_5.model, half=True)
     assert made["crystens"]["config"]["run_folder"] == "run"
-    assert made["crystens"]["reference"]["name"] == "perov_5 of perov_5"
+    assert made["crystens"]["reference"]["name"] == "perov_5 of perov_5"  # `Reference` shortens it
     assert told["reference"]["name"] == "perov_5 of /home/somebody/perov_5"
     kinds = {name: tensor.dtype for name, tensor in made["state_dict"].items()}
     assert kinds["average_network.transformer.in_proj.weight"] == torch.float16
     assert kinds["site_counts"] == torch.int64
     again = Generator.from_checkpoint(made)
+    assert again.reference.name == "perov_5"
+    assert "perov_5 of" not in repr(again)
     whole, rounded = perov_5.sample_images(4, seed=0), again.sample_images(4, seed=0)
     assert 0 < (whole - rounded).abs().max() < 0.1
 

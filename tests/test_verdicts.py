@@ -101,6 +101,15 @@ def test_a_few_good_samples_are_not_called_bad(real: list[Crystal], reference: R
     assert "not usable" not in told
 
 
+def test_a_verdict_beside_few_real_crystals_says_that_it_needs_more(real: list[Crystal]) -> None:
+    for count in (1, 3, 10, 11):
+        few = Reference.from_crystals(CrystalBatch.from_crystals(real[:count], 8), "salts")
+        told = " ".join(verdict(_judged([*real], few), few)["verdict"]["sentences"])
+        assert (f"needs more real crystals: the reference (train) has {count}," in told) == (count < 11)
+        assert "No shortcoming is shown" not in told or count == 11
+        assert (critical_ks(10**9, count) > 0.5) == (count < 11)
+
+
 def test_many_samples_of_another_distribution_are_told(real: list[Crystal], reference: Reference) -> None:
     assert shortcomings(_judged([*real], reference), reference) == []
     small = [replace(one, lengths=np.full(3, 4.0 + place / 1e4)) for place, one in enumerate(real)]

@@ -24,8 +24,8 @@ TITLE = "Ask for crystals"
 # Of each condition: an example, and its meaning.
 _MEANINGS = {
     "formula": ("SrTiO3", "this composition, in any multiple"),
-    "chemical_system": ("Li-P-O", "exactly these elements"),
-    "elements": ("Li, P, O", "these elements at most"),
+    "chemical_system": ("Sr-Ti-O", "exactly these elements"),
+    "elements": ("Sr, Ti, O", "these elements at most"),
     "space_group": ("221 or Fm-3m", "a number or a symbol"),
     "crystal_system": ("", ""),
     "num_elements": ("3", ""),
@@ -126,7 +126,7 @@ def _page(
 def _about(generator: Generator) -> str:
     """Return what a model is, in two sentences."""
     reference, sites = generator.reference, generator.form.max_sites
-    data = " of ".join(dict.fromkeys(str(without_folders(reference.name)).split(" of ")))  # "perov_5 of perov_5"
+    data = str(without_folders(reference.name))
     told = f"{generator.about.get('model', 'A model')}, trained on {data}, {reference.count:,} crystals."
     return told if sites is None else f"{told} It draws crystals of up to {sites} sites in the primitive cell."
 

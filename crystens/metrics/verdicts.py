@@ -21,6 +21,7 @@ from crystens.metrics.statistics import STATISTICS
 
 _CONFIDENCE = 0.99
 _FAR = 0.5  # Kolmogorov-Smirnov statistic above which samples are not distributed like the training data
+_FEWEST = 11  # reference crystals: with fewer, the critical value is above _FAR, whatever the number of samples
 _HALF = 0.5  # least share of samples that are crystals at all
 _SOUND = 0.8  # least share of decoded samples without overlapping atoms; 1 for real crystals
 _LACKING = 0.3  # largest difference between a share of samples and that of real crystals
@@ -134,12 +135,19 @@ def verdict(metrics: Metrics, reference: Reference | None = None) -> Metrics:
         kind = "junk, not usable crystals" if _is_junk(metrics) else "not usable crystals"
         told.append(f"By these numbers they are {kind}: {'; '.join(found)}.")
     total = metrics["num_samples"]["value"]
+    few = _most(0, total) > _HALF
+    lacks_real = reference is not None and reference.count < _FEWEST
     critical = math.inf if reference is None else critical_ks(total, reference.count)
-    if _most(0, total) > _HALF:
+    if few:
         told.append(f"{total} samples are too few to judge shares or distributions by: look at each crystal.")
-    elif not found:
+    elif not found and not lacks_real:
         told.append("No shortcoming is shown by these numbers.")
-    if _most(0, total) <= _HALF and reference is not None and critical > _FAR:
+    if reference is not None and lacks_real:
+        told.append(
+            f"A verdict needs more real crystals: the reference ({reference.split}) has {reference.count}, and "
+            f"distributions are compared with at least {_FEWEST}."
+        )
+    elif not few and reference is not None and critical > _FAR:
         told.append(
             f"{total} samples are too few to judge distributions by: the Kolmogorov-Smirnov statistic of as many real "
             f"crystals can be {min(critical, 1):.2g}."
