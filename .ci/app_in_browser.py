@@ -53,7 +53,7 @@ def drive(page: Page, address: str, out: Path) -> None:
 
     page.goto(address)
     look("form")
-    ask(page, chemical_system="Li-P-O", num_samples="4")
+    ask(page, chemical_system="Sr-Ti-O", space_group="62", num_samples="4")
     check("4 samples of" in shown(page), "a question is answered")
     top = page.evaluate("document.getElementById('job').getBoundingClientRect().top")
     check(0 <= top < 100, f"the answer is in sight, {top:.0f} px below the top")

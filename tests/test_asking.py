@@ -147,8 +147,8 @@ def test_numbers_of_elements_and_sites_are_asked_for(known: KnownOrbits) -> None
     assert two.counts.tolist() == [2]
     for conditions, message in (
         ({"num_sites": 7}, "no training crystal of this model answers to num_sites=7"),
-        ({"formula": "NaCl", "num_sites": 3}, "condition.num_sites=3 is not the number of sites of so many formula"),
-        ({"formula": "NaCl", "num_sites": 2, "z": 2}, "condition.num_sites=2 is not the number of sites"),
+        ({"formula": "NaCl", "num_sites": 3}, "condition.num_sites=3 does not fit the formula"),
+        ({"formula": "NaCl", "num_sites": 2, "z": 2}, "condition.num_sites=2 does not fit the formula"),
         ({"formula": "NaCl", "num_sites": 8}, "has 8 sites in the smallest cell"),
     ):
         with pytest.raises(CrystensError, match=message):

@@ -184,11 +184,11 @@ def test_a_cell_alone_and_one_site_alone_can_be_kept(generator: Generator, tmp_p
         ({"keep": [6]}, "condition.keep=6 is no site of condition.structure, whose 6 sites are counted from 0"),
         (
             {"keep": ["cell"], "space_group": 225},
-            "condition.space_group=225 is cubic, and the cell that is",
+            "condition.space_group=225 is cubic, and the cell of condition.structure is tetragonal",
         ),
-        ({"keep": ["sites"], "space_group": 225}, "condition.space_group=225 is not that of condition.structure"),
-        ({"keep": ["sites"], "formula": "NaCl"}, r"\(Na-Cl\) cannot stand on the sites that are kept"),
-        ({"keep": ["sites", 0], "formula": "NaCl2"}, r"\(Na-Cl\) cannot stand on the sites that are kept"),
+        ({"keep": ["sites"], "space_group": 225}, "condition.space_group=225 is not the one of condition.structure"),
+        ({"keep": ["sites"], "formula": "NaCl"}, "Na-Cl do not fit the kept sites"),
+        ({"keep": ["sites", 0], "formula": "NaCl2"}, "Na-Cl do not fit the kept sites"),
         ({"keep": ["formula"], "chemical_system": "Na-Cl"}, "condition.formula has other elements than"),
     ],
 )
@@ -196,6 +196,23 @@ def test_what_contradicts_a_structure_is_one_line(generator: Generator, conditio
     with pytest.raises(CrystensError, match=message) as caught:
         generator.answers([Question.of(structure=rutile(), **conditions)])
     assert "\n" not in str(caught.value)
+
+
+def test_a_structure_of_more_sites_than_the_model_draws_is_one_line_before_sampling(generator: Generator) -> None:
+    x = 0.24
+    places = [[0, 0, 0], [0.25] * 3, [0.75] * 3, *(sign * x * np.eye(3)[axis] for axis in range(3) for sign in (1, -1))]
+    faces = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    sites = np.concatenate([np.array(places) + shift for shift in faces]) % 1
+    numbers = [22, 11, 11, *[17] * 6] * 4  # Na2TiCl6, nine sites in the primitive cell; training had at most six
+    structure = Crystal([10.0] * 3, [90] * 3, 225, numbers, sites)
+    for keep in (["sites"], ["cell", "sites"], [0]):
+        with pytest.raises(
+            CrystensError, match=r"has 9 sites in its primitive cell.*at most 6: keep no sites"
+        ) as caught:
+            generator.answers([Question.of(structure=structure, keep=keep)])
+        assert "\n" not in str(caught.value)
+    (answers,) = generator.answers([Question.of(structure=structure, keep="space_group,cell")])
+    assert answers.question.space_group == 225
 
 
 def test_a_structure_that_cannot_be_read_is_one_line(generator: Generator, tmp_path: Path) -> None:

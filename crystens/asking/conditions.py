@@ -1,10 +1,11 @@
-"""From a question to what a model may draw: how many orbits an answer lists, and which codes.
+"""From a question to the conditions of samples: the number of orbits of each sample, and its given codes.
 
-The lists of orbits are those of training crystals (`crystens.asking.known`) or, of a formula of which train has none
-of the kind, drawn among all ways to put it on Wyckoff positions (`crystens.asking.positions`). Of a formula element and
-position of each orbit are given, of a chemical system the elements, of a space group or a crystal system the group; the
-rest, the cell and the coordinates are the model's to draw. Where the sites of a structure are kept
-(`crystens.asking.kept`), the list is that of the structure.
+Lists of orbits come from training crystals (`crystens.asking.known`). If no training crystal has a formula of the same
+kind, they are drawn from all ways to put the formula on Wyckoff positions (`crystens.asking.positions`). If sites of a
+structure are kept (`crystens.asking.kept`), the list is that of the structure.
+
+A formula fixes element and position of each orbit, a chemical system the elements, and a space group or a crystal
+system the group. The model draws the rest, the cell and the coordinates.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from crystens.errors import CrystensError
 from crystens.networks.codes import Allowed
 from crystens.networks.told import Told
 
-_NEGLIGIBLE = 1e-3  # weight of a list of orbits, beside that of the most alike one, below which it is left out
-_SELDOM = 0.5  # how often a position is taken to occur that no training crystal of the group has
+_NEGLIGIBLE = 1e-3  # a list of orbits is dropped if its weight is below this share of the largest weight
+_SELDOM = 0.5  # count of a position that no training crystal of the group has
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +34,8 @@ class Conditions:
     """Conditions of n samples.
 
     Attributes:
-        counts: (n,) int64, how many orbits each lists.
-        told: all else that the network is told; cells in [0, 1].
+        counts: (n,) int64, number of orbits of each sample.
+        told: all other conditions of the network; cells in [0, 1].
     """
 
     counts: Tensor
@@ -47,17 +48,17 @@ class Conditions:
 
 
 class Answers:
-    """Lists of orbits that answer a question, to be drawn from.
+    """Lists of orbits that answer a question; `draw` takes samples from them.
 
     Args:
-        question: what is asked.
-        known: the training crystals' orbits.
-        slots: how many orbits an image has room for.
-        facts: names of the facts that the network is told, see `crystens.networks.facts`.
-        kept: what is kept of a structure.
+        question: the question.
+        known: orbits of the training crystals.
+        slots: largest number of orbits of an image.
+        facts: names of the facts that the network takes, see `crystens.networks.facts`.
+        kept: parts of a structure that samples keep.
 
     Raises:
-        CrystensError: if nothing can answer, with the reason.
+        CrystensError: if the model cannot answer, with the reason.
     """
 
     def __init__(
@@ -85,12 +86,12 @@ class Answers:
             )
         self.ways: list[Assignments] = []
         lists, weights = self._sized(*self._lists())
-        taken = np.flatnonzero(weights > _NEGLIGIBLE * weights.max(initial=0))  # thousands would be held for a system
+        taken = np.flatnonzero(weights > _NEGLIGIBLE * weights.max(initial=0))  # of the thousands for a system
         self.lists = [lists[place] for place in taken.tolist()]
         self.weights = weights[taken] / weights[taken].sum() if len(taken) else weights[taken]
 
     def _sized(self, lists: list[Orbits], weights: np.ndarray) -> tuple[list[Orbits], np.ndarray]:
-        """Return the lists, and their weights, that have the size and are charge-neutral as is asked for."""
+        """Return the lists, and their weights, with the size and the charge neutrality of the question."""
         elements, sites = self.question.num_elements, self.question.num_sites
         neutral = self.question.charge_neutral
         if (elements is None and sites is None and neutral is None) or self.ways:
@@ -107,7 +108,7 @@ class Answers:
         return [one for one, fit in zip(lists, fits, strict=True) if fit], weights[fits]
 
     def _lists(self) -> tuple[list[Orbits], np.ndarray]:
-        """Return known lists of orbits and their weights, and find the ways where there are none."""
+        """Return known lists of orbits and their weights; find the ways if no list is known."""
         if self.has_sites:
             return self._lists_of_structure()
         question = self.question
@@ -133,10 +134,15 @@ class Answers:
         return lists, np.ones(len(lists))
 
     def _lists_of_structure(self) -> tuple[list[Orbits], np.ndarray]:
-        """Return the orbits of the structure whose sites are kept, with other elements where those are asked for."""
+        """Return the orbits of the structure whose sites are kept, with other elements if the question names them."""
         assert self.kept is not None
         own, question = self.kept.listed, self.question
         structure = KnownOrbits([own])
+        if structure.most_sites > self.known.most_sites:
+            raise CrystensError(
+                f"condition.structure has {structure.most_sites} sites in its primitive cell, and condition.keep keeps "
+                f"some; this model draws at most {self.known.most_sites}: keep no sites, or give a smaller structure"
+            )
         if question.formula is not None:
             parts = [structure.of_formula(amounts, self.groups) for amounts in self._amounts()]
             lists = [one for found, _ in parts for one in found]
@@ -147,8 +153,8 @@ class Answers:
         lists = [one for one in lists if (one.numbers == own.numbers)[self.kept.whole].all()]
         if not lists:
             raise CrystensError(
-                f"the elements that are asked for ({question.symbols}) cannot stand on the sites that are kept of "
-                "condition.structure: keep fewer sites, or ask for other elements"
+                f"the elements {question.symbols} do not fit the kept sites of condition.structure: keep fewer sites, "
+                "or ask for other elements"
             )
         return lists, np.ones(len(lists))
 
@@ -161,8 +167,8 @@ class Answers:
         if sites is not None:
             if sites % size or self.question.z not in (None, sites // size):
                 raise CrystensError(
-                    f"condition.num_sites={sites} is not the number of sites of so many formula units of {size} sites: "
-                    "give condition.z in its place"
+                    f"condition.num_sites={sites} does not fit the formula unit of {size} sites or condition.z: give "
+                    "condition.z alone"
                 )
             if sites <= self.known.most_sites:
                 return [{number: sites // size * amount for number, amount in formula.items()}]
@@ -180,7 +186,7 @@ class Answers:
         return [{number: z * amount for number, amount in formula.items()} for z in range(least, most + 1)]
 
     def _find_ways(self) -> None:
-        """Find all ways to put the formula on positions of the groups, where no known crystal is of its kind."""
+        """Find all ways to put the formula on positions of the groups, if no known crystal has a similar formula."""
         self.ways, weights = [], []
         for number in self.groups:
             seen = self.known.place_counts[number] + _SELDOM
@@ -233,7 +239,7 @@ class Answers:
         return Conditions(counts, Told(allowed, self._facts(drawn), self._cells(drawn, orders)))
 
     def _facts(self, drawn: Sequence[Orbits]) -> Tensor | None:
-        """Return the facts of samples, (n, F), NaN where nothing is asked; None where the network is told none."""
+        """Return the facts of samples, (n, F), NaN if not asked for; None if the network takes no facts."""
         if not self.facts:
             return None
         question = self.question
@@ -255,7 +261,7 @@ class Answers:
         return torch.tensor(rows)
 
     def _cells(self, drawn: Sequence[Orbits], orders: Sequence[np.ndarray]) -> Tensor | None:
-        """Return the cells of samples that are known, (n, 4, S, S), NaN where none is; None where nothing is kept."""
+        """Return the known cells of samples, (n, 4, S, S), NaN for unknown ones; None if nothing is kept."""
         if self.kept is None or not (self.kept.cell or self.has_sites):
             return None
         cells = [self.kept.cells(len(one.numbers), order) for one, order in zip(drawn, orders, strict=True)]
@@ -269,7 +275,7 @@ class Answers:
 
 
 def _ordered(one: Orbits) -> tuple[Orbits, np.ndarray]:
-    """Return a list of orbits in the order that images have, and which orbit stands in each place, (K,)."""
+    """Return a list of orbits in the order of images, and the index of the orbit in each slot, (K,)."""
     order = np.lexsort((one.places, one.numbers))
     return Orbits(one.space_group, one.numbers[order], one.places[order]), order
 

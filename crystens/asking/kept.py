@@ -47,16 +47,16 @@ class Kept:
     def of(
         cls, structure: Crystal, question: Question, encode: Callable[[OrbitBatch], Tensor], slots: int
     ) -> tuple[Kept, Question]:
-        """Return what a question keeps of a structure, and the question with what follows from that.
+        """Return the parts of a structure that a question keeps, and the question with the conditions that follow.
 
         Args:
-            structure: in any cell, its sites in the order by which they are counted.
-            question: with a `structure` and what of it to `keep`.
+            structure: the structure in any cell; `keep` counts its sites in their order.
+            question: question with `structure` and `keep`.
             encode: makes images (B, 4, S, S) of orbits.
-            slots: how many orbits an image has room for.
+            slots: largest number of orbits of an image.
 
         Raises:
-            CrystensError: if the structure is no image of the model, or what is kept contradicts the question.
+            CrystensError: if an image of the model cannot hold the structure, or the parts contradict the question.
         """
         orbits, orbit_of_site = describe_sites(structure)
         if len(orbits) > slots:
@@ -86,26 +86,26 @@ class Kept:
         family, asked = _family(orbits.space_group), derived.space_group
         if kept.cell and asked is not None and _family(asked) != family:
             raise CrystensError(
-                f"condition.space_group={asked} is {crystal_system(asked)}, and the cell that is kept is {family}: "
-                "keep no cell, or ask for another group"
+                f"condition.space_group={asked} is {crystal_system(asked)}, and the cell of condition.structure is "
+                f"{family}: keep no cell, or ask for another group"
             )
         return kept, derived
 
     def fits(self, number: int) -> bool:
-        """Return whether crystals of a space group have cells of the shape that is kept, if one is."""
+        """Return whether crystals of a space group can have the cell, if the cell is kept."""
         return not self.cell or _family(number) == _family(self.orbits.space_group)
 
     @property
     def listed(self) -> Orbits:
-        """The orbits as a question is answered with them."""
+        """The orbits of the structure, without cell and coordinates."""
         return Orbits(self.orbits.space_group, self.orbits.numbers, places_of_letters(self.orbits).astype(np.int64))
 
     def cells(self, count: int, order: np.ndarray) -> Tensor:
-        """Return what is known of an image (4, S, S) in [0, 1] with so many orbits, NaN where nothing is.
+        """Return the known cells of an image, (4, S, S) in [0, 1], NaN for unknown ones.
 
         Args:
-            count: orbits of the image.
-            order: which orbit of the structure stands in each slot of the image, where any is placed.
+            count: number of orbits of the image.
+            order: index of the structure's orbit in each slot of the image; used if any orbit is placed.
         """
         known = torch.full_like(self.image, torch.nan)
         if self.cell:
@@ -120,15 +120,15 @@ class Kept:
 
 
 def _with(question: Question, name: str, value: Any) -> Question:
-    """Return a question that asks for one more thing, if it does not ask for another of that kind.
+    """Return a question with one more condition.
 
     Raises:
-        CrystensError: if it does.
+        CrystensError: if the question has another value of that condition.
     """
     asked = getattr(question, name)
     if asked is not None and asked != value:
         raise CrystensError(
-            f"condition.{name}={asked} is not that of condition.structure, which condition.keep asks for: leave one out"
+            f"condition.{name}={asked} is not the one of condition.structure, which condition.keep keeps: leave one out"
         )
     return replace(question, **{name: value})
 

@@ -1,9 +1,8 @@
-"""The orbits of the training crystals: which elements stand on which Wyckoff positions of which space group.
+"""The orbits of the training crystals: elements on Wyckoff positions of a space group.
 
-A question is answered with lists of orbits as real crystals have them. For a formula, these are the training crystals
-of the same kind of formula, whose elements are exchanged for those asked for; the more alike the elements, the more
-likely a crystal is taken. Alike is near in the table of Mendeleev numbers, which puts elements that replace each other
-in crystals next to each other.
+Questions are answered with the orbits of real crystals. For a formula, crystals with the same amounts are taken, and
+their elements are exchanged for those of the formula. A crystal with similar elements is drawn more often. Similar
+elements have close Mendeleev numbers, because elements that replace each other in crystals do.
 
 Source: Pettifor, "A chemical scale for crystal-structure maps", Solid State Communications 51 (1984) 31; numbers as
 pymatgen's `Element.mendeleev_no` gives them, from Villars et al., J. Alloys Compd. 367 (2004) 167.
@@ -28,7 +27,7 @@ from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.orbits.batch import OrbitBatch
 from crystens.symmetry.wyckoff import primitive_multiplicities, space_group
 
-_ALIKE = 1.0  # mean difference of Mendeleev numbers at which a crystal is taken e times less often
+_ALIKE = 1.0  # mean difference of Mendeleev numbers that makes a crystal e times less likely
 _APART = 1e6  # cost of an exchange that changes the formula
 
 
@@ -39,7 +38,7 @@ class Orbits:
     Attributes:
         space_group: 1-230.
         numbers: (K,) int64, atomic number of each orbit.
-        places: (K,) int64, place of its Wyckoff letter among those of the group.
+        places: (K,) int64, index of its Wyckoff position among those of the group.
     """
 
     space_group: int
@@ -48,7 +47,7 @@ class Orbits:
 
     @property
     def amounts(self) -> dict[int, int]:
-        """How many sites of each element the primitive cell has, by atomic number."""
+        """Number of sites of each element in the primitive cell, by atomic number."""
         found: dict[int, int] = defaultdict(int)
         multiplicities = primitive_multiplicities(self.space_group)
         for number, place in zip(self.numbers.tolist(), self.places.tolist(), strict=True):
@@ -57,7 +56,7 @@ class Orbits:
 
     @property
     def is_charge_neutral(self) -> bool:
-        """Whether the charges of the crystal add up to none, see `crystens.chemistry.charge_neutrality`."""
+        """Whether the charges of the crystal can balance, see `crystens.chemistry.charge_neutrality`."""
         amounts = self.amounts
         return is_charge_neutral(np.repeat(list(amounts), list(amounts.values())))
 
@@ -73,7 +72,7 @@ class KnownOrbits:
         self.crystals = list(crystals)
 
     def __len__(self) -> int:
-        """Return how many crystals there are."""
+        """Return the number of crystals."""
         return len(self.crystals)
 
     @classmethod
@@ -87,7 +86,7 @@ class KnownOrbits:
         )
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return the same as tensors, for a checkpoint: a byte an orbit for its element, and one for its position."""
+        """Return the orbits as tensors, for a checkpoint: one byte for the element of an orbit, one for its place."""
         numbers = np.concatenate([one.numbers for one in self.crystals] or [np.zeros(0)])
         places = np.concatenate([one.places for one in self.crystals] or [np.zeros(0)])
         return {
@@ -99,7 +98,7 @@ class KnownOrbits:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> KnownOrbits:
-        """Return what `to_tensors` wrote."""
+        """Return the orbits in the tensors of `to_tensors`."""
         groups, counts = tensors["groups"].tolist(), tensors["counts"].tolist()
         numbers, places = (tensors[name].long().split(counts) for name in ("numbers", "places"))
         listed = zip(groups, numbers, places, strict=True)
@@ -112,7 +111,7 @@ class KnownOrbits:
 
     @functools.cached_property
     def group_counts(self) -> dict[int, int]:
-        """How many crystals have each space group, of those that occur."""
+        """Number of crystals of each space group that occurs."""
         found: dict[int, int] = defaultdict(int)
         for one in self.crystals:
             found[one.space_group] += 1
@@ -120,7 +119,7 @@ class KnownOrbits:
 
     @functools.cached_property
     def place_counts(self) -> dict[int, np.ndarray]:
-        """How many orbits stand on each position of each space group that occurs, (P,)."""
+        """Number of orbits on each position, (P,), of each space group that occurs."""
         found: dict[int, np.ndarray] = {}
         for one in self.crystals:
             counts = found.setdefault(one.space_group, np.zeros(len(space_group(one.space_group).positions)))
@@ -129,26 +128,26 @@ class KnownOrbits:
 
     @functools.cached_property
     def most_sites(self) -> int:
-        """The most sites that a primitive cell has."""
+        """Largest number of sites in a primitive cell."""
         return max((sum(one.amounts.values()) for one in self.crystals), default=0)
 
     @functools.cached_property
     def _by_amounts(self) -> dict[tuple[int, ...], list[int]]:
-        """Crystals by the amounts of their elements in the primitive cell, sorted."""
+        """Indices of crystals by the sorted amounts of their elements in the primitive cell."""
         found: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, one in enumerate(self.crystals):
             found[tuple(sorted(one.amounts.values()))].append(place)
         return dict(found)
 
     def of_formula(self, amounts: Mapping[int, int], groups: Sequence[int]) -> tuple[list[Orbits], np.ndarray]:
-        """Return known crystals with elements exchanged so that they have given amounts, and how alike they are.
+        """Return known crystals with elements exchanged to give certain amounts, and their weights.
 
         Args:
             amounts: sites of each element in the primitive cell, by atomic number.
-            groups: the space groups that are looked at.
+            groups: allowed space groups.
 
         Returns:
-            K lists of orbits, and their weights (K,), 1 where no element was exchanged.
+            K lists of orbits, and their weights (K,), 1 if no element was exchanged.
         """
         asked, wanted = np.array(sorted(amounts)), set(groups)
         found, weights = [], []
@@ -167,7 +166,7 @@ class KnownOrbits:
         return found, np.array(weights)
 
     def of_system(self, elements: Sequence[int], groups: Sequence[int]) -> tuple[list[Orbits], np.ndarray]:
-        """Return known crystals of so many elements, exchanged for given ones, and their weights, as `of_formula`."""
+        """Return known crystals with elements exchanged for `elements`, and their weights, see `of_formula`."""
         asked, wanted = np.array(sorted(elements)), set(groups)
         found, weights = [], []
         for one in self.crystals:
@@ -182,7 +181,7 @@ class KnownOrbits:
 
 
 def _exchanged(one: Orbits, labels: np.ndarray, asked: np.ndarray, costs: np.ndarray) -> tuple[Orbits, float]:
-    """Return orbits with elements `labels` exchanged for those `asked` at the least cost, (L, L), and that cost."""
+    """Return orbits with elements `labels` exchanged for `asked` at the least of the costs (L, L), and that cost."""
     rows, columns = linear_sum_assignment(costs)
     table = np.zeros(MAX_ATOMIC_NUMBER + 1, dtype=np.int64)
     table[labels[rows]] = asked[columns]
@@ -193,10 +192,10 @@ def _exchanged(one: Orbits, labels: np.ndarray, asked: np.ndarray, costs: np.nda
 def unlikeness() -> np.ndarray:
     """Return differences of the Mendeleev numbers of elements, (119, 119), by atomic number.
 
-    Elements without a number, 104 and above, are as far from all others as any two are.
+    Elements without a number, 104 and above, get the largest difference from all others.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of elements without a number
+        warnings.simplefilter("ignore")  # pymatgen warns of elements without a number
         numbers = [Element.from_Z(number).mendeleev_no for number in range(1, MAX_ATOMIC_NUMBER + 1)]
     places = np.array([np.nan, *(np.nan if number is None else number for number in numbers)], dtype=float)
     apart = np.abs(places[:, None] - places)

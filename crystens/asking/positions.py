@@ -1,9 +1,9 @@
 """All ways to put a formula on the Wyckoff positions of a space group.
 
-Each element needs so many sites; each position gives as many as its multiplicity, as often as one likes if it has a
-free parameter, and once in all if it has none. How many ways there are grows fast, so they are counted and drawn, not
-listed: a way has the weight of the product of the weights of its positions, and the sums of weights of what is left,
-element by element and position by position, follow from each other and are kept.
+The multiplicities of the positions of an element add up to its number of sites. A position with a free parameter may be
+used any number of times, and a position without one only once. There are too many ways to list them. Therefore a
+recursion over elements and positions sums their weights, and ways are drawn by these sums. The weight of a way is the
+product of the weights of its positions.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Assignments:
     Args:
         number: space group, 1-230.
         amounts: sites of each element in the primitive cell, by atomic number.
-        weights: of each position, (P,), all above 0; None for 1.
-        most_orbits: more are no way.
+        weights: weight of each position, (P,), all above 0; None for 1.
+        most_orbits: largest number of orbits of a way.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Assignments:
 
     @property
     def total(self) -> float:
-        """The sum of the weights of all ways; 0 where there is none."""
+        """The sum of the weights of all ways; 0 if there is none."""
         return self._sum(0, self.amounts[0], 0, 0, self.most_orbits) if self.elements else 0.0
 
     def draw(self, random: np.random.Generator) -> Orbits:
         """Return a way, drawn by its weight.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if there is no way.
         """
         if self.total <= 0:
             raise ValueError("there is no way to draw")
@@ -67,14 +67,14 @@ class Assignments:
         return Orbits(self.number, np.array(numbers, dtype=np.int64), np.array(places, dtype=np.int64))
 
     def _sum_of(self, element: int, left: int, place: int, used: int, orbits: int) -> float:
-        """Return the sum of the weights of all ways to go on from here.
+        """Return the sum of the weights of all ways that begin with the given choices.
 
         Args:
-            element: the place of the element that is being put.
-            left: how many sites it still needs.
-            place: the first position that may be taken.
-            used: bits of the positions without freedom that are taken.
-            orbits: how many orbits may still be taken.
+            element: index of the current element.
+            left: sites that this element still needs.
+            place: index of the first position that may be taken.
+            used: bits of the taken positions without a free parameter.
+            orbits: number of orbits that may still be taken.
         """
         if element == len(self.elements):
             return 1.0
@@ -83,7 +83,7 @@ class Assignments:
     def _steps(
         self, element: int, left: int, place: int, used: int, orbits: int
     ) -> list[tuple[float, tuple[int, int, int, int, int], bool]]:
-        """Return what may be done next: its weight, where it leads, and whether the position is taken."""
+        """Return the next choices: weight, following state, and whether the position is taken."""
         if place == len(self.multiplicities):
             return []
         steps = [(1.0, (element, left, place + 1, used, orbits), False)]

@@ -40,16 +40,16 @@ class Question:
 
     Attributes:
         formula: (atomic number, amount) by atomic number, as written: Sr2Ti2O6 asks for a formula unit of ten sites.
-        chemical_system: atomic numbers of exactly the elements that there are, sorted.
-        elements: atomic numbers of the elements that there may be, sorted.
+        chemical_system: atomic numbers of all elements of the crystal, sorted.
+        elements: atomic numbers of the allowed elements, sorted.
         space_group: 1-230.
         crystal_system: such as "cubic".
         z: formula units in the primitive cell.
-        num_elements: how many elements.
-        num_sites: how many sites in the primitive cell.
-        charge_neutral: whether charges add up to none, see `crystens.chemistry.charge_neutrality`.
-        structure: a structure of which parts are kept: the path of its file, or the crystal.
-        keep: which parts: `KEEP`, and numbers of sites, from 0.
+        num_elements: number of elements.
+        num_sites: number of sites in the primitive cell.
+        charge_neutral: whether charges can balance, see `crystens.chemistry.charge_neutrality`.
+        structure: path of the file of a structure, or the crystal; samples keep parts of it.
+        keep: the parts: names of `KEEP`, and numbers of sites, from 0.
         properties: (name, value) of properties, in the units of the training data, sorted.
     """
 
@@ -68,14 +68,14 @@ class Question:
 
     @classmethod
     def of(cls, **conditions: Any) -> Question:
-        """Return the question of conditions as a person writes them; None asks nothing.
+        """Return the question of conditions in the form of the command line; None is no condition.
 
         Args:
-            **conditions: `formula` such as "Ca3(PO4)2"; `chemical_system` such as "Li-P-O"; `elements`, a list of
-                symbols or "Li,P,O"; `space_group`, a number or a symbol of any setting such as "Fm-3m" or "P21/c";
+            **conditions: `formula` such as "Ca3(PO4)2"; `chemical_system` such as "Sr-Ti-O"; `elements`, a list of
+                symbols or "Sr,Ti,O"; `space_group`, a number or a symbol of any setting such as "Fm-3m" or "P21/c";
                 `crystal_system`; `z`, `num_elements` and `num_sites`; `charge_neutral`, true or false; `structure`, a
                 file's path, pymatgen Structure or ASE Atoms, and `keep`, a list of its parts or "cell,sites"; any other
-                name is that of a property, with a number.
+                name is the name of a property, with a number.
 
         Raises:
             CrystensError: if a condition is not known, cannot be read, or contradicts another.
@@ -107,7 +107,7 @@ class Question:
         return self != Question()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is asked as a person writes it, without what is not."""
+        """Return the conditions in the form of the command line, without those that are not asked."""
         told: dict[str, Any] = {}
         if self.formula is not None:
             amounts = Composition({Element.from_Z(number): amount for number, amount in self.formula})
@@ -132,25 +132,25 @@ class Question:
 
     @property
     def symbols(self) -> str:
-        """The elements that are asked for, "Sr-Ti-O" or so, for messages."""
+        """The elements of the question, such as "Sr-Ti-O", for messages."""
         of_formula = tuple(number for number, _ in self.formula or ())
         numbers = of_formula or self.chemical_system or self.elements or ()
         return "-".join(Element.from_Z(number).symbol for number in numbers)
 
     def groups(self) -> list[int]:
-        """Return the space groups that answer, all 230 where none is asked for."""
+        """Return the allowed space groups, all 230 if the question names none."""
         if self.space_group is not None:
             return [self.space_group]
         every = range(1, NUM_SPACE_GROUPS + 1)
         return [number for number in every if self.crystal_system in (None, crystal_system(number))]
 
     def met_by(self, formula: str | None, space_group: int | None, num_sites: int | None = None) -> dict[str, bool]:
-        """Return which of the conditions that are asked a crystal meets, by name; of z nothing, which sizes the cell.
+        """Return whether a crystal meets each condition, by name. `z` is left out, because it only sizes the cell.
 
         Args:
-            formula: of the crystal, any multiple of it; None where there is no crystal, which meets none.
-            space_group: that its atoms have; None as `formula`.
-            num_sites: of its primitive cell; None as `formula`.
+            formula: formula of the crystal, or a multiple of it; None for a failed sample, which meets no condition.
+            space_group: space group of the atoms; None for a failed sample.
+            num_sites: number of sites in the primitive cell; None for a failed sample.
         """
         numbers = {} if formula is None else _reduced(_formula(formula))
         group = space_group if numbers else None
@@ -175,11 +175,11 @@ class Question:
         return met
 
     def check(self) -> None:
-        """Raise a CrystensError where two conditions contradict each other."""
+        """Raise a CrystensError if two conditions contradict each other."""
         if (self.structure is None) != (not self.keep):
             raise CrystensError(
-                "condition.structure and condition.keep go together: give the file of a structure, and which parts of "
-                f"it are kept, of {', '.join(KEEP)} and the numbers of sites"
+                "condition.structure and condition.keep go together: give the file of a structure, and the parts to "
+                f"keep, which are {', '.join(KEEP)} and the numbers of sites"
             )
         if self.space_group is not None and self.crystal_system not in (None, crystal_system(self.space_group)):
             raise CrystensError(
@@ -213,7 +213,7 @@ class Question:
 
 
 def composition_asked(text: str) -> ReducedComposition | None:
-    """Return the reduced composition that a question asks for, of its text; None if it asks for no formula."""
+    """Return the reduced composition in the text of a question; None if it has no formula."""
     found = re.match(r"formula (\S+?)(?:,|$)", text)
     return None if found is None else _composition(_reduced(_formula(found[1])))
 
@@ -261,21 +261,21 @@ def _formula(told: Any) -> tuple[tuple[int, int], ...]:
 
 
 def _elements(told: Any, name: str) -> tuple[int, ...]:
-    """Return atomic numbers of symbols in a list or in a text."""
+    """Return the atomic numbers of symbols in a list or a text."""
     symbols = re.split(r"[-,\s]+", told.strip()) if isinstance(told, str) else list(told) if _is_list(told) else [told]
     for symbol in symbols:
         if not isinstance(symbol, str) or symbol not in _SYMBOLS:
-            raise CrystensError(f"condition.{name} has {symbol!r}, which is no element; write it as Li-P-O")
+            raise CrystensError(f"condition.{name} has {symbol!r}, which is no element; write it as Sr-Ti-O")
     return tuple(sorted({_SYMBOLS[symbol] for symbol in symbols}))
 
 
 def _is_list(told: Any) -> bool:
-    """Return whether this is a list of values and not a text."""
+    """Return whether a value is a list, not a text."""
     return isinstance(told, Iterable) and not isinstance(told, str | bytes | Mapping)
 
 
 def _whole(value: Any, name: str, low: int, high: int | None) -> int:
-    """Return a whole number in a range, also of digits in a text, as tables hold them."""
+    """Return a whole number in a range; tables hold it as text."""
     limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
     number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value) else value
     whole = isinstance(number, Integral) and not isinstance(number, bool)
@@ -285,7 +285,7 @@ def _whole(value: Any, name: str, low: int, high: int | None) -> int:
 
 
 def _space_group(told: Any) -> int:
-    """Return the number of a space group that is told by its number or its Hermann-Mauguin symbol."""
+    """Return the number of a space group, given as number or Hermann-Mauguin symbol."""
     if not isinstance(told, str) or told.strip().isdigit():
         return _whole(told, "space_group", 1, NUM_SPACE_GROUPS)
     number = number_of_symbol(told)
@@ -305,7 +305,7 @@ def _crystal_system(text: Any) -> str:
 
 
 def _charge_neutral(told: Any) -> bool:
-    """Return a truth, also of a text, as tables hold them."""
+    """Return true or false; tables hold them as text."""
     known = {"true": True, "1": True, "false": False, "0": False}
     found = known.get(str(told).strip().lower())
     if found is None:
@@ -314,7 +314,7 @@ def _charge_neutral(told: Any) -> bool:
 
 
 def _keep(told: Any) -> tuple[str | int, ...]:
-    """Return the parts of a structure that are kept, of a list or a text."""
+    """Return the parts of a structure that are kept, from a list or a text."""
     items = list(told) if _is_list(told) else [told]
     if isinstance(told, str):
         items = re.split(r"[,\s]+", told.strip("[] "))

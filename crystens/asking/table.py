@@ -1,4 +1,4 @@
-"""A table of questions, one a line: CSV with the names of conditions as its head, or JSON lines."""
+"""A table of questions, one on each line: CSV with the names of conditions as its first line, or JSON lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_questions(path: Path) -> list[Question]:
     """Return the questions of a file, in order.
 
     Raises:
-        CrystensError: if the file cannot be read, or a question is none, with its line.
+        CrystensError: if the file cannot be read, or a question is invalid, with its line.
     """
     if not path.is_file():
         raise CrystensError(f"no questions at {path}")
@@ -36,7 +36,7 @@ def read_questions(path: Path) -> list[Question]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Give the number of each line and what it says."""
+    """Yield the number and the conditions of each line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -62,7 +62,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Give the number of each line of a CSV file and what it says."""
+    """Yield the number and the conditions of each line of a CSV file."""
     table = csv.DictReader(text.splitlines(), strict=True)
     head = [name.strip() for name in table.fieldnames or ()]
     if len(head) == 1 and re.search(r"[;\t]", head[0]):
