@@ -4,7 +4,7 @@
 
     generator = crystens.load("perov_5")        # a released model, a checkpoint file or a run folder
     crystals = generator.sample(10, seed=0)     # pymatgen Structures; None where decoding failed
-    metrics = crystens.judge(crystals, reference=generator)
+    metrics = crystens.judge(generator.sample(10, seed=0, as_="decoded"), reference=generator)
 
 These names are imported at their first use: a process that only reads files imports no PyTorch.
 """
