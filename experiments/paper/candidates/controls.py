@@ -2,11 +2,16 @@
 
 python experiments/paper/candidates/controls.py lattices FOLDER
 python experiments/paper/candidates/controls.py judged FOLDER --data DIR/mp_52 --samples SAMPLES
+python experiments/paper/candidates/controls.py figure FOLDER --samples SAMPLES
+
+`figure` writes all samples that may stand in Fig. 13: small, without lanthanides and magnetic elements, plausible by
+`crystals.csv`, charge-neutral or an alloy, and of a formula that train does not have. `select` then ranks them.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import logging
 import sys
 from collections.abc import Sequence
@@ -66,9 +71,14 @@ NAMED = {"NaF": face_centred(4.63, [11, 9], _CENTRE), "SnYF3": perovskite(4.46, 
 
 
 def main() -> None:
-    """Write one of the two sets."""
+    """Write one of the sets."""
     options = _arguments()
-    crystals = LATTICES if options.which == "lattices" else NAMED | _known(options) | _worst(options)
+    if options.which == "lattices":
+        crystals = LATTICES
+    elif options.which == "judged":
+        crystals = NAMED | _known(options) | _worst(options)
+    else:
+        crystals = _new(options)
     options.folder.mkdir(parents=True, exist_ok=True)
     for name, crystal in crystals.items():
         (options.folder / f"{name}.cif").write_text(write_cif(crystal, name))
@@ -109,10 +119,22 @@ def _worst(options: argparse.Namespace) -> dict[str, Crystal]:
     return {f"worst_{Path(item.sample.name).stem}": item.crystal for item in ranked[: -options.number - 1 : -1]}
 
 
+def _new(options: argparse.Namespace) -> dict[str, Crystal]:
+    """Return the samples that may stand in Fig. 13."""
+    with open(Path(options.samples) / "crystals.csv", newline="") as file:
+        told = {row["file"]: row for row in csv.DictReader(file)}
+    wanted = {"plausibility": "1", "charge_neutral": "true", "known_formula": "false"}
+    crystals = {
+        Path(item.name).stem: item.crystal for item in read_generated(options.samples) if item.crystal is not None
+    }
+    taken = {Path(name).stem for name, row in told.items() if all(row[key] == value for key, value in wanted.items())}
+    return {f"new_{name}": one for name, one in crystals.items() if name in taken and _is_small(one)}
+
+
 def _arguments() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("which", choices=("lattices", "judged"), help="which set is written")
+    parser.add_argument("which", choices=("lattices", "judged", "figure"), help="which set is written")
     parser.add_argument("folder", type=Path, help="where the CIFs go")
     parser.add_argument("--data", help="source of known crystals, of which those of the split test are drawn")
     parser.add_argument("--samples", help="folder that sample.py wrote")
@@ -121,6 +143,8 @@ def _arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.which == "judged" and not (options.data and options.samples):
         parser.error("judged needs --data and --samples")
+    if options.which == "figure" and not options.samples:
+        parser.error("figure needs --samples")
     return options
 
 

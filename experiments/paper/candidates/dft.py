@@ -1,31 +1,41 @@
-"""Tables of finished runs of Quantum ESPRESSO beside published lattices, or beside CHGNet; see README.md.
+"""Tables of finished runs of Quantum ESPRESSO: beside published lattices, beside CHGNet, or as Fig. 13; see README.md.
 
 python experiments/paper/candidates/dft.py lattices FOLDER
 python experiments/paper/candidates/dft.py judged FOLDER
+python experiments/paper/candidates/dft.py figure FOLDER
 
 FOLDER is one that `crystens.candidates select` wrote and `crystens.candidates parse` has read. A table is printed, and
-written as JSON beside this file.
+written as JSON beside this file; `figure` adds a picture.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Structure
 from scipy.stats import spearmanr
 
 from crystens.candidates.folder import read_candidates
+from crystens.crystal import Crystal
 from crystens.dft.engines import ESPRESSO
 from crystens.dft.espresso_runs import crystals_of
 from crystens.dft.runs import CHECK, FINISHED
 from crystens.energies.relaxation import displacements
 from crystens.errors import CrystensError
 from crystens.processes.atomic_file import write_whole
+from crystens.report.pictures import crystal_picture
 
 Row = dict[str, Any]
 
@@ -39,10 +49,12 @@ _PUBLISHED = {"MgO": 4.2137, "Si": 5.4328}
 
 
 def main() -> None:
-    """Make one of the two tables."""
+    """Make one of the tables."""
     options = _arguments()
-    make: Callable[[Path], Row] = lattices if options.which == "lattices" else judged
-    table = make(options.folder)
+    make: dict[str, Callable[[Path], Row]] = {"lattices": lattices, "judged": judged, "figure": figure}
+    table = make[options.which](options.folder)
+    if options.which == "figure":
+        (options.out / "dft_figure.png").write_bytes(_picture(options.folder, table["rows"]))
     write_whole(options.out / f"dft_{options.which}.json", json.dumps(table, indent=1) + "\n")
     sys.stdout.write(_markdown(table["rows"]))
     sys.stdout.write("".join(f"{name}: {value}\n" for name, value in table.items() if name != "rows"))
@@ -103,6 +115,70 @@ def judged(folder: Path) -> Row:
     whole = [row for row in rows if row["relaxations"] == ESPRESSO.relaxations]
     agree = {f"rank correlation of {what}": _correlation(whole, what) for what in ("dE", "P", "dV")}
     return {"rows": rows, "crystals with four relaxations": len(whole), **agree}
+
+
+def figure(folder: Path) -> Row:
+    """Return the numbers of the paper's Fig. 13 for each candidate of a folder.
+
+    Energies are meV/atom, against that of the crystal that the first relaxation begins with; pressures are kbar.
+    `itself` says whether pymatgen's StructureMatcher, with its defaults, finds the crystal that was generated to be the
+    one that DFT has relaxed.
+    """
+    rows = []
+    for candidate, runs in _chains(folder):
+        name = candidate["name"]
+        row: Row = {"sample": Path(candidate["sample"]).stem} | _progress(candidate["formula"], runs)
+        row |= {
+            "group": candidate["space_group_generated"],
+            "above hull, CHGNet": _rounded(candidate["above_hull_generated"], 2),
+        }
+        relaxations = _finished(runs)
+        if relaxations:
+            begun, ended = crystals_of(ESPRESSO.inputs(folder, name))
+            generated = _generated(folder, name).to_structure()
+            row |= {
+                **_paper(relaxations),
+                "dV": _rounded(ended.lattice.volume / begun.lattice.volume - 1, 1, 100),
+                "itself": bool(StructureMatcher().fit(generated, ended.to_structure())),
+            }
+        rows.append(row | _cost(folder, name, runs))
+    whole = [row for row in rows if row["relaxations"] == ESPRESSO.relaxations]
+    return {
+        "rows": rows,
+        "candidates with four relaxations": len(whole),
+        "of them |P4| below 1 kbar, energy fell, itself, no flag": sum(
+            abs(row["P4"]) < 1 and row["E4 - E0"] < 0 and row["itself"] and not row["flags"] for row in whole
+        ),
+    }
+
+
+def _generated(folder: Path, name: str) -> Crystal:
+    """Return a candidate as generated."""
+    return Crystal.from_structure(Structure.from_file(folder / "candidates" / name / "generated.cif"), 1)
+
+
+def _picture(folder: Path, rows: Sequence[Row]) -> bytes:
+    """Return the candidates as generated and as DFT has relaxed them, with energies and pressures, as PNG."""
+    drawn = Figure(figsize=(9.6, 2.5 * math.ceil(len(rows) / 3)), layout="constrained")
+    grid = drawn.add_gridspec(math.ceil(len(rows) / 3), 6)
+    for place, (row, candidate) in enumerate(zip(rows, read_candidates(folder), strict=True)):
+        line, column = divmod(place, 3)
+        name = candidate["name"]
+        crystals = {"generated": _generated(folder, name)}
+        if row["relaxations"]:
+            crystals["relaxed by DFT"] = crystals_of(ESPRESSO.inputs(folder, name))[1]
+        for which, (stage, crystal) in enumerate(crystals.items()):
+            axes = drawn.add_subplot(grid[line, 2 * column + which])
+            axes.imshow(imread(io.BytesIO(crystal_picture(crystal))), interpolation="antialiased")
+            axes.set_axis_off()
+            label = f"{row['formula']}, {stage}"
+            if which:
+                label += f"\nE4 - E0 = {row['E4 - E0']} meV/atom\nP1 = {row['P1']}, P4 = {row['P4']} kbar"
+            axes.set_title(label, fontsize=6.5, pad=2)
+    FigureCanvasAgg(drawn)
+    image = io.BytesIO()
+    drawn.savefig(image, format="png", dpi=110)
+    return image.getvalue()
 
 
 def _chains(folder: Path) -> list[tuple[Row, list[Row]]]:
@@ -184,7 +260,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def _arguments() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("which", choices=("lattices", "judged"), help="which table")
+    parser.add_argument("which", choices=("lattices", "judged", "figure"), help="which table")
     parser.add_argument("folder", type=Path, help="folder that select wrote")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the JSON goes")
     return parser.parse_args()
