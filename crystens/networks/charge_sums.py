@@ -1,12 +1,12 @@
-"""How likely elements are where a crystal is known to be charge-neutral: a sum over all rows of elements and charges.
+"""How probable elements are if a crystal is charge-neutral: an exact sum over elements and charges.
 
-Each element of a crystal has one of its common oxidation states, at all of its sites. A row of elements is neutral if
-there are states that add up to no charge, or if all of its elements are metals. The states are summed along the chain
-of `crystens.networks.code_chain`, with the charge up to each site as part of the state. The sum is exact over the
-elements that are likely in an image; all others have next to no share.
+Each element has one of its common oxidation states, the same at all of its sites. A row of elements is neutral if some
+choice of states has no total charge, or if all elements are metals. The sum runs along the chain of
+`crystens.networks.code_chain`, whose state here includes the charge up to each site. It covers the elements that are
+probable in an image; the others keep almost no probability.
 
-Rows of metals stay as likely as they are. Of all others, those that are not neutral by common states keep a small
-share: some real crystals have other states. A row counts once for each way in which its charges add up.
+Rows of metals keep their probability. Other rows that are not neutral by common states keep a small part of theirs,
+because some real crystals have uncommon states. A row counts once for each way in which its charges add up.
 
 Source: as of `crystens.networks.code_chain`; common oxidation states and metals are pymatgen's.
 """
@@ -33,7 +33,7 @@ _FARTHEST = 20.0  # shift of a logit, nats
 
 
 def neutral_shift(chain: CodeChain, logits: Tensor, counts: Tensor, same: Tensor, amounts: Tensor) -> Tensor:
-    """Return how much likelier each element becomes at each site, (B, N, K), in nats, by what is neutral.
+    """Return by how much neutrality changes the logit of each element at each site, (B, N, K), nats.
 
     Args:
         chain: of the elements.

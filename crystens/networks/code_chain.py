@@ -1,9 +1,8 @@
-"""A chain of elements: which element follows which along the sites of a crystal.
+"""A chain of elements: which element follows which, from site to site of a crystal.
 
-Sites stand in the order of their elements, so that those of one element stand together. A network that weighs each site
-on its own draws elements as if they were independent. Here each site has weights of its own, of its noisy cells and of
-the network, and each pair of neighbours has a weight that is learned. The forward-backward algorithm gives the joint
-posterior exactly.
+Sites stand in the order of their elements, so sites of one element are neighbours in the list. Drawn site by site,
+elements would be independent of each other. Here each site has log weights of its own, and each pair of neighbours has
+learned log weights. The forward-backward algorithm gives the joint posterior exactly.
 
 Sources: Rabiner, "A tutorial on hidden Markov models", Proc. IEEE 77 (1989) 257, for the algorithm; Lafferty, McCallum,
 Pereira, "Conditional random fields", ICML 2001, for a chain as the output of a network.

@@ -1,31 +1,31 @@
-"""Codes in a network: it knows which there are and how likely each is in a noisy image, and draws one of them.
+"""Codes in a network: elements, space groups and Wyckoff positions are drawn among the codes that exist.
 
-Elements, space groups and Wyckoff positions stand in an image as digits (`crystens.element_codes`,
-`crystens.orbits.codes`). A network that draws digit by digit draws them as if they were independent, and most
-combinations of digits are no code, or one that occurs nowhere near. Here it draws among the codes there are.
+An image states them as digits (`crystens.element_codes`, `crystens.orbits.codes`). A network that draws each digit on
+its own draws mostly combinations of digits that are no code. Here each code has a probability:
 
-Sites stand in the order of their elements. A chain gives the joint posterior of these (`crystens.networks.code_chain`).
-Where a crystal is known to be charge-neutral, elements whose charges do not add up have next to no share in sampling
-(`crystens.networks.charge_sums`).
+1. The noise is Gaussian and its level is known. So the likelihood of a code is exact, given its eight noisy cells. For
+   the group, the cells of all orbits count.
+2. The network adds logits, from the rest of the image. The softmax of the sum is the posterior.
+3. The cells that are drawn are the mean of the posterior, as a denoiser needs it.
 
-The noise is Gaussian and known, so the likelihood of each code, given the eight noisy cells, is exact; that of the
-group takes the cells of all orbits. The network adds what it thinks of the rest of the image, as logits; the softmax of
-the sum is the posterior, and the cells drawn are its mean, which is what a denoiser should give. The posterior from the
-cells alone is read by the network as well: with it, where the likely position lets a site be (the first representative
-of International Tables) and how many sites it stands for.
+The network also reads the posterior of step 1. With it, it reads the place to which the likely position confines a site
+(the first representative in International Tables) and the multiplicity of that position.
 
-Positions are weighed by the groups that have them. One without a free parameter holds one orbit: each orbit leaves it
-to the others as far as they want it. The exact posterior is a sum over all matchings of orbits and positions; a few
-rounds of belief propagation come near to it. A crystal of a single orbit has the group that it states only on some
-positions (`crystens.symmetry.characteristic`); in sampling the others have next to no share.
+Elements: sites stand in the order of their elements, and a chain gives their joint posterior
+(`crystens.networks.code_chain`). In sampling, crystals that are known to be charge-neutral draw elements whose charges
+add up (`crystens.networks.charge_sums`).
 
-Which codes may be drawn can be said (`Allowed`): a space group or the groups of a crystal system, the elements of a
-chemical system, the element or the Wyckoff position of each orbit. Others then have no share in the posterior, at any
-level of noise, so that they are never drawn, and the network reads so.
+Positions: they are weighed by the probable groups. A position without a free parameter holds one orbit, so two orbits
+compete for it. The exact posterior is a sum over all matchings of orbits and positions; a few rounds of belief
+propagation approximate it. In sampling, a single orbit takes a position on which it has the group that is stated
+(`crystens.symmetry.characteristic`).
 
-Source: Bayes' rule for x = code + sigma noise; the softmax over codes is that of Dieleman et al., "Continuous diffusion
-for categorical data", 2022, with an exact likelihood in place of a learned one. Belief propagation for matchings:
-Chertkov et al., "Inference in particle tracking experiments by passing messages between images", PNAS 107 (2010) 7663.
+`Allowed` restricts the codes: to a space group, to the groups of a crystal system, to the elements of a chemical
+system, to an element or a position for each orbit. Other codes have no probability at any level of noise.
+
+Sources: Dieleman et al., "Continuous diffusion for categorical data", 2022, for the softmax over codes (there with a
+learned likelihood); Chertkov et al., "Inference in particle tracking experiments by passing messages between images",
+PNAS 107 (2010) 7663, for belief propagation on matchings.
 """
 
 from __future__ import annotations

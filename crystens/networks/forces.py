@@ -1,14 +1,19 @@
-"""Learned forces between the atoms of orbits: what stands around each site moves it, and changes the cell.
+"""Learned forces between the atoms of orbits: they move sites and change the lengths of the cell.
 
-A transformer over the rows of an image sees one site of each orbit, and would have to learn for all 230 groups where
-the others are. Here they are made, with their distances, and each pair of orbits says how far its sites move towards or
-away from each other in each shell of distance. A pair's coefficients come from the tokens of both orbits, their
-elements, and how many neighbours there are in each shell; in later rounds also from what stands around each. Shells
-are in units of the sum of the covalent radii. Moves are vectors between atoms times numbers that know no directions,
-and a site moves as its position lets it: so a crystal and its rotated copy move alike, as in Satorras et al., "E(n)
-equivariant graph neural networks", ICML 2021.
+The transformer over the rows of an image sees one site of each orbit. To know distances it would have to learn where
+each of the 230 groups puts the other sites. Here the operations of the group make all sites, and distances are
+computed.
 
-Lengths of the cell that the crystal family makes equal change alike.
+For each pair of orbits a small network gives one coefficient for each shell of distance. It reads the tokens and the
+elements of both orbits and the number of neighbours in each shell. A site moves by the sum of the unit vectors from its
+neighbours, times these coefficients, as far as its Wyckoff position allows. The coefficients do not depend on
+directions, so equivalent descriptions of a crystal move alike. After each round, distances are computed anew and orbits
+exchange messages. Shells are in units of the sum of the covalent radii.
+
+The lengths of the cell change in the same manner. Lengths that the crystal family makes equal change by the same share.
+
+Source: Satorras, Hoogeboom, Welling, "E(n) equivariant graph neural networks", ICML 2021; differs: neighbours are those
+of orbits, and are summed over shells.
 """
 
 from __future__ import annotations

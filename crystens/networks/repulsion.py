@@ -1,12 +1,11 @@
-"""Atoms that stand within each other are moved apart, on the Wyckoff positions that they have.
+"""Repulsion: atoms that overlap are moved apart, within their Wyckoff positions.
 
-A network that sees one site an orbit has to work out where the group puts the others, and does so badly at first. Here
-the sites that the group makes are made, and each orbit is pushed by those that come nearer than a share of the sum of
-the covalent radii: other orbits' and its own. A site moves only as its position lets it, so that what is pushed keeps
-its symmetry, and a position without freedom stays where it is.
+All sites of all orbits are made from the operations of the space group. Each orbit is pushed away from every atom, of
+its own or of another orbit, that is nearer than a share of the sum of the covalent radii. A site moves only as its
+position allows, so the symmetry stays. Where sites cannot move, the cell grows.
 
-It is a correction of what a denoiser estimates, as in guided diffusion, and knows no energies: only that no real
-crystal has atoms so near. Where sites cannot move, the cell grows.
+It corrects the estimate of a denoiser, as in guided diffusion. It has no energies and no learned numbers
+(`crystens.networks.forces` has).
 """
 
 from __future__ import annotations

@@ -1,46 +1,38 @@
-"""A diffusion transformer that reads a CrysTens image as its rows.
+"""A diffusion transformer whose tokens are the rows of a CrysTens image.
 
-Patches of a picture are squares, because neighbours in a picture belong together. In a CrysTens image what belongs
-together is a row and its mirror image, a column: those of an attribute hold its value at every site, those of a site
-its attributes and its place relative to every other site. So a token is row i together with column i, in all four
-channels, and an image of side S is S tokens, whatever the attention is between: one token a site, one an attribute.
+A vision transformer cuts a picture into square patches, because neighbouring pixels belong together. In a CrysTens
+image a row and its mirror image, a column, belong together. The row of an attribute holds its value at every site. The
+row of a site holds its attributes, and its differences to all other sites. So token i is row i together with column i,
+in all four channels. An image of side S has S tokens: one for each attribute and one for each site.
 
-A cell that a site shares with an attribute is the sum of what the two tokens say: the attribute's part is the same for
-all sites, the site's is its own. A cell of a pair of sites is, in each channel, the scalar product of a vector of the
-one and a vector of the other. So the weights that make a cell are the same for every site, and one that only the
-largest crystals have is drawn as well as the first. Copies of a value have weights of their own; that they agree is
-learned.
+A cell that a site shares with an attribute is the sum of two parts. The attribute's token gives a part that is the same
+for all sites, and the site's token gives the other. A cell of two sites is, in each channel, the scalar product of two
+vectors, one from each site. So all sites share the weights, and sites that only the largest crystals have are drawn as
+well as the first. Each copy of a value has its own weights: the network learns that copies agree.
 
-With `average_skip` the averages of the noisy copies of coordinates and cell go past the tokens, which only say how far
-the averages are off. It is the preconditioning of Karras et al., by the noise that the average of n copies has: sigma
-divided by the root of n. Without it tokens have to hand each value on, and blur it by more than little noise does.
+Slots without a site are masked in the attention. So a batch can be divided by size, and each part cropped to its
+largest crystal. The result is the same, and most of the work is saved if crystals have many sizes.
 
-With `geometric_pairs` the pair block follows from the coordinates drawn in the same image. Differences of the expected
-coordinates are the expected differences. Their length comes near the expected distance as the noise goes; a scalar
-product, which goes with the noise, corrects it until then. So nothing is lost by it but the independence of the pair
-block, which then agrees with the coordinates by construction.
+Options:
 
-Slots without a site are no tokens to the others. So a batch may be divided by size, and each part be cropped to its
-largest crystal, without changing what comes out; of crystals of many sizes that is most of the work saved.
-
-With `surroundings` each site's token also reads which neighbours the noisy image gives it (`crystens.networks.
-surroundings`), from the mean of the copies of cell and coordinates. These are the values that the network is given: a
-denoiser divides an image by the root of 1 + sigma^2, so that with noise they lie nearer to the middle of their ranges.
-
-With `self_conditioning` the tokens also read an earlier estimate of the clean image: in sampling, that of the step
-before; zeros where there is none. Digits of elements, groups and positions, of which the noisy image says little until
-late, then stand once they are decided (Chen, Zhang, Hinton, "Analog Bits", ICLR 2023).
-
-With `forces` the atoms of orbits move by learned forces between them where there is little noise (`crystens.networks.
-forces`). With `repulsion` those that a nearly clean image states are moved apart where they stand within each other
-(`crystens.networks.repulsion`), in sampling.
-
-With `facts` all tokens are told numbers of the whole crystal, such as how many elements it has, where they are known.
-With `known_cells` lattice parameters and coordinates can be told. They stand in the estimate, their tokens are marked,
-and they are drawn as they were told.
-
-With `codes` elements, and of orbits groups and positions, are read and drawn as one of the codes that there are
-(`crystens.networks.code_heads`), not digit by digit.
+- `average_skip`: the average of the noisy copies of a coordinate or a lattice parameter goes past the tokens, and the
+  tokens only give a correction. This is the preconditioning of Karras et al. for the noise of an average of n copies,
+  sigma / sqrt(n). Without it the tokens hand on each value, and make it less precise than little noise does.
+- `geometric_pairs`: the pair block follows from the coordinates that the same image states, so that both agree. The
+  expected difference is the difference of the expected coordinates. The expected distance is not; a scalar product
+  corrects it, the less the lower the noise.
+- `surroundings`: the token of each site also reads its neighbours (`crystens.networks.surroundings`) in the noisy
+  image, from the averages of cell and coordinates. A denoiser divides its input by sqrt(1 + sigma^2), so these are nearer to
+  the middle of their ranges than the values themselves.
+- `self_conditioning`: the tokens also read the estimate of the step before; in its absence, zeros. So digits of
+  elements, groups and positions stay once they are decided (Chen, Zhang, Hinton, "Analog Bits", ICLR 2023).
+- `forces`: learned forces between atoms move them where there is little noise (`crystens.networks.forces`).
+- `repulsion`: in sampling, atoms that overlap are moved apart (`crystens.networks.repulsion`).
+- `facts`: all tokens read known numbers of the whole crystal, such as its number of elements.
+- `known_cells`: lattice parameters and coordinates can be given. They stand in the estimate, their tokens carry a mark,
+  and the network returns them unchanged.
+- `codes`: elements, groups and positions are drawn among the codes that exist, not digit by digit
+  (`crystens.networks.code_heads`).
 
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
@@ -203,7 +195,7 @@ class RowTransformer(nn.Module):
     limits: Tensor
 
     def tell_scales(self, slopes: Tensor, offsets: Tensor, limits: tuple[float, float]) -> None:
-        """Say what the values of an image mean, which geometric pairs and surroundings have to know.
+        """Set the scales of the image, which geometric pairs and surroundings need.
 
         Args:
             slopes: (13,), of each of the `QUANTITIES`; a value is slope * quantity + offset.
@@ -216,7 +208,7 @@ class RowTransformer(nn.Module):
         self.limits = torch.tensor(limits, device=device)
 
     def tell_codes(self, codes: Mapping[int, Tensor], scales: Mapping[int, float]) -> None:
-        """Say which codes there are, which a network with `codes` has to know, see `CodeHeads.tell`."""
+        """Set the codes that exist, which a network with `codes` needs, see `CodeHeads.tell`."""
         assert self.codes is not None
         self.codes.tell(codes, scales)
 
@@ -268,9 +260,11 @@ class RowTransformer(nn.Module):
         return self._with_known(drawn, told.cells)
 
     def _with_known(self, drawn: Tensor, cells: Tensor | None) -> Tensor:
-        """Return drawn images with the cells that are known, (B, 4, S, S), NaN where they are not.
+        """Return drawn images (B, 4, S, S) in which known cells stand unchanged; the pair block follows them.
 
-        The pair block follows the coordinates that are known.
+        Args:
+            drawn: (B, 4, S, S).
+            cells: (B, 4, S, S), NaN where they are not known.
         """
         if cells is None:
             return drawn
@@ -289,7 +283,7 @@ class RowTransformer(nn.Module):
         return torch.cat([in_row, in_column], dim=1)
 
     def _marks(self, cells: Tensor) -> Tensor:
-        """Return what is added to tokens (B, S, width) of lattice parameters and of sites whose cells are known."""
+        """Return the mark of the tokens (B, S, width) of lattice parameters and sites that are known."""
         assert self.known_mark is not None
         known = cells.isfinite().any(dim=1)
         of_attributes, of_sites = known[:, :HEADER, HEADER:], known[:, HEADER:, COORDINATE_ROWS]
