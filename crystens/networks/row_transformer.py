@@ -22,8 +22,8 @@ Options:
   expected difference is the difference of the expected coordinates. The expected distance is not; a scalar product
   corrects it, the less the lower the noise.
 - `surroundings`: the token of each site also reads its neighbours (`crystens.networks.surroundings`) in the noisy
-  image, from the averages of cell and coordinates. A denoiser divides its input by sqrt(1 + sigma^2), so these are nearer to
-  the middle of their ranges than the values themselves.
+  image, from the averages of cell and coordinates. A denoiser divides its input by sqrt(1 + sigma^2), so these are
+  nearer to the middle of their ranges than the values themselves.
 - `self_conditioning`: the tokens also read the estimate of the step before; in its absence, zeros. So digits of
   elements, groups and positions stay once they are decided (Chen, Zhang, Hinton, "Analog Bits", ICLR 2023).
 - `forces`: learned forces between atoms move them where there is little noise (`crystens.networks.forces`).
