@@ -1,17 +1,16 @@
-"""Control crystals for a density functional code, as CIFs for `crystens.candidates select`; see README.md.
+"""Crystals for a density functional code, as CIFs for `crystens.candidates select`; see README.md.
 
 python experiments/paper/candidates/controls.py lattices FOLDER
 python experiments/paper/candidates/controls.py judged FOLDER --data DIR/mp_52 --samples SAMPLES
 python experiments/paper/candidates/controls.py figure FOLDER --samples SAMPLES
 
-`figure` writes all samples that may stand in Fig. 13: small, without lanthanides and magnetic elements, plausible by
-`crystals.csv`, charge-neutral or an alloy, and of a formula that train does not have. `select` then ranks them.
+`figure` writes the samples that may be candidates of Fig. 13: at most 4 sites, at least two elements, none of them a
+lanthanide or magnetic, plausibility 1 and a formula that is not in the training data, by SAMPLES/crystals.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from crystens.energies.energies import EnergyOptions
 from crystens.energies.potentials import CHGNet
 from crystens.energies.references import HullSource, reference_of
 from crystens.errors import CrystensError
+from crystens.ingest.generated import read_table
 from crystens.ingest.kinds import open_source
 from crystens.sources.limits import Limits
 from crystens.sources.source import read_all
@@ -120,15 +120,16 @@ def _worst(options: argparse.Namespace) -> dict[str, Crystal]:
 
 
 def _new(options: argparse.Namespace) -> dict[str, Crystal]:
-    """Return the samples that may stand in Fig. 13."""
-    with open(Path(options.samples) / "crystals.csv", newline="") as file:
-        told = {row["file"]: row for row in csv.DictReader(file)}
-    wanted = {"plausibility": "1", "charge_neutral": "true", "known_formula": "false"}
-    crystals = {
-        Path(item.name).stem: item.crystal for item in read_generated(options.samples) if item.crystal is not None
-    }
-    taken = {Path(name).stem for name, row in told.items() if all(row[key] == value for key, value in wanted.items())}
-    return {f"new_{name}": one for name, one in crystals.items() if name in taken and _is_small(one)}
+    """Return the samples that may be candidates of Fig. 13."""
+    table = {Path(row["file"]).stem: row for row in read_table(Path(options.samples)) if row["file"]}
+    crystals = {}
+    for sample in read_generated(options.samples):
+        stem = Path(sample.name).stem
+        if sample.crystal is None or not _is_small(sample.crystal):
+            continue
+        if float(table[stem]["plausibility"]) == 1 and table[stem]["known_formula"] == "false":
+            crystals[f"new_{stem}"] = sample.crystal
+    return crystals
 
 
 def _arguments() -> argparse.Namespace:

@@ -20,10 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 from scipy.stats import spearmanr
 
@@ -34,12 +32,14 @@ from crystens.dft.espresso_runs import crystals_of
 from crystens.dft.runs import CHECK, FINISHED
 from crystens.energies.relaxation import displacements
 from crystens.errors import CrystensError
+from crystens.matching.structure_matching import match_pairs
 from crystens.processes.atomic_file import write_whole
-from crystens.report.pictures import crystal_picture
+from crystens.report.pictures import crystal_picture, figure_png
 
 Row = dict[str, Any]
 
 _KILOBAR = 10.0  # in a GPa
+_ABREAST = 3  # candidates in a row of the picture
 _CELLS = {2: 4, 5: 1}  # primitive cells in the cubic one, by sites: face-centred lattices and perovskites
 
 # Angstrom, PBEsol, all electrons: mean of WIEN2k, FLEUR and SIRIUS/CP2K, from the files
@@ -54,7 +54,7 @@ def main() -> None:
     make: dict[str, Callable[[Path], Row]] = {"lattices": lattices, "judged": judged, "figure": figure}
     table = make[options.which](options.folder)
     if options.which == "figure":
-        (options.out / "dft_figure.png").write_bytes(_picture(options.folder, table["rows"]))
+        write_whole(options.out / "dft_figure.png", _picture(options.folder, table["rows"]))
     write_whole(options.out / f"dft_{options.which}.json", json.dumps(table, indent=1) + "\n")
     sys.stdout.write(_markdown(table["rows"]))
     sys.stdout.write("".join(f"{name}: {value}\n" for name, value in table.items() if name != "rows"))
@@ -120,35 +120,40 @@ def judged(folder: Path) -> Row:
 def figure(folder: Path) -> Row:
     """Return the numbers of the paper's Fig. 13 for each candidate of a folder.
 
-    Energies are meV/atom, against that of the crystal that the first relaxation begins with; pressures are kbar.
-    `itself` says whether pymatgen's StructureMatcher, with its defaults, finds the crystal that was generated to be the
-    one that DFT has relaxed.
+    E0 and E4, eV/atom, are the energies before the first and after the last relaxation; their zero is that of the
+    pseudopotentials. P1 and P4 are kbar. Volumes, %, are changes since the start of DFT and since the crystal as
+    generated. `same` says whether StructureMatcher finds the crystal as generated and the relaxed one to be the same.
     """
     rows = []
     for candidate, runs in _chains(folder):
         name = candidate["name"]
         row: Row = {"sample": Path(candidate["sample"]).stem} | _progress(candidate["formula"], runs)
         row |= {
-            "group": candidate["space_group_generated"],
-            "above hull, CHGNet": _rounded(candidate["above_hull_generated"], 2),
+            "space group": candidate["space_group_generated"],
+            "above hull CHGNet": _rounded(candidate["above_hull_generated"], 2),
+            "compounds in the hull": candidate["reference_compounds"],
         }
         relaxations = _finished(runs)
         if relaxations:
             begun, ended = crystals_of(ESPRESSO.inputs(folder, name))
-            generated = _generated(folder, name).to_structure()
+            generated = _generated(folder, name)
+            last = float(relaxations[-1]["energy_per_atom"])
+            volumes = [crystal.lattice.volume / len(crystal) for crystal in (generated, begun, ended)]
             row |= {
+                "E0": round(last - _energy_change(relaxations), 5),
+                "E4": round(last, 5),
                 **_paper(relaxations),
-                "dV": _rounded(ended.lattice.volume / begun.lattice.volume - 1, 1, 100),
-                "itself": bool(StructureMatcher().fit(generated, ended.to_structure())),
+                "dV": _rounded(volumes[2] / volumes[1] - 1, 1, 100),
+                "dV generated": _rounded(volumes[2] / volumes[0] - 1, 1, 100),
+                "same": bool(match_pairs([(generated, ended)])[0]),
             }
         rows.append(row | _cost(folder, name, runs))
     whole = [row for row in rows if row["relaxations"] == ESPRESSO.relaxations]
+    good = [abs(row["P4"]) < 1 and row["E4 - E0"] < 0 and row["same"] and not row["flags"] for row in whole]
     return {
         "rows": rows,
         "candidates with four relaxations": len(whole),
-        "of them |P4| below 1 kbar, energy fell, itself, no flag": sum(
-            abs(row["P4"]) < 1 and row["E4 - E0"] < 0 and row["itself"] and not row["flags"] for row in whole
-        ),
+        "of them |P4| below 1 kbar, the energy fell, the same crystal, no flag": sum(good),
     }
 
 
@@ -158,27 +163,25 @@ def _generated(folder: Path, name: str) -> Crystal:
 
 
 def _picture(folder: Path, rows: Sequence[Row]) -> bytes:
-    """Return the candidates as generated and as DFT has relaxed them, with energies and pressures, as PNG."""
-    drawn = Figure(figsize=(9.6, 2.5 * math.ceil(len(rows) / 3)), layout="constrained")
-    grid = drawn.add_gridspec(math.ceil(len(rows) / 3), 6)
+    """Return the candidates as generated and as relaxed by DFT, with their energies and pressures, as PNG."""
+    lines = math.ceil(len(rows) / _ABREAST)
+    drawn = Figure(figsize=(3.4 * _ABREAST, 2.4 * lines), layout="constrained")
+    grid = drawn.add_gridspec(lines, 2 * _ABREAST)
     for place, (row, candidate) in enumerate(zip(rows, read_candidates(folder), strict=True)):
-        line, column = divmod(place, 3)
+        line, column = divmod(place, _ABREAST)
         name = candidate["name"]
-        crystals = {"generated": _generated(folder, name)}
+        shown = [(_generated(folder, name), f"{place + 1}. {row['formula']}, generated\n\n")]
         if row["relaxations"]:
-            crystals["relaxed by DFT"] = crystals_of(ESPRESSO.inputs(folder, name))[1]
-        for which, (stage, crystal) in enumerate(crystals.items()):
-            axes = drawn.add_subplot(grid[line, 2 * column + which])
+            told = f"after {row['relaxations']} relaxations\nE4 - E0 = {row['E4 - E0']} meV/atom\n"
+            shown.append(
+                (crystals_of(ESPRESSO.inputs(folder, name))[1], f"{told}P1 = {row['P1']}, P4 = {row['P4']} kbar")
+            )
+        for side, (crystal, label) in enumerate(shown):
+            axes = drawn.add_subplot(grid[line, 2 * column + side])
             axes.imshow(imread(io.BytesIO(crystal_picture(crystal))), interpolation="antialiased")
             axes.set_axis_off()
-            label = f"{row['formula']}, {stage}"
-            if which:
-                label += f"\nE4 - E0 = {row['E4 - E0']} meV/atom\nP1 = {row['P1']}, P4 = {row['P4']} kbar"
             axes.set_title(label, fontsize=6.5, pad=2)
-    FigureCanvasAgg(drawn)
-    image = io.BytesIO()
-    drawn.savefig(image, format="png", dpi=110)
-    return image.getvalue()
+    return figure_png(drawn, dots=90, colours=128)
 
 
 def _chains(folder: Path) -> list[tuple[Row, list[Row]]]:
