@@ -46,12 +46,12 @@ def test_a_key_of_a_run_that_goes_on_is_told_how_to_be_set() -> None:
         (
             "sample",
             "+formula=SrTiO3",
-            "sample has .*checkpoint.*is asked with condition.formula=SrTiO3",
+            "sample has .*checkpoint.*keys such as condition.formula=SrTiO3",
         ),
         (
             "sample",
             "formula=SrTiO3",
-            "sample has .*checkpoint.*is asked with condition.formula=SrTiO3",
+            "sample has .*checkpoint.*keys such as condition.formula=SrTiO3",
         ),
         ("sample", "+space_group=221", "no config key 'space_group'"),
         ("train", "+formula=SrTiO3", "no config key 'formula'; train has acceleration, "),

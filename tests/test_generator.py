@@ -228,7 +228,7 @@ def test_images_carry_the_decoder_of_their_checkpoint_whatever_they_were_decoded
     assert (paper["atom_clusters"], paper["coordinate_clusters"], paper["symmetrise"]) == (3, 6, False)
     for line in ("num_samples=10", "chunk_size=32", "seed=1", "device=cuda", "+model.sampling_steps=9"):
         name = line.lstrip("+").split("=")[0].split(".")[0]
-        with pytest.raises(CrystensError, match=f"^{name}=.* is for sampling, and images=.* is decoded without it"):
+        with pytest.raises(CrystensError, match=f"^{name}=.* is for sampling, and images=.* are only decoded"):
             _sample(tmp_path / "five", f"images={images}", line)
 
 

@@ -1,12 +1,12 @@
 """Base of the adversarial models: latents, sampling, optimizers and the counting of steps.
 
-Two networks train in turn under manual optimization. One step of the model is one step of its GENERATOR: that is what
-`trainer.global_step`, `trainer.max_steps`, the step intervals of checkpoints and the step of every logged line count.
-Steps of the other network, the opponent (a discriminator or a critic), are kept apart in a counter of their own. Both
+Two networks train in turn under manual optimization. One step of the model is one step of its GENERATOR.
+`trainer.global_step`, `trainer.max_steps`, the step intervals of checkpoints and the step of every logged line count
+these steps. Steps of the other network, the opponent (a discriminator or a critic), have a counter of their own. Both
 counters are buffers, so a checkpoint holds them.
 
-Everything random in a training step comes from torch's global generator of the device that trains, and nothing is made
-when training starts, so that a run resumed with the generators' states repeats an uninterrupted one.
+All random numbers of a training step come from torch's global generator of the device that trains, and nothing is drawn
+when training starts. Therefore a run that is resumed with the states of the generators repeats an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Adversarial(pl.LightningModule):
     Args:
         generator: maps latents (B, latent_dim) to images (B, 4, S, S) in [0, 1]; has `image_side` and `latent_dim`.
         opponent: maps images to scores (B,), high for real; has `image_side`.
-        generator_optimizer: makes the generator's optimizer of its parameters.
-        opponent_optimizer: makes the opponent's optimizer of its parameters.
+        generator_optimizer: makes the optimizer of the generator from its parameters.
+        opponent_optimizer: makes the optimizer of the opponent from its parameters.
         gradient_clip: largest norm of each network's gradient in a step; None does not clip.
         sample_chunk: images generated at once by `sample`.
 
@@ -57,7 +57,7 @@ class Adversarial(pl.LightningModule):
         gradient_clip: float | None = None,
         sample_chunk: int = 64,
     ) -> None:
-        """Check that the networks fit each other and take them over, the opponent aside."""
+        """Check that the networks fit each other, and keep the generator; subclasses keep the opponent."""
         super().__init__()
         if generator.image_side != opponent.image_side:
             raise CrystensError(
@@ -84,7 +84,7 @@ class Adversarial(pl.LightningModule):
         """The network that the generator trains against."""
 
     def configure_model(self) -> None:
-        """Divide the networks among the devices where the strategy says so."""
+        """Divide the networks among the devices if the strategy requires it."""
         shard(self, [self.generator])
         shard(self, [self.opponent], stays_whole=True)
 
@@ -104,9 +104,9 @@ class Adversarial(pl.LightningModule):
         """Return n generated images (n, 4, S, S), float32 in [0, 1], on the module's device.
 
         Args:
-            n: how many.
-            generator: CPU generator of the latents, all drawn at once: neither the device nor `sample_chunk` changes
-                which crystals come. None draws from torch's global generator.
+            n: number of images.
+            generator: CPU generator of the latents, which are drawn all at once, so that the images depend neither on
+                the device nor on `sample_chunk`. None draws from torch's global generator.
         """
         latents = torch.randn(n, self.latent_dim, generator=generator)
         weight = next(self.generator.parameters())
@@ -122,7 +122,7 @@ class Adversarial(pl.LightningModule):
         return torch.cat(images)
 
     def draw_latents(self, images: Tensor) -> Tensor:
-        """Return as many fresh latents as there are images: (B, latent_dim), on their device and of their type."""
+        """Return one new latent for each image, (B, latent_dim), on the device and of the type of the images."""
         return draw_rows(
             self,
             len(images),
@@ -154,8 +154,8 @@ class Adversarial(pl.LightningModule):
     def log_step(self, losses: dict[str, Tensor], watched: Iterable[str]) -> None:
         """Log a training step's values under the number of generator steps taken; `watched` go to the progress bar.
 
-        Only here does anything reach the progress bar, which makes the host wait for the device on every step; on XLA,
-        where it would run the step by itself, nothing does.
+        A value in the progress bar makes the host wait for the device in every step. On XLA nothing goes to the
+        progress bar, because it would force a separate execution of each step.
         """
         watched = set() if is_xla(self.device) else set(watched)
         for name, value in losses.items():
@@ -165,15 +165,15 @@ class Adversarial(pl.LightningModule):
         self._log_place()
 
     def on_train_epoch_end(self) -> None:
-        """Give the averages of the epoch the same count of steps."""
+        """Log the averages of the epoch under the same count of steps."""
         self._log_place()
 
     def _log_place(self) -> None:
-        """Log where a line stands: under "step" Lightning's loggers take its step instead of counting batches."""
+        """Log the step and the epoch of a line; Lightning's loggers use "step" instead of their count of batches."""
         self.log("step", self.generator_steps.float())
-        # On the host: of a number Lightning makes a tensor on the device, where XLA compiles 0 and 1 into the graph.
+        # A tensor on the host: Lightning would put a number on the device, where XLA compiles 0 and 1 into the graph.
         self.log("epoch", torch.tensor(float(self.current_epoch)))
 
 
 def _count_nothing() -> None:
-    """Stand in for Lightning's counting of an optimizer's steps."""
+    """Replaces the hooks in which Lightning counts the steps of an optimizer."""

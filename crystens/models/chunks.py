@@ -1,4 +1,4 @@
-"""Sampling in chunks, of images that each have a random stream of their own."""
+"""Sampling in chunks; each image has a random stream of its own."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ def sample_in_chunks(
     generator: torch.Generator | None,
     on_step: Callable[[int, int], None] | None,
 ) -> Tensor:
-    """Return n images, of which `chunk` are made at once, in the order of their seeds.
+    """Return n images in the order of their seeds, made in chunks.
 
     Args:
-        at_once: makes one image for each of the CPU generators that it is given, and calls its second argument after
-            each step.
-        network: what makes them; it evaluates meanwhile.
-        n: how many, at least 1.
-        chunk: how many at once, at least 1.
-        steps: of a chunk.
+        at_once: makes one image for each CPU generator, and calls its second argument after each step.
+        network: the network behind `at_once`; it is in evaluation mode during sampling.
+        n: number of images, at least 1.
+        chunk: number of images made at once, at least 1.
+        steps: number of steps of a chunk.
         generator: CPU generator of the seeds. None draws them from torch's global generator.
         on_step: called after each step with the number of steps done and of all steps.
     """

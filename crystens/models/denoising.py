@@ -37,7 +37,7 @@ class KarrasSchedule(Schedule):
 
 
 class ScaledNetwork(nn.Module):
-    """A network of images of variance 1 as one of images whose cells are scaled (S, S)."""
+    """Wraps a network for images of variance 1, so that it takes images whose cells are scaled by (S, S)."""
 
     def __init__(self, network: nn.Module, scales: Tensor) -> None:
         super().__init__()
@@ -45,32 +45,32 @@ class ScaledNetwork(nn.Module):
         self.scales = scales
 
     def forward(self, images: Tensor, log_noise: Tensor, **known: Any) -> Tensor:
-        """Return scaled images; those given are divided by the root of 1 + sigma^2, as by `SimpleDenoiser`."""
+        """Return scaled images; the input is already divided by the root of 1 + sigma^2, by `SimpleDenoiser`."""
         squared = (2 * log_noise.float()).exp()[..., None, None, None]
         variance = (1 + squared) / (self.scales.square() + squared)
         return self.network((images * variance.sqrt()).to(images.dtype), log_noise, **known) * self.scales
 
 
 class CrystalDenoiser(nn.Module):
-    """A denoiser of scaled images with given numbers of sites, as azula's samplers take it.
+    """A denoiser of scaled images with given numbers of sites, for azula's samplers.
 
-    With self-conditioning the network is shown the estimate of the call before.
+    With self-conditioning the network also takes the estimate of the previous call.
 
-    Classifier-free guidance (Ho and Salimans 2022): with a `guidance` w other than 1 the estimate is
-    D(nothing) + w (D(told) - D(nothing)), of two calls of the network. 1 is the plain conditional model.
+    Classifier-free guidance (Ho and Salimans 2022): with a `guidance` w other than 1 the network is called twice, and
+    the estimate is D(hidden) + w (D(told) - D(hidden)). 1 is the plain conditional model.
 
-    With `steering` the estimate is moved by the gradient of a regressor (`crystens.models.steering`), but in cells that
-    are told, and no farther than to the ends of what an image can hold: few and large steps would leave it otherwise.
+    With `steering` the gradient of a regressor (`crystens.models.steering`) moves the estimate, except in cells that
+    are told. The result is clipped to the values that an image can hold, because large steps would leave that range.
 
     Args:
-        denoiser: of azula, around a `ScaledNetwork`.
-        counts: (B,), numbers of sites.
+        denoiser: azula's denoiser of a `ScaledNetwork`.
+        counts: numbers of sites, (B,).
         mask: which cells hold values, (B, 1, S, S).
-        scales: (S, S).
-        told: what the network is told.
-        guidance: w.
-        hidden: what it is told where it is told nothing; for guidance.
-        steering: to a property; None for none.
+        scales: factors of the cells, (S, S).
+        told: conditions of the samples.
+        guidance: factor w of classifier-free guidance.
+        hidden: conditions in which everything is hidden, for guidance.
+        steering: steering to a property; None for none.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class CrystalDenoiser(nn.Module):
         return CrystalDenoiser(self.denoiser, self.counts[rows], self.mask[rows], self.scales, told)
 
     def forward(self, images: Tensor, time: Tensor) -> DiracPosterior:
-        """Return the denoised images, empty where there is nothing."""
+        """Return the denoised images, 0 outside of the mask."""
         denoised = self._denoised(images, time, self.told)
         if self.guidance != 1:
             without = self._denoised(images, time, self.hidden)
@@ -112,7 +112,7 @@ class CrystalDenoiser(nn.Module):
             shift = self.steering.shift(images, cast(Schedule, self.schedule)(time)[1], self.counts) * self.mask
             if self.told is not None and self.told.cells is not None:
                 shift = torch.where(self.told.cells.isfinite(), 0.0, shift)
-            limits = self.scales * (1 - MIDDLE) / WIDTH  # of what an image can hold
+            limits = self.scales * (1 - MIDDLE) / WIDTH  # largest values that an image can hold
             lowest, highest = torch.minimum(denoised, -limits), torch.maximum(denoised, limits)
             denoised = (denoised + shift).clamp(lowest, highest)
         if self.self_conditioning:
@@ -120,7 +120,7 @@ class CrystalDenoiser(nn.Module):
         return DiracPosterior(denoised)
 
     def _denoised(self, images: Tensor, time: Tensor, told: Told | None) -> Tensor:
-        """Return what the network makes of images if it is told so much."""
+        """Return the estimate of the network under the conditions `told`."""
         shown = {"estimate": self.estimate} if self.self_conditioning else {}
         known = {} if told is None else {"told": told}
         return self.denoiser(images, time, counts=self.counts, **shown, **known).mean * self.mask

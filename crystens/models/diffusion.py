@@ -1,12 +1,12 @@
 """Cascaded diffusion of CrysTens images (paper Sec. 3.3 and B.3): two U-Nets, one training run, one after the other.
 
-The first U-Net learns low-resolution images of side S/2, the second images of side S given the low-resolution one. What
-"low resolution" means for a crystal is in `networks/low_resolution.py`; the diffusion itself is `networks/imagen.py`.
+The first U-Net learns low-resolution images of side S/2, the second images of side S given the low-resolution one.
+`networks/low_resolution.py` defines "low resolution" for a crystal; `networks/imagen.py` holds the diffusion itself.
 
-One batch is one optimizer step of one U-Net, so Lightning's `global_step` counts steps of training. The first stage has
-its share of the run's planned steps, then the second has the rest. Each counts its own steps in the state dict, and
-whose turn it is follows from those counts, after a resume as well. In a run with a budget of time, whose plan is made
-from the steps taken so far, the stages share the time: the steps of the second take longer and are fewer.
+One batch is one optimizer step of one U-Net, so Lightning's `global_step` counts steps of training. The first stage
+gets its share of the planned steps, the second the rest. The state dict holds a count of steps for each stage, and
+these counts decide which stage trains, after a resume as well. With a budget of time, the plan follows from the steps
+taken so far, and the stages share the time: steps of the second stage take longer, so it takes fewer.
 """
 
 import copy
@@ -40,7 +40,7 @@ class CascadedDiffusion(pl.LightningModule):
     Differs from the paper: by default the low-resolution image is folded rather than thinned. The paper's preset
     thins.
 
-    With several devices the U-Net whose turn it is not gets no gradient: take a strategy that finds unused parameters.
+    The U-Net that is not training gets no gradient: with several devices, use a strategy that finds unused parameters.
 
     Args:
         unets: The two networks, as `networks.imagen.build_unet` and `build_sr_unet` make them.
@@ -103,20 +103,20 @@ class CascadedDiffusion(pl.LightningModule):
         self.sample_chunk = sample_chunk
         self.register_buffer("unet1_steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("unet2_steps", torch.zeros((), dtype=torch.long))
-        # The same counts on the host, so that no step waits for the device to tell whose turn it is.
+        # The same counts on the host, so that no step waits for the device.
         self._steps = [0, 0]
         self._optimizer = optimizer
 
     def configure_model(self) -> None:
-        """Divide the U-Nets among the devices where the strategy says so."""
-        shard(self, [*self.unets, *self.average_unets], by_forward=True)  # imagen calls it
+        """Divide the U-Nets among the devices if the strategy requires it."""
+        shard(self, [*self.unets, *self.average_unets], by_forward=True)  # called by imagen
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return one optimizer for each U-Net, over the parameters that train."""
         return [self._optimizer([p for p in unet.parameters() if p.requires_grad]) for unet in self.unets]
 
     def on_train_start(self) -> None:
-        """Read the counts of steps back from what was restored.
+        """Read the counts of steps from the restored buffers.
 
         Raises:
             CrystensError: for a run without a planned end.
@@ -130,11 +130,11 @@ class CascadedDiffusion(pl.LightningModule):
 
     @property
     def _first_stage_steps(self) -> int:
-        """The steps of the first stage, as the run is planned now."""
+        """Number of steps of the first stage in the present plan."""
         return max(1, round(self.first_stage_share * self.trainer.estimated_stepping_batches))
 
     def on_train_end(self) -> None:
-        """Say so when the run ended before the second U-Net was trained."""
+        """Log a warning if the run ended before the second U-Net was trained."""
         if self._steps[1] == 0:
             log.warning(
                 "The second U-Net was not trained: the run ended after %d of the %d steps of the first. Samples are "
@@ -144,7 +144,7 @@ class CascadedDiffusion(pl.LightningModule):
             )
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """Train the U-Net whose turn it is on images (B, 4, S, S) in [0, 1]; return its loss, detached."""
+        """Train the U-Net of the present stage on images (B, 4, S, S) in [0, 1]; return its loss, detached."""
         stage = 0 if self._steps[0] < self._first_stage_steps else 1
         optimizer = self.optimizers()[stage]  # type: ignore[index]
         loss = self.stage_loss(stage, batch)
@@ -156,10 +156,10 @@ class CascadedDiffusion(pl.LightningModule):
         self._count_and_average(stage)
 
         name, loss = f"train/unet{stage + 1}_loss", loss.detach()
-        # A number in the progress bar makes every step wait for the device, which on XLA means to run it alone.
+        # A number in the progress bar makes every step wait for the device; on XLA it forces a separate execution.
         self.log(name, loss, prog_bar=not is_xla(self.device))
         self.log(f"{name}_epoch", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
-        # On the host: of a number Lightning makes a tensor on the device, where XLA compiles 0 and 1 into the graph.
+        # A tensor on the host: Lightning would put a number on the device, where XLA compiles 0 and 1 into the graph.
         self.log_dict({f"steps/unet{i + 1}": torch.tensor(float(steps)) for i, steps in enumerate(self._steps)})
         return {name: loss}
 
@@ -177,11 +177,11 @@ class CascadedDiffusion(pl.LightningModule):
     ) -> Tensor:
         """Return n generated images (n, 4, S, S), float32 in [0, 1], on the module's device, by the averaged weights.
 
-        Each image has a random stream of its own, on the CPU, whose seed is drawn from `generator`: rounding apart, an
-        image depends neither on `sample_chunk` nor on the device, and n images drawn in two calls are those of one.
+        Each image has a random stream of its own on the CPU, with a seed from `generator`. Rounding apart, an image
+        depends neither on `sample_chunk` nor on the device, and two calls draw the same images as one.
 
         Args:
-            n: How many, at least 1.
+            n: Number of images, at least 1.
             generator: CPU generator of the seeds. None draws them from torch's global generator.
             on_step: Called after each denoising step with the number of steps done and of all steps.
         """

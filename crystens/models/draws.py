@@ -1,9 +1,9 @@
-"""Random numbers of a training step where several processes train one model.
+"""Random numbers of a training step if several processes train one model.
 
-Every process draws from a generator in the same state, that of the run's seed, for the images of all processes, and
-keeps those that belong to its own: of W processes the r-th trains on images r, r + W, r + 2 W, ... of each batch of all
-(`crystens.data.epoch_order`). So W processes with batches of B images draw what one draws for batches of W B, no two
-images share their noise, and a checkpoint's random state is that of all processes.
+All processes have generators in the same state. Each process draws for the images of all processes, and keeps the
+numbers of its own images. Process r of W trains on the images r, r + W, r + 2 W, ... of each batch
+(`crystens.data.epoch_order`). So W processes with batches of B images draw the same numbers as one process with batches
+of W B, no two images share their noise, and the random state in a checkpoint is valid for all processes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def draw_rows(module: pl.LightningModule, rows: int, draw: Callable[[int], Tenso
     """Return `rows` random rows for the images of this process.
 
     Args:
-        module: the model; one without a trainer is alone.
-        rows: how many images this process has.
-        draw: gives so many rows as it is asked for.
+        module: the model; without a trainer there is one process.
+        rows: number of images of this process.
+        draw: returns a given number of random rows.
     """
     if not is_one_of_several(module):
         return draw(rows)

@@ -9,9 +9,9 @@ from torch import nn
 
 
 def run_eagerly(network: nn.Module) -> AbstractContextManager[object]:
-    """Return a context in which a network that torch.compile has compiled runs as it was written.
+    """Return a context in which a network that torch.compile has compiled runs eagerly.
 
-    Compiled code has no second derivative. Nothing of torch.compile is imported for a network that was not compiled.
+    Compiled code has no second derivative. torch.compile is not imported for a network that was not compiled.
     """
     forward = getattr(network.__dict__.get("forward"), "forward", None)
     compiled = hasattr(forward, "_torchdynamo_orig_callable")

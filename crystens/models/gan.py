@@ -1,8 +1,8 @@
 """The vanilla GAN: binary cross entropy on logits, one discriminator and one generator step a batch.
 
 Source: Alverson et al., "Generative adversarial networks and diffusion models in material discovery", Digital
-Discovery 2024, 3, 62, appendix B.1; Goodfellow et al., "Generative adversarial nets", 2014 (the loss of the generator
-is the one of its Sec. 3 that does not saturate).
+Discovery 2024, 3, 62, appendix B.1; Goodfellow et al., "Generative adversarial nets", 2014 (the non-saturating loss of
+the generator in its Sec. 3).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from crystens.models.adversarial import Adversarial, OptimizerFactory
 class GAN(Adversarial):
     """A generator and a discriminator trained in turn on every batch.
 
-    Both steps of a batch use the same generated images, so that these are made once.
+    Both steps of a batch use the same generated images.
 
     Args:
         generator: maps latents (B, latent_dim) to images (B, 4, S, S) in [0, 1]; has `image_side` and `latent_dim`.
         discriminator: maps images to logits (B,), high for real; has `image_side`.
-        generator_optimizer: makes the generator's optimizer of its parameters.
-        discriminator_optimizer: makes the discriminator's optimizer of its parameters.
+        generator_optimizer: makes the optimizer of the generator from its parameters.
+        discriminator_optimizer: makes the optimizer of the discriminator from its parameters.
         gradient_clip: largest norm of each network's gradient in a step; None does not clip.
         sample_chunk: images generated at once by `sample`.
 
@@ -44,7 +44,7 @@ class GAN(Adversarial):
         gradient_clip: float | None = None,
         sample_chunk: int = 64,
     ) -> None:
-        """Take the networks and the makers of their optimizers."""
+        """Keep the networks and the makers of their optimizers."""
         super().__init__(
             generator, discriminator, generator_optimizer, discriminator_optimizer, gradient_clip, sample_chunk
         )
@@ -82,13 +82,13 @@ class GAN(Adversarial):
         return losses
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the mean of the cross entropies on real and on generated images, a scalar: ln 2 if it cannot tell."""
+        """Return the mean of the cross entropies on real and on generated images, a scalar; ln 2 by guessing."""
         real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
         real_loss = binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
         fake_loss = binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
         return (real_loss + fake_loss) / 2
 
     def generator_loss(self, fake: Tensor) -> Tensor:
-        """Return the cross entropy of generated images held for real, a scalar."""
+        """Return the cross entropy of generated images with the label of real ones, a scalar."""
         logits = self.discriminator(fake)
         return binary_cross_entropy_with_logits(logits, torch.ones_like(logits))

@@ -1,10 +1,10 @@
-"""Noisy images: those that `model=edm` learns from and passes through in sampling, and that regressors read.
+"""Noisy images, which `model=edm` and regressors take.
 
-Images in [0, 1] become images of mean 0 and a variance of about 1, some of their cells are made larger than others, and
-noise of level sigma is added where there is something: x = scales * (image - 0.5) / 0.25 + sigma * noise.
+Images in [0, 1] are shifted and scaled to mean 0 and a variance of about 1. Then some cells are multiplied by a scale,
+and noise of level sigma is added to cells that hold values: x = scales * (image - 0.5) / 0.25 + sigma * noise.
 
 Source: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
-Table 1, of which the logarithm of sigma is normal in training. Differs from the source: cells have scales.
+Table 1 (normal logarithm of sigma in training). Differs from the source: cells have scales.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def noised(
         module: the model that is trained, see `draw_rows`.
         clean: scaled images, of a variance of about 1.
         mask: which cells hold values, (B, 1, S, S).
-        mean: of the logarithm of sigma.
-        deviation: of the logarithm of sigma.
+        mean: mean of the logarithm of sigma.
+        deviation: standard deviation of the logarithm of sigma.
     """
     level = draw_rows(module, len(clean), lambda rows: torch.randn(rows, 1, 1, 1, device=clean.device))
     sigma = (mean + deviation * level).exp()
@@ -44,12 +44,12 @@ def noised(
 
 
 def cell_scales(side: int, scales: Sequence[float], device: torch.device) -> Tensor:
-    """Return how many times larger than others each cell is when noise is added, (S, S).
+    """Return the factor of each cell before noise is added, (S, S).
 
     Args:
         side: S.
-        scales: of the rows and columns of elements, space groups and Wyckoff positions.
-        device: of what is returned.
+        scales: factors of the rows and columns of elements, of space groups and of Wyckoff positions; others have 1.
+        device: device of the factors.
     """
     cells = torch.ones(side, side, device=device)
     for row, scale in zip(CODED_ROWS, scales, strict=True):
@@ -58,25 +58,25 @@ def cell_scales(side: int, scales: Sequence[float], device: torch.device) -> Ten
 
 
 def coded_rows(network: nn.Module) -> tuple[int, ...]:
-    """Return the rows and columns whose cells a network takes as codes."""
+    """Return the rows and columns that a network reads as codes."""
     return CODED_ROWS if cast(Any, network).orbits else CODED_ROWS[:1]
 
 
 def tell_codes(networks: Sequence[nn.Module], scaling: Scaling, scales: Sequence[float]) -> None:
-    """Tell networks which codes images state, and how much larger these are made.
+    """Give networks the codes of images, and the scales of their cells.
 
     Args:
-        networks: of one kind, with `tell_codes`.
-        scaling: of the images.
-        scales: as in `cell_scales`.
+        networks: networks of one kind, with `tell_codes`.
+        scaling: scaling of the images.
+        scales: scales as in `cell_scales`.
 
     Raises:
-        CrystensError: if the images state numbers where the networks take codes.
+        CrystensError: if the images state numbers, and the networks need codes.
     """
     tables = {row: (codes - MIDDLE) / WIDTH for row, codes in scaling.code_tables().items()}
     if any(row not in tables for row in coded_rows(networks[0])):
         raise CrystensError(
-            "this network takes elements and groups as codes, and these images state numbers: take "
+            "this network takes elements and groups as codes, and these images state numbers: give "
             "encoding.atoms=bits and encoding.space_group=bits, or model.network.codes=false"
         )
     for network in networks:
@@ -84,5 +84,5 @@ def tell_codes(networks: Sequence[nn.Module], scaling: Scaling, scales: Sequence
 
 
 def count_sites(images: Tensor) -> Tensor:
-    """Return the number of sites of clean images, (B, 4, S, S) to (B,) int64: a site has a value in some cell row."""
+    """Return the number of sites of clean images (B, 4, S, S), (B,) int64. A site has a value in a row of the cell."""
     return (images[:, 0, CELL_ROWS, HEADER:] > 0).any(dim=1).sum(dim=1)

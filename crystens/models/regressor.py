@@ -1,10 +1,10 @@
 """A property of crystals learned from noisy images (`model=regressor`), by which sampling can be guided.
 
-The network sees the noisy images of `crystens.models.noising`, at the levels of noise that `model=edm` trains on, and
-predicts one property of the crystal without noise: the mean over all crystals that the noisy image could be of. The
-property is held in standard deviations from the mean of training; crystals that lack it have no share in the loss.
+The network takes the noisy images of `crystens.models.noising`, at the levels of noise of `model=edm`, and predicts one
+property of the crystal without noise. The prediction is the mean over all crystals that the noisy image may show. The
+property is in standard deviations from the mean of training; crystals without the property do not count in the loss.
 
-It draws no images. Once trained, its errors on crystals that it was not trained on are measured by level of noise
+A regressor draws no images. After training, its errors on held-out crystals are measured by level of noise
 (`crystens.training.held_out_errors`).
 """
 
@@ -32,15 +32,15 @@ class Regressor(AveragedModule):
     Args:
         network: maps images (B, 4, S, S), logarithms of the noise level (B,) and numbers of sites (B,) to numbers (B,);
             has `image_side`.
-        optimizer: makes the optimizer of the network's named parameters.
+        optimizer: makes the optimizer from the named parameters of the network.
         target: name of the property, one of `data.properties`.
         noise_mean: mean of the logarithm of the noise level in training.
-        noise_deviation: standard deviation of it.
-        rows: how many rows and columns of the header hold values, as in `crystens.models.edm.EDM`.
-        atom_scale: how many times larger than other cells those of atomic numbers are when noise is added; so are the
-            next two those of `crystens.models.edm.EDM`. A model is guided by a regressor of the same scales.
-        group_scale: the same of the cells of the space group.
-        position_scale: the same of the cells of Wyckoff positions.
+        noise_deviation: standard deviation of the logarithm of the noise level in training.
+        rows: number of rows and columns of the header that hold values, as in `crystens.models.edm.EDM`.
+        atom_scale: factor of the cells of atomic numbers before noise is added. A regressor guides only models with the
+            same three scales.
+        group_scale: factor of the cells of the space group.
+        position_scale: factor of the cells of Wyckoff positions.
         warmup_steps: steps in which the learning rate rises from 0.
         decay: whether the learning rate then falls to 0 at the planned end of training, along a cosine.
         ema_decay: decay of the averaged weights in a step; smaller in the first steps.
@@ -49,8 +49,8 @@ class Regressor(AveragedModule):
         CrystensError: if a number is out of range, or the target is no name.
 
     Attributes:
-        mean: of the property in training, (), in its own unit; NaN until `prepare_for_images`.
-        deviation: its standard deviation, ().
+        mean: mean of the property in training, (), in its own unit; NaN until `prepare_for_images`.
+        deviation: standard deviation of the property in training, ().
     """
 
     mean: Tensor
@@ -89,7 +89,7 @@ class Regressor(AveragedModule):
 
     @property
     def learned_properties(self) -> tuple[str, ...]:
-        """The property that training batches have to say."""
+        """The property that training batches must contain."""
         return (self.target,)
 
     def prepare_for_images(
@@ -99,12 +99,12 @@ class Regressor(AveragedModule):
         distance: str,
         properties: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        """Refuse images and properties that are not those to learn from, and take the property's scale.
+        """Check images and properties before training, and set the scale of the property.
 
         Args:
-            image_side: of the training images.
-            scaling: of the training images.
-            distance: what their pair block holds; any will do.
+            image_side: side of the training images.
+            scaling: scaling of the training images.
+            distance: kind of distance in the pair block; not used.
             properties: mean and standard deviation of each property in training.
 
         Raises:
@@ -141,7 +141,7 @@ class Regressor(AveragedModule):
         noisy, sigma = noised(self, self.centred(images, counts), self.present(counts), *self._noise)
         predicted = self.predict(noisy, sigma.flatten(), counts, self.network)
         known = properties.isfinite()
-        # All images go through the network, whatever is known: shapes stay the same, as XLA wants it.
+        # All images go through the network, with or without the property: XLA needs constant shapes.
         wanted = torch.where(known, (properties - self.mean) / self.deviation, 0.0)
         error = (predicted.float() - wanted).square() * known
         return error.sum() / known.sum().clamp(min=1), known.float().mean()
@@ -156,18 +156,18 @@ class Regressor(AveragedModule):
         return present_cells(counts, self.image_side, rows=self.rows)[:, None]
 
     def centred(self, images: Tensor, counts: Tensor) -> Tensor:
-        """Return clean images in [0, 1], (B, 4, S, S), as noise is added to them."""
+        """Return clean images in [0, 1], (B, 4, S, S), in the scale in which noise is added."""
         scales = cell_scales(self.image_side, self.scales, images.device)
         return (images - MIDDLE) / WIDTH * self.present(counts) * scales
 
     def predict(self, noisy: Tensor, sigma: Tensor, counts: Tensor, network: nn.Module | None = None) -> Tensor:
-        """Return the property by noisy images, (B,), in standard deviations from the mean of training.
+        """Return the predicted property of noisy images, (B,), in standard deviations from the mean of training.
 
         Args:
-            noisy: (B, 4, S, S), see `crystens.models.noising`.
-            sigma: (B,), their noise levels, above 0.
-            counts: (B,), numbers of sites.
-            network: None for the averaged weights.
+            noisy: noisy images (B, 4, S, S), see `crystens.models.noising`.
+            sigma: their noise levels, (B,), above 0.
+            counts: their numbers of sites, (B,).
+            network: the network; None for the averaged weights.
         """
         squared = sigma.float().square()[:, None, None, None]
         scales = cell_scales(self.image_side, self.scales, noisy.device)

@@ -1,8 +1,8 @@
-"""Parts of training crystals that a network is shown, so that it can be asked for them later.
+"""Parts of training crystals that a network is shown as conditions, so that it can be asked for them later.
 
-The network is told parts of a share of the training images: the space group or the crystal system; the elements of all
-sites, or the element of each; the Wyckoff position of each orbit, with its group; the cell; the coordinates of some
-sites; properties. Chance decides on each part. So one network draws crystals with and without conditions.
+For a share of the training images, random parts are shown: the space group or the crystal system; the set of elements,
+or the element of each site; the space group with the Wyckoff position of each orbit; the cell; the coordinates of some
+sites; properties. So one network draws crystals with and without conditions.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from crystens.encoding import COORDINATE_ROWS, GROUP_ROW, HEADER
 from crystens.networks.codes import Allowed, Stated
 from crystens.symmetry.space_groups import crystal_system
 
-# Random numbers an image: whether any code or cell is shown, of groups and positions, of elements, of the cell, of
-# coordinates, and whether any property is.
+# Random numbers of an image, in this order: whether any code or cell is shown; then for groups and positions, elements,
+# the cell, and coordinates; at last whether any property is shown.
 DRAWS = 6
 
-# Shares of the images that are shown anything.
+# Shares of the images of which anything is shown.
 _GROUP, _SYSTEM, _POSITIONS = 0.3, 0.15, 0.3
 _SET, _EACH = 0.25, 0.5
 _CELL = 0.2
-_ALL_COORDINATES, _SOME_COORDINATES = 0.25, 0.5  # of those whose positions are shown
+_ALL_COORDINATES, _SOME_COORDINATES = 0.25, 0.5  # shares of the images whose positions are shown
 
-_HIDDEN_COUNT = 0.15  # share of all images of which a number that they state is hidden, each on its own
-_PROPERTY = 0.6  # of the images that are shown any property
+_HIDDEN_COUNT = 0.15  # share of all images, for each counted fact by itself
+_PROPERTY = 0.6  # share of the images of which any property is shown
 
 
 def shown_codes(stated: Stated, draws: Tensor, share: float) -> Allowed:
-    """Return which codes images may state by what the network is shown.
+    """Return the codes that images may state, given the parts that are shown.
 
     Args:
-        stated: what the images state, B of N sites.
+        stated: codes of B images of N sites.
         draws: uniform random numbers, (B, 6), on the device of `stated`.
-        share: of the images that are shown anything.
+        share: share of the images of which anything is shown.
     """
     images, sites = stated.elements.shape
     device = stated.elements.device
@@ -64,16 +64,16 @@ def shown_codes(stated: Stated, draws: Tensor, share: float) -> Allowed:
 
 
 def shown_cells(images: Tensor, counts: Tensor, draws: Tensor, of_sites: Tensor, share: float) -> Tensor:
-    """Return images (B, 4, S, S) with NaN in all cells but those of lattice parameters and coordinates that are shown.
+    """Return images (B, 4, S, S) with NaN except in the shown cells of lattice parameters and coordinates.
 
-    Coordinates are shown of images whose Wyckoff positions are, which say where the origin is.
+    Coordinates are shown only together with Wyckoff positions, which fix the origin.
 
     Args:
         images: clean images.
-        counts: (B,), numbers of sites.
+        counts: numbers of sites, (B,).
         draws: uniform random numbers, (B, 6).
         of_sites: uniform random numbers of each site, (B, N).
-        share: of the images that are shown anything.
+        share: share of the images of which anything is shown.
     """
     present = torch.arange(of_sites.shape[1], device=counts.device) < counts[:, None]
     cell = (draws[:, 0] < share) & (draws[:, 3] < _CELL)
@@ -84,12 +84,12 @@ def shown_cells(images: Tensor, counts: Tensor, draws: Tensor, of_sites: Tensor,
 
 
 def only_cells(images: Tensor, cell: Tensor, coordinates: Tensor) -> Tensor:
-    """Return images (B, 4, S, S) with NaN in all cells but those of some lattice parameters and coordinates.
+    """Return images (B, 4, S, S) with NaN except in the cells of lattice parameters and coordinates of some sites.
 
     Args:
         images: clean images.
-        cell: of which sites those of lattice parameters are kept, (B, N) bool.
-        coordinates: of which sites those of coordinates are, (B, N) bool.
+        cell: sites whose lattice parameters are kept, (B, N) bool.
+        coordinates: sites whose coordinates are kept, (B, N) bool.
     """
     known = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool, device=images.device)
     lattice = slice(COORDINATE_ROWS.stop, GROUP_ROW)
@@ -100,14 +100,14 @@ def only_cells(images: Tensor, cell: Tensor, coordinates: Tensor) -> Tensor:
 
 
 def shown_facts(counted: Tensor, properties: Tensor, draws: Tensor, of_each: Tensor, share: float) -> Tensor:
-    """Return facts that the network is told, (B, C + P), NaN where hidden.
+    """Return the facts that are shown, (B, C + P), NaN where hidden.
 
     Args:
-        counted: numbers that images state, (B, C); nearly always shown.
-        properties: (B, P), NaN where one is missing.
+        counted: counted facts, (B, C), which are shown for most images.
+        properties: properties, (B, P), NaN where missing.
         draws: uniform random numbers, (B, 6).
         of_each: uniform random numbers of each fact, (B, C + P).
-        share: of the images that are shown any property.
+        share: share of the images of which any property is shown.
     """
     of_counts, of_properties = of_each.split([counted.shape[1], properties.shape[1]], dim=1)
     counted = torch.where(of_counts < _HIDDEN_COUNT, torch.nan, counted)
@@ -116,13 +116,13 @@ def shown_facts(counted: Tensor, properties: Tensor, draws: Tensor, of_each: Ten
 
 
 def _has_positions(draws: Tensor, share: float) -> Tensor:
-    """Return which images are shown the Wyckoff position of each orbit, (B,)."""
+    """Return the images whose Wyckoff positions are shown, (B,) bool."""
     return (draws[:, 0] < share) & (draws[:, 1] < _POSITIONS)
 
 
 @functools.cache
 def groups_of_systems() -> Tensor:
-    """Return which space groups have the crystal system of each, (231, 231) bool, by number; 0 has none."""
+    """Return whether two space groups have one crystal system, (231, 231) bool, by number; false for 0."""
     systems = ["", *(crystal_system(number) for number in range(1, NUM_SPACE_GROUPS + 1))]
     same = torch.tensor([[one == other for other in systems] for one in systems])
     same[0] = same[:, 0] = False

@@ -1,7 +1,7 @@
-"""How often crystals of each size were trained on, counted as they come and drawn from in sampling.
+"""Counts of the sizes of training crystals. Training counts them, and sampling draws sizes with these frequencies.
 
-A size is four numbers: sites that the image lists, elements, sites of the primitive cell, and whether the crystal is
-charge-neutral (0 where that is no fact of the model).
+A size has four numbers: sites that the image lists, elements, sites of the primitive cell, and whether the crystal is
+charge-neutral (0 if the model has no such fact).
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-_MOST_ELEMENTS, _MOST_SITES = 15, 128  # more are counted as so many
+_MOST_ELEMENTS, _MOST_SITES = 15, 128  # larger numbers are counted as these
 
 
 def no_sizes(slots: int) -> Tensor:
-    """Return counts of sizes of images with so many slots, all 0: (slots + 1, 16, 129, 2) int32."""
+    """Return counts of sizes, all 0, for images with `slots` slots: (slots + 1, 16, 129, 2) int32."""
     return torch.zeros(slots + 1, _MOST_ELEMENTS + 1, _MOST_SITES + 1, 2, dtype=torch.int32)
 
 
 def count_sizes(counts: Tensor, facts: Mapping[str, Tensor], slots: int) -> Tensor:
-    """Return how many images have each size, as `no_sizes`.
+    """Return the number of images of each size, in the shape of `no_sizes`.
 
     Args:
-        counts: how many sites each image lists, (B,).
-        facts: of the images, see `crystens.networks.facts.counted`.
-        slots: of the images.
+        counts: number of sites that each image lists, (B,).
+        facts: facts of the images, see `crystens.networks.facts.counted`.
+        slots: number of slots of the images.
     """
     none = torch.zeros_like(counts)
     elements = facts.get("num_elements", none).clamp(max=_MOST_ELEMENTS)
@@ -38,14 +38,14 @@ def count_sizes(counts: Tensor, facts: Mapping[str, Tensor], slots: int) -> Tens
 
 
 def draw_sizes(sizes: Tensor, counts: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
-    """Return the numbers of a size, by the names of facts, (B,) each on the CPU, as often as they occur.
+    """Return drawn numbers by the names of facts, (B,) each on the CPU, with the frequencies of the counted sizes.
 
-    They are NaN where no image that was counted lists so many sites.
+    They are NaN if no counted image lists that number of sites.
 
     Args:
-        sizes: counts, as `no_sizes`.
-        counts: how many sites each image lists, (B,).
-        generators: of each image.
+        sizes: counts of sizes, in the shape of `no_sizes`.
+        counts: number of sites that each image lists, (B,).
+        generators: random generator of each image.
     """
     seen = sizes.cpu()[counts.cpu()].flatten(1).double().cumsum(dim=1)
     drawn = torch.cat([torch.rand(1, dtype=torch.float64, generator=generator) for generator in generators])

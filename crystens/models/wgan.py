@@ -24,18 +24,18 @@ class WGANGP(Adversarial):
 
     Args:
         generator: maps latents (B, latent_dim) to images (B, 4, S, S) in [0, 1]; has `image_side` and `latent_dim`.
-        critic: maps images to scores (B,), high for real; has `image_side`. Batch norm in it would void the penalty,
-            which is on each image by itself.
-        generator_optimizer: makes the generator's optimizer of its parameters.
-        critic_optimizer: makes the critic's optimizer of its parameters.
-        critic_steps: critic steps to one generator step. The count goes on from one epoch to the next.
+        critic: maps images to scores (B,), high for real; has `image_side` and no batch norm, because the penalty
+            needs a gradient for each image by itself.
+        generator_optimizer: makes the optimizer of the generator from its parameters.
+        critic_optimizer: makes the optimizer of the critic from its parameters.
+        critic_steps: critic steps for each generator step, counted across epochs.
         penalty_weight: weight of the gradient penalty.
         gradient_clip: largest norm of each network's gradient in a step; None does not clip.
         sample_chunk: images generated at once by `sample`.
 
     Raises:
-        CrystensError: if the networks are of different sides or a number is out of range; when training starts, if the
-            critic's weights are of less than float32.
+        CrystensError: if the networks have different sides or a number is out of range; when training starts, if the
+            weights of the critic have less than 32 bits.
     """
 
     training_only = ("critic",)
@@ -53,7 +53,7 @@ class WGANGP(Adversarial):
         gradient_clip: float | None = None,
         sample_chunk: int = 64,
     ) -> None:
-        """Take the networks and the makers of their optimizers, and check the numbers."""
+        """Keep the networks and the makers of their optimizers, and check the numbers."""
         super().__init__(generator, critic, generator_optimizer, critic_optimizer, gradient_clip, sample_chunk)
         if critic_steps < 1:
             raise CrystensError(f"{critic_steps=} must be at least 1; the paper takes 5")
@@ -71,11 +71,11 @@ class WGANGP(Adversarial):
         return self.critic
 
     def on_fit_start(self) -> None:
-        """Read the count of critic steps, restored by now, once: reading a device's buffer in each step would wait."""
+        """Read the restored count of critic steps once; reading the buffer in each step would wait for the device."""
         self._critic_steps_taken = int(self.critic_steps)
         narrow = {str(p.dtype) for p in self.critic.parameters()} - {"torch.float32", "torch.float64"}
         if is_xla(self.device) and self.trainer.precision != "32-true":
-            narrow = {f"{self.trainer.precision} on the device"}  # where torch goes on to call them float32
+            narrow = {f"{self.trainer.precision} on the device"}  # torch still calls them float32 there
         if narrow:
             raise CrystensError(
                 f"the critic's weights are {', '.join(sorted(narrow))}, but the gradient penalty needs float32; use "
@@ -121,8 +121,8 @@ class WGANGP(Adversarial):
     def gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the mean of (|gradient of the score| - 1)^2 at random points between real and generated images.
 
-        One point for each pair of images (B, 4, S, S); the norm is over an image's cells. Always in float32, for under
-        a mixed precision the gradient of a gradient loses what the penalty measures. Differentiable.
+        One point for each pair of images (B, 4, S, S); the norm is over the cells of an image. Always in float32: mixed
+        precision would lose the second derivative that the penalty needs. Differentiable.
         """
         real, fake = real.float(), fake.float()
         share = draw_rows(self, len(real), lambda rows: torch.rand(rows, 1, 1, 1, device=real.device))

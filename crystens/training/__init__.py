@@ -1,1 +1,1 @@
-"""The tasks train and sample, with all that sees a config."""
+"""The tasks train and sample, and everything that reads a config."""

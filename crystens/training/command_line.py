@@ -1,8 +1,7 @@
-"""The command lines of train and sample: Hydra, and errors that a person can mend in one line.
+"""The command lines of train and sample: Hydra, with errors of one line.
 
-A misspelt key or group is answered with the nearest that exists, and a key that nothing reads is refused, before any
-work. Configs are those of crystens and those of a user's own folders, which Hydra's `--config-dir DIR` and
-`hydra.searchpath=[DIR]` add.
+An unknown key or group is an error that names the nearest existing one, before any work. Hydra's `--config-dir DIR` and
+`hydra.searchpath=[DIR]` add folders of configs to those of crystens.
 """
 
 from __future__ import annotations
@@ -41,20 +40,20 @@ from crystens.processes.command import exit_status
 from crystens.training.schemas import SampleConfig, TrainConfig
 from crystens.training.tasks import objective_value
 
-FAILED = "error.txt"  # in the folder of a job of a sweep that failed: why
-# Keys whose values are taken as they stand.
+FAILED = "error.txt"  # reason of a failed job of a sweep, in the folder of the job
+# Keys whose values are texts, without Hydra's grammar.
 _TEXTS = (
     *("condition.formula", "condition.chemical_system", "condition.elements", "condition.space_group"),
     "condition.structure",
 )
 _CONDITION = "condition."
-_CONDITIONS = tuple(f"{_CONDITION}{field.name}" for field in fields(Question))  # properties have other names
+_CONDITIONS = tuple(f"{_CONDITION}{field.name}" for field in fields(Question))  # other names are properties
 _INSTALL = {name: '-e ".[sweep]"' for name in ("joblib", "submitit_slurm", "submitit_local", "optuna")}
 _INSTALL["ray"] = '-e ".[ray-sweep]", in an environment of its own'
-# By schema: the name of the command, and a hint for keys that it does not have.
+# By schema: the name of the command, and a hint for unknown keys.
 _COMMANDS = {
     TrainConfig: ("train", ""),
-    SampleConfig: ("sample", "; what samples have to be is asked with condition.formula=SrTiO3 and so on"),
+    SampleConfig: ("sample", "; conditions on samples are keys such as condition.formula=SrTiO3"),
 }
 
 
@@ -67,10 +66,10 @@ def main(
     """Compose the config `name` from the command line and run a task on it.
 
     Args:
-        task: gets the composed config and returns its folder; with `-m`, once for each job.
-        name: of the main config, without ".yaml".
-        program: how the command is called without its arguments; None takes the script that runs.
-        arguments: of the command line; None takes those of this process.
+        task: takes the composed config and returns its folder; called once for each job with `-m`.
+        name: name of the main config, without ".yaml".
+        program: words of the command before its arguments; None takes the running script.
+        arguments: arguments of the command line; None takes those of this process.
     """
     program = list(sys.argv[:1] if program is None else program)
     before = sys.argv
@@ -83,7 +82,7 @@ def main(
         # Hydra's parser takes overrides in one run only; `sample.py images=FILE -m decode.atom_clusters=2,3` has two.
         chosen = [argument for argument in sys.argv[1:] if argument not in options.overrides]
         sys.argv[1:] = [*chosen, *options.overrides]
-        if not options.shell_completion:  # whose overrides are Hydra's own words
+        if not options.shell_completion:  # its overrides are words of Hydra
             status = exit_status(lambda: _checked(options, name))
             if status:
                 sys.exit(status)
@@ -97,8 +96,8 @@ def main(
 def _as_written(argument: str) -> str:
     """Return an argument of the command line, quoted for Hydra if it is a formula or a sentence.
 
-    Hydra's grammar would take the brackets, commas and blanks of Ca3(PO4)2 or "a cubic oxide, black" as its own, and
-    NaN and InF as numbers. A value that a person quoted stays as it is.
+    Hydra's grammar gives a meaning to the brackets, commas and blanks of Ca3(PO4)2 or "a cubic oxide, black", and
+    reads NaN and InF as numbers. Quoted values are returned unchanged.
     """
     key, equals, value = argument.partition("=")
     if equals and key.startswith(_CONDITION) and key not in _CONDITIONS:
@@ -117,16 +116,16 @@ def conf_folder() -> Path:
 
 
 def _job(task: Callable[[DictConfig], Path], command: list[str]) -> Callable[[DictConfig], float | None]:
-    """Return what Hydra calls for each job, perhaps in another process or on another machine.
+    """Return the function that Hydra calls for each job, perhaps in another process or on another machine.
 
     Args:
-        task: gets the composed config and returns its folder.
-        command: how this command is called, up to its overrides.
+        task: takes the composed config and returns its folder.
+        command: words of this command before its overrides.
     """
 
     def job(cfg: DictConfig) -> float | None:
         config = HydraConfig.get()
-        # Lightning starts the processes of further devices by sys.argv: with it, they run this job and no whole sweep.
+        # Lightning starts processes for further devices with sys.argv. They must run this job, not the whole sweep.
         searched = [line for line in config.overrides.hydra if line.startswith("hydra.searchpath=")]
         sys.argv = [*command, *searched, *config.overrides.task]
         if config.mode != RunMode.MULTIRUN:
@@ -138,17 +137,17 @@ def _job(task: Callable[[DictConfig], Path], command: list[str]) -> Callable[[Di
         reason.unlink(missing_ok=True)
         try:
             return objective_value(cfg, task(cfg))
-        except Exception as error:  # whatever it is, one bad job does not end a sweep, whose status is 1 at its end
+        except Exception as error:  # of any kind: a failed job does not end the sweep, whose status is then 1
             told = str(error) if isinstance(error, CrystensError) else "".join(traceback.format_exception(error))
             print(f"error: job {config.job.num}: {told}", file=sys.stderr)
             write_whole(reason, f"{told}\n")  # jobs may run in other processes and on other machines
-            return None  # so a sweeper is told
+            return None  # tells the sweeper of the failure
 
     return job
 
 
 def _alone(task: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
-    """Run a task outside of a sweep."""
+    """Run a task without a sweep."""
     # A further process of a job on several devices runs that job alone.
     if HydraConfig.get().runtime.choices.get("sweep") and "LOCAL_RANK" not in os.environ:
         raise CrystensError("sweep=... searches with -m; without -m nothing would be searched")
@@ -156,7 +155,7 @@ def _alone(task: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
 
 
 def _sources(options: argparse.Namespace) -> list[str]:
-    """Return the options of a command line that say where configs are, as they hold in any folder."""
+    """Return the options of a command line for folders of configs, with absolute paths."""
     return [
         *(["--config-path", options.config_path] if options.config_path else []),
         *(["--config-name", options.config_name] if options.config_name else []),
@@ -165,7 +164,7 @@ def _sources(options: argparse.Namespace) -> list[str]:
 
 
 def _checked(options: argparse.Namespace, name: str) -> None:
-    """Raise a CrystensError if a command line, as Hydra parses it, cannot be composed."""
+    """Raise a CrystensError if no config can be composed from a command line that Hydra parsed."""
     if options.config_path and not os.path.isabs(options.config_path) and "://" not in options.config_path:
         raise CrystensError(
             f"--config-path {options.config_path} must be absolute, and replaces the configs of crystens; to add a "
@@ -182,10 +181,10 @@ def _checked(options: argparse.Namespace, name: str) -> None:
 
 
 class FailedJobs(Callback):
-    """Ends a sweep with status 1 when all jobs are done and some of them failed, in whichever process."""
+    """Ends a sweep with status 1 if any job failed, in any process."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Look for what failed jobs left in their folders."""
+        """Look for the reasons that failed jobs wrote into their folders."""
         failed = sorted(Path(config.hydra.sweep.dir).rglob(FAILED))
         if failed:
             print(f"error: {len(failed)} failed: {', '.join(map(str, failed))}", file=sys.stderr)
@@ -195,15 +194,15 @@ class FailedJobs(Callback):
 def check_overrides(
     overrides: Sequence[str], name: str, conf: str | Path | None = None, more: str | Path | None = None
 ) -> None:
-    """Raise a CrystensError, with the nearest key or choice that exists, unless the overrides can be composed.
+    """Raise a CrystensError, with the nearest existing key or choice, if the overrides cannot be composed.
 
     Each value of a sweep (`model=gan,wgan`) is tried.
 
     Args:
-        overrides: as on the command line.
-        name: of the main config, without ".yaml".
-        conf: folder of configs; None takes that of crystens.
-        more: a folder of further configs.
+        overrides: overrides as on the command line.
+        name: name of the main config, without ".yaml".
+        conf: folder of configs; None takes the folder of crystens.
+        more: folder of further configs.
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -213,12 +212,12 @@ def check_overrides(
             "\"data.path='/data/a folder, é'\""
         ) from error
     for override in parsed:
-        if override.value() == "None":  # as W&B's sweeps write it
+        if override.value() == "None":  # W&B's sweeps write None for null
             raise CrystensError(f"{override.input_line} sets the word None; write {override.get_key_element()}=null")
     conf = conf_folder() if conf is None else conf
     with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
         search = create_config_search_path(str(conf))
-        if more is not None:  # as Hydra places --config-dir
+        if more is not None:  # in the place of --config-dir in Hydra
             search.prepend("command-line", f"file://{os.path.abspath(more)}", SearchPathQuery(provider="schema"))
         GlobalHydra.instance().clear()
         Hydra.create_main_hydra2("check", search)
@@ -229,14 +228,14 @@ def check_overrides(
 
 
 def _sweep_lines(override: Override) -> list[str]:
-    """Return one override for each value of a sweep over choices; other sweeps cannot be tried one by one."""
+    """Return one override for each value of a sweep over choices; empty for other sweeps."""
     if not override.is_choice_sweep():
         return []
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
 def _try(overrides: list[str], name: str) -> None:
-    """Compose once; turn what goes wrong into a CrystensError."""
+    """Compose once; turn an error into a CrystensError."""
     try:
         cfg = compose(config_name=name, overrides=overrides, return_hydra_config=True)
     except HydraException as error:
@@ -246,7 +245,7 @@ def _try(overrides: list[str], name: str) -> None:
         if goes_on and "Could not override" in str(error):
             hint = "; a key that only the run or the checkpoint has is set with +KEY=VALUE"
         raise CrystensError(_explain(str(error), overrides, name) + cause + hint) from error
-    except ValueError as error:  # Hydra's own for overrides such as "=3"
+    except ValueError as error:  # raised by Hydra for overrides such as "=3"
         raise CrystensError(f"cannot read the command line: {first_line(error)}") from error
     except OmegaConfBaseException as error:
         raise CrystensError(f"the config does not fit: {first_line(error)}") from error
@@ -260,14 +259,14 @@ def _try(overrides: list[str], name: str) -> None:
 
 
 def _own_groups(*, _root_: DictConfig) -> str:
-    """Return the groups of which a composed config has a choice, one a line with all choices, for `--help`."""
+    """Return the groups of a composed config for `--help`, one line each with all choices."""
     loader = GlobalHydra.instance().config_loader()
     groups = sorted(group for group in _root_.hydra.runtime.choices if not group.startswith("hydra/"))
     return "\n".join(f"{group}: {', '.join(loader.get_group_options(group))}" for group in groups)
 
 
 def _explain(message: str, overrides: list[str], name: str) -> str:
-    """Return what went wrong in composing a config, with the nearest name that exists."""
+    """Return the error of composing a config in one line, with the nearest existing name."""
     key = re.search(r"Could not override '([^']+)'", message)
     if key:
         wrong = key.group(1)

@@ -1,10 +1,11 @@
-"""How well a regressor predicts crystals that it was not trained on, by level of noise: `metrics.json` of its run.
+"""Errors of a regressor on held-out crystals, by level of noise: `metrics.json` of its run.
 
-    mean_absolute_error, root_mean_square_error    mean over the levels; `by_noise_level` has that of each level, and
-                                                   `of_training_mean` that of always guessing the mean of training
-    crystals_with_property                         how many of the split have the property; the errors are of those
+    mean_absolute_error, root_mean_square_error    means over the levels of noise. `by_noise_level` has the error at
+                                                   each level, `of_training_mean` the error of always guessing the mean
+                                                   of the training crystals
+    crystals_with_property                         number of held-out crystals with the property, which are measured
 
-Crystals are those of the validation split; where it has none with the property, those of the test split.
+The crystals are those of the validation split, or of the test split if no validation crystal has the property.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ def held_out_errors(regressor: TrainedRegressor, data: CrysTensDataModule, seed:
     """Return the errors of a regressor on held-out crystals of its data, in the property's unit; log them as a table.
 
     Args:
-        regressor: on the device to use.
-        data: with the regressor's property.
-        seed: of the noise.
+        regressor: the regressor, on the device to use.
+        data: its data, with its property.
+        seed: seed of the noise.
     """
     name = regressor.model.target
     split, crystals = _held_out(data, name)
@@ -80,7 +81,7 @@ def held_out_errors(regressor: TrainedRegressor, data: CrysTensDataModule, seed:
 
 
 def _held_out(data: CrysTensDataModule, name: str) -> tuple[str, CrystalBatch]:
-    """Return the split to measure on, val if any of its crystals has the property, and its crystals."""
+    """Return the name and the crystals of the split to measure on: val if any of its crystals has the property."""
     crystals = data.val_crystals
     if _values(crystals, data, name).isfinite().any():
         return "val", crystals
@@ -88,7 +89,7 @@ def _held_out(data: CrysTensDataModule, name: str) -> tuple[str, CrystalBatch]:
 
 
 def _values(crystals: CrystalBatch, data: CrysTensDataModule, name: str) -> Tensor:
-    """Return the property of crystals, (B,), NaN where it is missing."""
+    """Return the property of crystals, (B,), NaN if it is missing."""
     assert crystals.properties is not None
     return crystals.properties[:, data.properties.index(name)]
 
@@ -101,7 +102,7 @@ def _errors(
     level: float,
     seed: int,
 ) -> Tensor:
-    """Return prediction less value of crystals in noise of a level, (B,)."""
+    """Return prediction minus value of crystals at a level of noise, (B,)."""
     model = regressor.model
     generator = torch.Generator().manual_seed(seed)
     predicted = []
@@ -115,7 +116,7 @@ def _errors(
 
 
 def _images(data: CrysTensDataModule, crystals: CrystalBatch, device: torch.device) -> Iterator[Tensor]:
-    """Yield the images of crystals in [0, 1], some at a time."""
+    """Yield the images of crystals in [0, 1], in batches."""
     for start in range(0, len(crystals), _BATCH):
         yield data.encode(crystals[start : start + _BATCH].to(device))
 

@@ -1,14 +1,15 @@
 """Training that starts from a checkpoint (`pretrained=CHECKPOINT`): a trained model is adapted to other crystals.
 
-The checkpoint decides what its weights mean: model, encoding, scaling numbers, slots, decoder, and the form of crystals
-(of `data.limits` the cell, the order of sites and the origin, and `data.augmentation`). A key of the command line that
-contradicts it is refused. All else is the command line's: data, split, trainer, seed, callbacks, single keys of the
-decoder, and the options that a model names `tunable`. Crystals with cells that the scaling does not hold are rejects.
+The checkpoint decides everything that its weights depend on: model, encoding, ranges of the scaling, slots, decoder,
+and the form of crystals (cell, order of sites and origin in `data.limits`, and `data.augmentation`). A key of the
+command line that contradicts the checkpoint is an error. The command line decides the rest: data, split, trainer, seed,
+callbacks, single keys of the decoder, and the options that a model names `tunable`. Crystals with cells outside the
+scaling are rejects.
 
-The weights are the averaged ones. Numbers of sites and of elements are counted anew, so that samples have the sizes of
-the crystals at hand. Properties keep the scales that the model knows; those that the data lack stay hidden.
+Training starts from the averaged weights. Numbers of sites and of elements are counted again, so that samples have the
+sizes of the new crystals. Properties keep the scales of the checkpoint; properties that the data lack stay hidden.
 
-By default few crystals are adapted to: learning rates are `_RATE_SHARE` of the checkpoint's, a batch holds at most a
+The defaults suit few crystals: learning rates are `_RATE_SHARE` of those of the checkpoint, a batch holds at most a
 quarter of the training split, and training takes `_EPOCHS` epochs.
 """
 
@@ -38,7 +39,7 @@ from crystens.sources.limits import Limits
 
 log = logging.getLogger(__name__)
 
-_FORM = ("cell", "site_order", "shift", "max_sites")  # of `data.limits`
+_FORM = ("cell", "site_order", "shift", "max_sites")  # keys of `data.limits`
 _AUGMENTATION = ("origin_shift", "permute_like_sites", "relabel_axes")
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 _GROUPS = ("encoding", "scaling", "decode", "experiment")  # an experiment sets model and encoding
@@ -55,10 +56,10 @@ class Pretrained:
     """A checkpoint that training starts from.
 
     Args:
-        name: of a released model, or the path of a checkpoint or of a run folder.
+        name: name of a released model, or path of a checkpoint or of a run folder.
 
     Raises:
-        CrystensError: if it cannot be read, or its model cannot be trained further.
+        CrystensError: if the checkpoint cannot be read, or its model cannot be trained further.
 
     Attributes:
         card: name and digest of the weights, for checkpoints of the run.
@@ -79,7 +80,7 @@ class Pretrained:
         self.card: dict[str, str] = {"name": self.name}
 
     def configured(self, cfg: DictConfig) -> DictConfig:
-        """Return the config of the run: the checkpoint's where it decides, else that of the command line.
+        """Return the config of the run, from the checkpoint and the command line.
 
         Raises:
             CrystensError: if the command line contradicts the checkpoint.
@@ -91,12 +92,12 @@ class Pretrained:
                 f"{model_name(cfg)}: leave model out, or train that from nothing, with pretrained=null"
             )
         decided = self._decided()
-        cfg.encoding = OmegaConf.merge(cfg.encoding, decided["encoding"])  # which has a schema
+        cfg.encoding = OmegaConf.merge(cfg.encoding, decided["encoding"])  # merged, because it has a schema
         for part in ("model", "scaling", "decode"):
             OmegaConf.update(cfg, part, decided[part], merge=False)
         cfg.max_sites, cfg.image_side = decided["max_sites"], decided["image_side"]
         for part in ("augmentation", "limits"):
-            if cfg.data.get(part) is not None:  # crystals of a store have their form
+            if cfg.data.get(part) is not None:  # null for a store, whose crystals have their form
                 OmegaConf.update(cfg, f"data.{part}", decided["data"][part], force_add=True)
         lines = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
         overrides = OverridesParser.create().parse_overrides(list(lines))
@@ -106,10 +107,10 @@ class Pretrained:
         return cfg
 
     def scaling(self, crystals: Iterable[CrystalBatch], distance: str) -> Scaling:
-        """Return the scaling of the checkpoint, in the place of one that is fitted to the training crystals.
+        """Return the scaling of the checkpoint, in place of a scaling that is fitted to the training crystals.
 
         Raises:
-            CrystensError: if crystals of a store have cells that it does not hold; those of other sources are rejects.
+            CrystensError: if crystals of a store have cells outside the scaling; in other sources they are rejects.
         """
         scaling = scaling_from_dict(self._representation["scaling"])
         least, largest = torch.tensor([scaling.ranges[name] for name in _CELL]).unbind(dim=1)
@@ -123,7 +124,7 @@ class Pretrained:
                 f"{name} {low:g} to {high:g}" for name, (low, high) in scaling.ranges.items() if name in _CELL
             )
             raise CrystensError(
-                f"{outside} training crystals have cells that images of pretrained={self.name} do not hold ({ranges}): "
+                f"{outside} training crystals have cells outside the ranges of pretrained={self.name} ({ranges}): "
                 "leave them out of the store"
             )
         if count < _FEW:
@@ -131,19 +132,19 @@ class Pretrained:
         return scaling
 
     def give_weights(self, model: torch.nn.Module, data: CrysTensDataModule) -> None:
-        """Give a model of the run's config the averaged weights, and say what remains hidden from it."""
+        """Load the averaged weights into the model of the run, and log the properties that stay hidden from it."""
         load_weights(model, self._checkpoint["state_dict"], self.name)
         self.card["weights"] = weights_digest(model)
         model.start_anew()  # type: ignore[operator]
         log.info("starts from the weights %s of %s", self.card["weights"], self.name)
         lacking = [name for name in getattr(model, "learned_properties", ()) if name not in data.properties]
         if lacking:
-            log.info("the data do not keep %s (data.properties): the model is not told of it", ", ".join(lacking))
+            log.info("the data do not keep %s (data.properties): they stay hidden from the model", ", ".join(lacking))
 
     def _decided(self) -> dict[str, Any]:
-        """Return all that the checkpoint decides, under the keys of a config."""
+        """Return the values that the checkpoint decides, under the keys of a config."""
         config, numbers = self._config, self._representation
-        # Checkpoints of earlier versions lack keys that came later.
+        # Checkpoints of earlier versions lack newer keys.
         encoding = {"sites": "all", "atoms": "number", "space_group": None, "wyckoff": "letter"} | config["encoding"]
         encoding["distance"] = numbers["distance"]
         limits = config["data"].get("limits") or {}
@@ -167,14 +168,17 @@ class Pretrained:
         }
 
     def _apply(self, cfg: DictConfig, override: Override, decided: Mapping[str, Any]) -> None:
-        """Apply an override of the command line to what came from the checkpoint, or refuse it.
+        """Apply an override of the command line to the values of the checkpoint.
 
-        The choices of model and data are made already.
+        Overrides of the groups model and data are skipped, because Hydra has applied them.
 
         Args:
-            cfg: to change.
-            override: of the command line.
-            decided: what the checkpoint decides, by dotted keys.
+            cfg: config to change.
+            override: override of the command line.
+            decided: values that the checkpoint decides, by dotted keys.
+
+        Raises:
+            CrystensError: if the override contradicts the checkpoint.
         """
         key, value = override.key_or_group, override.value()
         room, _, rest = key.partition(".")
@@ -201,9 +205,9 @@ class Pretrained:
 
 
 def _suit_few_crystals(cfg: DictConfig, given: set[str]) -> None:
-    """Set what suits few crystals, but for keys that the command line gives.
+    """Set the defaults for few crystals, except keys that the command line gives.
 
-    Options of the model that it gives are applied later.
+    Options of the model on the command line are applied later.
     """
     for key, value in _leaves(OmegaConf.to_container(cfg.model.optimizer), "model.optimizer."):
         if key.endswith((".lr", "_lr")):

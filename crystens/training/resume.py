@@ -1,4 +1,4 @@
-"""The config of a run that goes on: as it was saved, with the keys given on the command line changed."""
+"""The config of a resumed run: the saved config with the keys of the command line changed."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _GROUPS = (
 
 
 def resumed(cfg: DictConfig) -> DictConfig:
-    """Return the config of the run to continue, with the keys given on the command line changed.
+    """Return the config of the run to resume, with the keys of the command line changed.
 
     Raises:
-        CrystensError: if the run cannot be continued, or the command line would change what it is.
+        CrystensError: if the run cannot be resumed, or a key of the command line must not change on resume.
     """
     folder = Path(cfg.resume)
     if not (folder / "config.yaml").is_file():
@@ -46,7 +46,7 @@ def resumed(cfg: DictConfig) -> DictConfig:
     assert isinstance(saved, DictConfig)
     saved.resume_on_other_data = False
     for key in ("acceleration", "minutes"):
-        if key not in saved:  # of a run before there was this key
+        if key not in saved:  # older runs lack this key
             saved[key] = cfg[key]
     if "pretrained" not in saved:
         saved.pretrained = None

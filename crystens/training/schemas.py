@@ -1,4 +1,4 @@
-"""The top-level keys of train.py and sample.py, and the resolvers of conf/: importing this tells Hydra of them."""
+"""The top-level keys of train.py and sample.py, and the resolvers of conf/. Importing this module registers them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EncodingConfig:
 
 @dataclass
 class TrainConfig:
-    """Every top-level key of train.py; a key that is not here is an error wherever it is written."""
+    """All top-level keys of train.py; any other key is an error."""
 
     data: Any = MISSING
     encoding: EncodingConfig = MISSING
@@ -52,7 +52,7 @@ class TrainConfig:
 
 @dataclass
 class GuidanceConfig:
-    """Guidance of samples: to what is asked for, and by a regressor to a value of its property."""
+    """Guidance of samples: to the conditions by `factor`, and to a value of a property by a regressor."""
 
     factor: float = 1.0
     regressor: str | None = None
@@ -62,7 +62,7 @@ class GuidanceConfig:
 
 @dataclass
 class SampleConfig:
-    """Every top-level key of sample.py."""
+    """All top-level keys of sample.py."""
 
     decode: Any = MISSING
     acceleration: Any = MISSING
@@ -83,7 +83,7 @@ class SampleConfig:
 
 
 def register() -> None:
-    """Give Hydra the schemas and the resolvers that conf/ uses."""
+    """Register the schemas and the resolvers that conf/ uses."""
     store = ConfigStore.instance()
     store.store("train_schema", TrainConfig)
     store.store("sample_schema", SampleConfig)

@@ -1,7 +1,7 @@
-"""The two tasks, train and sample: with `crystens.training.resume` the only code that sees a config.
+"""The two tasks, train and sample, which build all objects from a config.
 
 `train` writes into its run folder: config.yaml, rejected.csv, checkpoints/last.ckpt and best.ckpt, the logger's files,
-and samples/, or metrics.json of a model that draws none. `sample` writes the contents of samples/ (see
+and samples/, or metrics.json for a model without samples. `sample` writes the contents of samples/ (see
 `crystens.samples.folder`) into a folder of its own.
 """
 
@@ -54,15 +54,20 @@ from crystens.training.wandb_run import WandbRun
 
 log = logging.getLogger(__name__)
 
-_LEFT_BEHIND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # by Lightning's launcher
+_LEFT_BEHIND = (
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "NODE_RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+)  # variables that Lightning's launcher sets
 
 
 def train(cfg: DictConfig) -> Path:
-    """Train a model, or go on training it, and sample it; return the run folder.
+    """Train a model, or resume its training, and sample it; return the run folder.
 
     Raises:
-        CrystensError: if something that the config names cannot be used, or training stopped on a loss that is not
-            finite.
+        CrystensError: if a part of the config cannot be used, or training stopped on a loss that is not finite.
     """
     if cfg.resume_on_other_data and not cfg.resume:
         raise CrystensError("resume_on_other_data=true is for a run that goes on: give resume=RUN too")
@@ -97,7 +102,7 @@ def train(cfg: DictConfig) -> Path:
         start.give_weights(model, data)
     started = load_checkpoint(last)[KEY].get("pretrained") if cfg.resume else None if start is None else start.card
     acceleration = _build(cfg.acceleration, "acceleration")
-    decoder_for(_build(cfg.decode, "decode"), cfg.encoding.sites)  # a mistake ends the run here and not after training
+    decoder_for(_build(cfg.decode, "decode"), cfg.encoding.sites)  # an error must be raised here, not after training
     callbacks = [_build(part, f"callbacks.{name}") for name, part in _callbacks(cfg).items()]
     seconds = budget_seconds(config["minutes"], config["trainer"].get("max_time"))
     budget = [] if seconds is None else [TimeBudget(seconds, replaces_epochs=cfg.minutes is not None)]
@@ -106,7 +111,7 @@ def train(cfg: DictConfig) -> Path:
         cfg.trainer,
         "trainer",
         callbacks=[BatchGraphs(), ImageFormat(), *budget, *callbacks, acceleration, CheckpointCard(config, started)],
-        max_time=None,  # in the place of Lightning's timer, which ends training without a plan
+        max_time=None,  # `TimeBudget` replaces Lightning's timer, which ends training without a plan
         logger=logger,
         default_root_dir=str(folder),
         **precision_arguments(cfg.trainer.get("precision"), cfg.trainer.get("accelerator")),
@@ -116,7 +121,7 @@ def train(cfg: DictConfig) -> Path:
         files = (folder / "config.yaml", folder / "rejected.csv")
         before = {path: path.read_bytes() for path in files if path.is_file()}
     if _first_rank():
-        # Other data are taken for this time only.
+        # Other data are allowed for this start only.
         OmegaConf.save(OmegaConf.merge(cfg, {"resume": None, "resume_on_other_data": False}), folder / "config.yaml")
     log.info("run folder: %s", folder)
     log.info("%s trains %s", model_name(config), _sizes(model))
@@ -127,7 +132,7 @@ def train(cfg: DictConfig) -> Path:
         try:
             _fit(trainer, model, data, last, resumes=bool(cfg.resume))
         except CrystensError as error:
-            # The overrides do not fit. Left in the folder, they would stop the next resume too.
+            # The overrides do not fit. If the config kept them, the next resume would fail too.
             if _first_rank() and (isinstance(error, _DoesNotFit) or trainer.global_step == 0):
                 for path, content in before.items():
                     path.write_bytes(content)
@@ -171,10 +176,10 @@ def _checkpoint(
     data: CrysTensDataModule,
     started: dict[str, str] | None,
 ) -> dict[str, Any]:
-    """Return the checkpoint of a model that was trained just now, with what a generator or a regressor needs.
+    """Return the checkpoint of a model after training, complete for a generator or a regressor.
 
-    `started` says which checkpoint training started from, None for none.
-    A model built of it is in float32 and whole, however it was trained. Every process has to call this.
+    Its weights are in float32 and whole, for any precision and strategy. Every process must call this. `started` is the
+    card of the checkpoint that training started from, None without one.
     """
     return {
         "epoch": trainer.current_epoch - 1,
@@ -185,7 +190,7 @@ def _checkpoint(
 
 
 def _callbacks(cfg: DictConfig) -> dict[str, Any]:
-    """Return the callbacks of a config that are not null, without those that monitor what nothing logs."""
+    """Return the callbacks of a config that are not null, without those that monitor a metric that nothing logs."""
     parts = {str(name): part for name, part in cfg.callbacks.items() if part is not None}
     if "sample_statistics" in parts:
         return parts
@@ -196,16 +201,16 @@ def _callbacks(cfg: DictConfig) -> dict[str, Any]:
 
 
 class _DoesNotFit(CrystensError):
-    """A checkpoint is not one of the model that the config describes."""
+    """The checkpoint has another model than the config."""
 
 
 def _fit(
     trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, last: Path, resumes: bool
 ) -> None:
-    """Train, from the start or from the checkpoint `last`; what a person can mend becomes a CrystensError."""
+    """Train, from the start or from the checkpoint `last`; errors that a user can correct become a CrystensError."""
     try:
         trainer.fit(model, datamodule=data, ckpt_path=last if resumes else None, weights_only=True)
-    except SystemExit as error:  # Lightning's answer to Ctrl-C
+    except SystemExit as error:  # Lightning raises it on Ctrl-C
         hint = (
             f"`python train.py resume={last.parents[1]}` goes on after the last checkpoint"
             if last.exists()
@@ -224,7 +229,7 @@ def _fit(
 
 @contextmanager
 def _ended(runs: list[WandbRun]) -> Iterator[None]:
-    """End runs of W&B with what is done in between, or the next job of a sweep would go on with them."""
+    """End the runs of W&B on leaving the context; otherwise the next job of a sweep would continue them."""
     failed = True
     try:
         yield
@@ -242,10 +247,10 @@ def _sweep() -> str | None:
 
 
 def objective_value(cfg: DictConfig, folder: Path) -> float | None:
-    """Return what a sweeper compares runs by: the metric `objective` of samples or a regressor; None if none is named.
+    """Return the value of the metric `objective`, by which a sweeper compares runs; None if no objective is named.
 
     Raises:
-        CrystensError: if there is no such metric, or the samples have no value of it.
+        CrystensError: if there is no such metric, or it has no value.
     """
     name = cfg.get("objective")
     if name is None or not _first_rank():
@@ -261,10 +266,10 @@ def objective_value(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def sample(cfg: DictConfig) -> Path:
-    """Sample a checkpoint, or take images sampled before; decode and judge them; return the folder of the results.
+    """Sample a checkpoint, or read sampled images; decode and judge them; return the folder of the results.
 
     Raises:
-        CrystensError: if neither or both of `checkpoint` and `images` are given, or cannot be used.
+        CrystensError: unless exactly one of `checkpoint` and `images` is given, and can be used.
     """
     if (cfg.checkpoint is None) == (cfg.images is None):
         raise CrystensError(
@@ -279,7 +284,7 @@ def sample(cfg: DictConfig) -> Path:
         _check_no_sampling(cfg)
         samples = read_samples(Path(cfg.images))
         if samples.decode is None:
-            log.warning("%s does not say how its images are decoded: decode=auto is taken", cfg.images)
+            log.warning("%s does not name its decoder: decode=auto is used", cfg.images)
         _judge(samples, decoder_of(samples.decode, samples.scaling, overrides), out, source=Path(cfg.images))
         _log_sampled(cfg, out)
         return out
@@ -310,12 +315,12 @@ def sample(cfg: DictConfig) -> Path:
 
 
 def _log_sampled(cfg: DictConfig, out: Path) -> None:
-    """Log judged samples to W&B, if the config has its logger, as a run of their own with what they were made with."""
+    """Log judged samples and their origin to W&B as a run of their own, if the config has its logger."""
     if cfg.logger is None:
         return
     run = _build(cfg.logger, "logger", job_type="sample")
     if not isinstance(run, WandbRun):
-        raise CrystensError("sample.py logs to W&B only (logger=wandb); all it finds stands in its folder")
+        raise CrystensError("sample.py logs to W&B only (logger=wandb); all results are in its folder")
     provenance = json.loads((out / "metrics.json").read_text())["provenance"]["value"]
     with _ended([run]):
         run.begin(provenance, provenance["model"], _sweep())
@@ -323,17 +328,17 @@ def _log_sampled(cfg: DictConfig, out: Path) -> None:
 
 
 def _first_rank() -> bool:
-    """Return whether this is the only process of a run, or the first of several, which alone writes."""
+    """Return whether this is the only or the first process of a run; no other process writes files."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager
 def _processes_join_this_job() -> Iterator[None]:
-    """Have the processes that Lightning starts for further devices run this job, in its folder, and end with it.
+    """Make the processes that Lightning starts for further devices run this job, in its folder.
 
-    They are started with sys.argv and Hydra's `run.dir`, which is not the folder of a job of a sweep. What Lightning
-    leaves behind, a process group and variables of the environment, would have the sweep's next job wait for processes
-    that are gone.
+    Lightning starts them with sys.argv and Hydra's `run.dir`. In a sweep, `run.dir` is not the folder of the job.
+    Lightning also leaves a process group and environment variables behind, which are removed at the end: with them, the
+    next job of a sweep would wait for processes that have ended.
     """
     if not HydraConfig.initialized():
         yield
@@ -356,12 +361,12 @@ def _processes_join_this_job() -> Iterator[None]:
 
 
 def _build(config: Any, name: str, **arguments: Any) -> Any:
-    """Build one part of the config; a mistake in the model's names the experiment that may have set it."""
+    """Build one part of the config; an error in the model names the experiment, which may have set its options."""
     return build(config, name, _experiment_hint() if name == "model" else "", **arguments)
 
 
 def _experiment_hint() -> str:
-    """Return which experiment may be to blame for what cannot be built, if one was chosen."""
+    """Return a hint that the chosen experiment may have caused an error; empty if none was chosen."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     if choices.get("experiment") is None:
         return ""
@@ -381,7 +386,7 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _sizes(model: torch.nn.Module) -> str:
-    """Return how many parameters the parts of a model train."""
+    """Return the number of trained parameters of each part of a model."""
     sizes = {
         name: sum(weight.numel() for weight in part.parameters() if weight.requires_grad)
         for name, part in model.named_children()
@@ -390,7 +395,7 @@ def _sizes(model: torch.nn.Module) -> str:
 
 
 def _judge(samples: Samples, decoder: ImageDecoder, folder: Path, source: Path) -> None:
-    """Judge samples and log the line that matters, and where the report lies."""
+    """Judge samples; log the main metrics, the verdict and the path of the report."""
     metrics = judge_samples(samples, decoder, folder, source)
     shown = ("decoded_rate", "structural_validity", "unique_formula_rate", "coordinate_variance", "ks_a", "ks_Z")
     log.info(
@@ -402,7 +407,7 @@ def _judge(samples: Samples, decoder: ImageDecoder, folder: Path, source: Path) 
 
 
 def _set_threads(threads: Any) -> None:
-    """Set the number of torch threads; auto is OMP_NUM_THREADS where it is set, else the cores this process may use."""
+    """Set the number of torch threads; auto is OMP_NUM_THREADS if it is set, else the cores this process may use."""
     if threads != "auto" and (not isinstance(threads, int) or threads < 1):
         raise CrystensError(f"threads must be a positive whole number or auto, got {threads!r}")
     if threads == "auto":
@@ -412,7 +417,7 @@ def _set_threads(threads: Any) -> None:
 
 
 def _check_numbers(cfg: DictConfig) -> None:
-    """Check what both tasks have in common."""
+    """Check the seed and the number of samples."""
     if not 0 <= cfg.seed < 2**32:
         raise CrystensError(f"seed must be 0 to {2**32 - 1}, got {cfg.seed}")
     if cfg.num_samples < 0:
@@ -420,19 +425,19 @@ def _check_numbers(cfg: DictConfig) -> None:
 
 
 def _check_no_sampling(cfg: DictConfig) -> None:
-    """Refuse keys that only sampling reads, where images of a file are decoded."""
+    """Raise a CrystensError if a key of sampling is given with `images`, which are only decoded."""
     defaults = SampleConfig()
     for name in ("num_samples", "chunk_size", "seed", "device", "model", "condition", "guidance", "questions"):
         given = {key: value for key, value in cfg.condition.items() if value is not None}
         if (given if name == "condition" else cfg[name]) != getattr(defaults, name):
             raise CrystensError(
-                f"{name}={cfg[name]} is for sampling, and images={cfg.images} is decoded without it; leave {name} out, "
-                "or give checkpoint=FILE in the place of images"
+                f"{name}={cfg[name]} is for sampling, and images={cfg.images} are only decoded; leave {name} out, or "
+                "give checkpoint=FILE in place of images"
             )
 
 
 def _quiet_libraries() -> None:
-    """Keep what libraries say of their own inside, which no user can act on, out of the output, and say all once."""
+    """Hide messages of libraries that no user can act on; log only warnings in further processes."""
     if not _first_rank():
         logging.getLogger("crystens").setLevel(logging.WARNING)
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
@@ -440,8 +445,8 @@ def _quiet_libraries() -> None:
     for text in (
         ".*does not have many workers.*",  # a batch is a slice of arrays
         ".*is smaller than the logging interval.*",  # losses are averaged over the epoch anyway
-        ".*It is recommended to use .*sync_dist=True.*",  # what is not a loss is the same in every process
+        ".*It is recommended to use .*sync_dist=True.*",  # other values are equal in all processes
         ".*treespec, LeafSpec.*is deprecated.*",
-        ".*Checkpoint directory .* exists and is not empty.*",  # on resume it has to be
+        ".*Checkpoint directory .* exists and is not empty.*",  # expected on resume
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -1,12 +1,12 @@
 """One run of Weights & Biases (W&B) for one run folder: curves, crystals, checkpoints, config.
 
-    wandb_run.json         the id of the run, so that `resume=RUN` goes on with it, and its group
-    wandb/                 what the wandb library writes; of an offline run everything, to be uploaded later by
-                           `wandb sync RUN/wandb/offline-run-*`. A run resumed offline has one such folder for each
-                           time it was started, all with one id; given together they are uploaded as one run.
+    wandb_run.json         the id and the group of the run; `resume=RUN` continues the run with this id
+    wandb/                 files of the wandb library. `wandb sync RUN/wandb/offline-run-*` uploads an offline run. A
+                           run that was resumed offline has one such folder for each start, all with one id; given
+                           together they are uploaded as one run.
 
-Metrics have step axes of their own: `train/...` over `trainer/global_step`, which counts the steps of every optimizer,
-and `val/...` and `samples/...` over `epoch`, which means the same for every model.
+Metrics have step axes of their own: `train/...` over `trainer/global_step`, which counts the steps of all optimizers,
+and `val/...` and `samples/...` over `epoch`, which has the same meaning for all models.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 STEP, EPOCH = "trainer/global_step", "epoch"
 CRYSTALS = "samples/crystals"
-MODEL = "model_name"  # key of the run's config
+MODEL = "model_name"  # key in the config of the run
 _STORED = "wandb_run.json"
 _AXES = {"train/*": STEP, "steps/*": STEP, "val/*": EPOCH, "samples/*": EPOCH}
 _COLUMNS = (
@@ -61,24 +61,24 @@ _NO_LIMITS = Limits(min_distance=0.0, max_length=float("inf"), max_volume_per_si
 
 
 class WandbRun(WandbLogger):
-    """The W&B run of a run folder; started at the first thing that is logged.
+    """The W&B run of a run folder; it starts with the first logged value.
 
     Args:
         folder: the run folder.
         project: W&B project.
         entity: W&B user or team; None is the account's default.
-        name: shown for the run; None for the last two parts of the folder.
-        group: of runs that belong together; None for the name of the sweep, if the run is a job of one.
-        tags: words to find the run by.
-        job_type: what kind of job it is.
-        offline: "auto" logs online if there is an account (WANDB_API_KEY, or what `wandb login` wrote) and offline
-            otherwise; true and false decide. WANDB_MODE wins over "auto".
+        name: name of the run on the page; None for the last two parts of the folder.
+        group: group of the run; None for the name of the sweep, if the run is a job of one.
+        tags: tags of the run.
+        job_type: kind of job.
+        offline: "auto" logs online if there is an account (WANDB_API_KEY, or a login by `wandb login`), else offline.
+            WANDB_MODE overrides "auto"; true and false override both.
         log_checkpoints: whether the checkpoints become an artifact. An offline run holds a copy of them until it is
             uploaded.
         table_rows: how many samples are shown in the table of crystals, the most plausible first.
 
     Raises:
-        CrystensError: if an option is wrong, or, when the run starts, if W&B cannot start it.
+        CrystensError: if an option is wrong, or if W&B cannot start the run.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class WandbRun(WandbLogger):
         log_checkpoints: bool = True,
         table_rows: int = 64,
     ) -> None:
-        """Check the options and find the id; nothing is started."""
+        """Check the options and read the id; the run is not started."""
         if offline not in (True, False, "auto"):
             raise CrystensError(f"logger.offline must be true, false or auto, got {offline!r}")
         if table_rows < 0:
@@ -103,7 +103,7 @@ class WandbRun(WandbLogger):
         self.log_checkpoints = log_checkpoints
         self.table_rows = table_rows
         stored = self._stored()
-        # A sweep of W&B names the run itself; a run that is resumed keeps the name it has.
+        # A sweep of W&B names its runs; a resumed run keeps its name.
         number = stored.get("id") or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
         super().__init__(
             save_dir=str(self.folder),
@@ -116,7 +116,7 @@ class WandbRun(WandbLogger):
             id=number,
             mode=_mode(offline),
             reinit="finish_previous",
-            settings={"quiet": True},  # its summary of all numbers; where the run lies is still said
+            settings={"quiet": True},  # hides wandb's summary of all numbers, but not the address of the run
         )
         self._config: dict[str, Any] = {}
 
@@ -136,7 +136,7 @@ class WandbRun(WandbLogger):
                     "logger.offline=true needs none"
                 ) from error
             self._keep()
-            # Not Lightning's axes: "*" and "val/*" both fit a metric, and W&B does not say which of them wins.
+            # Replaces Lightning's axis: both "*" and "val/*" match a metric, and W&B does not say which one applies.
             for axis in (STEP, EPOCH):
                 self._experiment.define_metric(axis)
             for names, axis in _AXES.items():
@@ -150,9 +150,9 @@ class WandbRun(WandbLogger):
         """Start the run and give it the resolved config.
 
         Args:
-            config: of the run, in plain types.
+            config: config of the run, in plain types.
             model: name of the model, by which the dashboard groups runs.
-            group: used if the options name none.
+            group: group of the run if the options name none.
         """
         self._config = dict(config)
         self._wandb_init["group"] = self._wandb_init["group"] or group
@@ -160,7 +160,7 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Make an artifact of the checkpoints and the config, when training has ended well."""
+        """Log the checkpoints and the config as an artifact, if training succeeded."""
         files = [self.folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
         if status == "success" and any(file.exists() for file in files):
             self._artifact("model", [file for file in files if file.exists() and self.log_checkpoints])
@@ -171,7 +171,7 @@ class WandbRun(WandbLogger):
 
         Args:
             samples: folder with crystals.csv, cifs/ and metrics.json.
-            epoch: how many epochs the model was trained.
+            epoch: number of epochs of training.
         """
         import wandb
 
@@ -187,7 +187,7 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def end(self, failed: bool = False) -> None:
-        """Finish the run, as failed or not; the next run of this process is then another."""
+        """Finish the run, as failed or not; the next logged value of this process starts another run."""
         if self._experiment is not None:
             self._experiment.finish(exit_code=int(failed))
             self._experiment = None
@@ -206,7 +206,7 @@ class WandbRun(WandbLogger):
 
     @contextmanager
     def _staged_here(self) -> Iterator[None]:
-        """Have wandb keep its copies of files in the run folder, not in the home folder, until they are uploaded."""
+        """Make wandb keep its copies of files in the run folder, not in the home folder, until they are uploaded."""
         before = os.environ.get("WANDB_DATA_DIR")
         if before is None:
             os.environ["WANDB_DATA_DIR"] = str(self.folder / "wandb")
@@ -217,23 +217,23 @@ class WandbRun(WandbLogger):
                 del os.environ["WANDB_DATA_DIR"]
 
     def _stored(self) -> dict[str, Any]:
-        """Return what an earlier start of this run kept."""
+        """Return the id and the group from an earlier start of this run."""
         path = self.folder / _STORED
         if not path.is_file():
             return {}
         try:
             return dict(json.loads(path.read_text()))
         except ValueError as error:
-            raise CrystensError(f"{path} is damaged; delete it, and the run goes on as a new one of W&B") from error
+            raise CrystensError(f"{path} is damaged; delete it, and W&B gets a new run") from error
 
     def _keep(self) -> None:
-        """Keep id and group for the next start."""
+        """Write id and group for the next start."""
         kept = {"id": self.experiment.id, "group": self._wandb_init["group"], "project": self._wandb_init["project"]}
         write_whole(self.folder / _STORED, json.dumps(kept, indent=1) + "\n")
 
 
 def _mode(offline: bool | str) -> str:
-    """Return W&B's mode, that of WANDB_MODE if it is set."""
+    """Return the mode of W&B; WANDB_MODE overrides "auto"."""
     if offline == "auto":
         # Read here, because the wandb library reads it once, with the first run of a process.
         return os.environ.get("WANDB_MODE") or ("online" if _has_account() else "offline")
@@ -241,7 +241,7 @@ def _mode(offline: bool | str) -> str:
 
 
 def _has_account() -> bool:
-    """Return whether this machine knows a W&B account; nobody is asked and nothing is sent."""
+    """Return whether this machine knows a W&B account, without a prompt or a request."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     return requests.utils.get_netrc_auth(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")) is not None
@@ -253,7 +253,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _picture(samples: Path, index: int) -> Any:
-    """Return the picture of a sample's crystal, None where it has none."""
+    """Return the picture of a sample's crystal; None for a failed sample."""
     import wandb
 
     crystal = _crystal(samples / "cifs" / f"{index:06d}.cif")
@@ -264,7 +264,7 @@ def _picture(samples: Path, index: int) -> Any:
 
 
 def _crystal(path: Path) -> Crystal | None:
-    """Return the crystal of a CIF that sampling wrote, None where there is none."""
+    """Return the crystal of a CIF that sampling wrote; None if there is no such file."""
     if not path.is_file():
         return None
     (found,) = read_cif(path.read_text(), path.name, _NO_LIMITS)
