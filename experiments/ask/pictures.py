@@ -1,8 +1,8 @@
-"""Draw what a model gives for formulas that it never saw, and for parts of a real crystal, beside the real crystals.
+"""Draw answers to formulas that train does not have, and to parts of a real crystal, beside the real crystals.
 
 python experiments/ask/pictures.py mp_52 DIR/mp_52 --out asked.png
 
-Formulas are those of test crystals, drawn by seed, of which train has none. Nothing is chosen after sampling.
+Formulas belong to test crystals, which are drawn by seed. No sample is chosen.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crystens.samples.references import read_real
 
 FORMULAS, EACH = 3, 4  # formulas, and samples of each
 SITES = range(4, 11)  # of the real crystals' primitive cells
-TOLERANCE = 0.01  # angstrom, of the search for the space group
+TOLERANCE = 0.01  # angstrom, tolerance of the search for the space group
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def picture(generator: Generator, real: list[Crystal], seed: int) -> Figure:
-    """Return the figure: a row for each real crystal, whose formula is asked for; of the last, parts are kept."""
+    """Return the figure: a row for the formula of each real crystal, and a last row in which parts of one are kept."""
     figure = Figure(figsize=(2.0 * (1 + EACH), 2.6 * len(real)), layout="constrained")
     grid = figure.subplots(len(real), 1 + EACH)
     for row, crystal in zip(grid, real, strict=True):

@@ -21,11 +21,11 @@ from crystens.processes.progress_bars import ProgressBars
 from crystens.properties.cgcnn import predict
 from crystens.samples.references import drawn, read_real
 
-_JUDGED = {"band_gap": "band_gap", "formation_energy_per_atom": "formation_energy"}  # by the names of mp_52
+_JUDGED = {"band_gap": "band_gap", "formation_energy_per_atom": "formation_energy"}  # names in mp_52
 
 
 def main() -> None:
-    """Print what the judge says of samples for each target and factor, of unconditional ones, and of real crystals."""
+    """Print the judged property of samples for each target and factor, without conditions, and of real crystals."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkpoint")
     parser.add_argument("data")

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _crystals(data: str, split: str, max_sites: int) -> list[Crystal]:
-    """Return the crystals of a split that have at most so many sites."""
+    """Return the crystals of a split with at most a given number of sites."""
     return [crystal for crystal in read_real("mp_52", data, split)[0] if len(crystal) <= max_sites]
 
 
@@ -76,7 +76,7 @@ def _question_of(reference: Crystal) -> Question:
 
 
 def _answered(generator: Generator, questions: Sequence[Question], each: int, seed: int) -> list[list[Crystal | None]]:
-    """Return samples of each question; none where the model says that it cannot answer, which is printed."""
+    """Return samples of each question; none for a question that the model cannot answer, which is printed."""
     answers: dict[int, Any] = {}
     refused: Counter[str] = Counter()
     for place, question in enumerate(questions):
@@ -121,7 +121,7 @@ def _print_csp(references: Sequence[Crystal], samples: Sequence[Sequence[Crystal
 
 
 def _adherence(generator: Generator, references: Sequence[Crystal], seed: int) -> None:
-    """Print how many samples have what was asked: formula, elements or space group of real crystals, one each."""
+    """Print how many samples meet a question: formula, elements or space group of a real crystal."""
     asked: dict[str, list[Question]] = {"formula": [], "chemical_system": [], "space_group": [], "both": []}
     for reference in references:
         group = symmetry_of(reference, shortest_distance(reference)).space_group or 1

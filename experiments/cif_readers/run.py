@@ -1,6 +1,6 @@
-"""The CIF reader of crystens compared with pymatgen's and ASE's, and the files that it newly rejects; see README.md.
+"""The CIF reader of crystens compared with those of pymatgen and ASE, and the files that it rejects; see README.md.
 
-python experiments/cif_readers/run.py price DATA                 every file of the data sets, and symmetric CIFs of ours
+python experiments/cif_readers/run.py price DATA                 all files of the data sets, and symmetric CIFs of ours
 python experiments/cif_readers/run.py compare DATA [--step 10]   crystal by crystal with pymatgen and ASE
 """
 
@@ -48,7 +48,7 @@ def mp_3dsc(data: Path, step: int = 1) -> Iterator[tuple[str, bytes]]:
 
 
 def price(data: Path) -> None:
-    """Read all files that crystens accepted, and print how many are refused, and why."""
+    """Read files that earlier versions of crystens accepted; print how many are rejected, and why."""
     refused: dict[str, Counter[str]] = {}
 
     def note(source: str, name: str, text: bytes | str) -> Crystal | None:
@@ -84,7 +84,7 @@ def price(data: Path) -> None:
 
 
 def files(data: Path, step: int) -> Iterator[tuple[str, str, str]]:
-    """Yield kind, name and text of the files that are compared."""
+    """Yield kind, name and text of the files to compare."""
     for name, content in mp_3dsc(data, step):
         yield "mp_3dsc", name, content.decode()
     for path in sorted((data / "bad_cifs").glob("*.cif")):
@@ -169,7 +169,7 @@ def by_ase(text: str) -> Atoms:
 
 
 def difference(mine: Atoms, other: Atoms) -> str:
-    """Return in what two readings differ; empty if in nothing. The cells are those of the file."""
+    """Return the difference of two readings; empty if there is none. Both have the cell of the file."""
     if sorted(mine[1].tolist()) != sorted(other[1].tolist()):
         return f"{len(mine[1])} and {len(other[1])} atoms" if len(mine[1]) != len(other[1]) else "elements"
     if abs(mine[0] - other[0]) > 1e-4 * mine[0]:
@@ -196,7 +196,7 @@ def compare(data: Path, step: int) -> None:
         for reader, read in (("pymatgen", by_pymatgen), ("ASE", by_ase)):
             try:
                 other: Atoms | None = read(text)
-            except Exception as error:  # readers raise what they like
+            except Exception as error:  # readers raise any exception
                 other, why = None, f"{type(error).__name__}: {error}"[:80].replace("\n", " ")
             if mine is None:
                 if other is not None:
@@ -216,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("price", "compare"))
     parser.add_argument("data", type=Path, help="folder of shared data")
-    parser.add_argument("--step", type=int, default=10, help="of mp_3dsc every how many-th file")
+    parser.add_argument("--step", type=int, default=10, help="take every N-th file of mp_3dsc")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     if arguments.part == "price":

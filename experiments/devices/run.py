@@ -1,8 +1,8 @@
-"""Steps a second, samples a second and peak memory of each switch, against imagen-pytorch's own trainer; see README.md.
+"""Steps and samples per second and peak memory of each switch, beside imagen-pytorch's trainer; see README.md.
 
 python experiments/devices/run.py                       the small presets
-python experiments/devices/run.py --paper --batch 4     the paper's, on a GPU
-python experiments/devices/run.py --profile             where the time goes
+python experiments/devices/run.py --paper --batch 4     the presets of the paper, on a GPU
+python experiments/devices/run.py --profile             a profile of each switch
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SUBJECTS = ("unet1", "unet2", "wgan")
 
 
 def main() -> None:
-    """Measure all in turn, several times, each in a process of its own, and print a table."""
+    """Measure all switches in turn, several times, each in its own process, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paper", action="store_true", help="the paper's networks instead of the small ones")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=0, help="images sampled as well; 0 for none")
     parser.add_argument("--sampling-steps", type=int, default=32, help="of the diffusion, in each stage")
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
-    parser.add_argument("--only", nargs="+", choices=SWITCHES, help="these switches; first what others are compared to")
+    parser.add_argument(
+        "--only", nargs="+", choices=SWITCHES, help="these switches; the others are compared with the first"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--profile", action="store_true", help="a torch.profiler table of each instead of times")
     options = parser.parse_args()
@@ -64,7 +66,7 @@ def main() -> None:
         options.device = _apart(_default_device)
     from crystens.networks.imagen import _imagen
 
-    _imagen()  # once, before the processes fork
+    _imagen()  # imported once, before the processes fork
     results: dict[str, dict[str, list[dict[str, float]]]] = {subject: {} for subject in options.subjects}
     for _ in range(1 if options.profile else options.repeats):
         for subject in options.subjects:
@@ -88,7 +90,7 @@ def _default_device() -> str:
 
 
 def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a function returns in a process of its own, which has the memory of this one at its start."""
+    """Return the result of a function that runs in a forked process."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(theirs, function, arguments))
@@ -97,7 +99,7 @@ def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         found = ours.recv()
     except EOFError:
-        raise SystemExit("a measurement ended without a result; its message stands above") from None
+        raise SystemExit("a measurement ended without a result; see its message above") from None
     process.join()
     return found
 
@@ -107,10 +109,10 @@ def _send(connection: Any, function: Callable[..., Any], arguments: tuple[Any, .
 
 
 def _measure(subject: str, switches: dict[str, Any], options: argparse.Namespace) -> Any:
-    """Return seconds a step and a sample and the peak of memory in MiB, or a profile."""
+    """Return seconds for a step, seconds for a sample and the peak of memory in MiB, or a profile."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    # What the interpreter and the libraries hold is not counted.
+    # The memory of the interpreter and the libraries is not counted.
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clock = _Clock(options)
     sample = (_train_by_imagen if "imagen" in switches else _train)(subject, switches, options, clock)
@@ -122,7 +124,7 @@ def _measure(subject: str, switches: dict[str, Any], options: argparse.Namespace
     else:
         found["peak_mib"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
     if options.samples and subject != "unet1":
-        sample()  # what is compiled, is compiled now
+        sample()  # compiles the network before the measurement
         _wait(options.device)
         start = _now(options.device)
         sample()
@@ -132,7 +134,7 @@ def _measure(subject: str, switches: dict[str, Any], options: argparse.Namespace
 
 
 class _Clock:
-    """Takes the time, or a profile, of the steps after the first ones."""
+    """Measures the time, or a profile, of the steps after the first ones."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -155,7 +157,7 @@ class _Clock:
 
 
 def _now(device: str) -> float:
-    """Return seconds: of the clock, or on a CPU of its work for this process, which other processes do not disturb."""
+    """Return seconds of the clock, or on a CPU the processor time of this process, because other processes run too."""
     return time.process_time() if device == "cpu" else time.perf_counter()
 
 
@@ -178,7 +180,7 @@ def _config(subject: str, options: argparse.Namespace) -> Any:
 
 
 def _train(subject: str, switches: dict[str, Any], options: argparse.Namespace, clock: _Clock) -> Callable[[], Any]:
-    """Train this project's model, under Lightning as always, and return what samples it."""
+    """Train the model of crystens under Lightning, and return a function that samples it."""
     import pytorch_lightning as pl
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import LambdaCallback
@@ -195,7 +197,7 @@ def _train(subject: str, switches: dict[str, Any], options: argparse.Namespace, 
     model = instantiate(config, _convert_="all")
     if subject == "unet2":
         assert isinstance(model, CascadedDiffusion)
-        model.unet1_steps.fill_(2**40)  # its turn is over
+        model.unet1_steps.fill_(2**40)  # ends the stage of the first U-Net
     kinds = {name: switches[name] for name in ("matmul_precision", "channels_last", "compile") if name in switches}
     acceleration = Acceleration(**kinds)
     precision, accelerator = switches.get("precision", "32-true"), {"cuda": "gpu"}.get(options.device, "cpu")
@@ -220,7 +222,7 @@ def _train(subject: str, switches: dict[str, Any], options: argparse.Namespace, 
 def _train_by_imagen(
     subject: str, switches: dict[str, Any], options: argparse.Namespace, clock: _Clock
 ) -> Callable[[], Any]:
-    """Train the same U-Nets with imagen-pytorch's own trainer, and return what samples them."""
+    """Train the same U-Nets with imagen-pytorch's trainer, and return a function that samples them."""
     from hydra.utils import instantiate
 
     from crystens.networks.imagen import _imagen

@@ -1,4 +1,4 @@
-"""Is a trained model that is adapted to one family of crystals better than one that is trained on them from nothing?
+"""Is fine-tuning a model on one family of crystals better than training on it from nothing?
 
 python experiments/finetune/run.py make DIR/mp_52 --out FAMILY
 D="data=csv data.path=FAMILY/train.csv data.split_fractions=[1,0,0] num_samples=200"
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _make(data: str, out: Path) -> None:
-    """Write the family of mp_52's test split, which no released model was trained on, divided into two tables."""
+    """Write the family in the test split of mp_52, which no released model has seen, into two tables."""
     crystals = [one for one in read_real(data, split="test")[0] if len(one) == 4]
     found = [one for one, template in zip(crystals, templates(crystals), strict=True) if template == FAMILY]
     random.Random(0).shuffle(found)
@@ -81,7 +81,7 @@ def _table(family: Path, runs: list[str]) -> None:
 
 
 def _of_samples(folder: Path) -> str:
-    """Return the rest of a row, of the samples of a run."""
+    """Return the columns of a row for the samples of a run."""
     if not folder.is_dir():
         return " | ".join("-" for _ in range(1 + len(METRICS)))
     with (folder / "crystals.csv").open(newline="", encoding="utf-8") as file:

@@ -58,7 +58,7 @@ def _table(runs: list[Path]) -> str:
 
 
 def _curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Return the epoch averages of the losses, and the judgements while training, against epochs."""
+    """Return the epoch averages of the losses, and the metrics of samples during training, by epoch."""
     found: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for path in sorted(run.glob("csv/version_*/metrics.csv")):
         for row in csv.DictReader(path.open()):

@@ -2,8 +2,8 @@
 
 python experiments/formats/run.py DATA [--number 500] [--ways xyz_ase ...]
 
-Each crystal of mp_3dsc is written in every way, one file a way, read by the source that its name tells, and compared
-with the crystal of the CIF: formula, space group, cell and the place of each site.
+The crystals of mp_3dsc are written in several ways, one file for each. The source is guessed from the file name. Each
+crystal is then compared with the crystal of the CIF: formula, space group, cell and coordinates of each site.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from crystens.sources.limits import Limits
 from crystens.sources.record import Entry, Reject
 
 LIMITS = Limits()
-NEAR = 1e-6  # fractional, of coordinates; of cells angstrom and degree
+NEAR = 1e-6  # fractional for coordinates; angstrom and degree for cells
 Crystals = dict[str, Crystal]
 
 
@@ -87,7 +87,7 @@ def xyz_pymatgen(crystals: Crystals, path: Path) -> None:
 
 
 def xyz_specification(crystals: Crystals, path: Path) -> None:
-    """Write frames with what the specification allows and ASE does not write: arrays, quotes, Fortran's numbers."""
+    """Write frames in notations that ASE does not write: arrays, quotes, Fortran's numbers."""
     with path.with_suffix(".xyz").open("w") as file:
         for name, crystal in crystals.items():
             atoms = _atoms(name, crystal)
@@ -110,7 +110,7 @@ def json_pymatgen(crystals: Crystals, path: Path) -> None:
 
 
 def json_wbm(crystals: Crystals, path: Path) -> None:
-    """Write the records of WBM, a line each."""
+    """Write the records of WBM, one on each line."""
     with path.with_suffix(".jsonl").open("w") as file:
         for record in _records(crystals):
             file.write(json.dumps(record) + "\n")
@@ -235,7 +235,7 @@ WAYS: dict[str, Callable[[Crystals, Path], None]] = {
 
 
 def compare(crystals: Crystals, path: Path) -> Counter[str]:
-    """Return how many crystals are read as they were, and how many are refused or differ in what."""
+    """Return the number of crystals that are read correctly, and the numbers of rejects and of each difference."""
     counts: Counter[str] = Counter()
     items = list(open_source(str(path)).read(LIMITS))
     counts["too many or too few items"] += abs(len(items) - len(crystals))
@@ -250,7 +250,7 @@ def compare(crystals: Crystals, path: Path) -> Counter[str]:
 
 
 def _difference(read: Crystal, written: Crystal) -> str:
-    """Return in what two crystals differ; empty if in nothing."""
+    """Return the difference of two crystals; empty if there is none."""
     if read.formula != written.formula or len(read) != len(written):
         return "another formula"
     if max(abs(read.lengths - written.lengths).max(), abs(read.angles - written.angles).max()) > NEAR:
@@ -263,7 +263,7 @@ def _difference(read: Crystal, written: Crystal) -> str:
 
 
 def main() -> None:
-    """Write and read each way, and print what was found as JSON."""
+    """Write and read the crystals in each way, and print the counts as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of shared data")
     parser.add_argument("--number", type=int, default=500, help="of crystals of mp_3dsc")

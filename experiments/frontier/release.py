@@ -1,11 +1,11 @@
-"""Write what sampling needs of a finished run's checkpoint, as it is released in `crystens/weights/NAME.ckpt`.
+"""Write the parts of a checkpoint that sampling needs, for a release in `crystens/weights/NAME.ckpt`.
 
 python experiments/frontier/release.py s0/checkpoints/last.ckpt crystens/weights/perov_5.ckpt
 python experiments/frontier/release.py RUN/checkpoints/last.ckpt crystens/weights/mp_52.ckpt --half
 python experiments/frontier/release.py crystens/weights/perov_5.ckpt crystens/weights/perov_5.json --data DIR/perov_5
 
-The last command writes what a reference of the same data holds today and that of an old checkpoint lacks. The file of
-weights then stays as it is.
+The last command writes the entries of a new reference of the same data that the reference in an old checkpoint lacks.
+The file of weights is not changed.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def main() -> None:
 
 
 def _learned_later(checkpoint: dict[str, Any], data: str) -> dict[str, Any]:
-    """Return the entries of today's reference that the one of a checkpoint lacks, in plain values."""
+    """Return the entries of a new reference that the reference of a checkpoint lacks, in plain values."""
     old, new = Reference.from_state_dict(checkpoint[KEY]["reference"]), read_reference(data)
     if (old.formulas, old.count) != (new.formulas, new.count):
-        raise CrystensError(f"{data} is not what the model was trained on: {new.count} crystals for {old.count}")
+        raise CrystensError(f"{data} is not the training data of the model: {new.count} crystals for {old.count}")
     return {name: new.state_dict()[name] for name in ("templates", "held_out")}
 
 

@@ -1,7 +1,7 @@
-"""Tables and curves of judged samples, as they stand in README.md.
+"""Tables and curves of judged samples, for README.md.
 
 python experiments/frontier/run.py table NAME=DIR,DIR,... ...       # mean and spread over the folders of a name
-python experiments/frontier/run.py rows NAME=DIR ...                # turned round, a few metrics, for ablations
+python experiments/frontier/run.py rows NAME=DIR ...                # a row for each name, a few metrics, for ablations
 python experiments/frontier/run.py variances NAME=DIR ...           # a folder of samples each, beside the paper's
 python experiments/frontier/run.py curve LABEL OUT.png X=DIR ...    # quality against X
 """
@@ -35,7 +35,7 @@ _DISTANCES = (
     "wasserstein_num_elements",
     "wasserstein_num_elements_all",
 )
-_SHORT = {  # for rows: what stands over the column
+_SHORT = {  # heads of the columns of `rows`
     "structural_validity": "structural validity",
     "compositional_validity": "compositional validity",
     "cov_recall": "COV recall",
@@ -61,13 +61,13 @@ def _metrics(folder: Path) -> dict[str, float | None]:
 
 
 def _number(metrics: dict[str, float | None], name: str) -> float:
-    """Return a metric, NaN if there is none, which is printed as such and is a gap in a figure."""
+    """Return a metric; NaN if it is missing, which is a gap in a figure."""
     value = metrics.get(name)
     return math.nan if value is None else value
 
 
 def _cell(values: list[float | None], percent: bool) -> str:
-    """Return a mean and, of several values, their standard deviation."""
+    """Return the mean of values and, if there are several, their standard deviation."""
     found = [100 * value if percent else value for value in values if value is not None]
     if len(found) < len(values) or not found:
         return "none"
@@ -96,7 +96,7 @@ def _rows(rows: dict[str, list[Path]]) -> None:
 
 
 def _variances(columns: dict[str, list[Path]]) -> None:
-    """Print what copies of a value in one image differ by, beside the paper's, and how many times it is smaller."""
+    """Print the variances of the copies of a value in one image, those of the paper, and their ratio."""
     print("| | paper, diffusion | " + " | ".join(f"{name} | ratio" for name in columns) + " |")
     print("|---" * (2 * len(columns) + 2) + "|")
     for metric, paper in _PAPER.items():
@@ -108,7 +108,7 @@ def _variances(columns: dict[str, list[Path]]) -> None:
 
 
 def _agreement_by_sites(folder: Path) -> float:
-    """Return the agreement of coordinates divided by the number of sites of its crystal once more, mean of samples."""
+    """Return the agreement of coordinates, divided once more by the number of sites, averaged over samples."""
     with (folder / "crystals.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["coordinate_agreement"]]
     sites = [int(row["num_sites"]) + int(row["merged_sites"] or 0) for row in rows]  # as before sites were merged
@@ -117,7 +117,7 @@ def _agreement_by_sites(folder: Path) -> float:
 
 
 def _curve(label: str, out: Path, columns: dict[str, list[Path]]) -> None:
-    """Draw metrics against what the names are, numbers."""
+    """Draw metrics against the names of the folders, which are numbers."""
     points = [(float(name), _metrics(folder)) for name, folders in columns.items() for folder in folders]
     points.sort(key=lambda point: point[0])
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
@@ -138,7 +138,7 @@ def _curve(label: str, out: Path, columns: dict[str, list[Path]]) -> None:
 
 
 def _columns(arguments: list[str]) -> dict[str, list[Path]]:
-    """Return folders by name, of arguments NAME=DIR,DIR."""
+    """Return folders by name from arguments NAME=DIR,DIR."""
     named = (argument.partition("=") for argument in arguments)
     return {name: [Path(folder) for folder in folders.split(",")] for name, _, folders in named}
 

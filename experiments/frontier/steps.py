@@ -1,4 +1,4 @@
-"""Time of a training step of a preset, and of the same with changes, in turn; see README.md.
+"""Time of a training step of a preset, and with changes of its config; see README.md.
 
 python experiments/frontier/steps.py carbon_24_edm DIR/carbon_24 model.network.parts=1 "model.network.parts=1 ..."
 """

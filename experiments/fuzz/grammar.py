@@ -1,6 +1,6 @@
-"""A grammar of inputs that are nearly right: numbers, words and sizes that are not, in each format that is read.
+"""A grammar of nearly valid inputs in each format, with wrong numbers, words and sizes.
 
-Input k of a format depends on the generator that it is given, and on the real files that it may change.
+An input of a format depends on the random generator, and on the real files that it may change.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ _HALLS = (
 
 
 def number(rng: Random, low: float, high: float, hostility: float = 0.004) -> str:
-    """Return a number between two bounds as text, or now and then one that is not."""
+    """Return a number between two bounds as text, or sometimes another text."""
     if rng.random() < hostility:
         return rng.choice(_HOSTILE_NUMBERS)
     value = rng.uniform(low, high)
@@ -108,7 +108,7 @@ def number(rng: Random, low: float, high: float, hostility: float = 0.004) -> st
 
 
 def word(rng: Random, usual: str, hostility: float = 0.006) -> str:
-    """Return a word, or now and then one that does not belong there."""
+    """Return a word, or sometimes a wrong one."""
     return rng.choice(_HOSTILE_WORDS) if rng.random() < hostility else usual
 
 
@@ -144,7 +144,7 @@ def count(rng: Random) -> int:
 
 
 def a_cif(rng: Random) -> bytes:
-    """Return a CIF that is nearly right."""
+    """Return a nearly valid CIF."""
     alike = rng.random() < 0.3
     blocks = [_block(rng, "b" if alike else f"b{k}") for k in range(rng.choices([1, 2, 5, 200], [85, 12, 2, 0.3])[0])]
     text = "".join(blocks)
@@ -216,7 +216,7 @@ def _atom_loop(rng: Random, new: bool) -> str:
 
 
 def _symmetry(rng: Random) -> str:
-    """Return what a block says of symmetry, in one or several ways."""
+    """Return the symmetry of a block, in one or several ways."""
     group = gemmi.find_spacegroup_by_number(rng.randrange(1, 231))
     known = [operation.triplet() for operation in group.operations()]
     lists = [known, rng.choices(_TRIPLETS, k=rng.randrange(1, 5)), rng.sample(known, rng.randrange(1, len(known) + 1))]
@@ -252,7 +252,7 @@ def _symmetry(rng: Random) -> str:
 
 
 def _quoted(rng: Random, text: str) -> str:
-    """Return a CIF value, quoted where it must be and now and then where it need not be, or with an uncertainty."""
+    """Return a CIF value: quoted if needed, and sometimes quoted without need, or with an uncertainty."""
     if "." in text and text[-1].isdigit() and rng.random() < 0.1:
         text += f"({rng.randrange(1, 99)})"
     if text == "" or any(c in text for c in " \t#'\"") or rng.random() < 0.02:
@@ -282,7 +282,7 @@ def a_table(rng: Random) -> bytes:
 
 
 def _json_number(rng: Random, low: float, high: float) -> Any:
-    """Return a JSON value that is mostly a number."""
+    """Return a JSON value, mostly a number."""
     if rng.random() > 0.004:
         return round(rng.uniform(low, high), 4)
     return rng.choice(
@@ -306,7 +306,7 @@ def _json_matrix(rng: Random) -> Any:
 
 
 def _json_element(rng: Random) -> Any:
-    """Return what should be an element."""
+    """Return an element, or sometimes a wrong value."""
     if rng.random() > 0.006:
         return rng.choice([rng.choice(_SYMBOLS[:10]), rng.randrange(1, 119)])
     odd: list[Any] = [True, 0, -1, 119, 11.0, 11.5, 1e400, math.nan, None, []]
@@ -315,7 +315,7 @@ def _json_element(rng: Random) -> Any:
 
 
 def _deep(rng: Random) -> str:
-    """Return a mark for a list that is nested deep, near the bounds of what can be parsed, shown or made an array."""
+    """Return a mark for a deeply nested list, near the limits of parsing, printing and NumPy arrays."""
     return f"@deep {rng.choice([30, 63, 70, 900, 920, 940, 960, 980])}@"
 
 
@@ -329,7 +329,7 @@ def _json_place(rng: Random) -> Any:
 
 
 def _json_text(rng: Random, value: Any) -> str:
-    """Return a value as JSON, with the nesting and the integers that `json.dumps` would not write."""
+    """Return a value as JSON, with nesting and integers that `json.dumps` cannot write."""
     text = json.dumps(value, ensure_ascii=rng.random() < 0.5).replace('"@long@"', "1" * 5000)
     return re.sub(r'"@deep (\d+)@"', lambda mark: "[" * int(mark[1]) + "1" + "]" * int(mark[1]), text)
 
@@ -369,7 +369,7 @@ def _dictionary_line(rng: Random) -> Any:
 
 
 def an_xyz(rng: Random) -> bytes:
-    """Return extended XYZ frames, as ASE writes them or in all the ways of the specification; some are torn."""
+    """Return extended XYZ frames, in ASE's notation or in any of the specification; some are damaged."""
     frames = []
     for _ in range(rng.choices([1, 2, 4], [8, 2, 1])[0]):
         size = count(rng)
@@ -429,7 +429,7 @@ def _xyz_lattice(rng: Random) -> str:
 
 
 def _xyz_pair(rng: Random, key: str, value: str) -> str:
-    """Return a pair of the comment line, now and then with blanks, quotes, or something missing."""
+    """Return a pair of the comment line, sometimes with blanks, quotes, or a missing part."""
     if rng.random() < 0.03:
         return rng.choice(
             ["", key, f"{key}=", f"{key}={value[:-1]}", f"{key}={word(rng, value, 1)}", f"{key}={value} " * 2]
@@ -438,7 +438,7 @@ def _xyz_pair(rng: Random, key: str, value: str) -> str:
 
 
 def _xyz_columns(rng: Random) -> list[tuple[str, str, Any]]:
-    """Return names, kinds and widths of the columns; none where the frame does not say them."""
+    """Return names, kinds and widths of the columns; empty if the frame does not state them."""
     if rng.random() < 0.25:
         return []
     columns: list[tuple[str, str, Any]] = [rng.choice([("species", "S", 1), ("species", "S", 1), ("Z", "I", 1)])]
@@ -478,7 +478,7 @@ def _xyz_row(rng: Random, columns: list[tuple[str, str, Any]]) -> str:
 
 
 def _fortran(rng: Random, value: str) -> str:
-    """Return a number, now and then as Fortran writes it."""
+    """Return a number, sometimes in Fortran's notation."""
     return value.replace("e", rng.choice("dD")) if "e" in value and rng.random() < 0.5 else value
 
 
@@ -514,14 +514,14 @@ def a_poscar(rng: Random) -> bytes:
 
 
 def a_pymatgen_json(rng: Random) -> bytes:
-    """Return structures as pymatgen writes them: one, a list, an object by ids; `.jsonl` is made of one."""
+    """Return structures in pymatgen's form: one, a list, or an object by ids; a line of `.jsonl` holds one."""
     documents = [_structure(rng) for _ in range(rng.choices([1, 2, 5], [6, 3, 1])[0])]
     value = rng.choice([documents[0], documents, {word(rng, f"mp-{k}", 0.05): d for k, d in enumerate(documents)}])
     return _json_text(rng, value).encode("utf-8", errors="surrogatepass")
 
 
 def _structure(rng: Random) -> Any:
-    """Return one structure, or what holds one."""
+    """Return one structure, or an object that holds one."""
     sites = []
     for _ in range(count(rng)):
         shares = [
@@ -546,7 +546,7 @@ def _structure(rng: Random) -> Any:
 
 
 def a_file_of_records(rng: Random) -> bytes:
-    """Return records with structures of several forms, in one of the ways that a file holds them."""
+    """Return records with structures of several forms, in one of the layouts of files."""
     records = [_record(rng, k) for k in range(rng.choices([1, 2, 5], [3, 4, 3])[0])]
     names = list(dict.fromkeys(key for record in records if isinstance(record, dict) for key in record))
     rows = [[record.get(name) if isinstance(record, dict) else record for name in names] for record in records]
@@ -568,7 +568,7 @@ def a_file_of_records(rng: Random) -> bytes:
 
 
 def _record(rng: Random, place: int) -> Any:
-    """Return a record with one structure, with several, or with none."""
+    """Return a record with one, several or no structures."""
     record: dict[str, Any] = rng.choice(
         [{}, {"material_id": word(rng, f"wbm-1-{place}", 0.1), "formula": "CsCl"}, {"jid": f"J-{place}", "gap": 0.5}]
     )
@@ -628,7 +628,7 @@ def _optimade_entry(rng: Random) -> dict[str, Any]:
 
 
 def a_result(rng: Random) -> bytes:
-    """Return the arrays of CDVAE, as tensors or as NumPy's, saved by torch."""
+    """Return the arrays of CDVAE, as tensors or NumPy arrays, saved by torch."""
     import torch
 
     sizes = [rng.randrange(1, 9) for _ in range(rng.choices([1, 2, 5], [3, 3, 1])[0])]
@@ -694,7 +694,7 @@ def an_ase_json(rng: Random) -> bytes:
 
 
 def an_ase_db(rng: Random) -> bytes:
-    """Return a database of ASE as SQLite, of which a value or the schema is changed."""
+    """Return a database of ASE as SQLite, with a changed value or schema."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.db"
         path.write_bytes(_sound_database())
@@ -708,7 +708,7 @@ def an_ase_db(rng: Random) -> bytes:
 
 @functools.cache
 def _sound_database() -> bytes:
-    """Return a database with three rows."""
+    """Return a valid database with three rows."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.db"
         with ase.db.connect(str(path), use_lock_file=False) as database:
@@ -750,7 +750,7 @@ def _change_database(rng: Random, connection: sqlite3.Connection) -> None:
             connection.execute("ALTER TABLE copy RENAME TO systems")
             connection.execute(f"UPDATE systems SET {column} = ? WHERE natoms = 2", (values[rng.randrange(5)],))
     except sqlite3.Error:
-        return  # not a change that this database takes
+        return  # SQLite rejects this change
 
 
 def an_archive(rng: Random, suffix: str) -> bytes:
@@ -784,7 +784,7 @@ def an_archive(rng: Random, suffix: str) -> bytes:
 
 
 def mutated(rng: Random, content: bytes, other: bytes) -> bytes:
-    """Return bytes with a few changes: flipped, cut, doubled, spliced with others, tokens put in."""
+    """Return bytes with a few changes: flipped, cut, doubled, spliced with others, or with inserted tokens."""
     data = bytearray(content)
     for _ in range(rng.choice([1, 1, 1, 2, 4, 16])):
         at = rng.randrange(len(data) + 1)
@@ -815,7 +815,7 @@ def mutated(rng: Random, content: bytes, other: bytes) -> bytes:
 
 
 def _swap_number(rng: Random, data: bytearray) -> None:
-    """Put a hostile number in the place of a word with a digit in it."""
+    """Replace a word that has a digit by a hostile number."""
     words = [match for match in _DIGITS.finditer(data)]
     if words:
         match = rng.choice(words)
@@ -852,7 +852,7 @@ FORMATS: dict[str, tuple[str, str, Callable[[Random], bytes]]] = {  # kind of so
 
 
 def broken_input(rng: Random, name: str, real: tuple[bytes, ...] = ()) -> bytes:
-    """Return an input of a format: of the grammar, or of the grammar or real, and mutated."""
+    """Return an input of a format: written by the grammar, or a mutated file of the grammar or a real one."""
     write = FORMATS[name][2]
     content = rng.choice(real) if real and rng.random() < 0.4 else write(rng)
     if rng.random() < 0.5:

@@ -2,9 +2,9 @@
 
 python experiments/fuzz/run.py OUT [--seconds 60] [--seed 0] [--formats cif poscar ...] [--data DIR]
 
-A grammar writes inputs that are nearly right, with numbers, words and sizes that are not; others are real files and
-files of the grammar whose bytes are flipped, cut, doubled and spliced. Input k of a format depends on the seed, k and
-the files in DIR, and on nothing else. Each is read in a process of its own pool, under limits in time and memory.
+A grammar writes nearly valid inputs with wrong numbers, words and sizes. Other inputs are files of the grammar and real
+files whose bytes are flipped, cut, doubled and spliced. Input k of a format depends only on the seed, k and the files
+in DIR. Inputs are read in a pool of processes, under limits of time and memory.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ LIMITS = (
     Limits(max_sites=52, cell="niggli", site_order="given"),
     Limits(max_sites=255, cell="conventional", occupancy="majority", symprec=0.1),
 )
-SLOW = 5.0  # seconds of the processor that reading one input may take
-WALL = 60.0  # seconds after which it is given up, on a machine that does other work as well
+SLOW = 5.0  # processor seconds for reading one input
+WALL = 60.0  # wall-clock seconds for reading one input, on a busy machine
 LONGEST_REASON = 500
 
 
 def faults(kind: str, path: Path, limits: Limits) -> tuple[list[str], Counter[str]]:
-    """Return what is wrong with how a file is read, and how many crystals and rejects of each category it gave.
+    """Return the faults in reading a file, and the numbers of crystals and of rejects of each category.
 
-    A source that refuses the file as a whole, by a `CrystensError`, is right to do so.
+    A `CrystensError` that rejects the whole file is no fault.
     """
     found: list[str] = []
     seen: Counter[str] = Counter()
@@ -69,7 +69,7 @@ def faults(kind: str, path: Path, limits: Limits) -> tuple[list[str], Counter[st
         else:
             if not items and not _may_be_empty(kind):
                 found.append("neither an entry nor a reject")
-    except BaseException as error:  # a panic of a library in Rust is no Exception
+    except BaseException as error:  # panics of Rust libraries do not derive from Exception
         if isinstance(error, KeyboardInterrupt):
             raise
         return [f"raised {type(error).__name__}: {error}"[:200]], seen
@@ -94,12 +94,12 @@ def faults(kind: str, path: Path, limits: Limits) -> tuple[list[str], Counter[st
 
 
 def _may_be_empty(kind: str) -> bool:
-    """Return whether a source of this kind may hold nothing and say nothing, as a table without rows does."""
+    """Return whether a source of this kind may be empty without an error, such as a table without rows."""
     return kind in ("csv", "crystal_dictionary", "ase_db")
 
 
 def _entry_faults(entry: Entry, limits: Limits) -> list[str]:
-    """Return what is wrong with an entry; distances are measured by pymatgen."""
+    """Return the faults of an entry; distances are measured by pymatgen."""
     crystal = entry.crystal
     found = [] if len(entry.entry) <= LONGEST_REASON else [f"name of {len(entry.entry)} letters"]
     if not (
@@ -116,7 +116,7 @@ def _entry_faults(entry: Entry, limits: Limits) -> list[str]:
         distances = crystal.to_structure().distance_matrix
         np.fill_diagonal(distances, np.inf)
         shortest = min(distances.min(), *crystal.lattice.get_lll_reduced_lattice().abc)
-        # The standardised cells are symmetrised, by up to symprec.
+        # Standardisation symmetrises cells, which moves sites by up to symprec.
         if shortest < limits.min_distance - (1e-6 if limits.cell in ("given", "niggli") else 2 * limits.symprec):
             found.append(f"distance of {shortest:.3f}")
     try:
@@ -128,7 +128,7 @@ def _entry_faults(entry: Entry, limits: Limits) -> list[str]:
 
 
 def _reject_faults(reject: Reject) -> list[str]:
-    """Return what is wrong with a reject."""
+    """Return the faults of a reject."""
     found = []
     if reject.category == "the reader failed":
         found.append(reject.reason[:200])
@@ -147,7 +147,7 @@ def _reject_faults(reject: Reject) -> list[str]:
 
 
 def _read_one(name: str, content: bytes, limits: Limits) -> tuple[list[str], Counter[str], float]:
-    """Return what `faults` finds in one input, and how long it took; runs in a worker."""
+    """Return the result of `faults` for one input, and its time; runs in a worker."""
     kind, file, _ = FORMATS[name]
     if name in ("pymatgen", "records") and content[:1] != b"[" and len(content) % 3 == 0:
         file = "a.jsonl"
@@ -160,16 +160,16 @@ def _read_one(name: str, content: bytes, limits: Limits) -> tuple[list[str], Cou
 
 
 def _start_worker(name: str) -> None:
-    """Bound the memory of a worker as reading does, and keep warnings of overflow off the screen."""
+    """Limit the memory of a worker as in reading, and hide warnings of overflow."""
     if name == "pt":
-        import torch  # noqa: F401  (before the time of an input counts)
+        import torch  # noqa: F401  (imported before the time of an input is measured)
     bound_memory(WORKER_MEMORY)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
 
 
 def campaign(name: str, seconds: float, seed: int, real: tuple[bytes, ...], out: Path) -> dict[str, Any]:
-    """Read inputs of one format for a time, keep those at fault in `out`, and return counts."""
+    """Read inputs of one format for a given time, keep inputs with faults in `out`, and return counts."""
     kept: dict[str, str] = {}
     totals: Counter[str] = Counter()
     problems: Counter[str] = Counter()
@@ -220,7 +220,7 @@ def campaign(name: str, seconds: float, seed: int, real: tuple[bytes, ...], out:
 
 
 def real_inputs(data: Path | None, name: str) -> tuple[bytes, ...]:
-    """Return a few real files of a format, from the folder of shared data."""
+    """Return a few real files of a format from the folder of data."""
     found: list[bytes] = []
     if data is None:
         return ()
@@ -237,9 +237,9 @@ def real_inputs(data: Path | None, name: str) -> tuple[bytes, ...]:
 
 
 def main() -> None:
-    """Run the campaign, and print what it found as JSON."""
+    """Run the campaign, and print its counts as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="folder for inputs that are at fault")
+    parser.add_argument("out", type=Path, help="folder for inputs with faults")
     parser.add_argument("--seconds", type=float, default=60, help="for each format")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))

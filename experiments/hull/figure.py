@@ -14,15 +14,15 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from crystens.sun.rows import ROUNDING
 
 _COLOURS = ("#1f4e79", "#c2410c", "#5b8c2a")
-_SHOWN = 0.3  # eV/atom above and below
+_SHOWN = 0.3  # eV/atom, limits of the axes
 
 
 def hull_figure(above: Mapping[str, np.ndarray], file: np.ndarray, within: float) -> bytes:
     """Return the picture as PNG.
 
     Args:
-        above: energies above hull by who says them, eV/atom (N,), NaN where one is unknown; DFT's first.
-        file: those of the file, (N,).
+        above: energies above hull by method, eV/atom (N,), NaN where unknown; DFT comes first.
+        file: energies above hull of the file, eV/atom (N,).
         within: threshold of the first ROC curves, eV/atom.
     """
     figure = Figure(figsize=(13, 6.6), layout="constrained")
@@ -43,7 +43,7 @@ def hull_figure(above: Mapping[str, np.ndarray], file: np.ndarray, within: float
 
 
 def _scatter(axes: Axes, truth: np.ndarray, values: np.ndarray, label: str, name: str) -> None:
-    """Draw the density of pairs; what lies outside stands at the edge."""
+    """Draw the density of pairs; pairs outside of the limits are drawn at the edge."""
     known = ~np.isnan(values)
     pairs = [np.clip(array[known], -_SHOWN, _SHOWN) for array in (truth, values)]
     extent = (-_SHOWN, _SHOWN, -_SHOWN, _SHOWN)
@@ -55,7 +55,7 @@ def _scatter(axes: Axes, truth: np.ndarray, values: np.ndarray, label: str, name
 
 
 def _roc(axes: Axes, above: Mapping[str, np.ndarray], good: np.ndarray, title: str) -> None:
-    """Draw ROC curves of energies above hull, by which a crystal is called good."""
+    """Draw ROC curves of energies above hull: a crystal below a threshold counts as good."""
     for colour, (name, values) in zip(_COLOURS, above.items(), strict=False):
         known = ~np.isnan(values)
         wrong, right, limits = roc_curve(good[known], -values[known])

@@ -2,7 +2,7 @@
 
 python experiments/hull/run.py DATA [--number N] [--own-hull N] [--cache DIR] [--workers 1] [--out DIR]
 
-DATA is the folder of mp_52. Energies are cached one by one: a run that was stopped goes on where it was.
+DATA is the folder of mp_52. Energies are cached one by one, so a run that was stopped resumes at the same crystal.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from crystens.sun.rows import ROUNDING
 
 _FILE = "e_above_hull"
 _WITHIN = 0.1  # eV/atom
-_COMMON = 20  # crystals that an element must be in to be told
-_WORST = 8  # elements that are told
+_COMMON = 20  # an element is listed if at least so many crystals have it
+_WORST = 8  # elements that are listed
 
 
 class Given(Potential):
-    """Formation energies as they stand in a table."""
+    """Formation energies of a table."""
 
     identity = FORMATION
     scales = (FORMATION,)
@@ -106,14 +106,14 @@ def _above(places: list[HullDistance]) -> np.ndarray:
 
 
 def _spread(values: np.ndarray, drawn: np.ndarray, total: int) -> np.ndarray:
-    """Return the values of drawn crystals at the places of all, NaN elsewhere."""
+    """Return the values of drawn crystals in an array of all crystals, NaN elsewhere."""
     spread = np.full(total, np.nan)
     spread[drawn] = values
     return spread
 
 
 def _errors(values: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Return how far values are off, eV/atom, where both are known."""
+    """Return the errors of values, eV/atom, where both are known."""
     off = (values - truth)[~np.isnan(values - truth)]
     return {
         "count": len(off),
@@ -125,7 +125,7 @@ def _errors(values: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def _against(values: np.ndarray, file: np.ndarray) -> dict[str, float]:
-    """Return how far energies above a hull are off those of the file, which has no negative ones, and the ROC areas."""
+    """Return errors of energies above hull against the file, which has no negative energies, and the ROC areas."""
     known = ~np.isnan(values)
     errors = _errors(np.maximum(values, 0), file)
     for name, good in ((f"within {_WITHIN:g}", file <= _WITHIN), ("on the hull", file <= ROUNDING)):
@@ -134,7 +134,7 @@ def _against(values: np.ndarray, file: np.ndarray) -> dict[str, float]:
 
 
 def _stable(values: np.ndarray, file: np.ndarray) -> dict[str, float]:
-    """Return which share is counted as stable, and how far the file agrees."""
+    """Return the share that counts as stable, and the agreement with the file."""
     known = ~np.isnan(values)
     values, file = values[known], file[known]
     told: dict[str, float] = {"count": len(values)}
@@ -148,7 +148,7 @@ def _stable(values: np.ndarray, file: np.ndarray) -> dict[str, float]:
 
 
 def _agreement(dft: np.ndarray, chgnet: np.ndarray) -> dict[str, float]:
-    """Return how often DFT and CHGNet decide alike on one hull."""
+    """Return how often DFT and CHGNet agree on one hull."""
     known = ~np.isnan(chgnet)
     return {
         f"at {threshold:g}": float(((dft <= threshold + ROUNDING) == (chgnet <= threshold + ROUNDING))[known].mean())
@@ -157,7 +157,7 @@ def _agreement(dft: np.ndarray, chgnet: np.ndarray) -> dict[str, float]:
 
 
 def _elements(off: np.ndarray, crystals: list[Crystal]) -> dict[str, Any]:
-    """Return errors of formation energies, and what is left of them with energies of elements fitted to the table."""
+    """Return errors of formation energies, before and after fitting energies of elements to the table."""
     known = ~np.isnan(off)
     numbers = sorted({z for crystal in crystals for z in crystal.numbers.tolist()})
     shares = np.array([[float((crystal.numbers == z).mean()) for z in numbers] for crystal in crystals])[known]
@@ -173,7 +173,7 @@ def _elements(off: np.ndarray, crystals: list[Crystal]) -> dict[str, Any]:
 
 
 def _markdown(report: dict[str, Any]) -> str:
-    """Return the tables as they stand in README.md."""
+    """Return the tables for README.md."""
     lines = []
     for title in ("against the file", "stable"):
         rows = report[title]

@@ -1,7 +1,7 @@
-"""Ingest: against a plain loop of pymatgen, at the size of the paper's data set, and as a feed for training.
+"""Ingest: beside a plain loop of pymatgen, at the size of the paper's data set, and as input of training.
 
-python experiments/ingest/run.py compare DIR/mp_3dsc        seconds, memory, and every difference in what was read;
-                                                            --peer FOLDER, a clone of the paper's public code, too
+python experiments/ingest/run.py compare DIR/mp_3dsc        seconds, memory, and all differences of the crystals;
+                                                            --peer FOLDER adds a clone of the paper's public code
 python experiments/ingest/run.py many DIR/mp_3dsc           53,856 CIF files: rate, size, time to open, memory
 python experiments/ingest/run.py throughput DIR/mp_3dsc     crystals a second into training, against a step of the WGAN
 """
@@ -31,10 +31,10 @@ WGAN_BATCH = 16
 
 
 class Watch(threading.Thread):
-    """Watches this process and all that it starts: CPU seconds, and the most memory that was resident, MiB.
+    """Watches this process and its descendants: CPU seconds, and the peak of resident memory, MiB.
 
-    Looks every 50 ms, and does not count what that takes; only on Linux. Worker processes are children of a server of
-    their own, so that `resource.RUSAGE_CHILDREN` does not count them.
+    It reads /proc every 50 ms, and does not count its own time; only on Linux. `resource.RUSAGE_CHILDREN` does not
+    count worker processes, because they are children of a server.
     """
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Look until told to end."""
+        """Watch until `result` is called."""
         while not self.ended.wait(0.05):
             self._note()
             self.looking = time.thread_time()
 
     def result(self) -> dict[str, float]:
-        """Stop watching and return what was seen."""
+        """Stop watching and return seconds and memory."""
         seconds = time.perf_counter() - self.begun
         self.ended.set()
         self.join()
@@ -98,9 +98,9 @@ class Watch(threading.Thread):
 
 
 def ours(source: str, workers: int, cache: str, max_sites: int | None = None) -> dict[str, Any]:
-    """Ingest a source in this process, and return what it took, and what opening the store again takes.
+    """Ingest a source in this process; return the cost of it, and of opening the store again.
 
-    Imports of this process are done before, as those of the other readers are; those of the workers count.
+    Imports of this process are not counted, as for the other readers. Imports of the workers are counted.
     """
     import pandas  # noqa: F401  (pyarrow imports it when it makes the first array)
 
@@ -127,7 +127,7 @@ def ours(source: str, workers: int, cache: str, max_sites: int | None = None) ->
 
 
 def plain(source: str, out: str) -> dict[str, Any]:
-    """Read the CIFs of mp_3dsc by a loop of pymatgen's parser and space group analyzer; keep what was read."""
+    """Read the CIFs of mp_3dsc by a loop of pymatgen's parser and space group analyzer, and write the crystals."""
     from pymatgen.io.cif import CifParser
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
@@ -176,7 +176,7 @@ def peer(source: str, folder: str) -> dict[str, Any]:
 
 
 def limits(source: str) -> dict[str, Any]:
-    """Return the times below which no reader comes: reading the bytes, and moyopy's search alone (symprec 0.01)."""
+    """Return lower limits of the time: reading the bytes, and moyopy's search alone (symprec 0.01)."""
     from crystens.ingest.kinds import open_source
     from crystens.sources.limits import Limits
     from crystens.sources.source import read_all
@@ -194,7 +194,7 @@ def limits(source: str) -> dict[str, Any]:
 
 
 def differences(source: str, cache: str, other: str) -> dict[str, Any]:
-    """Compare every crystal of a store with what the plain loop read."""
+    """Compare every crystal of a store with the crystal of the plain loop."""
     from crystens.ingest.ingest import IngestOptions, open_store
     from crystens.ingest.kinds import open_source
     from crystens.sources.limits import Limits
@@ -215,7 +215,7 @@ def differences(source: str, cache: str, other: str) -> dict[str, Any]:
         if sorted(mine.numbers.tolist()) != sorted(crystal["numbers"]):
             told["species"].append(name)
             continue
-        # Each site to the nearest of its element; the orders differ.
+        # Each site is compared with the nearest one of its element, because the orders differ.
         steps = mine.coordinates[:, None] - np.array(crystal["coordinates"])[None]
         distance = np.abs(steps - np.round(steps)).max(axis=2)
         distance[mine.numbers[:, None] != np.array(crystal["numbers"])[None]] = np.inf
@@ -229,7 +229,7 @@ def differences(source: str, cache: str, other: str) -> dict[str, Any]:
 
 
 def write_many(source: str, folder: Path, count: int) -> None:
-    """Write `count` CIF files: the crystals of a source again and again, moved a little."""
+    """Write `count` CIF files: the crystals of a source in turn, each time with sites moved a little."""
     from crystens.cif.write import write_cif
     from crystens.crystal import Crystal
     from crystens.ingest.kinds import open_source
@@ -318,8 +318,8 @@ def _throughput(source: str, cache: str) -> dict[str, Any]:
     augmented = seconds(lambda batch: module.encode(everything(batch)))
     with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
         model = instantiate(compose("train", overrides=["model=paper_wgan"]).model, _convert_="all")
-    # A part of the batch, because all of it needs more memory than this machine has, and the least of what a step of
-    # training does: the critic's loss on real and generated images and its gradient, without the gradient penalty.
+    # A lower limit of the cost of a step: the loss of the critic and its gradient, without the gradient penalty. On a
+    # part of the batch, because the whole batch does not fit into the memory of this machine.
     images = module.encode(next(iter(module.train_dataloader())))[:WGAN_BATCH]
     steps = []
     for _ in range(3):
@@ -340,7 +340,7 @@ def _throughput(source: str, cache: str) -> dict[str, Any]:
 
 
 def _run(*arguments: str) -> dict[str, Any]:
-    """Run one part in a process of its own, so that memory is its own, and return what it printed."""
+    """Run one part in its own process, to measure its memory alone, and return its output."""
     command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -350,7 +350,7 @@ def _run(*arguments: str) -> dict[str, Any]:
 def main() -> None:
     """Run one of the parts and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", help="compare, many, throughput; or one of their parts, run by themselves")
+    parser.add_argument("part", help="compare, many, throughput; or one of their parts alone")
     parser.add_argument("source", help="folder of mp_3dsc")
     parser.add_argument("more", nargs="*")
     parser.add_argument("--count", type=int, default=COUNT)

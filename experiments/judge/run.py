@@ -68,7 +68,7 @@ def _rates(data: Path) -> None:
 
 
 def _draws(data: Path, table: Path) -> None:
-    """Print how the Wasserstein distances from Perov-5's test split vary over 200 draws of 1,000 valid samples."""
+    """Print the spread of Wasserstein distances to the test split of Perov-5 over 200 draws of 1,000 valid samples."""
     rows = [row for row in CrystalTable(table, CRYSTAL_COLUMNS + PROTOCOL_COLUMNS).rows() if row["valid"]]
     real = read_real("perov_5", str(data / "perov_5"), "test")[0]
     values = {
@@ -88,13 +88,13 @@ def _draws(data: Path, table: Path) -> None:
 
 
 class _Clock:
-    """Seconds for 1,000 crystals by stage: of the clock, and computed in this process."""
+    """Seconds for 1,000 crystals by stage: of the clock, and of the processor in this process."""
 
     def __init__(self) -> None:
         self.told: dict[str, list[float]] = {}
 
     def time(self, name: str, function: Callable[[], Any], number: int) -> Any:
-        """Return what a function returns, and note what it took for a number of crystals."""
+        """Return the result of a function, and record its time for a number of crystals."""
         start, computed = time.perf_counter(), time.process_time()
         result = function()
         seconds = time.perf_counter() - start, time.process_time() - computed
@@ -110,7 +110,7 @@ def _first(path: Path, number: int) -> list[Crystal]:
 
 
 def _times(data: Path, number: int, workers: int) -> None:
-    """Print seconds for 1,000 crystals, by stage, with nothing known before."""
+    """Print seconds for 1,000 crystals, by stage, without cached results."""
     featurizers()  # three seconds of imports, once in a run
     for path in (data / "perov_5" / "test.csv.gz", data / "carbon_24" / "test.csv.gz", data / "mp_3dsc"):
         print(json.dumps({"set": path.parent.name if path.is_file() else path.name} | _stages(path, number, workers)))
@@ -122,7 +122,7 @@ def _times(data: Path, number: int, workers: int) -> None:
 
 
 def _stages(path: Path, number: int, workers: int) -> dict[str, Any]:
-    """Return the times of each stage with the first crystals of a source."""
+    """Return the times of each stage for the first crystals of a source."""
     clock = _Clock()
     crystals = clock.time("reading", lambda: _first(path, number), number)
     clock.time("rows of crystals.csv", lambda: [crystal_row(k, one) for k, one in enumerate(crystals)], number)
@@ -136,7 +136,7 @@ def _stages(path: Path, number: int, workers: int) -> dict[str, Any]:
 
 
 def _energies(data: Path, number: int, workers: int, cache: Path | None) -> None:
-    """Print distances to Perov-5's test split of CHGNet's energies per atom, of test and some of train, and costs."""
+    """Print Wasserstein distances of CHGNet energies, test and part of train against test of Perov-5, and costs."""
     potential, options = CHGNet(), EnergyOptions(workers=workers, cache=cache)
     potential.calculator()  # seconds of imports and loading, once in a run
     found: dict[str, np.ndarray] = {}
@@ -166,7 +166,7 @@ def _energies(data: Path, number: int, workers: int, cache: Path | None) -> None
 
 
 def _noise(data: Path, number: int, workers: int) -> None:
-    """Print how far crystals of the test splits are from themselves once their sites are moved at random."""
+    """Print the distance of crystals of the test splits from themselves with sites moved at random."""
     generator = np.random.default_rng(0)
     for name in ("perov_5", "carbon_24"):
         crystals = read_real(name, str(data / name), "test")[0][:number]
@@ -188,19 +188,19 @@ def _noise(data: Path, number: int, workers: int) -> None:
 
 
 def _moved(crystal: Crystal, deviation: float, generator: np.random.Generator) -> Crystal:
-    """Return a crystal whose sites are moved along each Cartesian axis by a standard deviation in angstrom."""
+    """Return a crystal with normal displacements of its sites, of a standard deviation in angstrom along each axis."""
     moves = generator.normal(0, deviation, (len(crystal), 3))
     moves = crystal.lattice.get_fractional_coords(moves)
     return replace(crystal, space_group=1, coordinates=crystal.coordinates + moves)
 
 
 def main() -> None:
-    """Print what is asked for as JSON."""
+    """Run one of the measurements, and print it as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=("rates", "times", "draws", "energies", "noise"))
     parser.add_argument("data", type=Path, help="folder with perov_5, carbon_24 and mp_3dsc")
     parser.add_argument("table", type=Path, nargs="?", help="for draws: crystals.csv of samples that were judged")
-    parser.add_argument("--crystals", type=int, default=200, help="how many of each set are taken")
+    parser.add_argument("--crystals", type=int, default=200, help="number of crystals of each set")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="folder of known energies; by default in ~/.cache/crystens")
     arguments = parser.parse_args()

@@ -27,7 +27,7 @@ _STRICT: dict[str, Any] = {"ltol": 0.05, "stol": 0.05, "angle_tol": 1, "scale": 
 
 
 def _timed(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, dict[str, float]]:
-    """Return a result, the seconds it took, those that this process computed, and the comparisons it made."""
+    """Return a result, its seconds, its processor seconds in this process, and the number of comparisons."""
     compared = [0]
     start, computed = time.perf_counter(), time.process_time()
     result = function(*arguments, progress=compared.append, **options)
@@ -36,7 +36,7 @@ def _timed(function: Callable[..., Any], *arguments: Any, **options: Any) -> tup
 
 
 def _leaks(entries: Sequence[Entry], candidates: int | None, workers: int) -> tuple[list[Leak], dict[str, Any]]:
-    """Return the leaks, and counts of them with the null rate."""
+    """Return the leaks, and their counts with the null rate."""
     crystals, splits = [entry.crystal for entry in entries], [entry.split for entry in entries]
     report, cost = _timed(leak_report, crystals, splits, candidates, workers)
     strict = StructureMatcher(**_STRICT)
@@ -56,7 +56,7 @@ def _leaks(entries: Sequence[Entry], candidates: int | None, workers: int) -> tu
 
 
 def _groups(entries: Sequence[Entry], candidates: int | None, workers: int) -> dict[str, Any]:
-    """Return how large the groups of equal crystals are, and which they are if there are few."""
+    """Return the sizes of the groups of equal crystals, and the groups themselves if there are few."""
     labels, cost = _timed(group_matches, [entry.crystal for entry in entries], candidates, workers)
     sizes = np.unique(labels, return_counts=True)[1]
     pairs = [[entries[first].entry, entries[k].entry] for k, first in enumerate(labels) if first != k]
@@ -66,7 +66,7 @@ def _groups(entries: Sequence[Entry], candidates: int | None, workers: int) -> d
 
 
 def _prices(crystals: Sequence[Crystal]) -> dict[str, float]:
-    """Return the milliseconds for a pair of equal content, each pair reduced anew and each crystal reduced once."""
+    """Return milliseconds for comparing a pair of one composition, with reduction in each pair or once a crystal."""
     generator = np.random.default_rng(0)
     some = [crystals[k].to_structure() for k in generator.choice(len(crystals), min(400, len(crystals)), replace=False)]
     start = time.perf_counter()
@@ -80,7 +80,7 @@ def _prices(crystals: Sequence[Crystal]) -> dict[str, float]:
     skipping = time.perf_counter() - start
     start = time.perf_counter()
     for i, j in pairs:
-        # As in a set that is larger than pymatgen's cache of reduced structures.
+        # A large set does not fit into pymatgen's cache of reduced structures.
         StructureMatcher._get_reduced_istructure.cache_clear()
         StructureMatcher().fit(some[i], some[j])
     whole = time.perf_counter() - start
@@ -93,12 +93,12 @@ def _prices(crystals: Sequence[Crystal]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Look for leaks and print what was found as JSON."""
+    """Find leaks and print them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="folder, archive or table")
-    parser.add_argument("--exhaustive", action="store_true", help="compare all that could match as well")
-    parser.add_argument("--groups", action="store_true", help="group all crystals as well")
-    parser.add_argument("--prices", action="store_true", help="time single comparisons as well")
+    parser.add_argument("--exhaustive", action="store_true", help="also compare all pairs that could match")
+    parser.add_argument("--groups", action="store_true", help="also group all crystals")
+    parser.add_argument("--prices", action="store_true", help="also time single comparisons")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--csv", help="where to write the leaks")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Crystals as lists of orbits: do all sites come back, and do all descriptions lead to one list? See README.md.
+"""Crystals as lists of orbits: do all sites come back, and do all descriptions give one list? See README.md.
 
 python experiments/orbits/run.py round_trip DIR/mp_52 --out FILE.csv
 python experiments/orbits/run.py descriptions DIR/mp_52 --number 1500
@@ -38,7 +38,7 @@ from crystens.symmetry.space_groups import SymmetryError, cell_of_metric, in_cel
 
 _NEIGHBOURS = 10
 _SAME_DISTANCE = 0.02  # angstrom; standardisation at symprec 0.01 moves atoms
-_MATCHED_SHARE = 0.02  # of the crystals that agree by distances are put to StructureMatcher too
+_MATCHED_SHARE = 0.02  # crystals that agree by distances and are also compared by StructureMatcher
 _ALIKE = 0.03  # fractional
 _CHUNK = 64
 _CODES = (
@@ -128,7 +128,7 @@ def _round_trip(entries: list[Entry], symprec: float, out: Path | None) -> None:
 
 
 def _apart(one: Crystal, other: Crystal) -> float:
-    """Return how far the sites' distances to neighbours are apart in two crystals, angstrom, at the worst site."""
+    """Return the largest difference of two crystals in the distances of a site to its neighbours, angstrom."""
     near, far = _neighbours(one), _neighbours(other)
     worst = 0.0
     for element in np.unique(one.numbers):
@@ -154,7 +154,7 @@ def _neighbours(crystal: Crystal) -> np.ndarray:
 
 
 def _descriptions(crystals: list[Crystal], symprec: float) -> None:
-    """Describe each crystal in four other ways and count which lists are the same."""
+    """Describe each crystal in four other ways, and count equal lists."""
     rng = np.random.default_rng(0)
     counts: Counter[tuple[str, str]] = Counter()
     groups: Counter[int] = Counter()
@@ -173,7 +173,7 @@ def _descriptions(crystals: list[Crystal], symprec: float) -> None:
 
 
 def _other(crystal: Crystal, way: str, rng: np.random.Generator) -> Crystal:
-    """Return a crystal in another basis, from another origin, its sites in another order."""
+    """Return a crystal in another basis, with another origin and another order of sites."""
     vectors = cell_vectors(crystal.lengths, crystal.angles)
     places, numbers = crystal.coordinates, crystal.numbers
     if way.startswith("noise"):
@@ -196,7 +196,7 @@ def _other(crystal: Crystal, way: str, rng: np.random.Generator) -> Crystal:
 
 
 def _difference(one: OrbitCrystal, other: OrbitCrystal) -> str:
-    """Return in what two lists differ: "same" if in nothing above the tolerances."""
+    """Return the difference of two lists; "same" within the tolerances."""
     if one.space_group != other.space_group:
         return "another group"
     if one.letters != other.letters or one.numbers.tolist() != other.numbers.tolist():
@@ -207,17 +207,17 @@ def _difference(one: OrbitCrystal, other: OrbitCrystal) -> str:
     return "same" if np.abs(steps - np.round(steps)).max() < 3e-3 else "other coordinates"
 
 
-# ---- which rule makes like crystals look alike
+# ---- which rule gives similar crystals similar lists
 
 
 def _standard(crystal: Crystal, symprec: float) -> OrbitCrystal:
-    """Return the orbits from moyopy's own origin and axes, each by the first site that is read."""
+    """Return the orbits with moyopy's origin and axes, each by the first site in the file."""
     cell = in_cell("conventional", crystal.lengths, crystal.angles, crystal.numbers, crystal.coordinates, symprec)
     return read_orbits(cell.space_group, cell.lengths, cell.angles, cell.numbers, cell.coordinates)
 
 
 def _lexical(crystal: Crystal, symprec: float) -> OrbitCrystal:
-    """Return the orbits from moyopy's own origin and axes, each by the first of its sites in lexical order."""
+    """Return the orbits with moyopy's origin and axes, each by the first of its sites in lexical order."""
     listed = _standard(crystal, symprec)
     sites = []
     for letter, place in zip(listed.letters, listed.coordinates, strict=True):
@@ -231,7 +231,7 @@ def _lexical(crystal: Crystal, symprec: float) -> OrbitCrystal:
 
 
 def _rules(entries: list[Entry], symprec: float) -> None:
-    """Say for each rule how alike the lists of train are, and how near lists of test are to one of train."""
+    """Print for each rule how similar the lists of train are, and how many lists of val and test are close to one."""
     rules: dict[str, Callable[[Crystal, float], OrbitCrystal]] = {
         "moyopy's origin, first site in lexical order": _lexical,
         "the list of crystens.symmetry.descriptions": describe,
@@ -256,7 +256,7 @@ def _rules(entries: list[Entry], symprec: float) -> None:
 
 
 def _near(lists: list[OrbitCrystal], known: dict[tuple[int, str], list[np.ndarray]]) -> Iterator[tuple[bool, bool]]:
-    """Yield for each list whether its template is known, and whether with coordinates near to its own."""
+    """Yield for each list whether its template is known, and whether a known list has similar coordinates."""
     for listed in lists:
         others = known.get((listed.space_group, listed.letters), [])
         if not others:
@@ -270,7 +270,7 @@ def _near(lists: list[OrbitCrystal], known: dict[tuple[int, str], list[np.ndarra
 
 
 def _images(crystals: list[Crystal], symprec: float) -> None:
-    """Encode the orbits of each crystal, with and without noise, and count what decoding gives back."""
+    """Encode the orbits of each crystal, with and without noise, and count correctly decoded lists."""
     lists = []
     for crystal in crystals:
         try:
@@ -289,7 +289,7 @@ def _images(crystals: list[Crystal], symprec: float) -> None:
 
 
 def _decoded(lists: list[OrbitCrystal], batch: OrbitBatch, scaling: OrbitScaling, sigma: float) -> str:
-    """Return counts of what images of crystals decode to, and the time that it takes."""
+    """Return counts of correctly decoded parts of images, and the time of encoding and decoding."""
     generator = torch.Generator().manual_seed(0)
     counts: Counter[str] = Counter()
     worst, seconds = 0.0, np.zeros(2)

@@ -32,11 +32,11 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
     """Return the stages for the runs of one recipe.
 
     Args:
-        runs: some may be unfinished; tables say which, and figures of one run a model take its first finished seed.
-        data: the recipe's data.
-        folder: of the runs, MODEL/seed_K.
-        out: of the results, STAGE/NAME.
-        number: crystals of a series whose energy is computed.
+        runs: the runs. Tables name unfinished ones; figures with one run of a model take its first finished seed.
+        data: data of the recipe.
+        folder: folder of the runs, MODEL/seed_K.
+        out: folder of the results, STAGE/NAME.
+        number: number of crystals of a series whose energy is computed.
 
     Raises:
         CrystensError: if no run is finished.
@@ -62,7 +62,7 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
     shown = next(iter(first.values())).seed
     folder = _chosen_alone(runs, out / "stages" / name / "runs" / name)
     energies = [*_python("energies/run.py"), str(data), *generated, "--workers", "2", "--title", sizes]
-    chosen = first.get("wgan", next(iter(first.values())))  # whose samples become candidates
+    chosen = first.get("wgan", next(iter(first.values())))  # the run whose samples become candidates
 
     def stage(kind: str, outputs: Sequence[str], *commands: Sequence[str], code: Sequence[Path] = ()) -> Stage:
         sources = [HERE / kind, ROOT / "crystens", HERE / "recipes.yaml", *code]
@@ -140,7 +140,7 @@ def page_stages(runs: Sequence[Run], data: Path, folder: Path, out: Path, number
 
 
 def _one(run: Run, recipe: Mapping[str, Any]) -> str:
-    """Return what one run is, for a picture."""
+    """Return the title of one run, for a picture."""
     return f"{_NAMES.get(run.model, run.model)} on {run.recipe}: {recipe['label']}; training seed {run.seed}"
 
 
@@ -155,7 +155,7 @@ def _max_sites(overrides: Sequence[str]) -> str:
 
 
 def _chosen_alone(runs: Sequence[Run], folder: Path) -> Path:
-    """Return a folder MODEL/seed_K of links to the runs that were chosen, for stages that take a folder of runs."""
+    """Return a folder MODEL/seed_K of links to the chosen runs, for stages that take a folder of runs."""
     shutil.rmtree(folder, ignore_errors=True)
     for run in runs:
         if run.folder.exists():

@@ -1,9 +1,9 @@
-"""The stages of the paper's page: commands that each make a part of it, run once, timed, and not again.
+"""The stages of the paper's page: commands that make its parts. Each runs once and is timed.
 
-A stage is done when its commands ended well and its outputs are there; what is remembered of it (`FOLDER/NAME.json`) is
-its wall time and a key made of its commands and of the contents of its inputs. It is
-run again when the key changes. A stage that fails is told, and the others go on. One that is killed is run again as a
-whole, in an empty folder, but what its commands keep elsewhere (energies) is not computed again.
+A stage is done if its commands succeeded and its outputs exist. `FOLDER/NAME.json` then records its wall time and a
+key, made of its commands and the contents of its inputs. A stage with a changed key runs again. If a stage fails, the
+log names it and the others run. A killed stage runs again as a whole, in an empty folder; results that its commands
+cache elsewhere (energies) are reused.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Stage:
     """One part of the page.
 
     Attributes:
-        name: of the stage, and of its record.
+        name: name of the stage, and of its record.
         commands: command lines, run one after the other.
-        inputs: files whose contents decide whether it is run again; of a folder all its Python files.
-        folder: what it makes goes here; emptied before it is run.
-        outputs: names of files in it that are there when it is done.
+        inputs: files whose contents are part of the key; a folder stands for its Python files.
+        folder: folder of the outputs, emptied before the stage runs.
+        outputs: names of files in `folder` that exist when the stage is done.
     """
 
     name: str
@@ -44,22 +44,22 @@ class Stage:
 
 
 def run_stages(stages: Iterable[Stage], folder: Path, cwd: Path) -> list[dict[str, Any]]:
-    """Run what is not done; return one record a stage.
+    """Run the stages that are not done; return one record for each stage.
 
-    A record holds `name`, `seconds` (wall), `status` ("ran", "kept" from an earlier
-    call, whose time it then gives, or "failed") and `key`.
+    A record holds `name`, `seconds` (wall), `status` ("ran", "failed", or "kept" with the time of an earlier call) and
+    `key`.
 
     Args:
-        stages: in their order.
-        folder: for records and what the commands say; made if it is not there.
-        cwd: where the commands are run.
+        stages: the stages in their order.
+        folder: folder of the records and of the output of the commands; created if it is missing.
+        cwd: working folder of the commands.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return [_run(stage, folder, cwd) for stage in stages]
 
 
 def _run(stage: Stage, folder: Path, cwd: Path) -> dict[str, Any]:
-    """Run one stage, or keep what it made."""
+    """Run one stage, or keep its outputs."""
     record, said = folder / f"{stage.name}.json", folder / f"{stage.name}.log"
     key = _key(stage)
     if record.exists() and not _missing(stage):
@@ -88,7 +88,7 @@ def _run(stage: Stage, folder: Path, cwd: Path) -> dict[str, Any]:
 
 
 def _failure(stage: Stage, said: Path, cwd: Path) -> str | None:
-    """Run the commands of a stage; return what went wrong, or None."""
+    """Run the commands of a stage; return the reason of a failure, or None."""
     with said.open("w", encoding="utf-8") as file:
         for command in stage.commands:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=cwd).returncode
@@ -98,7 +98,7 @@ def _failure(stage: Stage, said: Path, cwd: Path) -> str | None:
 
 
 def _missing(stage: Stage) -> list[str]:
-    """Return the outputs that are not there."""
+    """Return the missing outputs."""
     return [name for name in stage.outputs if not (stage.folder / name).exists()]
 
 

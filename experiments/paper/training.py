@@ -1,7 +1,7 @@
-"""Trains the checkpoints behind the tables and figures: every model of a recipe at every seed, one run folder each.
+"""Trains the models behind the tables and figures: every model of a recipe at every seed, one run folder each.
 
-A run is `RUNS/NAME/MODEL/seed_K`, made by train.py and finished when its samples are judged. One that was interrupted
-is resumed after its last checkpoint; one that failed is told and the others go on.
+A run is `RUNS/NAME/MODEL/seed_K`. train.py makes it, and it is finished when its samples are judged. An interrupted run
+is resumed after its last checkpoint. If a run fails, the log names it and the others are trained.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RECIPES = Path(__file__).with_name("recipes.yaml")
 
 @dataclass(frozen=True)
 class Run:
-    """One training: of a recipe's model at a seed."""
+    """One training: a model of a recipe at a seed."""
 
     recipe: str
     model: str
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its samples are there and judged."""
+        """Whether its samples are judged."""
         return (self.samples / "report.html").exists()
 
 
@@ -87,7 +87,7 @@ def runs_of(name: str, data_path: str, out: Path, models: Sequence[str] | None, 
 
 
 def train_all(runs: Sequence[Run], jobs: int = 1) -> list[Run]:
-    """Train what is not finished, a few at a time; return the runs that failed."""
+    """Train unfinished runs, a few at a time; return the runs that failed."""
     todo = [run for run in runs if not run.finished]
     log.info("%d of %d runs are finished already", len(runs) - len(todo), len(runs))
     with ThreadPoolExecutor(jobs) as pool:
@@ -95,7 +95,7 @@ def train_all(runs: Sequence[Run], jobs: int = 1) -> list[Run]:
 
 
 def train_one(run: Run) -> bool:
-    """Train one run, or go on with it; return whether it ended well. What it says goes to RUN/output.log."""
+    """Train or resume one run, with its output in RUN/output.log; return whether it succeeded."""
     resumes = (run.folder / "checkpoints" / "last.ckpt").exists() and (run.folder / "config.yaml").exists()
     if resumes:
         arguments = [f"resume={run.folder}"]

@@ -49,7 +49,7 @@ CHUNK = 64
 
 
 def _match(pair: tuple[Crystal, DecodedCrystal]) -> str:
-    """Return "" if the decoded crystal is the original by StructureMatcher (default tolerances), or why not."""
+    """Return "" if the decoded crystal matches the original by StructureMatcher (default tolerances), else a reason."""
     warnings.filterwarnings("ignore")
     original, decoded = pair
     if decoded.crystal is None:
@@ -66,7 +66,7 @@ def _match(pair: tuple[Crystal, DecodedCrystal]) -> str:
 def _pairs(
     batch: CrystalBatch, scaling: Scaling, decoder: Decoder, sigma: float
 ) -> Iterator[tuple[Crystal, DecodedCrystal]]:
-    """Yield each crystal of a batch beside what its noisy image decodes to."""
+    """Yield each crystal of a batch with the crystal decoded from its noisy image."""
     generator = torch.Generator().manual_seed(SEED)
     for start in range(0, len(batch), CHUNK):
         part = batch[start : start + CHUNK]
@@ -77,7 +77,7 @@ def _pairs(
 
 
 def main() -> None:
-    """Run every case over a data set and write one line for each."""
+    """Run all cases over a data set, and write one line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="folder, archive or table, or the word prototypes")
     parser.add_argument("--split", help="only this split of the source")

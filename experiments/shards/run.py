@@ -1,4 +1,4 @@
-"""Past one machine: an array of jobs, two training processes, and a store larger than the memory; see README.md.
+"""Beyond one machine: an array of jobs, two training processes, and a store larger than the memory; see README.md.
 
 python experiments/shards/run.py array DIR/mp_3dsc                   4 shards by 4 processes against one reading
 python experiments/shards/run.py ranks STORE --out DIR               which crystals each of two ranks trained on
@@ -33,12 +33,12 @@ RANKS = 2
 EPOCHS = 3
 BATCH = 64
 SHARDS = 8
-BLOCK_ROWS = 65_536  # rows of a block, as ingest writes them
+BLOCK_ROWS = 65_536  # rows of a block in stores of ingest
 MIB = 2**20
 
 
 def _call(*arguments: object) -> str:
-    """Run a command line of this Python, and return what it writes."""
+    """Run a command line of this Python, and return its output."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -47,7 +47,7 @@ def _call(*arguments: object) -> str:
 
 
 def array(source: str) -> dict[str, Any]:
-    """Ingest a source at once, and in shards by processes of which two run at a time; compare the two stores."""
+    """Ingest a source at once, and in shards by two processes at a time; compare the two stores."""
     from crystens.ingest.store import CrystalStore
 
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def array(source: str) -> dict[str, Any]:
 
 
 def _rows(store: Any) -> Counter[tuple[Any, ...]]:
-    """Return every row of a store, with all of its columns, and how often it is there."""
+    """Return the rows of a store with all columns, and the count of each."""
     names = ("file", "entry", "split", "lengths", "angles", "space_group", "numbers", "coordinates")
     columns = [[tuple(v) if isinstance(v, list) else v for v in store.column(name)] for name in names]
     return Counter(zip(*columns, strict=True))
@@ -89,9 +89,9 @@ def _rows(store: Any) -> Counter[tuple[Any, ...]]:
 
 
 def ranks(source: str, out: Path) -> None:
-    """Train two ranks in both orders, whole, and resumed after an epoch; write what each rank saw into `out`.
+    """Train two ranks in both orders, uninterrupted and resumed; write the crystals that each rank saw into `out`.
 
-    Lightning runs this command line once more for the second rank.
+    Lightning runs this command line again for the second rank.
     """
     import pytorch_lightning as pl
     import torch
@@ -148,25 +148,25 @@ def ranks(source: str, out: Path) -> None:
             told = {"train": _marks(data.train_crystals), "seen": seen}
             (out / f"{order}_{run}_{trainer.global_rank}.json").write_text(json.dumps(told))
             seen.clear()
-            trainer.strategy.barrier()  # what rank 0 reads at the end must have been written
+            trainer.strategy.barrier()  # rank 0 reads the files of all ranks after this
 
 
 def _marks(batch: Any) -> list[str]:
-    """Return for each crystal of a batch a digest of its numbers."""
+    """Return a digest of the numbers of each crystal of a batch."""
     columns = [getattr(batch, name).numpy() for name in ("lengths", "angles", "numbers", "coordinates")]
     return [hashlib.md5(b"".join(row.tobytes() for row in rows)).hexdigest() for rows in zip(*columns, strict=True)]
 
 
 def told_by_ranks(out: Path) -> dict[str, dict[str, Any]]:
-    """Return for each order what is true of the crystals that the ranks saw.
+    """Return facts on the crystals that the ranks saw, for each order.
 
-    Of crystals whose numbers are the same, the training split may hold several: one comes twice if it comes more often.
+    The training split may hold equal crystals. A crystal counts as seen twice if it was seen more often than it occurs.
     """
     return {order: _told_of(out, order) for order in ("shuffled", "blocks")}
 
 
 def _told_of(out: Path, order: str) -> dict[str, Any]:
-    """Return what is true of one order."""
+    """Return the facts for one order."""
     told = {
         run: [json.loads((out / f"{order}_{run}_{rank}.json").read_text()) for rank in range(RANKS)]
         for run in ("first", "resumed", "whole")
@@ -193,7 +193,7 @@ def _told_of(out: Path, order: str) -> dict[str, Any]:
 
 
 def build(source: str, out: Path, count: int) -> None:
-    """Write a store of `count` crystals in 8 shards: the rows of a source again and again, under names of their own."""
+    """Write a store of `count` crystals in 8 shards: the rows of a source in turn, with new names."""
     import pyarrow as pa
 
     from crystens.ingest.ingest import IngestOptions, open_store
@@ -228,8 +228,8 @@ def build(source: str, out: Path, count: int) -> None:
 def stream(store: str, limit_mib: int, order: str, split: str, most: int) -> dict[str, Any]:
     """Open a store under a limit of memory, read part of an epoch, and return times and memory.
 
-    The limit is RLIMIT_DATA: all memory of this process that is not backed by a file. What is mapped from the store is
-    the kernel's to drop at any time.
+    The limit is RLIMIT_DATA: all memory of this process that is not backed by a file. The kernel can drop pages of the
+    mapped store at any time.
     """
     import torch
 
@@ -238,7 +238,7 @@ def stream(store: str, limit_mib: int, order: str, split: str, most: int) -> dic
     from crystens.scaling import Scaling
 
     torch.set_num_threads(1)
-    for path in Path(store).rglob("*.arrow"):  # so that the disk is read, and not what the kernel kept of it
+    for path in Path(store).rglob("*.arrow"):  # so that the disk is read, and not the page cache
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -275,7 +275,7 @@ def stream(store: str, limit_mib: int, order: str, split: str, most: int) -> dic
 
 
 class _Watch:
-    """The largest anonymous memory of this process, looked at every 5 ms."""
+    """Peak of the anonymous memory of this process, sampled every 5 ms."""
 
     def __init__(self) -> None:
         self.peak = 0.0
@@ -308,7 +308,7 @@ def _memory() -> dict[str, int]:
 
 
 def fit(store: str, most: int) -> float:
-    """Return crystals a second of fitting a scaling, on one thread."""
+    """Return the rate of fitting a scaling, crystals per second, on one thread."""
     import torch
 
     from crystens.ingest.store import CrystalStore
@@ -322,7 +322,7 @@ def fit(store: str, most: int) -> float:
 
 
 def large(source: str, count: int, limit_mib: int) -> dict[str, Any]:
-    """Measure stores of a quarter of the crystals and of all, to tell what grows with them from what does not."""
+    """Measure stores of a quarter and of all crystals, which shows what grows with the number of crystals."""
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in (count // 4, count):

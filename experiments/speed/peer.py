@@ -1,6 +1,6 @@
-"""The paper's public code, called through its own functions from a clone that the user has; nothing of it is kept here.
+"""The paper's public code, called through its own functions in a clone of the user; no part of it is copied here.
 
-Used are `CrysTens` of `crys_tens.py`, and `unnormalize_crys_tens` and `get_cif` of `generated_crystal_statistics.py`.
+It calls `CrysTens` of `crys_tens.py`, and `unnormalize_crys_tens` and `get_cif` of `generated_crystal_statistics.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Peer:
         folder: a clone of the paper's public repository.
 
     Raises:
-        CrystensError: if the two modules are not there.
+        CrystensError: if the two modules are missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,15 +50,15 @@ class Peer:
         return np.asarray(image.get_crys_tens(True, "avg_std"))
 
     def read(self, path: Path) -> bool:
-        """Read a CIF file to an image; return whether that worked, which it does not for more than 52 sites."""
+        """Read a CIF file to an image; return whether it succeeded. It fails for more than 52 sites."""
         try:
             self._encoder.CrysTens(str(path))
-        except Exception:  # whatever it raises is counted
+        except Exception:  # any exception is counted
             return False
         return True
 
     def to_cifs(self, images: list[np.ndarray]) -> int:
-        """Decode scaled images to CIF files, 6 clusters of coordinates and 3 of elements; return how many it made."""
+        """Decode scaled images to CIF files, 6 clusters of coordinates and 3 of elements; return how many it wrote."""
         made = 0
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             for image in images:

@@ -1,4 +1,4 @@
-"""Speed of encoding and decoding, in microseconds a crystal; see README.md.
+"""Speed of encoding and decoding, in microseconds for a crystal; see README.md.
 
 python experiments/speed/run.py DIR/mp_3dsc [--peer FOLDER]    # FOLDER: a clone of the paper's public repository
 """
@@ -34,7 +34,7 @@ PAPER = Decoder(3, 6, periodic=False, merge_distance=0.01, merge_unlike=False, s
 
 
 def _time(function: Callable[[], object], crystals: int, repeats: int) -> tuple[float, float]:
-    """Return the best and the median time of a call, in microseconds a crystal."""
+    """Return the best and the median time of a call, in microseconds for a crystal."""
     function()
     times = []
     for _ in range(repeats):

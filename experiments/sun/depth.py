@@ -24,7 +24,7 @@ _ENERGY = "formation_energy_per_atom"
 
 
 def main() -> None:
-    """Leave each of some crystals out of the hull of all others, and print how far below it they lie."""
+    """Print how far some crystals lie below the hull of all other crystals."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data")
     parser.add_argument("--number", type=int, default=700)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _entry(item: Entry) -> ReferenceEntry:
-    """Return a crystal with its formation energy, eV; elements have 0."""
+    """Return the hull entry of a crystal with its formation energy, eV; elements have 0."""
     composition = Composition(formula_sum(reduced_composition(item.crystal.numbers)))
     energy = item.properties[_ENERGY] * composition.num_atoms
     return ReferenceEntry(composition, energy, item.entry)

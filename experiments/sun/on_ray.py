@@ -1,9 +1,9 @@
-"""The same samples judged by one process, by Ray workers, and with one of these killed; see README.md.
+"""The same samples judged by one process, by Ray workers, and with one Ray worker killed; see README.md.
 
 python experiments/sun/on_ray.py SAMPLES --real DATA/perov_5 --hull DATA/mp_52/val.csv.gz --out OUT [--cache DIR]
 
-Each way computes all anew, in a cache of its own under OUT. `--cache` is a folder that each begins with, such as one
-with stores and the energies of elements; it should hold nothing of the samples.
+Each way computes everything again, in a cache of its own under OUT. Each cache starts as a copy of the folder
+`--cache`, which may hold stores and the energies of elements, but no results of the samples.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 
 _WAYS = {"one process": ["--workers", "1"], "two Ray workers": ["--workers", "2", "--engine", "ray"]}
 _KILLED = "two Ray workers, one killed"
-_BUSY = 20.0  # seconds after the first worker is seen at its tasks, at which one is killed
+_BUSY = 20.0  # seconds from the first busy worker to the kill
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _compare(folder: Path, command: str, ways: list[str]) -> None:
-    """Print how many rows each way that is done wrote, and which of them differ from those of the first."""
+    """Print the number of rows of each finished way, and the number that differ from the first way."""
     tables = {way: _folder(folder, command, way) / "crystals.csv" for way in ways}
     rows = {way: path.read_bytes().splitlines()[1:] for way, path in tables.items() if path.exists()}
     first = next(iter(rows.values()))
@@ -62,12 +62,12 @@ def _compare(folder: Path, command: str, ways: list[str]) -> None:
 
 
 def _folder(out: Path, command: str, way: str) -> Path:
-    """Return the folder of the results of a command done in some way."""
+    """Return the folder of the results of a command in one way."""
     return out / command / way.replace(",", "").replace(" ", "_")
 
 
 def _run(call: list[str], cache: Path, kills: bool) -> tuple[int, float]:
-    """Run a command, kill one of its Ray workers if asked to, and return how many were killed and the seconds."""
+    """Run a command, kill one of its Ray workers if `kills`; return the number of killed workers and the seconds."""
     start = time.perf_counter()
     quiet = {**os.environ, "CRYSTENS_CACHE": str(cache), "RAY_USAGE_STATS_ENABLED": "0"}
     process = subprocess.Popen(call, env=quiet, stdout=subprocess.DEVNULL)
@@ -80,7 +80,7 @@ def _run(call: list[str], cache: Path, kills: bool) -> tuple[int, float]:
 
 
 def _kill_one(parent: int, killed: list[int]) -> None:
-    """Kill a Ray worker below a process, some seconds after the first is seen at its tasks."""
+    """Kill a Ray worker of a process, some seconds after the first one is busy."""
     since: float | None = None
     while psutil.pid_exists(parent) and not killed:
         time.sleep(0.5)

@@ -23,7 +23,7 @@ from crystens.errors import CrystensError
 from crystens.matching.unique_pool import Comparable, Pool
 from crystens.sun.__main__ import read_known
 
-_COPIES = 0.1  # share of the mixed crystals that are others in disguise
+_COPIES = 0.1  # share of the mixed crystals that are changed copies of others
 _CELLS = ([[1, 1, 0], [0, 1, 0], [0, 0, 2]], [[1, 0, 0], [1, 1, 0], [0, 0, 1]], [[0, 1, 0], [1, 0, 0], [0, 0, -1]])
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _tell(report: dict[str, Any], out: Path) -> None:
-    """Write what was found so far, and print what was found last."""
+    """Write all results so far, and print the last one."""
     out.write_text(json.dumps(report, indent=1) + "\n")
     name = list(report)[-1]
     sys.stdout.write(json.dumps({name: report[name]}, indent=1) + "\n")
@@ -79,7 +79,7 @@ def _drawn(crystals: Sequence[Crystal], number: int, generator: np.random.Genera
 
 
 def _disguised(crystal: Crystal, generator: np.random.Generator) -> Crystal:
-    """Return a crystal in another cell, with another origin and volume, a little strained and noisy."""
+    """Return a crystal in another cell, with another origin and volume, slightly strained and with noise."""
     structure = crystal.to_structure()
     structure.make_supercell(_CELLS[generator.integers(len(_CELLS))])
     structure.translate_sites(list(range(len(structure))), generator.random(3))
@@ -151,7 +151,7 @@ def _novelty(samples: Sequence[Crystal], known: Sequence[Crystal]) -> dict[str, 
 
 
 def _times(seconds: dict[str, float]) -> dict[str, Any]:
-    """Return seconds of the processor, and how many times as long each takes as ours."""
+    """Return processor seconds, and the ratio of each to ours."""
     return {
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "ratio": {name: round(value / seconds["ours"], 1) for name, value in seconds.items() if name != "ours"},

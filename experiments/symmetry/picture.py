@@ -1,4 +1,4 @@
-"""Draw crystals of a model, taken by seed and not chosen, and the image of the largest: the picture of the README.
+"""Draw crystals of a model, taken by seed and not chosen, and one image: the picture of the README.
 
 python experiments/symmetry/picture.py mp_52 docs/pictures/crystals.png --asked formula=SrTiO3 space_group=221
 """
@@ -21,7 +21,7 @@ from crystens.generator import Generator
 from crystens.report.pictures import draw_crystal, figure_png
 
 ROWS, COLUMNS = 2, 6
-TOLERANCE = 0.01  # angstrom, of the search for the space group
+TOLERANCE = 0.01  # angstrom, tolerance of the search for the space group
 CHANNELS = ("distances", "differences of x", "differences of y", "differences of z")
 
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def picture(generator: Generator, seed: int, asked: dict[str, Any]) -> Figure:
-    """Return the figure: crystals in their conventional cells, and below them the image of that of most orbits."""
+    """Return the figure: crystals in their conventional cells, and below them the image of the one with most orbits."""
     number = ROWS * COLUMNS - (2 if asked else 0)
     decoded = generator.decode(generator.sample_images(number, seed))
     titles = [""] * number
@@ -67,7 +67,7 @@ def picture(generator: Generator, seed: int, asked: dict[str, Any]) -> Figure:
 
 
 def _draw(axes: Axes, decoded: DecodedCrystal, title: str) -> None:
-    """Draw one sample with its formula and the space group that its atoms have, or the reason why it is none."""
+    """Draw one sample with its formula and the space group of its atoms, or the reason of its failure."""
     if decoded.crystal is None:
         axes.set_axis_off()
         axes.text(0.5, 0.5, f"not decoded:\n{decoded.reason}", ha="center", va="center", fontsize=7, wrap=True)

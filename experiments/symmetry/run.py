@@ -67,12 +67,12 @@ def main() -> None:
 
 
 def _crystals(data: str, split: str, max_sites: int) -> list[Crystal]:
-    """Return the crystals of a split that have at most so many sites."""
+    """Return the crystals of a split with at most a given number of sites."""
     return [crystal for crystal in read_real("mp_52", data, split)[0] if len(crystal) <= max_sites]
 
 
 def _batch(crystals: list[Crystal]) -> CrystalBatch:
-    """Return crystals as a batch, with the space groups that their atoms have."""
+    """Return crystals as a batch, with the space groups of their atoms."""
     grouped = [
         replace(crystal, space_group=symmetry_of(crystal, shortest_distance(crystal)).space_group or 1)
         for crystal in crystals
@@ -108,7 +108,7 @@ def _cost(train: list[Crystal], test: list[Crystal], number: int) -> None:
 
 
 def _told(what: str, crystals: list[Crystal], function: Callable[[], Any]) -> None:
-    """Print what a function takes."""
+    """Print the time of a function."""
     start = time.process_time()
     function()
     seconds = time.process_time() - start
@@ -116,7 +116,7 @@ def _told(what: str, crystals: list[Crystal], function: Callable[[], Any]) -> No
 
 
 def _junk(crystals: list[Crystal], minutes: float) -> None:
-    """Print how long the search for groups takes at most in crystals that are squeezed, and their sites moved."""
+    """Print the longest search for groups in crystals that are compressed, with sites moved."""
     generator = np.random.default_rng(1)
     end, times = time.monotonic() + 60 * minutes, []
     while time.monotonic() < end:
@@ -134,7 +134,7 @@ def _junk(crystals: list[Crystal], minutes: float) -> None:
 
 
 def _stated(crystals: list[Crystal], number: int) -> None:
-    """Print in how many noisy crystals the group that they had is found again, by each way that decoding has."""
+    """Print in how many noisy crystals each way of decoding finds the original group."""
     chosen = np.random.default_rng(0).permutation(len(crystals))[:number]
     some = [crystals[place] for place in chosen]
     groups = [symmetry_of(crystal, shortest_distance(crystal)).space_group for crystal in some]

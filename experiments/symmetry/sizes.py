@@ -19,7 +19,7 @@ _TOLD = ((2, 8), (3, 8), (5, 8), (2, 14), (3, 14))  # elements, sites of the pri
 
 
 def main() -> None:
-    """Print what is drawn for each pair of numbers."""
+    """Print the numbers of the samples for each pair of asked numbers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkpoint")
     parser.add_argument("--orbits", type=int, default=5, help="orbits of each sample")

@@ -1,4 +1,4 @@
-"""Seconds of training, sampling and judging, alone and beside one busy process, by how threads wait; see README.md.
+"""Seconds of training, sampling and judging, alone and beside one busy process, by the wait of threads; see README.md.
 
 python experiments/threads/run.py measure OUT.jsonl --task train --ways default spin-1000 one-thread
 python experiments/threads/run.py table OUT.jsonl
@@ -25,8 +25,8 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# Variables of the environment and overrides of the command line; "ours" leaves the choice to crystens.
-LIBRARY = {"GOMP_SPINCOUNT": "300000"}  # libgomp's own count where neither variable is set
+# Environment variables and overrides of the command line; "ours" leaves the choice to crystens.
+LIBRARY = {"GOMP_SPINCOUNT": "300000"}  # libgomp's default count if neither variable is set
 WAYS: dict[str, tuple[dict[str, str], list[str]]] = {
     "library": (LIBRARY, []),
     "ours": ({}, []),
@@ -48,7 +48,7 @@ _STAMP = re.compile(r"^\[([\d-]+ [\d:]+),(\d+)\]\[[\w.]+\]\[\w+\] - (.*)$", re.M
 
 @contextmanager
 def _busy(count: int) -> Iterator[None]:
-    """Keep so many cores busy, as somebody in another terminal would: in sessions of their own, with our priority."""
+    """Keep cores busy by processes in sessions of their own with our priority, like a user in another terminal."""
     processes = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(count)
     ]
@@ -65,7 +65,7 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _measure(task: str, way: str, busy: int, size: int, images: Path | None) -> dict[str, Any]:
-    """Run a command once and return its seconds: as a whole, and from its first line in the log to its last."""
+    """Run a command once; return its seconds as a whole, and between its first and last line in the log."""
     variables, overrides = WAYS[way]
     environment = {name: value for name, value in os.environ.items() if name not in _WAITING} | variables
     command = [*TASKS[task], *overrides]
@@ -122,7 +122,7 @@ def _table(path: Path) -> str:
 
 
 def main() -> None:
-    """Measure, or print what was measured."""
+    """Measure, or print the measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("step", choices=("measure", "table"))
     parser.add_argument("out", type=Path, help="file of measurements, one line of JSON each; new ones are added")
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--busy", nargs="+", type=int, default=[0, 1], help="numbers of busy processes beside")
     parser.add_argument("--size", type=int, default=20, help="epochs, or samples")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the busy processes would outlive this one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # otherwise the busy processes would outlive this one
     if options.step == "table":
         print(_table(options.out))
         return

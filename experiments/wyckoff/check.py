@@ -23,7 +23,7 @@ _POINTS = np.array([[0.13717, 0.21093, 0.34791], [0.41, 0.27, 0.181]])
 
 
 def main() -> None:
-    """Compare all groups and print what agrees and what does not."""
+    """Compare all groups, and print agreements and differences."""
     warnings.simplefilter("ignore")
     counts: Counter[str] = Counter()
     for number in range(1, 231):
@@ -69,7 +69,7 @@ def _pymatgen_operations(number: int) -> set[tuple[int, ...]]:
 
 
 def _against_spglib(group: SpaceGroup, position: WyckoffPosition, hall: int) -> dict[str, bool]:
-    """Return whether spglib says the same of a crystal with atoms on a position and two others in general position."""
+    """Return whether spglib agrees on a crystal with atoms on a position and two others in general position."""
     cell = _cell(group.number)
     special = position.linear @ (0.83 * _POINTS[0]) + position.shift
     numbers, places = [], []
@@ -80,7 +80,7 @@ def _against_spglib(group: SpaceGroup, position: WyckoffPosition, hall: int) -> 
     found = spglib.get_symmetry_dataset((cell.tolist(), places, numbers), symprec=1e-4, hall_number=hall)
     if found is None or found.number != group.number:
         return {"group": False}
-    # spglib may describe the crystal from another origin: its letters belong to the places that it gives.
+    # spglib may use another origin; its letters belong to its own coordinates.
     moved = found.transformation_matrix @ places[0] + found.origin_shift
     standard = np.linalg.inv(found.transformation_matrix.T) @ cell
     here, _ = group.classified(moved, standard @ standard.T, 1e-3)
@@ -96,7 +96,7 @@ def _against_spglib(group: SpaceGroup, position: WyckoffPosition, hall: int) -> 
 
 
 def _against_pymatgen(group: SpaceGroup, position: WyckoffPosition) -> bool:
-    """Return whether pymatgen's operations make as many sites of the representative, where its setting is the same."""
+    """Return whether pymatgen's operations give the same number of sites, if its setting is the same."""
     if _pymatgen_operations(group.number) != _keys(group):
         return False
     point = position.linear @ _POINTS[0] + position.shift

@@ -2,17 +2,17 @@
 
 python experiments/wyckoff/run.py crystens/symmetry/wyckoff.json
 
-Positions. The points that keep still under an operation (R, t) of the group, up to a lattice translation, form affine
-subspaces: points, lines and planes. Two subspaces belong to one Wyckoff position if an operation of the group moves one
-onto the other. All of them pass through points with coordinates in 24ths, so they are found there, for every group,
-from nothing but its operations. moyopy then names them: of a crystal with an atom on the subspace and others in general
-position it says letter, site symmetry and the coordinates of International Tables.
+Positions. The fixed points of an operation (R, t) of the group, up to a lattice translation, form affine subspaces:
+points, lines and planes. Two subspaces belong to one Wyckoff position if an operation of the group moves one onto the
+other. All of them pass through points with coordinates in 24ths, so the search needs only these points and the
+operations of the group. moyopy then names the subspaces: for a crystal with an atom on the subspace and others in
+general position it gives letter, site symmetry and the coordinates of International Tables.
 
-Normalisers. A motion x -> W x + w normalises the group if it maps the group's operations onto themselves. Wanted are
-those with det W = 1, which keep the hand of a crystal, modulo the group itself: other origins and axes from which the
-same crystal is described in the same setting. W is a rotation of the lattice of the family, or for orthorhombic groups
-a permutation of axes, or for monoclinic groups a change of a and c with coefficients of at most 2; w is in 24ths. Along
-polar axes any shift is allowed; they are named, and w is 0 there.
+Normalisers. A motion x -> W x + w normalises the group if it maps the operations of the group onto themselves. The
+table has motions with det W = 1, which keep the hand of a crystal, modulo the group itself: they lead to other origins
+and axes that describe the crystal in the same setting. W is a rotation of the lattice of the family, or for
+orthorhombic groups a permutation of axes, or for monoclinic groups a change of a and c with coefficients of at most 2;
+w is in 24ths. Along polar axes any shift is allowed; they are named, and w is 0 there.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ import numpy as np
 GRID = 24
 GROUPS = 230
 _MIRRORED_TRICLINIC = 2  # the last group whose lattice has no symmetry beyond inversion
-# Whole vectors, the shortest first, that bases of points' surroundings are made of.
+# Integer vectors, the shortest first, for bases of the directions at a point.
 _SMALL = np.array(sorted(itertools.product((0, 1, -1, 2, -2), repeat=3), key=lambda v: sum(map(abs, v)))[1:])
-_GENERIC = np.array([0.13717, 0.21093, 0.34791])  # on no special position of any group
+_GENERIC = np.array([0.13717, 0.21093, 0.34791])  # on no special position in any group
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def group_table(number: int) -> dict[str, Any]:
-    """Return what the file says of one group.
+    """Return the entry of one group in the file.
 
     Returns:
         positions: [letter, multiplicity, site symmetry, representative] of each, the general position last.
