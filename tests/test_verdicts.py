@@ -97,7 +97,7 @@ def test_a_few_good_samples_are_not_called_bad(real: list[Crystal], reference: R
     assert metrics["ks_a"]["value"] > 0.5
     assert shortcomings(metrics, reference) == []
     told = " ".join(verdict(metrics, reference)["verdict"]["sentences"])
-    assert f"{number} samples are too few to judge shares or distributions by" in told
+    assert f"{number} {'sample is' if number == 1 else 'samples are'} too few to judge shares or" in told
     assert "not usable" not in told
 
 

@@ -139,7 +139,8 @@ def verdict(metrics: Metrics, reference: Reference | None = None) -> Metrics:
     lacks_real = reference is not None and reference.count < _FEWEST
     critical = math.inf if reference is None else critical_ks(total, reference.count)
     if few:
-        told.append(f"{total} samples are too few to judge shares or distributions by: look at each crystal.")
+        samples = "1 sample is" if total == 1 else f"{total} samples are"
+        told.append(f"{samples} too few to judge shares or distributions by: look at each crystal.")
     elif not found and not lacks_real:
         told.append("No shortcoming is shown by these numbers.")
     if reference is not None and lacks_real:
