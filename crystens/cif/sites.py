@@ -166,7 +166,7 @@ def _column(items: Items, name: str, loop: int | None, must_belong: bool) -> lis
     if own == loop:
         return items.column(tag)
     if must_belong and not all(map(is_null, items.column(tag))):
-        raise Unusable(f"atoms incomplete: {tag} stands in another loop than the coordinates", _NO_CIF)
+        raise Unusable(f"atoms incomplete: {tag} is in another loop than the coordinates", _NO_CIF)
     return []
 
 

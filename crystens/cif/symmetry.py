@@ -122,8 +122,8 @@ def _identity_alone(items: Items, matrix: np.ndarray) -> Symmetry:
         return _ONLY_IDENTITY
     return Symmetry(
         (Setting("x,y,z alone", IDENTITY), *settings),
-        doubt=f"listed is x,y,z alone, named is {settings[0].name}, and the atoms are those of the name by the formula",
-        advice="list all symmetry operations, or take the name away",
+        doubt=f"listed is x,y,z alone, named is {settings[0].name}, and the formula fits the named group",
+        advice="list all symmetry operations, or remove the name",
     )
 
 

@@ -237,7 +237,7 @@ class _Columns:
 
 
 def _columns(properties: Value) -> _Columns:
-    """Return the columns that Properties names; the case of a name does not matter, except that of Z."""
+    """Return the columns that Properties names; the case of a name does not matter, except for Z."""
     refusal = Unusable(f"Properties not understood: {shown(str(properties), 150)!r}", _PROPERTIES)
     if not isinstance(properties, str):
         raise refusal

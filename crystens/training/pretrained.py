@@ -9,8 +9,8 @@ scaling are rejects.
 Training starts from the averaged weights. Numbers of sites and of elements are counted again, so that samples have the
 sizes of the new crystals. Properties keep the scales of the checkpoint; properties that the data lack stay hidden.
 
-The defaults suit few crystals: learning rates are `_RATE_SHARE` of those of the checkpoint, a batch holds at most a
-quarter of the training split, and training takes `_EPOCHS` epochs.
+The defaults suit few crystals: learning rates of the checkpoint times `_RATE_SHARE`, batches of at most a quarter
+of the training split, and `_EPOCHS` epochs.
 """
 
 from __future__ import annotations
