@@ -172,16 +172,16 @@ def _picture(folder: Path, rows: Sequence[Row]) -> bytes:
         name = candidate["name"]
         shown = [(_generated(folder, name), f"{place + 1}. {row['formula']}, generated\n\n")]
         if row["relaxations"]:
-            told = f"after {row['relaxations']} relaxations\nE4 - E0 = {row['E4 - E0']} meV/atom\n"
-            shown.append(
-                (crystals_of(ESPRESSO.inputs(folder, name))[1], f"{told}P1 = {row['P1']}, P4 = {row['P4']} kbar")
-            )
+            done = row["relaxations"]
+            told = f"after {done} relaxations\nE{done} - E0 = {row['E4 - E0']:.2f} meV/atom\n"
+            told += f"P1 = {row['P1']:.2f}, P{done} = {row['P4']:.2f} kbar"
+            shown.append((crystals_of(ESPRESSO.inputs(folder, name))[1], told))
         for side, (crystal, label) in enumerate(shown):
             axes = drawn.add_subplot(grid[line, 2 * column + side])
             axes.imshow(imread(io.BytesIO(crystal_picture(crystal))), interpolation="antialiased")
             axes.set_axis_off()
             axes.set_title(label, fontsize=6.5, pad=2)
-    return figure_png(drawn, dots=90, colours=128)
+    return figure_png(drawn, dots=90, colours=256)
 
 
 def _chains(folder: Path) -> list[tuple[Row, list[Row]]]:
