@@ -232,7 +232,7 @@ def test_it_says_that_it_cannot_sample_and_a_generator_that_it_is_no_regressor(r
         ("model.target=gab", r"model.target=gab is no property .* \(these are: gap\): name it in data.properties"),
         ("model.target=null", r"model.target=None must be the name of one property, such as band_gap"),
         ("data.properties=[]", r"model.target=gap is no property .* \(these are: none\)"),
-        ("encoding.atoms=number", r"take encoding.atoms=bits and encoding.space_group=bits, or model.network.codes=fa"),
+        ("encoding.atoms=number", r"give encoding.atoms=bits and encoding.space_group=bits, or model.network.codes=fa"),
     ],
 )
 def test_what_cannot_be_learned_is_one_line(tmp_path: Path, line: str, message: str) -> None:
