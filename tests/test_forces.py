@@ -132,3 +132,9 @@ def test_each_site_of_each_position_is_made_once(number: int) -> None:
         given = (rotations[made] @ site + translations[made]).double().numpy()
         apart = given[:, None] - position.orbit(site.double().numpy())
         assert (np.abs(apart - np.round(apart)).max(axis=2).min(axis=1) < 1e-4).all()
+
+
+def test_cells_shorter_than_any_real_one_are_made_longer() -> None:
+    for length in (-0.7, 0.5):
+        _, grown = moved(Forces(WIDTH), PLACES, cell=[6.0, 5.0, length, 90.0, 90.0, 90.0])
+        torch.testing.assert_close(grown, torch.tensor([0.0, 0.0, 2.0 - length]))

@@ -1,4 +1,4 @@
-"""What images say of codes: which may be drawn, how likely they are, and which are stated.
+"""Codes of a batch of images: those that may be drawn, how probable they are, and those that images state.
 
 Codes are those of elements by atomic number (119), of space groups by number (231) and of Wyckoff positions. Number 0
 is none.

@@ -89,7 +89,9 @@ class Forces(nn.Module):
             noise = torch.stack([log_noise.float(), log_noise.float().exp()], dim=1)
             orbits = self.of_token(tokens.float()) + self.of_element(listed.numbers) + self.of_noise(noise)[:, None]
             lengths, places = cells[:, :3].float().detach(), places.float().detach()
-            all_moves, grown = torch.zeros_like(places), torch.zeros_like(lengths)
+            all_moves = torch.zeros_like(places)
+            # An average of noisy copies can be shorter than any cell, and even negative.
+            grown = (LENGTH_LIMITS[0] - lengths).clamp(min=0)
             for one in self.rounds:
                 with torch.no_grad():
                     of_cell = torch.cat([lengths + grown, cells[:, 3:].float()], dim=1)
