@@ -7,9 +7,9 @@ import itertools
 import pytest
 import torch
 
-from crystens.networks import charge_sums
-from crystens.networks.charge_sums import neutral_shift
-from crystens.networks.code_chain import CodeChain
+from crystens.networks.codes import charge_sums
+from crystens.networks.codes.chain import CodeChain
+from crystens.networks.codes.charge_sums import neutral_shift
 
 ELEMENTS = 119
 LIKELY = (8, 11, 17, 20, 22, 29)  # O, Na, Cl, Ca, Ti, Cu

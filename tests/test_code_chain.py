@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from crystens.networks.code_chain import CodeChain
+from crystens.networks.codes.chain import CodeChain
 
 COUNTS = torch.tensor([4, 2, 1])
 

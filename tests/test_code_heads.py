@@ -12,8 +12,8 @@ import torch
 from crystens.encoding import GROUP_ROW, HEADER, POSITION_ROW, QUANTITIES
 from crystens.errors import CrystensError
 from crystens.models.edm import EDM
-from crystens.networks.code_heads import CODED_ROWS, CodeHeads
-from crystens.networks.codes import Allowed, Evidence
+from crystens.networks.codes.heads import CODED_ROWS, CodeHeads
+from crystens.networks.codes.stated import Allowed, Evidence
 from crystens.networks.row_transformer import RowTransformer
 from crystens.orbits.scaling import OrbitScaling
 from crystens.scaling import Scaling

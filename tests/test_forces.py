@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from crystens.errors import CrystensError
-from crystens.networks.forces import Forces
-from crystens.networks.orbit_geometry import ListedOrbits, operations, site_operations
+from crystens.networks.orbits.forces import Forces
+from crystens.networks.orbits.geometry import ListedOrbits, operations, site_operations
 from crystens.networks.row_transformer import RowTransformer
 from crystens.symmetry.wyckoff import space_group
 

@@ -20,7 +20,7 @@ from crystens.crystal import Crystal
 from crystens.encoding import COORDINATE_ROWS, HEADER
 from crystens.errors import CrystensError
 from crystens.generator import Generator
-from crystens.networks.codes import Stated
+from crystens.networks.codes.stated import Stated
 from crystens.networks.facts import Facts, counted
 from crystens.symmetry.descriptions import describe, describe_sites
 from crystens.training import command_line, tasks

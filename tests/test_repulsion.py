@@ -8,8 +8,8 @@ import torch
 
 from crystens.errors import CrystensError
 from crystens.metrics.validity import shortest_distance
-from crystens.networks.orbit_geometry import ListedOrbits
-from crystens.networks.repulsion import pushed_apart
+from crystens.networks.orbits.geometry import ListedOrbits
+from crystens.networks.orbits.repulsion import pushed_apart
 from crystens.networks.row_transformer import RowTransformer
 from crystens.symmetry.orbit_crystal import OrbitCrystal
 from crystens.symmetry.wyckoff import space_group

@@ -22,7 +22,7 @@ from crystens.asking.known import KnownOrbits, Orbits
 from crystens.asking.positions import Assignments
 from crystens.asking.question import Question
 from crystens.errors import CrystensError
-from crystens.networks.codes import Allowed
+from crystens.networks.codes.stated import Allowed
 from crystens.networks.told import Told
 
 _NEGLIGIBLE = 1e-3  # a list of orbits is dropped if its weight is below this share of the largest weight

@@ -48,8 +48,8 @@ from crystens.models.noising import MIDDLE, WIDTH, cell_scales, coded_rows, coun
 from crystens.models.showing import DRAWS, shown_cells, shown_codes, shown_facts
 from crystens.models.sizes import count_sizes, draw_sizes, no_sizes
 from crystens.models.steering import Steering
-from crystens.networks.code_heads import CodeHeads
-from crystens.networks.codes import Stated
+from crystens.networks.codes.heads import CodeHeads
+from crystens.networks.codes.stated import Stated
 from crystens.networks.facts import Facts, counted
 from crystens.networks.told import Told
 from crystens.optimization.averaged import AveragedModule

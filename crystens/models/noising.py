@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from crystens.encoding import CELL_ROWS, HEADER
 from crystens.errors import CrystensError
 from crystens.models.draws import draw_rows
-from crystens.networks.code_heads import CODED_ROWS
+from crystens.networks.codes.heads import CODED_ROWS
 from crystens.scaling import Scaling
 
 MIDDLE, WIDTH = 0.5, 0.25  # image values in [0, 1] become (value - 0.5) / 0.25, of a variance of about 1

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crystens.crystal import NUM_SPACE_GROUPS
 from crystens.encoding import COORDINATE_ROWS, GROUP_ROW, HEADER
-from crystens.networks.codes import Allowed, Stated
+from crystens.networks.codes.stated import Allowed, Stated
 from crystens.symmetry.space_groups import crystal_system
 
 # Random numbers of an image, in this order: whether any code or cell is shown; then for groups and positions, elements,

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from crystens.chemistry.charge_neutrality import is_charge_neutral
 from crystens.crystal import MAX_ATOMIC_NUMBER
 from crystens.errors import CrystensError
-from crystens.networks.codes import Stated
-from crystens.networks.position_tables import primitive_multiplicity_table
+from crystens.networks.codes.position_tables import primitive_multiplicity_table
+from crystens.networks.codes.stated import Stated
 
 # Facts that an image states itself; all others are properties of the data.
 COUNTED = {  # mean and standard deviation, as a scale

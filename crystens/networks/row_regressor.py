@@ -5,7 +5,7 @@ channels, and slots without a site are no tokens to the others. The number follo
 mean token of the header, as suits properties that do not grow with the cell.
 
 With `codes` it also reads how likely each element, and of orbits each space group and Wyckoff position, is in the noisy
-image (`crystens.networks.code_heads`).
+image (`crystens.networks.codes.heads`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from crystens.devices.xla import is_xla
 from crystens.encoding import HEADER, NUM_CHANNELS
 from crystens.errors import CrystensError
-from crystens.networks.code_heads import CodeHeads
+from crystens.networks.codes.heads import CodeHeads
 from crystens.networks.row_transformer import row_lines, transformed
 
 

@@ -26,13 +26,13 @@ Options:
   nearer to the middle of their ranges than the values themselves.
 - `self_conditioning`: the tokens also read the estimate of the step before; in its absence, zeros. So digits of
   elements, groups and positions stay once they are decided (Chen, Zhang, Hinton, "Analog Bits", ICLR 2023).
-- `forces`: learned forces between atoms move them where there is little noise (`crystens.networks.forces`).
-- `repulsion`: in sampling, atoms that overlap are moved apart (`crystens.networks.repulsion`).
+- `forces`: learned forces between atoms move them where there is little noise (`crystens.networks.orbits.forces`).
+- `repulsion`: in sampling, atoms that overlap are moved apart (`crystens.networks.orbits.repulsion`).
 - `facts`: all tokens read known numbers of the whole crystal, such as its number of elements.
 - `known_cells`: lattice parameters and coordinates can be given. They stand in the estimate, their tokens carry a mark,
   and the network returns them unchanged.
 - `codes`: elements, groups and positions are drawn among the codes that exist, not digit by digit
-  (`crystens.networks.code_heads`).
+  (`crystens.networks.codes.heads`).
 
 The blocks are those of `azula.nn.dit` (Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022).
 """
@@ -50,11 +50,11 @@ from torch import Tensor, nn
 from crystens.devices.xla import is_xla
 from crystens.encoding import COORDINATE_ROWS, HEADER, NUM_CHANNELS, QUANTITIES, average_mirror_images
 from crystens.errors import CrystensError
-from crystens.networks.code_heads import CodeHeads
+from crystens.networks.codes.heads import CodeHeads
 from crystens.networks.facts import Facts
-from crystens.networks.forces import Forces
-from crystens.networks.orbit_geometry import ListedOrbits
-from crystens.networks.repulsion import pushed_apart
+from crystens.networks.orbits.forces import Forces
+from crystens.networks.orbits.geometry import ListedOrbits
+from crystens.networks.orbits.repulsion import pushed_apart
 from crystens.networks.surroundings import NUM_FEATURES, surroundings
 from crystens.networks.told import Told
 

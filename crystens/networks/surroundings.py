@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crystens.batch import cell_vectors
-from crystens.networks.orbit_geometry import ANGLE_LIMITS, LENGTH_LIMITS
+from crystens.networks.orbits.geometry import ANGLE_LIMITS, LENGTH_LIMITS
 
 NUM_SHELLS = 8
 NUM_FEATURES = 4 * NUM_SHELLS

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crystens.networks.codes import Allowed
+from crystens.networks.codes.stated import Allowed
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from crystens.networks.codes import NUM_GROUPS
-from crystens.networks.orbit_geometry import representatives
+from crystens.networks.codes.stated import NUM_GROUPS
+from crystens.networks.orbits.geometry import representatives
 from crystens.symmetry.characteristic import characteristic
 from crystens.symmetry.wyckoff import MAX_POSITIONS, primitive_multiplicities, space_group
 
@@ -22,20 +23,21 @@ NUM_PLACE_FEATURES = 13
 @functools.cache
 def primitive_multiplicity_table() -> Tensor:
     """Return how many sites of a primitive cell each Wyckoff position has, (231, 27) int64; 0 where there is none."""
-    table = torch.zeros(NUM_GROUPS, MAX_POSITIONS, dtype=torch.int64)
-    for number in range(1, NUM_GROUPS):
-        multiplicities = primitive_multiplicities(number)
-        table[number, : len(multiplicities)] = torch.tensor(multiplicities)
-    return table
+    return _table(primitive_multiplicities, torch.int64)
 
 
 @functools.cache
 def characteristic_table() -> Tensor:
     """Return on which Wyckoff positions a single orbit has the group, (231, 27) bool."""
-    table = torch.zeros(NUM_GROUPS, MAX_POSITIONS, dtype=torch.bool)
+    return _table(characteristic, torch.bool)
+
+
+def _table(of_group: Callable[[int], Sequence[int]], dtype: torch.dtype) -> Tensor:
+    """Return a table (231, 27) from a function that gives one value for each position of a group."""
+    table = torch.zeros(NUM_GROUPS, MAX_POSITIONS, dtype=dtype)
     for number in range(1, NUM_GROUPS):
-        found = characteristic(number)
-        table[number, : len(found)] = torch.tensor(found)
+        values = of_group(number)
+        table[number, : len(values)] = torch.tensor(values)
     return table
 
 

@@ -12,8 +12,8 @@ The network also reads the posterior of step 1. With it, it reads the place to w
 (the first representative in International Tables) and the multiplicity of that position.
 
 Elements: sites stand in the order of their elements, and a chain gives their joint posterior
-(`crystens.networks.code_chain`). In sampling, crystals that are known to be charge-neutral draw elements whose charges
-add up (`crystens.networks.charge_sums`).
+(`crystens.networks.codes.chain`). In sampling, crystals that are known to be charge-neutral draw elements whose charges
+add up (`crystens.networks.codes.charge_sums`).
 
 Positions: they are weighed by the probable groups. A position without a free parameter holds one orbit, so two orbits
 compete for it. The exact posterior is a sum over all matchings of orbits and positions; a few rounds of belief
@@ -37,16 +37,16 @@ from torch import Tensor, nn
 
 from crystens.devices.xla import is_xla
 from crystens.encoding import GROUP_ROW, HEADER, NUM_CHANNELS, POSITION_ROW
-from crystens.networks.charge_sums import neutral_shift
-from crystens.networks.code_chain import CodeChain
-from crystens.networks.codes import NUM_ELEMENTS, NUM_GROUPS, Allowed, Evidence, Posterior, Stated
-from crystens.networks.position_tables import (
+from crystens.networks.codes.chain import CodeChain
+from crystens.networks.codes.charge_sums import neutral_shift
+from crystens.networks.codes.position_tables import (
     NUM_PLACE_FEATURES,
     characteristic_table,
     codes_that_hold_one,
     place_features,
     primitive_multiplicity_table,
 )
+from crystens.networks.codes.stated import NUM_ELEMENTS, NUM_GROUPS, Allowed, Evidence, Posterior, Stated
 from crystens.symmetry.wyckoff import MAX_POSITIONS
 
 CODED_ROWS = (0, GROUP_ROW, POSITION_ROW)  # of elements, space groups and Wyckoff positions

@@ -5,7 +5,7 @@ its own or of another orbit, that is nearer than a share of the sum of the coval
 position allows, so the symmetry stays. Where sites cannot move, the cell grows.
 
 It corrects the estimate of a denoiser, as in guided diffusion. It has no energies and no learned numbers
-(`crystens.networks.forces` has).
+(`crystens.networks.orbits.forces` has).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from crystens.batch import cell_vectors
-from crystens.networks.orbit_geometry import (
+from crystens.networks.orbits.geometry import (
     ANGLE_LIMITS,
     LENGTH_LIMITS,
     ListedOrbits,

@@ -2,13 +2,13 @@
 
 Each element has one of its common oxidation states, the same at all of its sites. A row of elements is neutral if some
 choice of states has no total charge, or if all elements are metals. The sum runs along the chain of
-`crystens.networks.code_chain`, whose state here includes the charge up to each site. It covers the elements that are
+`crystens.networks.codes.chain`, whose state here includes the charge up to each site. It covers the elements that are
 probable in an image; the others keep almost no probability.
 
 Rows of metals keep their probability. Other rows that are not neutral by common states keep a small part of theirs,
 because some real crystals have uncommon states. A row counts once for each way in which its charges add up.
 
-Source: as of `crystens.networks.code_chain`; common oxidation states and metals are pymatgen's.
+Source: as of `crystens.networks.codes.chain`; common oxidation states and metals are pymatgen's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pymatgen.core import Element
 from torch import Tensor
 
 from crystens.crystal import MAX_ATOMIC_NUMBER
-from crystens.networks.code_chain import CodeChain
+from crystens.networks.codes.chain import CodeChain
 
 _LIKELY = 24  # elements of an image over which the sum runs
 _STATES = 48  # states of these

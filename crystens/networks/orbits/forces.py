@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from crystens.batch import cell_vectors
 from crystens.crystal import MAX_ATOMIC_NUMBER
-from crystens.networks.orbit_geometry import (
+from crystens.networks.orbits.geometry import (
     ANGLE_LIMITS,
     LENGTH_LIMITS,
     ListedOrbits,
